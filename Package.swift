@@ -1,0 +1,73 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every host target is built with these; a warning is an error.
+let strict: [SwiftSetting] = [
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
+
+let package = Package(
+  name: "physmem",
+  products: [
+    .library(name: "PhysicalMemory", targets: ["PhysicalMemory"]),
+    .library(name: "Machine", targets: ["Machine"]),
+    .executable(name: "physmem", targets: ["physmem"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+    .package(url: "https://github.com/ordo-one/TextTable", from: "0.0.2"),
+  ],
+  targets: [
+    // C headers only: what Swift cannot import, and the contract with the guests.
+    .target(name: "CKVM"),
+    .target(name: "CGuestABI"),
+
+    // The host, from the ground up.
+    .target(name: "GuestMemory", dependencies: ["CKVM", system], swiftSettings: strict),
+    .target(name: "KVM", dependencies: ["CKVM", system], swiftSettings: strict),
+    .target(name: "Paging", dependencies: ["GuestMemory"], swiftSettings: strict),
+    .target(name: "PhysicalMemory", dependencies: ["GuestMemory", "CGuestABI"], swiftSettings: strict),
+    .target(
+      name: "Machine",
+      dependencies: ["CGuestABI", "GuestMemory", "KVM", "Paging", "PhysicalMemory", system],
+      swiftSettings: strict),
+
+    // The guests: compiled and linked by the toolchain's clang and ld.lld, embedded in one Swift file.
+    .executableTarget(name: "GuestBuilder", swiftSettings: strict),
+    .plugin(name: "GuestBuildPlugin", capability: .buildTool(), dependencies: ["GuestBuilder"]),
+    .target(
+      name: "GuestImages",
+      path: "guest",
+      exclude: ["include", "library", "swift", "tests", "examples", "bench"],
+      sources: ["GuestImages.swift"],
+      swiftSettings: strict,
+      plugins: ["GuestBuildPlugin"]),
+
+    // The command.
+    .executableTarget(
+      name: "physmem",
+      dependencies: [
+        "Machine", "PhysicalMemory", "GuestMemory", "KVM", "GuestImages", system,
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Histogram", package: "hdrhistogram-swift"),
+        .product(name: "TextTable", package: "TextTable"),
+      ],
+      swiftSettings: strict),
+
+    .testTarget(name: "GuestMemoryTests", dependencies: ["GuestMemory"], swiftSettings: strict),
+    .testTarget(name: "PagingTests", dependencies: ["Paging", "GuestMemory"], swiftSettings: strict),
+    .testTarget(name: "PhysicalMemoryTests", dependencies: ["PhysicalMemory", "GuestMemory", "CGuestABI"], swiftSettings: strict),
+    .testTarget(
+      name: "MachineTests", dependencies: ["Machine", "PhysicalMemory", "GuestMemory", "KVM", "GuestImages", "CGuestABI"],
+      swiftSettings: strict),
+    .testTarget(name: "CommandTests", dependencies: ["physmem"], swiftSettings: strict),
+  ],
+  swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,145 @@
+// The contract between the server and its guest tasks, read by both sides.
+//
+// A call: the call number in EAX, up to six arguments in RDI, RSI, RDX, RCX, R8, R9 (the C calling order),
+// then `out %al, $PM_CALL_PORT`. The result, a pm_error_t, comes back in RAX; every other register is kept.
+// Pointers are virtual addresses of the task; the server resolves them before it changes anything, and
+// answers PM_EFAULT where it cannot.
+//
+// A task starts at its ELF entry point with RDI = argc, RSI = argv, RDX = the TSC's frequency in kHz,
+// RSP = the stack's top, 16-byte aligned as before a call (so the entry point calls main at once), and every
+// other general register 0. argv, its strings and a closing null pointer lie above RSP.
+#ifndef PHYSMEM_ABI_H
+#define PHYSMEM_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PM_ABI_VERSION 1
+#define PM_PAGE_SIZE 4096
+
+// The only I/O port a task may write to.
+#define PM_CALL_PORT 0x50
+
+// ---- address layout --------------------------------------------------------
+// A task may map anything in [PM_USER_START, PM_USER_END). The stack ends at PM_STACK_TOP, has PM_STACK_PAGES
+// pages, and below it lie PM_STACK_GUARD_PAGES that are never mapped. The library's heap starts at PM_HEAP_START.
+#define PM_USER_START 0x1000ull
+#define PM_USER_END 0x7ffffffff000ull
+#define PM_IMAGE_START 0x400000ull
+#define PM_HEAP_START 0x7fff80000000ull
+#define PM_STACK_TOP 0x7fffffe00000ull
+#define PM_STACK_PAGES 32
+#define PM_STACK_GUARD_PAGES 16
+
+// ---- errors ----------------------------------------------------------------
+typedef int32_t pm_error_t;
+enum pm_error {
+  PM_OK = 0,
+  PM_EPERM = 1,        // not allowed for this task or this kind of handle
+  PM_ENOENT = 2,       // no such frame, address or name
+  PM_EEXIST = 3,       // the id is in use
+  PM_ENOMEM = 4,       // no frame, entitlement, table or handle left
+  PM_ENOEXIST = 5,     // the content is gone: its frame was reused
+  PM_EINVAL = 6,       // an argument that can never be right, an unknown handle or call
+  PM_EBUSY = 7,        // locked or pinned
+  PM_ETIMEDOUT = 8,    // the time was up first
+  PM_EIO = 9,          // the backing store failed
+  PM_ENOSPC = 10,      // the backing store is full
+  PM_EFAULT = 11,      // a pointer that the task itself could not use
+  PM_ECANCELED = 12,   // the other side went away
+  PM_EAGAIN = 13,      // not now, try again
+};
+
+// ---- handles and ids -------------------------------------------------------
+typedef uint32_t pm_cap_t;        // a handle in the task's own table; 0 is none
+typedef pm_cap_t pm_container_t;  // a handle that names a container
+typedef uint32_t pm_frame_t;      // the id of a virtual frame in its container
+
+#define PM_CAP_NONE ((pm_cap_t)0)
+#define PM_CAP_SELF ((pm_cap_t)1)       // the task
+#define PM_CAP_CONTAINER ((pm_cap_t)2)  // its initial container, which holds its image and stack
+
+// ---- flags -----------------------------------------------------------------
+#define PM_ALLOC_PARTIAL 0x1u  // as many as possible; the count is returned with the error
+#define PM_ALLOC_SQUASH 0x2u   // drop what an id named before
+#define PM_ALLOC_EXTRA 0x4u    // may go beyond the guarantee
+#define PM_DEALLOC_PARTIAL 0x1u  // go on to the first id that is not in use
+#define PM_DEALLOC_SQUASH 0x2u   // ids that are not in use are no error
+
+#define PM_MAP_READ 0x1u
+#define PM_MAP_WRITE 0x2u        // implies read
+#define PM_MAP_EXECUTE 0x4u      // implies read
+#define PM_MAP_FORCE_WRITE 0x8u  // implies write; a shared content is copied so that the page is writable
+#define PM_MAP_LAZY 0x10u        // fill in on first access
+
+// The kind of access in a struct pm_fault.
+#define PM_ACCESS_READ PM_MAP_READ
+#define PM_ACCESS_WRITE PM_MAP_WRITE
+#define PM_ACCESS_EXECUTE PM_MAP_EXECUTE
+
+// ---- structures ------------------------------------------------------------
+struct pm_task_info {
+  uint64_t id;          // never used for another task of this machine
+  uint64_t guaranteed;  // frames
+  uint64_t allocated;   // frames: virtual frames of the containers it owns
+  uint64_t swapped;     // frames
+  uint64_t available;   // frames it could allocate now, extra frames included
+  uint64_t pressure;    // 0: free frames for everyone; 100: none
+};
+
+struct pm_mapping {
+  pm_container_t container;  // a handle of the calling task, or 0 where it holds none
+  pm_frame_t frame;
+  uint32_t rights;    // PM_MAP_READ, _WRITE, _EXECUTE in force now; 0: the next access faults
+  uint32_t requested; // the flags the mapping was made with
+  uint64_t physical;  // the frame's physical address; 0: no frame yet
+};
+
+struct pm_fault {
+  uint64_t address;  // the byte that was accessed
+  uint64_t rip;      // the instruction that did it
+  uint32_t access;   // PM_ACCESS_READ, _WRITE or _EXECUTE
+  uint32_t present;  // 1: the page is mapped, but not for this access
+};
+
+// ---- calls -----------------------------------------------------------------
+enum pm_call {
+  PM_CALL_NULL = 0,  // does nothing: what a call costs
+  PM_CALL_EXIT = 1,  // (status)
+  PM_CALL_WRITE = 2,  // (text, length)
+  PM_CALL_CLOCK = 3,  // (uint64_t *microseconds), the host's monotonic clock
+  PM_CALL_SLEEP = 4,  // (microseconds)
+  PM_CALL_TASK_INFO = 5,  // (struct pm_task_info *)
+
+  PM_CALL_CONTAINER_CREATE = 0x20,      // (pm_container_t *)
+  PM_CALL_CONTAINER_DESTROY = 0x21,     // (container)
+  PM_CALL_CONTAINER_ALLOCATE = 0x22,    // (container, start, uint32_t *count, flags)
+  PM_CALL_CONTAINER_DEALLOCATE = 0x23,  // (container, start, uint32_t *count, flags)
+
+  PM_CALL_CONTAINER_MAP = 0x40,  // (container, start, count, address, flags)
+  PM_CALL_UNMAP = 0x41,          // (address, count)
+  PM_CALL_MAPPING = 0x42,        // (address, struct pm_mapping *)
+
+  // (entry, stack top); entry 0: none. On a fault that is not the server's the task continues at entry on that
+  // stack with RDI = address, RSI = rip, RDX = access, RCX = present and every other register as it was. It
+  // ends with PM_CALL_FAULT_RETURN(0: retry | other: give up), which puts all general registers back; vector
+  // and floating-point state is the handler's to keep.
+  PM_CALL_ON_FAULT = 0x70,
+  PM_CALL_FAULT_RETURN = 0x71,
+};
+
+#if defined(__cplusplus)
+#define PM_ASSERT_LAYOUT(condition, text) static_assert(condition, text)
+#else
+#define PM_ASSERT_LAYOUT(condition, text) _Static_assert(condition, text)
+#endif
+PM_ASSERT_LAYOUT(sizeof(struct pm_task_info) == 48, "pm_task_info");
+PM_ASSERT_LAYOUT(sizeof(struct pm_mapping) == 24, "pm_mapping");
+PM_ASSERT_LAYOUT(sizeof(struct pm_fault) == 24, "pm_fault");
+
+// ---- what an image says of itself -------------------------------------------
+// Section .physmem of an image: lines of text, each "key: value\n".
+//   summary: one line for `physmem list`
+// Section .physmem.tests: one line a test, "name|expected|copies|summary\n"; see guest/tests/test.h.
+
+#endif

@@ -1,0 +1,74 @@
+// What Swift cannot import from <linux/kvm.h> and glibc by itself: ioctl numbers (function-like macros), the
+// variadic ioctl, calls behind _GNU_SOURCE, and atomic accesses to memory that a guest or the kernel shares.
+// All calls return 0 or a positive result, or -errno.
+#ifndef CKVM_H
+#define CKVM_H
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#pragma clang assume_nonnull begin
+
+// glibc declares it under _GNU_SOURCE only, which the importer does not set.
+extern int memfd_create(const char *name, unsigned int flags);
+static const unsigned int CKVM_MFD_CLOEXEC = 1;
+static const int CKVM_MADV_POPULATE_WRITE = 23;
+static const int CKVM_MADV_COLLAPSE = 25;
+
+static const unsigned long CKVM_GET_API_VERSION = KVM_GET_API_VERSION;
+static const unsigned long CKVM_CREATE_VM = KVM_CREATE_VM;
+static const unsigned long CKVM_CHECK_EXTENSION = KVM_CHECK_EXTENSION;
+static const unsigned long CKVM_GET_VCPU_MMAP_SIZE = KVM_GET_VCPU_MMAP_SIZE;
+static const unsigned long CKVM_GET_SUPPORTED_CPUID = KVM_GET_SUPPORTED_CPUID;
+static const unsigned long CKVM_SET_USER_MEMORY_REGION = KVM_SET_USER_MEMORY_REGION;
+static const unsigned long CKVM_CREATE_VCPU = KVM_CREATE_VCPU;
+static const unsigned long CKVM_SET_CPUID2 = KVM_SET_CPUID2;
+static const unsigned long CKVM_GET_SREGS = KVM_GET_SREGS;
+static const unsigned long CKVM_SET_SREGS = KVM_SET_SREGS;
+static const unsigned long CKVM_GET_REGS = KVM_GET_REGS;
+static const unsigned long CKVM_SET_REGS = KVM_SET_REGS;
+static const unsigned long CKVM_SET_XCRS = KVM_SET_XCRS;
+static const unsigned long CKVM_SET_XSAVE = KVM_SET_XSAVE;
+static const unsigned long CKVM_GET_XSAVE = KVM_GET_XSAVE;
+static const unsigned long CKVM_SET_DEBUGREGS = KVM_SET_DEBUGREGS;
+static const unsigned long CKVM_SET_VCPU_EVENTS = KVM_SET_VCPU_EVENTS;
+static const unsigned long CKVM_GET_TSC_KHZ = KVM_GET_TSC_KHZ;
+static const unsigned long CKVM_INTERRUPT = KVM_INTERRUPT;
+
+static const uint64_t CKVM_SYNC_REGS = KVM_SYNC_X86_REGS;
+static const uint64_t CKVM_SYNC_SREGS = KVM_SYNC_X86_SREGS;
+static const uint64_t CKVM_SYNC_EVENTS = KVM_SYNC_X86_EVENTS;
+
+static inline int ckvm_ioctl(int fd, unsigned long request, void *argument) {
+  int result = ioctl(fd, request, argument);
+  return result < 0 ? -errno : result;
+}
+static inline int ckvm_ioctl_value(int fd, unsigned long request, unsigned long value) {
+  int result = ioctl(fd, request, value);
+  return result < 0 ? -errno : result;
+}
+static inline int ckvm_run(int fd) { return ioctl(fd, KVM_RUN, 0) < 0 ? -errno : 0; }
+
+static inline struct kvm_regs *ckvm_sync_regs(struct kvm_run *run) { return &run->s.regs.regs; }
+static inline struct kvm_sregs *ckvm_sync_sregs(struct kvm_run *run) { return &run->s.regs.sregs; }
+static inline struct kvm_vcpu_events *ckvm_sync_events(struct kvm_run *run) { return &run->s.regs.events; }
+static inline struct kvm_cpuid_entry2 *ckvm_cpuid_entries(struct kvm_cpuid2 *cpuid) { return cpuid->entries; }
+// Written by the thread that kicks, read by the kernel when the vCPU's own thread enters KVM_RUN.
+static inline void ckvm_set_immediate_exit(struct kvm_run *run, uint8_t value) {
+  __atomic_store_n(&run->immediate_exit, value, __ATOMIC_RELEASE);
+}
+
+// Page-table entries: the CPU and KVM set accessed and dirty bits in them while the host rewrites them.
+static inline uint64_t ckvm_load(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
+static inline void ckvm_store(uint64_t *at, uint64_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
+static inline uint64_t ckvm_exchange(uint64_t *at, uint64_t value) {
+  return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);
+}
+static inline uint64_t ckvm_and(uint64_t *at, uint64_t mask) { return __atomic_fetch_and(at, mask, __ATOMIC_SEQ_CST); }
+
+#pragma clang assume_nonnull end
+#endif
