@@ -40,11 +40,11 @@ struct GuestCompiler {
   mutating func prepare() async throws {
     var steps: [BuildStep] = []
     for source in files(in: "library", where: { $0.hasSuffix(".c") }) {
-      steps.append(try compileC(source, options: ["-O2"]))
+      steps.append(try compileC(source, options: ["-Os"]))
     }
     let sources = files(in: "swift", where: { $0.hasSuffix(".swift") })
     if !sources.isEmpty {
-      let step = try compileSwift(sources, module: "Physmem", options: ["-Osize"])
+      let step = try compileSwift(sources, module: "Physmem", options: ["-Osize", "-strict-memory-safety"])
       steps.append(step)
       swiftModule = step.output + ".module"
     }

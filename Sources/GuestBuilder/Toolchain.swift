@@ -9,19 +9,21 @@ struct Toolchain: Sendable {
   /// What String needs to compare and to count characters in Embedded Swift.
   let unicodeTables: String
 
-  /// - Parameter programs: the folder that holds the compilers.
-  init(programs: URL) throws {
+  /// - Parameter root: the folder that holds bin and lib.
+  init(root: URL) throws {
+    // Only the folder is resolved: swiftc is a link to a program that goes by the name it is called with.
+    let root = root.resolvingSymlinksInPath().path
     func path(_ relative: String) throws -> String {
-      let path = programs.appending(path: relative).standardizedFileURL.path
+      let path = "\(root)/\(relative)"
       guard FileManager.default.fileExists(atPath: path) else {
         throw BuildError.environment("\(path) is missing: a whole Swift toolchain of version 6.3 or later is needed.")
       }
       return path
     }
-    clang = try path("clang")
-    linker = try path("ld.lld")
-    swiftc = try path("swiftc")
-    unicodeTables = try path("../lib/swift/embedded/x86_64-unknown-none-elf/libswiftUnicodeDataTables.a")
+    clang = try path("bin/clang")
+    linker = try path("bin/ld.lld")
+    swiftc = try path("bin/swiftc")
+    unicodeTables = try path("lib/swift/embedded/x86_64-unknown-none-elf/libswiftUnicodeDataTables.a")
   }
 
   /// The toolchain that `swiftc` on the path belongs to. It is asked, since what lies there may only be a launcher.
@@ -42,6 +44,6 @@ struct Toolchain: Sendable {
     guard process.terminationStatus == 0, let info = try? JSONDecoder().decode(TargetInfo.self, from: answer) else {
       throw BuildError.environment("swiftc was not found: put the Swift toolchain's bin folder on the PATH.")
     }
-    return try Toolchain(programs: URL(fileURLWithPath: info.paths.runtimeResourcePath + "/../../bin"))
+    return try Toolchain(root: URL(fileURLWithPath: info.paths.runtimeResourcePath + "/../.."))
   }
 }

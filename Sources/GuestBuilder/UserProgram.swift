@@ -26,7 +26,11 @@ struct UserProgram {
       }
     }
     guard !sources.isEmpty else { throw BuildError.usage("no source file was given; \(Self.usage)") }
-    guard output != nil else { throw BuildError.usage("no output was given; \(Self.usage)") }
+    guard let output else { throw BuildError.usage("no output was given; \(Self.usage)") }
+    let folder = URL(fileURLWithPath: output).deletingLastPathComponent().path
+    guard FileManager.default.isWritableFile(atPath: folder) else {
+      throw BuildError.usage("\(output) cannot be written: \(folder) does not exist or is read-only.")
+    }
   }
 
   private mutating func take(source: String) throws {

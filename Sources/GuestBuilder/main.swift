@@ -42,7 +42,7 @@ func build() async throws {
   switch invocation.use {
   case "embed":
     let clang = URL(fileURLWithPath: try invocation.value(of: "--clang")).resolvingSymlinksInPath()
-    let toolchain = try Toolchain(programs: clang.deletingLastPathComponent())
+    let toolchain = try Toolchain(root: clang.appending(path: "../.."))
     var compiler = try invocation.compiler(with: toolchain)
     try await compiler.embed(to: invocation.value(of: "-o"))
   case "cc":

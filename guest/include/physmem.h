@@ -19,6 +19,9 @@
 
 /// Writes out what printf holds back and ends the task; the low 8 bits of `status` are its exit status.
 __attribute__((noreturn)) void pm_exit(int status);
+/// The number of main's arguments, and one of them or null: for programs whose main does not get them.
+int pm_argument_count(void);
+const char *pm_argument(int index);
 /// Sends `length` bytes to the task's console at once, before what printf still holds back. PM_EFAULT.
 pm_error_t pm_write(const void *text, size_t length);
 /// The host's monotonic clock in microseconds; never goes back. Seldom leaves the task: it reads the TSC.
