@@ -58,7 +58,7 @@ pm_error_t pm_container_deallocate(pm_container_t container, pm_frame_t start, u
 pm_error_t pm_container_map(pm_container_t container, pm_frame_t start, uint32_t count, void *address, uint32_t flags);
 /// Drops the mappings of `count` pages from `address` on; pages without one are no error. PM_EINVAL as for map.
 pm_error_t pm_unmap(void *address, uint32_t count);
-/// What is mapped at the page of `address` (R27). PM_ENOENT: nothing, as everywhere outside the task's range; PM_EFAULT.
+/// What is mapped at the page of `address` (R27). PM_ENOENT: nothing, as always outside the task's range; PM_EFAULT.
 pm_error_t pm_mapping(const void *address, struct pm_mapping *mapping);
 
 // ---- self-paging (R37) -------------------------------------------------------
