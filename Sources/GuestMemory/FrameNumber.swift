@@ -1,31 +1,38 @@
-// Names for places in guest-physical memory.
+// The name of a frame: 4,096 bytes of guest-physical memory, counted from the start of the pool.
 
-/// A physical frame of the machine: guest-physical address divided by 4,096. Frame 0 is never handed out.
+/// A physical frame, by its position in the pool. Frame 0 is never handed out, so 0 means no frame.
 @frozen
 public struct FrameNumber: Hashable, Comparable, Sendable, BitwiseCopyable {
   public let rawValue: UInt32
 
-  @inlinable public init(_ rawValue: UInt32) { self.rawValue = rawValue }
+  @inlinable
+  public init(_ rawValue: UInt32) { self.rawValue = rawValue }
 
-  @inlinable public static var none: FrameNumber { FrameNumber(0) }
-  @inlinable public var isNone: Bool { rawValue == 0 }
+  /// No frame.
+  @inlinable
+  public static var none: FrameNumber { FrameNumber(0) }
+
+  @inlinable
+  public var isNone: Bool { rawValue == 0 }
 
   /// The guest-physical address of the frame's first byte.
-  @inlinable public var address: UInt64 { UInt64(rawValue) << 12 }
+  @inlinable
+  public var address: UInt64 { UInt64(rawValue) << 12 }
 
-  @inlinable public func advanced(by count: Int) -> FrameNumber {
-    FrameNumber(UInt32(truncatingIfNeeded: Int(rawValue) + count))
-  }
+  /// The frame `count` frames further on. Traps when there is no such number.
+  @inlinable
+  public func advanced(by count: Int) -> FrameNumber { FrameNumber(UInt32(Int(rawValue) + count)) }
 
-  @inlinable public static func < (left: FrameNumber, right: FrameNumber) -> Bool { left.rawValue < right.rawValue }
+  @inlinable
+  public static func < (left: FrameNumber, right: FrameNumber) -> Bool { left.rawValue < right.rawValue }
 }
 
-/// Adjacent frames.
+/// Adjacent frames: `count` of them from `start` on.
 @frozen
 public struct FrameRun: Hashable, Sendable, BitwiseCopyable {
-  public let start: FrameNumber
+  public var start: FrameNumber
   /// In frames.
-  public let count: Int
+  public var count: Int
 
   @inlinable
   public init(start: FrameNumber, count: Int) {
@@ -33,6 +40,7 @@ public struct FrameRun: Hashable, Sendable, BitwiseCopyable {
     self.count = count
   }
 
-  /// The first frame behind the run.
-  @inlinable public var end: FrameNumber { start.advanced(by: count) }
+  /// The frame after the last.
+  @inlinable
+  public var end: FrameNumber { start.advanced(by: count) }
 }
