@@ -123,18 +123,18 @@ public final class PoolMemory: Sendable {
     return unsafe hostWindow + Int(frame.address)
   }
 
-  /// Copies bytes of one frame into `buffer`.
-  public func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableRawSpan) {
-    precondition(offset >= 0 && offset + buffer.byteCount <= 4096)
+  /// Copies bytes of one frame, from `offset` on, into `buffer`.
+  public func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableSpan<UInt8>) {
+    precondition(offset >= 0 && offset + buffer.count <= 4096)
     unsafe buffer.withUnsafeMutableBytes { bytes in
       guard let base = bytes.baseAddress else { return }
       unsafe memcpy(base, pointer(to: frame) + offset, bytes.count)
     }
   }
 
-  /// Copies `bytes` into one frame.
-  public func write(_ frame: FrameNumber, at offset: Int, _ bytes: RawSpan) {
-    precondition(offset >= 0 && offset + bytes.byteCount <= 4096)
+  /// Copies `bytes` into one frame, from `offset` on.
+  public func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>) {
+    precondition(offset >= 0 && offset + bytes.count <= 4096)
     unsafe bytes.withUnsafeBytes { source in
       guard let base = source.baseAddress else { return }
       unsafe memcpy(pointer(to: frame) + offset, base, source.count)

@@ -62,18 +62,15 @@ extension ServerState {
     return CountedResult(count: count, error: error)
   }
 
-  mutating func deallocate(
+  /// What a deallocation would do: how many ids from the range's start on it goes over, and the error to report.
+  func planDeallocation(
     _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ flags: DeallocationFlags
-  ) throws(ServerError) -> CountedResult {
+  ) throws(ServerError) -> (container: UInt32, result: CountedResult) {
     let slot = try ownedContainer(task, handle)
-    if flags.contains(.squash) {
-      return CountedResult(count: releaseUsedFrames(slot, start: range.start, count: range.count), error: nil)
-    }
+    if flags.contains(.squash) { return (slot, CountedResult(count: range.count, error: nil)) }
     let count = containers[slot].frames.run(from: range.start, limit: range.count, inUse: true)
-    let error: ServerError? = count < range.count ? .noEntry : nil
-    if error != nil, !flags.contains(.partial) { return CountedResult(count: 0, error: error) }
-    if count > 0 { releaseUsedFrames(slot, start: range.start, count: count) }
-    return CountedResult(count: count, error: error)
+    if count == range.count { return (slot, CountedResult(count: count, error: nil)) }
+    return (slot, CountedResult(count: flags.contains(.partial) ? count : 0, error: .noEntry))
   }
 
   /// Lets go of what the ids in use in a range name, and makes them unused. Their owner's charge goes down.

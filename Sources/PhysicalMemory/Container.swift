@@ -40,13 +40,13 @@ extension ServerState {
 
   @inline(__always)
   func isLive(_ reference: ContainerReference) -> Bool {
-    containers.contains(reference.slot) && containers.generation(of: reference.slot) == reference.generation
+    containers.contains(reference.slot) && containers.generation(at: reference.slot) == reference.generation
       && !containers[reference.slot].isDying
   }
 
   mutating func makeContainer(owner: TaskSlot) throws(ServerError) -> ContainerReference {
     guard let slot = containers.insert(Container(owner: owner)) else { throw .noMemory }
-    return ContainerReference(slot: slot, generation: containers.generation(of: slot))
+    return ContainerReference(slot: slot, generation: containers.generation(at: slot))
   }
 
   mutating func createContainer(_ task: TaskSlot) throws(ServerError) -> UInt32 {

@@ -57,6 +57,6 @@ public protocol MachineOperations: AnyObject {
   func zap(_ run: FrameRun)
   func zero(_ run: FrameRun)
   func copy(from source: FrameNumber, to destination: FrameNumber)
-  func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableRawSpan)
-  func write(_ frame: FrameNumber, at offset: Int, _ bytes: RawSpan)
+  func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableSpan<UInt8>)
+  func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>)
 }

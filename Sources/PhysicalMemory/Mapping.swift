@@ -139,6 +139,11 @@ struct MappingTable: ~Copyable {
     }
   }
 
+  mutating func removeAll() {
+    chunks = []
+    count = 0
+  }
+
   /// Removes mappings that `keep` says no to.
   mutating func filter(_ keep: (Mapping) -> Bool) {
     chunks = chunks.map { $0.filter(keep) }.filter { !$0.isEmpty }

@@ -53,18 +53,20 @@ struct Slab<Element: ~Copyable>: ~Copyable {
   /// slot.
   func generation(at index: UInt32) -> UInt32 { slots[Int(index)].generation }
 
+  /// The index that the next `insert` uses; nil when the slab is full.
+  var nextIndex: UInt32? {
+    if firstEmpty != 0 { return firstEmpty - 1 }
+    return Int(highWaterMark) < capacity ? highWaterMark : nil
+  }
+
   /// Stores an element and returns its index: that of the slot emptied last, else the lowest never used. When the slab
   /// is full the element is destroyed and nil returned.
   mutating func insert(_ element: consuming Element) -> UInt32? {
-    let index: UInt32
-    if firstEmpty != 0 {
-      index = firstEmpty - 1
-      firstEmpty = slots[Int(index)].nextEmpty
-    } else if Int(highWaterMark) < capacity {
-      index = highWaterMark
+    guard let index = nextIndex else { return nil }
+    if index == highWaterMark {
       highWaterMark += 1
     } else {
-      return nil
+      firstEmpty = slots[Int(index)].nextEmpty
     }
     slots[Int(index)].generation &+= 1
     count += 1

@@ -24,6 +24,7 @@ struct VirtualFrameWord: Equatable, BitwiseCopyable {
 // SAFETY: a leaf's memory is allocated here with `idsPerLeaf` words and freed here; indices are masked to it.
 @safe
 struct VirtualFrameTable: ~Copyable {
+  @safe
   private struct Leaf {
     let key: UInt32
     var used: Int
@@ -38,18 +39,18 @@ struct VirtualFrameTable: ~Copyable {
   private(set) var count = 0
 
   deinit {
-    for leaf in unsafe leaves { unsafe leaf.words.deallocate() }
+    for leaf in leaves { unsafe leaf.words.deallocate() }
   }
 
   /// The index of the first leaf whose key is not below `key`.
   private func position(_ key: UInt32) -> Int {
     // Most containers have one leaf or are walked from the end.
-    if let last = unsafe leaves.last, last.key < key { return leaves.count }
+    if let last = leaves.last, last.key < key { return leaves.count }
     var low = 0
     var high = leaves.count
     while low < high {
       let middle = (low + high) / 2
-      if unsafe leaves[middle].key < key { low = middle + 1 } else { high = middle }
+      if leaves[middle].key < key { low = middle + 1 } else { high = middle }
     }
     return low
   }
@@ -58,7 +59,7 @@ struct VirtualFrameTable: ~Copyable {
   subscript(_ id: UInt32) -> VirtualFrameWord {
     let key = id >> Self.shift
     let position = position(key)
-    guard position < leaves.count, unsafe leaves[position].key == key else { return .unused }
+    guard position < leaves.count, leaves[position].key == key else { return .unused }
     return unsafe VirtualFrameWord(rawValue: leaves[position].words[Int(id) & (Self.idsPerLeaf - 1)])
   }
 
@@ -83,7 +84,7 @@ struct VirtualFrameTable: ~Copyable {
 
   private mutating func fillLeaf(_ key: UInt32, _ offset: Int, _ length: Int, _ word: VirtualFrameWord) {
     let position = position(key)
-    let exists = unsafe position < leaves.count && leaves[position].key == key
+    let exists = position < leaves.count && leaves[position].key == key
     if !exists {
       guard word.isUsed else { return }
       let words = UnsafeMutablePointer<UInt32>.allocate(capacity: Self.idsPerLeaf)
@@ -97,10 +98,10 @@ struct VirtualFrameTable: ~Copyable {
       unsafe words[index] = word.rawValue
     }
     count += change
-    unsafe leaves[position].used += change
-    if unsafe leaves[position].used == 0 {
+    leaves[position].used += change
+    if leaves[position].used == 0 {
       unsafe words.deallocate()
-      unsafe leaves.remove(at: position)
+      leaves.remove(at: position)
     }
   }
 
@@ -113,7 +114,7 @@ struct VirtualFrameTable: ~Copyable {
       let offset = Int(id) & (Self.idsPerLeaf - 1)
       let most = min(Self.idsPerLeaf - offset, limit - length)
       let position = position(key)
-      guard position < leaves.count, unsafe leaves[position].key == key else {
+      guard position < leaves.count, leaves[position].key == key else {
         if inUse { return length }
         length += most
         continue
@@ -132,7 +133,7 @@ struct VirtualFrameTable: ~Copyable {
     var position = position(start >> Self.shift)
     var id = start
     while position < leaves.count {
-      let key = unsafe leaves[position].key
+      let key = leaves[position].key
       if key > id >> Self.shift { id = key << Self.shift }
       let words = unsafe leaves[position].words
       for index in (Int(id) & (Self.idsPerLeaf - 1))..<Self.idsPerLeaf where unsafe words[index] != 0 {
