@@ -11,12 +11,12 @@ struct FrameList: BitwiseCopyable {
 }
 
 extension FrameTable {
-  func count(of list: FrameList) -> Int { Int(records[Int(list.head)].owner) }
+  func count(of list: FrameList) -> Int { Int(storage[Int(list.head)].owner) }
 
-  func isEmpty(_ list: FrameList) -> Bool { records[Int(list.head)].next == list.head }
+  func isEmpty(_ list: FrameList) -> Bool { storage[Int(list.head)].next == list.head }
 
   func first(of list: FrameList) -> FrameNumber? {
-    let first = records[Int(list.head)].next
+    let first = storage[Int(list.head)].next
     return first == list.head ? nil : FrameNumber(first)
   }
 
@@ -28,21 +28,21 @@ extension FrameTable {
   /// Puts a frame at the front of a list. Its state is the caller's to set.
   mutating func push(_ frame: FrameNumber, onto list: FrameList) {
     let head = Int(list.head)
-    let first = records[head].next
-    records[Int(frame.rawValue)].link = UInt64(list.head) << 32 | UInt64(first)
-    records[Int(first)].previous = frame.rawValue
-    records[head].next = frame.rawValue
-    records[head].owner += 1
+    let first = storage[head].next
+    storage[Int(frame.rawValue)].link = UInt64(list.head) << 32 | UInt64(first)
+    storage[Int(first)].previous = frame.rawValue
+    storage[head].next = frame.rawValue
+    storage[head].owner += 1
   }
 
   /// Takes a frame off the list it is on, and leaves its state and its stale links for the caller to overwrite.
   mutating func remove(_ frame: FrameNumber, from list: FrameList) {
-    let link = records[Int(frame.rawValue)].link
+    let link = storage[Int(frame.rawValue)].link
     let next = UInt32(truncatingIfNeeded: link)
     let previous = UInt32(truncatingIfNeeded: link >> 32)
-    records[Int(previous)].next = next
-    records[Int(next)].previous = previous
-    records[Int(list.head)].owner -= 1
+    storage[Int(previous)].next = next
+    storage[Int(next)].previous = previous
+    storage[Int(list.head)].owner -= 1
   }
 
   mutating func popFirst(of list: FrameList) -> FrameNumber? {

@@ -22,7 +22,7 @@ public struct FramePool: ~Copyable, Sendable {
   static let looseLimit = 64
 
   /// The records of the frames. The owner of a frame in use keeps `owner` and `link` there.
-  var table: FrameTable
+  var records: FrameTable
   var runs: FreeRuns
   let loose: FrameList
   let stock: FrameList
@@ -36,22 +36,22 @@ public struct FramePool: ~Copyable, Sendable {
   public init(frameCount: Int) throws(ReservationError) {
     precondition(frameCount >= Self.leastFrameCount, "a frame pool of less than 1 MiB")
     precondition(frameCount <= Self.mostFrameCount, "a frame pool of more than 16 TiB")
-    table = try FrameTable(frameCount: frameCount, listCount: FreeRuns.listCount + 2)
+    records = try FrameTable(frameCount: frameCount, listCount: FreeRuns.listCount + 2)
     runs = FreeRuns(frameCount: frameCount)
     loose = FrameList(head: UInt32(frameCount + FreeRuns.listCount))
     stock = FrameList(head: UInt32(frameCount + FreeRuns.listCount + 1))
     looseStart = FrameZone(of: FrameNumber(UInt32(frameCount - 1))).start.rawValue
-    table.setState(of: FrameRun(start: FrameNumber(0), count: 1), to: .reserved)
-    runs.release(from: 1, to: frameCount, in: &table)
+    records.setState(of: FrameRun(start: FrameNumber(0), count: 1), to: .reserved)
+    runs.release(from: 1, to: frameCount, in: &records)
   }
 
   // MARK: Figures
 
   /// All frames of the pool, frame 0 and the reserved ones with them.
-  public var count: Int { table.frameCount }
+  public var count: Int { records.frameCount }
 
   /// Frames that a request can have: in free runs, loose, or stocked. Those being zeroed are not.
-  public var freeCount: Int { runs.freeCount + table.count(of: loose) + table.count(of: stock) }
+  public var freeCount: Int { runs.freeCount + records.count(of: loose) + records.count(of: stock) }
 
   /// Frames in the free runs of a zone; loose and stocked frames are in none.
   public func freeCount(in zone: FrameZone) -> Int { runs.freeCount(in: zone) }
@@ -59,16 +59,16 @@ public struct FramePool: ~Copyable, Sendable {
   /// How many free runs of each order a zone has: element n counts the runs of 2^n frames. Loose and stocked frames
   /// are in none.
   public func freeRuns(zone: FrameZone) -> [Int] {
-    (0...floorLog2(count)).map { table.count(of: runs.list(zone: zone, order: $0)) }
+    (0...floorLog2(count)).map { records.count(of: runs.list(zone: zone, order: $0)) }
   }
 
   // MARK: Taking
 
   /// One frame, or nil if none is free. Its content is whatever it was: frames known to be zero are spared.
   public mutating func takeFrame() -> FrameNumber? {
-    let taken = table.popFirst(of: loose) ?? runs.take(order: 0, in: &table) ?? table.popFirst(of: stock)
+    let taken = records.popFirst(of: loose) ?? runs.take(order: 0, in: &records) ?? records.popFirst(of: stock)
     guard let frame = taken else { return nil }
-    table[frame] = FrameRecord(state: .inUse, flags: table[frame].flags)
+    records[frame] = FrameRecord(state: .inUse, flags: records[frame].flags)
     return frame
   }
 
@@ -92,23 +92,23 @@ public struct FramePool: ~Copyable, Sendable {
     guard let start = find(request) else { return nil }
     let run = FrameRun(start: FrameNumber(UInt32(start)), count: count)
     takeFree(run)
-    table.setState(of: run, to: .inUse)
+    records.setState(of: run, to: .inUse)
     return run
   }
 
   private mutating func find(_ request: RunRequest) -> Int? {
-    if let start = runs.find(request, in: table) { return start }
-    if drainStock() > 0, let start = runs.find(request, in: table) { return start }
+    if let start = runs.find(request, in: records) { return start }
+    if drainStock() > 0, let start = runs.find(request, in: records) { return start }
     // An aligned power of two is in one run or nowhere.
     if request.count == request.alignment { return nil }
-    return runs.findAcrossRuns(request, in: table)
+    return runs.findAcrossRuns(request, in: records)
   }
 
   /// Exactly these frames. False, and nothing changed, if any of them is not free or not in the pool.
   public mutating func takeFixed(_ run: FrameRun) -> Bool {
     guard isFree(run) else { return false }
     takeFree(run)
-    table.setState(of: run, to: .inUse)
+    records.setState(of: run, to: .inUse)
     return true
   }
 
@@ -116,7 +116,7 @@ public struct FramePool: ~Copyable, Sendable {
   public mutating func reserve(_ run: FrameRun) {
     precondition(isFree(run), "reserving frames that are not free")
     takeFree(run)
-    table.setState(of: run, to: .reserved)
+    records.setState(of: run, to: .reserved)
   }
 
   private func isFree(_ run: FrameRun) -> Bool {
@@ -124,10 +124,10 @@ public struct FramePool: ~Copyable, Sendable {
     guard run.count > 0, run.count <= count - index else { return false }
     let end = index + run.count
     while index < end {
-      let state = table[FrameNumber(UInt32(index))].state
+      let state = records[FrameNumber(UInt32(index))].state
       if state == .loose || state == .stocked {
         index += 1
-      } else if let free = runs.freeRun(containing: index, in: table) {
+      } else if let free = runs.freeRun(containing: index, in: records) {
         index = Int(free.start.rawValue) + free.count
       } else {
         return false
@@ -142,16 +142,16 @@ public struct FramePool: ~Copyable, Sendable {
     let end = index + run.count
     while index < end {
       let frame = FrameNumber(UInt32(index))
-      switch table[frame].state {
+      switch records[frame].state {
       case .loose:
-        table.remove(frame, from: loose)
+        records.remove(frame, from: loose)
         index += 1
       case .stocked:
-        table.remove(frame, from: stock)
+        records.remove(frame, from: stock)
         index += 1
       default:
-        guard let free = runs.freeRun(containing: index, in: table) else { preconditionFailure("not a free frame") }
-        index = runs.carve(head: free.start, from: index, to: end, in: &table)
+        guard let free = runs.freeRun(containing: index, in: records) else { preconditionFailure("not a free frame") }
+        index = runs.carve(head: free.start, from: index, to: end, in: &records)
       }
     }
   }
@@ -161,14 +161,14 @@ public struct FramePool: ~Copyable, Sendable {
   /// Gives one frame back. It must be in use; its content counts as not zero from now on.
   public mutating func give(_ frame: FrameNumber) {
     precondition(Int(frame.rawValue) < count, "a frame beyond the pool")
-    precondition(table[frame].state.isTaken, "giving back a frame that is not in use")
+    precondition(records[frame].state.isTaken, "giving back a frame that is not in use")
     if frame.rawValue < looseStart {
-      table[frame] = FrameRecord(flags: .dirty)
-      return runs.release(frame, order: 0, in: &table)
+      records[frame] = FrameRecord(flags: .dirty)
+      return runs.release(frame, order: 0, in: &records)
     }
-    if table.count(of: loose) == Self.looseLimit { mergeLoose() }
-    table[frame] = FrameRecord(state: .loose, flags: .dirty)
-    table.push(frame, onto: loose)
+    if records.count(of: loose) == Self.looseLimit { mergeLoose() }
+    records[frame] = FrameRecord(state: .loose, flags: .dirty)
+    records.push(frame, onto: loose)
   }
 
   /// Gives adjacent frames back, all in use, wherever they were taken. With `contentIsZero` they are known to be zero:
@@ -178,32 +178,32 @@ public struct FramePool: ~Copyable, Sendable {
     precondition(run.count > 0 && run.count <= count - start, "frames beyond the pool")
     let flags: FrameFlags = contentIsZero ? [] : .dirty
     for index in start..<start + run.count {
-      precondition(table.records[index].state.isTaken, "giving back a frame that is not in use")
-      table.records[index] = FrameRecord(flags: flags)
+      precondition(records.storage[index].state.isTaken, "giving back a frame that is not in use")
+      records.storage[index] = FrameRecord(flags: flags)
     }
-    runs.release(from: start, to: start + run.count, in: &table)
+    runs.release(from: start, to: start + run.count, in: &records)
   }
 
   /// The content of a frame just taken is not known to be zero.
-  public func isDirty(_ frame: FrameNumber) -> Bool { table[frame].isDirty }
+  public func isDirty(_ frame: FrameNumber) -> Bool { records[frame].isDirty }
 
   /// Puts the loose frames and the zeroed stock into the free runs, merged. What is known of their content stays known.
   /// Returns how many frames that were.
   @discardableResult
   public mutating func drainStock() -> Int {
-    let count = table.count(of: loose) + table.count(of: stock)
+    let count = records.count(of: loose) + records.count(of: stock)
     mergeLoose()
-    while let frame = table.popFirst(of: stock) {
-      table[frame] = FrameRecord(flags: table[frame].flags)
-      runs.release(frame, order: 0, in: &table)
+    while let frame = records.popFirst(of: stock) {
+      records[frame] = FrameRecord(flags: records[frame].flags)
+      runs.release(frame, order: 0, in: &records)
     }
     return count
   }
 
   mutating func mergeLoose() {
-    while let frame = table.popFirst(of: loose) {
-      table[frame] = FrameRecord(flags: table[frame].flags)
-      runs.release(frame, order: 0, in: &table)
+    while let frame = records.popFirst(of: loose) {
+      records[frame] = FrameRecord(flags: records[frame].flags)
+      runs.release(frame, order: 0, in: &records)
     }
   }
 }

@@ -10,7 +10,7 @@ extension FramePool {
     var index = 0
     while index < count {
       let frame = FrameNumber(UInt32(index))
-      let record = table[frame]
+      let record = records[frame]
       found.states[Int(record.state.rawValue)] += 1
       index += 1
       switch record.state {
@@ -24,7 +24,7 @@ extension FramePool {
         break
       }
     }
-    if table[FrameNumber(0)].state != .reserved { violations.append("Frame 0 is not reserved.") }
+    if records[FrameNumber(0)].state != .reserved { violations.append("Frame 0 is not reserved.") }
     checkRunLists(&violations, found)
     checkList(loose, .loose, expected: found[.loose], "The loose list", &violations)
     checkList(stock, .stocked, expected: found[.stocked], "The stock", &violations)
@@ -39,18 +39,18 @@ extension FramePool {
   /// Checks the free run that starts at a frame, and counts it. Returns how many frames follow its head.
   private func checkFreeRun(_ head: FrameNumber, _ violations: inout [String], _ found: inout PoolCensus) -> Int {
     let start = Int(head.rawValue)
-    let order = Int(table[head].order)
+    let order = Int(records[head].order)
     guard order < FreeRuns.orderCount, start & ((1 << order) - 1) == 0, start + (1 << order) <= count else {
       violations.append("The free run at \(start) of order \(order) is misaligned or leaves the pool.")
       return 0
     }
     let last = head.advanced(by: (1 << order) - 1)
     if FrameZone(of: head) != FrameZone(of: last) { violations.append("The free run at \(start) spans two zones.") }
-    for index in start + 1..<start + (1 << order) where table.records[index].state != .interior {
-      violations.append("Frame \(index) is in the free run at \(start) but \(table.records[index].state).")
+    for index in start + 1..<start + (1 << order) where records.storage[index].state != .interior {
+      violations.append("Frame \(index) is in the free run at \(start) but \(records.storage[index].state).")
     }
     let buddy = start ^ (1 << order)
-    if buddy < count, table.records[buddy].isFreeHead(order: order) {
+    if buddy < count, records.storage[buddy].isFreeHead(order: order) {
       violations.append("The free runs at \(start) and \(buddy) of order \(order) are not merged.")
     }
     found.states[Int(FrameState.interior.rawValue)] += (1 << order) - 1
@@ -86,21 +86,21 @@ extension FramePool {
   ) {
     var length = 0
     var previous = list.head
-    var node = table.records[Int(list.head)].next
+    var node = records.storage[Int(list.head)].next
     while node != list.head, length <= expected {
-      let record = table.records[Int(node)]
+      let record = records.storage[Int(node)]
       if record.state != state { violations.append("\(name) holds frame \(node), which is \(record.state).") }
       if record.previous != previous { violations.append("\(name) is not linked back at frame \(node).") }
       length += 1
       previous = node
       node = record.next
     }
-    if node == list.head, table.records[Int(list.head)].previous != previous {
+    if node == list.head, records.storage[Int(list.head)].previous != previous {
       violations.append("\(name) is not linked back at its head.")
     }
-    if length != expected || table.count(of: list) != expected {
+    if length != expected || records.count(of: list) != expected {
       violations.append(
-        "\(name) holds \(length) frames and counts \(table.count(of: list)), but should have \(expected)."
+        "\(name) holds \(length) frames and counts \(records.count(of: list)), but should have \(expected)."
       )
     }
   }

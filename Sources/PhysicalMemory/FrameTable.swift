@@ -85,29 +85,29 @@ struct FrameRecord: BitwiseCopyable {
 /// The records of all frames, and behind the last frame's the heads of the lists (`FrameList`).
 struct FrameTable: ~Copyable, Sendable {
   let frameCount: Int
-  var records: SparseArray<FrameRecord>
+  var storage: SparseArray<FrameRecord>
 
   init(frameCount: Int, listCount: Int) throws(ReservationError) {
     precondition(frameCount + listCount <= 1 << 32, "more frames than a frame number can tell apart")
     self.frameCount = frameCount
-    self.records = try SparseArray(count: frameCount + listCount)
+    self.storage = try SparseArray(count: frameCount + listCount)
     for index in frameCount..<frameCount + listCount {
-      records[index].next = UInt32(index)
-      records[index].previous = UInt32(index)
+      storage[index].next = UInt32(index)
+      storage[index].previous = UInt32(index)
     }
   }
 
   subscript(frame: FrameNumber) -> FrameRecord {
     @inline(__always)
-    _read { yield records[Int(frame.rawValue)] }
+    _read { yield storage[Int(frame.rawValue)] }
     @inline(__always)
-    _modify { yield &records[Int(frame.rawValue)] }
+    _modify { yield &storage[Int(frame.rawValue)] }
   }
 
   /// Moves the frames of a run into a state, owned by nobody and on no list. What is known of their content stays.
   mutating func setState(of run: FrameRun, to state: FrameState) {
     for index in Int(run.start.rawValue)..<Int(run.start.rawValue) + run.count {
-      records[index] = FrameRecord(state: state, flags: records[index].flags)
+      storage[index] = FrameRecord(state: state, flags: storage[index].flags)
     }
   }
 }

@@ -17,9 +17,9 @@ public struct ZeroingBatch: Sendable {
   fileprivate mutating func append(_ run: FrameRun, _ table: borrowing FrameTable) {
     runs.append(run)
     count += run.count
-    for frame in Int(run.start.rawValue)..<Int(run.start.rawValue) + run.count where table.records[frame].isDirty {
+    for frame in Int(run.start.rawValue)..<Int(run.start.rawValue) + run.count where table.storage[frame].isDirty {
       if let last = dirtyRuns.last, Int(last.end.rawValue) == frame {
-        dirtyRuns[dirtyRuns.count - 1].count += 1
+        dirtyRuns[dirtyRuns.count - 1] = FrameRun(start: last.start, count: last.count + 1)
       } else {
         dirtyRuns.append(FrameRun(start: FrameNumber(UInt32(frame)), count: 1))
       }
@@ -29,15 +29,15 @@ public struct ZeroingBatch: Sendable {
 
 extension FramePool {
   /// Frames in the stock.
-  public var stockedCount: Int { table.count(of: stock) }
+  public var stockedCount: Int { records.count(of: stock) }
 
   /// One frame for a content that must begin as zero, or nil if none is free: from the stock if it has one. If it was
   /// not known to be zero, the caller must clear it.
   public mutating func takeZeroedFrame() -> (frame: FrameNumber, isZero: Bool)? {
-    let taken = table.popFirst(of: stock) ?? runs.take(order: 0, in: &table) ?? table.popFirst(of: loose)
+    let taken = records.popFirst(of: stock) ?? runs.take(order: 0, in: &records) ?? records.popFirst(of: loose)
     guard let frame = taken else { return nil }
-    let flags = table[frame].flags
-    table[frame] = FrameRecord(state: .inUse, flags: flags)
+    let flags = records[frame].flags
+    records[frame] = FrameRecord(state: .inUse, flags: flags)
     return (frame, !flags.contains(.dirty))
   }
 
@@ -45,16 +45,16 @@ extension FramePool {
   /// many there were. The caller must clear those that `isDirty`. For the pages around a fault: a few hundred at most.
   public mutating func takeZeroedFrames(into frames: inout MutableSpan<FrameNumber>) -> Int {
     var filled = 0
-    while filled < frames.count, let frame = table.popFirst(of: stock) {
-      table[frame] = FrameRecord(state: .inUse, flags: table[frame].flags)
+    while filled < frames.count, let frame = records.popFirst(of: stock) {
+      records[frame] = FrameRecord(state: .inUse, flags: records[frame].flags)
       frames[filled] = frame
       filled += 1
     }
     while filled < frames.count {
       let order = floorLog2(frames.count - filled)
-      guard let (start, taken) = runs.takeUpTo(order: order, in: &table) else { break }
+      guard let (start, taken) = runs.takeUpTo(order: order, in: &records) else { break }
       let run = FrameRun(start: start, count: 1 << taken)
-      table.setState(of: run, to: .inUse)
+      records.setState(of: run, to: .inUse)
       for offset in 0..<run.count { frames[filled + offset] = start.advanced(by: offset) }
       filled += run.count
     }
@@ -72,10 +72,10 @@ extension FramePool {
     var batch = ZeroingBatch()
     mergeLoose()
     while batch.count < most {
-      guard let (start, order) = runs.takeUpTo(order: floorLog2(most - batch.count), in: &table) else { break }
+      guard let (start, order) = runs.takeUpTo(order: floorLog2(most - batch.count), in: &records) else { break }
       let run = FrameRun(start: start, count: 1 << order)
-      table.setState(of: run, to: .zeroing)
-      batch.append(run, table)
+      records.setState(of: run, to: .zeroing)
+      batch.append(run, records)
     }
     zeroingCount += batch.count
     return batch
@@ -87,9 +87,9 @@ extension FramePool {
     for run in batch.runs.reversed() {
       for offset in (0..<run.count).reversed() {
         let frame = run.start.advanced(by: offset)
-        precondition(table[frame].state == .zeroing, "stocking a frame that was not being zeroed")
-        table[frame] = FrameRecord(state: .stocked)
-        table.push(frame, onto: stock)
+        precondition(records[frame].state == .zeroing, "stocking a frame that was not being zeroed")
+        records[frame] = FrameRecord(state: .stocked)
+        records.push(frame, onto: stock)
       }
     }
   }
