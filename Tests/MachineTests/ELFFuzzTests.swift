@@ -66,7 +66,7 @@ import Testing
     // The program headers, where the rules are, and the section headers at the end get most of it.
     let places = [0..<64, 64..<288, valid.count - 7 * 64..<valid.count, 0..<valid.count]
     var accepted = 0
-    let mutants = 10_000
+    let mutants = 6_000
     for number in 0..<mutants {
       var mutant = valid
       for _ in 0..<Int.random(in: 1...4, using: &generator) {

@@ -61,6 +61,11 @@ import Testing
     #expect("\(ELFError.thirtyTwoBit)" == "is a 32-bit ELF; compile it with scripts/guest-cc")
   }
 
+  @Test func `A file shorter than its header is truncated`() {
+    let bytes = ELFBuilder().bytes()
+    for length in 4..<64 { expect(.truncated, Array(bytes.prefix(length))) }
+  }
+
   @Test(arguments: [0, 3, 255] as [UInt8]) func `An unknown class is refused`(value: UInt8) {
     var bytes = ELFBuilder().bytes()
     bytes[4] = value

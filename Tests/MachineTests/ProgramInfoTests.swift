@@ -2,13 +2,15 @@ import Machine
 import Testing
 
 @Suite struct ELFProgramInfoTests {
-  private func info(_ text: String?, tests: String? = nil, flags: UInt64 = 0) throws -> ProgramInfo {
+  private func info(_ text: String?, tests: String? = nil, type: UInt32 = 1, flags: UInt64 = 0) throws -> ProgramInfo {
     var builder = ELFBuilder()
     // A section whose name begins with the other's, and comes first.
     if let tests {
-      builder.sections.append(.init(name: ".physmem.tests", flags: flags, content: Array(tests.utf8)))
+      builder.sections.append(.init(name: ".physmem.tests", type: type, flags: flags, content: Array(tests.utf8)))
     }
-    if let text { builder.sections.append(.init(name: ".physmem", flags: flags, content: Array(text.utf8))) }
+    if let text {
+      builder.sections.append(.init(name: ".physmem", type: type, flags: flags, content: Array(text.utf8)))
+    }
     return ProgramInfo(try ELFImage(bytes: builder.bytes()))
   }
 
@@ -60,7 +62,13 @@ import Testing
     #expect(tests.map(\.copies) == [1, 1, 1024, 1024])
   }
 
-  @Test func `A compressed section says nothing`() throws {
+  @Test func `A section is found by its whole name`() throws {
+    let info = try info("summary: right\n", tests: "summary: wrong\n")
+    #expect(info.summary == "right")
+  }
+
+  @Test func `A section that is compressed or not in the file says nothing`() throws {
     #expect(try info("summary: x", flags: 0x800).summary == nil)
+    #expect(try info("summary: x", type: 8).summary == nil)
   }
 }

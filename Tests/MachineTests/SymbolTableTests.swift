@@ -142,6 +142,7 @@ extension ELFBuilder {
       { $0.sections[2].size = 47 },
       { $0.sections[2].link = .max },
       { $0.sections[2].link = 1 },
+      { $0.sections[3].type = 1 },
       { $0.sections[3].offset = .max },
       { $0.sections[3].size = 1 },
       { $0.sections[3].flags = 0x800 },
