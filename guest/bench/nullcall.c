@@ -1,0 +1,18 @@
+// Calls that do nothing, as fast as they go: what an exit and the server's dispatch cost.
+#include <physmem.h>
+
+PM_PROGRAM("Makes COUNT calls that do nothing. Argument: COUNT.");
+
+int main(int argc, char **argv) {
+  uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 0) : 1000;
+  if (!count) return 0;
+  __asm__ volatile(
+      "1:\tmov %1, %%eax\n\t"
+      "out %%al, %2\n\t"
+      "dec %0\n\t"
+      "jnz 1b"
+      : "+r"(count)
+      : "i"(PM_CALL_NULL), "i"(PM_CALL_PORT)
+      : "rax", "memory");
+  return 0;
+}

@@ -1,0 +1,12 @@
+// The smallest program that says something.
+#include <physmem.h>
+
+PM_PROGRAM("Greets, and tells the task's id and arguments.");
+
+int main(int argc, char **argv) {
+  struct pm_task_info info;
+  if (pm_task_info(&info)) return 1;
+  printf("Hello from task %lu.\n", info.id);
+  for (int i = 1; i < argc; i++) printf("argument %d: %s\n", i, argv[i]);
+  return 0;
+}

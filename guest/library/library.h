@@ -1,0 +1,26 @@
+// What the library's files share and programs do not see.
+#ifndef PHYSMEM_LIBRARY_H
+#define PHYSMEM_LIBRARY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/// The TSC's frequency as the task's first registers gave it; 0 where the server does not know. Set where linked.
+extern uint64_t pm_tsc_khz;
+
+/// What main was called with, for programs whose main does not see it. Set where linked.
+struct pm_arguments {
+  char **values;
+  int count;
+};
+extern struct pm_arguments pm_arguments;
+
+/// Writes out what printf holds back.
+void pm_flush(void);
+
+/// Writes the digits of a floating-point number as printf's `conversion` (one of fFeEgG) would, without sign or
+/// padding; returns their number, at most PM_FLOAT_TEXT.
+#define PM_FLOAT_TEXT 512
+size_t pm_format_float(char *text, double value, char conversion, int precision, int alternative);
+
+#endif

@@ -1,0 +1,41 @@
+// The first and the last instructions of a task. A program that prints nothing and asks for no time touches its
+// text page and one stack page, and leaves the task once: the rest of the library is reached through weak symbols
+// that are null unless something else in the program links it.
+#include <physmem.h>
+
+#include "library.h"
+
+/// The entry point: see abi.h for what the registers hold.
+__attribute__((naked, noreturn, section(".text.pm_start"))) void _start(void) {
+  __asm__(
+      "xor %%ebp, %%ebp\n\t"
+      "mov $pm_tsc_khz, %%ecx\n\t"
+      "jrcxz 1f\n\t"
+      "mov %%rdx, (%%rcx)\n"
+      "1:\n\t"
+      "mov $pm_arguments, %%ecx\n\t"
+      "jrcxz 2f\n\t"
+      "mov %%edi, 8(%%rcx)\n\t"
+      "mov %%rsi, (%%rcx)\n"
+      "2:\n\t"
+      "call main\n\t"
+      "mov %%eax, %%edi\n\t"
+      "call pm_exit\n\t"
+      ".weak pm_tsc_khz\n\t"
+      ".weak pm_arguments\n\t"
+      ".weak pm_flush" ::);
+}
+
+__attribute__((naked, noreturn, section(".text.pm_start"))) void pm_exit(int) {
+  __asm__(
+      "mov $pm_flush, %%ecx\n\t"
+      "jrcxz 1f\n\t"
+      "push %%rdi\n\t"
+      "call *%%rcx\n\t"
+      "pop %%rdi\n"
+      "1:\n\t"
+      "mov %0, %%eax\n\t"
+      "out %%al, %1\n\t"
+      "ud2" ::"i"(PM_CALL_EXIT),
+      "i"(PM_CALL_PORT));
+}

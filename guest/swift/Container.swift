@@ -1,0 +1,119 @@
+// Containers (R15-R18) and mapping their frames (R25-R27).
+
+import CPhysmem
+
+/// What a mapping permits.
+public struct Rights: OptionSet, Sendable {
+  public let rawValue: UInt32
+  public init(rawValue: UInt32) { self.rawValue = rawValue }
+
+  public static let read = Rights(rawValue: UInt32(PM_MAP_READ))
+  public static let write = Rights(rawValue: UInt32(PM_MAP_WRITE))
+  public static let execute = Rights(rawValue: UInt32(PM_MAP_EXECUTE))
+  /// Writing, with a private copy made first where the content is shared (R26).
+  public static let forceWrite = Rights(rawValue: UInt32(PM_MAP_FORCE_WRITE))
+}
+
+/// How frames are allocated (R18).
+public struct AllocationOptions: OptionSet, Sendable {
+  public let rawValue: UInt32
+  public init(rawValue: UInt32) { self.rawValue = rawValue }
+
+  /// Ids in use get fresh frames.
+  public static let squash = AllocationOptions(rawValue: UInt32(PM_ALLOC_SQUASH))
+  /// Beyond the guarantee, if need be.
+  public static let extra = AllocationOptions(rawValue: UInt32(PM_ALLOC_EXTRA))
+}
+
+/// A name space of frame ids, each naming a virtual frame. The value owns the container: its end is the container's.
+public struct Container: ~Copyable {
+  /// The handle in the C interface.
+  public let handle: UInt32
+  private let isOwned: Bool
+
+  /// Makes an empty container.
+  public init() throws(PMError) {
+    var handle: pm_container_t = 0
+    // SAFETY: the pointer is used within the call only.
+    try PMError.check(unsafe pm_container_create(&handle))
+    self.init(handle: handle, isOwned: true)
+  }
+
+  private init(handle: UInt32, isOwned: Bool) {
+    self.handle = handle
+    self.isOwned = isOwned
+  }
+
+  /// The container that holds the task's image and stack. It lasts as long as the task.
+  public static var initial: Container { Container(handle: 2, isOwned: false) }
+
+  deinit {
+    if isOwned { _ = pm_container_destroy(handle) }
+  }
+
+  /// Makes the ids name fresh frames, which read as zero.
+  public func allocate(_ frames: Range<UInt32>, options: AllocationOptions = []) throws(PMError) {
+    var count = UInt32(frames.count)
+    // SAFETY: the pointer is used within the call only; so below.
+    try PMError.check(unsafe pm_container_allocate(handle, frames.lowerBound, &count, options.rawValue))
+  }
+
+  /// Does so for as many ids as possible, from the first on.
+  /// - Returns: how many, and why not more.
+  public func allocatePart(
+    of frames: Range<UInt32>, options: AllocationOptions = []
+  ) -> (count: UInt32, error: PMError?) {
+    var count = UInt32(frames.count)
+    let flags = options.rawValue | UInt32(PM_ALLOC_PARTIAL)
+    let result = unsafe pm_container_allocate(handle, frames.lowerBound, &count, flags)
+    return (count, PMError.of(result))
+  }
+
+  /// Frees the frames and drops their mappings. Ids that are not in use are an error unless `ignoringUnused`.
+  public func deallocate(_ frames: Range<UInt32>, ignoringUnused: Bool = false) throws(PMError) {
+    var count = UInt32(frames.count)
+    let flags = ignoringUnused ? UInt32(PM_DEALLOC_SQUASH) : 0
+    try PMError.check(unsafe pm_container_deallocate(handle, frames.lowerBound, &count, flags))
+  }
+
+  /// Maps the frames in order from the page at `address` on, in place of what was mapped there.
+  public func map(
+    _ frames: Range<UInt32>, at address: UInt, rights: Rights, lazily: Bool = true
+  ) throws(PMError) {
+    let flags = rights.rawValue | (lazily ? UInt32(PM_MAP_LAZY) : 0)
+    // SAFETY: the server checks the address; the program says what it uses the pages for.
+    let place = unsafe UnsafeMutableRawPointer(bitPattern: address)
+    try PMError.check(unsafe pm_container_map(handle, frames.lowerBound, UInt32(frames.count), place, flags))
+  }
+}
+
+/// A page of the task's address space (R27).
+public struct Mapping {
+  /// A handle of the task, 0 where it holds none.
+  public let container: UInt32
+  public let frame: UInt32
+  /// In force now; the next access faults where it is not among them.
+  public let rights: Rights
+  /// Asked for when the mapping was made.
+  public let requested: Rights
+  /// The frame's physical address; nil while it has none.
+  public let physical: UInt64?
+
+  /// - Returns: what is mapped at the page of `address`; throws `noEntry` where nothing is.
+  public init(at address: UInt) throws(PMError) {
+    var mapping = pm_mapping()
+    // SAFETY: the server does not access the page.
+    try PMError.check(unsafe pm_get_mapping(UnsafeRawPointer(bitPattern: address), &mapping))
+    container = mapping.container
+    frame = mapping.frame
+    rights = Rights(rawValue: mapping.rights)
+    requested = Rights(rawValue: mapping.requested & ~UInt32(PM_MAP_LAZY))
+    physical = mapping.physical == 0 ? nil : mapping.physical
+  }
+
+  /// Drops the mappings of `count` pages from `address` on.
+  public static func remove(at address: UInt, count: UInt32) throws(PMError) {
+    // SAFETY: the server checks the address; the program no longer uses the pages.
+    try PMError.check(unsafe pm_unmap(UnsafeMutableRawPointer(bitPattern: address), count))
+  }
+}
