@@ -174,6 +174,7 @@ public struct FramePool: ~Copyable, Sendable {
   /// Gives adjacent frames back, all in use, wherever they were taken. With `contentIsZero` they are known to be zero:
   /// never written, or their memory dropped since.
   public mutating func give(_ run: FrameRun, contentIsZero: Bool = false) {
+    if run.count == 1, !contentIsZero { return give(run.start) }
     let start = Int(run.start.rawValue)
     precondition(run.count > 0 && run.count <= count - start, "frames beyond the pool")
     let flags: FrameFlags = contentIsZero ? [] : .dirty

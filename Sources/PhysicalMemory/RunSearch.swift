@@ -56,21 +56,21 @@ extension FreeRuns {
     return nil
   }
 
-  /// Looks for the request in the free frames on both sides of a free run, no further than a run through it can reach.
+  /// Looks for the request in the free frames on both sides of a free run, no further than the frames asked for reach
+  /// when they share one with it.
   private func findAround(
     _ head: FrameNumber,
     order: Int,
     _ request: RunRequest,
     in table: borrowing FrameTable
   ) -> Int? {
-    let reach = request.count + request.alignment
     let first = Int(head.rawValue)
     var start = first
-    while first - start < reach, let run = freeRun(containing: start - 1, in: table) {
+    while first - start < request.count, let run = freeRun(containing: start - 1, in: table) {
       start = Int(run.start.rawValue)
     }
     var end = first + (1 << order)
-    while end - first < reach + (1 << order), let run = freeRun(containing: end, in: table) {
+    while end - first < request.count + (1 << order), let run = freeRun(containing: end, in: table) {
       end += run.count
     }
     let aligned = (start + request.alignment - 1) & ~(request.alignment - 1)
