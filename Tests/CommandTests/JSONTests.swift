@@ -7,7 +7,8 @@ import Testing
     arguments: [
       (.null, "null"), (.bool(true), "true"), (.bool(false), "false"), (.integer(0), "0"),
       (.integer(.min), "-9223372036854775808"), (.integer(.max), "9223372036854775807"), (.double(0.1), "0.1"),
-      (.double(-2), "-2.0"), (.double(1e300), "1e+300"), (.double(.leastNonzeroMagnitude), "5e-324"), (.double(.infinity), "null"),
+      (.double(-2), "-2.0"), (.double(1e300), "1e+300"), (.double(.leastNonzeroMagnitude), "5e-324"),
+      (.double(.infinity), "null"),
       (.double(-.infinity), "null"), (.double(.nan), "null"), (.array([]), "[]"), (.object([]), "{}"),
       (.array([1, "a", nil, [true]]), #"[1,"a",null,[true]]"#),
     ] as [(JSONValue, String)]
