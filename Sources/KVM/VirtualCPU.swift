@@ -159,9 +159,4 @@ public struct VirtualCPU: ~Copyable {
     registers.xcrs.0.value = mask
     try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_XCRS, &registers), "KVM_SET_XCRS")
   }
-
-  /// kHz; 0 where KVM does not tell.
-  public var timestampFrequency: UInt64 {
-    UInt64(max(0, ckvm_ioctl_value(descriptor, CKVM_GET_TSC_KHZ, 0)))
-  }
 }

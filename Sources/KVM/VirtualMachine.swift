@@ -11,6 +11,8 @@ public final class VirtualMachine: Sendable {
   let cpuid: CPUIDTable
   /// Bit mask for XCR0: what KVM supports and this machine lets tasks use.
   public let extendedFeatures: UInt64
+  /// Whether tasks may set their FS and GS bases themselves.
+  public let hasFSGSBase: Bool
 
   private static let memorySlot: UInt32 = 0
   private static let flushSlot: UInt32 = 1
@@ -19,6 +21,7 @@ public final class VirtualMachine: Sendable {
     runAreaSize = try device.runAreaSize()
     cpuid = try device.supportedCPUID()
     extendedFeatures = cpuid.extendedFeatures
+    hasFSGSBase = (cpuid.leaf(7, 0)?.ebx ?? 0) & 1 != 0
     descriptor = try check(ckvm_ioctl_value(device.descriptor, CKVM_CREATE_VM, 0), "KVM_CREATE_VM")
     _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
   }
@@ -29,6 +32,9 @@ public final class VirtualMachine: Sendable {
   public func setMemory(hostAddress: UInt64, byteCount: UInt64) throws(KVMError) {
     try setSlot(Self.memorySlot, at: 0, hostAddress: hostAddress, byteCount: byteCount)
   }
+
+  /// kHz of the time-stamp counter of new vCPUs; 0 where KVM does not tell.
+  public var timestampFrequency: UInt64 { UInt64(max(0, ckvm_ioctl_value(descriptor, CKVM_GET_TSC_KHZ, 0))) }
 
   /// Makes KVM forget every translation and every cached page table of this machine, by adding and deleting a
   /// one-page slot at `unusedAddress` (about 1 ms). Needed only before a page-table page gets another role.
@@ -58,14 +64,17 @@ extension CPUIDTable {
   /// register save area in the guest library.
   var extendedFeatures: UInt64 {
     let allowed: UInt64 = 0b1110_0111
+    guard let leaf = leaf(0xd, 0) else { return 0 }
+    return (UInt64(leaf.edx) << 32 | UInt64(leaf.eax)) & allowed
+  }
+
+  func leaf(_ function: UInt32, _ index: UInt32) -> kvm_cpuid_entry2? {
     let count = unsafe Int(pointer.pointee.nent)
     let entries = unsafe ckvm_cpuid_entries(pointer)
-    for index in 0..<count {
-      let entry = unsafe entries[index]
-      if entry.function == 0xd && entry.index == 0 {
-        return (UInt64(entry.edx) << 32 | UInt64(entry.eax)) & allowed
-      }
+    for position in 0..<count {
+      let entry = unsafe entries[position]
+      if entry.function == function && entry.index == index { return entry }
     }
-    return 0
+    return nil
   }
 }

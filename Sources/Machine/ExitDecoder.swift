@@ -1,6 +1,7 @@
 // From a vCPU exit to what it means for the task. Nothing is decided here.
 
 internal import CGuestABI
+internal import CKVM
 internal import KVM
 
 /// What a task did, or what happened to it.

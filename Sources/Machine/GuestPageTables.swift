@@ -17,9 +17,14 @@ final class GuestPageTables: MachineOperations {
   /// Tables whose role is about to change: they wait until KVM has forgotten all shadows.
   private var retired: [FrameNumber] = []
   /// The roots of address spaces, for who starts a vCPU.
-  let roots: RootTable
+  private let roots: RootTable
+  private let wake: @Sendable () -> Void
 
-  init(memory: PoolMemory, machine: VirtualMachine, capacity: Int, roots: RootTable) {
+  init(
+    memory: PoolMemory, machine: VirtualMachine, capacity: Int, roots: RootTable,
+    wantZeroedFrames: @escaping @Sendable () -> Void
+  ) {
+    wake = wantZeroedFrames
     self.memory = memory
     self.machine = machine
     self.roots = roots
@@ -95,6 +100,7 @@ final class GuestPageTables: MachineOperations {
 
   // MARK: Frames
 
+  func wantZeroedFrames() { wake() }
   func zap(_ run: FrameRun) { memory.zap(run) }
   func zero(_ run: FrameRun) { memory.zero(run) }
   func copy(from source: FrameNumber, to destination: FrameNumber) { memory.copy(from: source, to: destination) }

@@ -5,7 +5,7 @@ internal import SystemPackage
 
 // SAFETY: the box is retained once for pthread_create and released once by the thread, or here when there is none.
 @safe
-struct HostThread: ~Copyable {
+final class HostThread: Sendable {
   private final class Body {
     let run: () -> Void
     init(_ run: sending @escaping () -> Void) { self.run = run }
@@ -30,5 +30,6 @@ struct HostThread: ~Copyable {
     self.thread = thread
   }
 
-  consuming func join() { unsafe pthread_join(thread, nil) }
+  /// Waits for the thread's end; once.
+  func join() { pthread_join(thread, nil) }
 }

@@ -7,6 +7,7 @@
 internal import CGuestABI
 internal import CKVM
 internal import GuestMemory
+internal import KVM
 internal import PhysicalMemory
 
 /// The error code of a page fault: Intel SDM volume 3, 4.7.

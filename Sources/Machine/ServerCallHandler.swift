@@ -2,6 +2,8 @@
 // what is handled here is what concerns the task's vCPU, its console and the clock.
 
 internal import CGuestABI
+internal import CKVM
+internal import KVM
 internal import PhysicalMemory
 
 extension VCPULoop {

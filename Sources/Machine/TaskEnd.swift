@@ -1,7 +1,7 @@
 // How a task ended, and the report on one that died.
 
 internal import CKVM
-internal import PhysicalMemory
+public import PhysicalMemory
 
 public enum TaskEnd: Sendable {
   case exited(status: UInt8)

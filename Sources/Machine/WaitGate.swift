@@ -14,8 +14,9 @@ func monotonicNanoseconds() -> UInt64 {
 // SAFETY: one allocation that lives as long as the object; `isOpen` is read and written with the mutex held.
 @safe
 final class WaitGate: Sendable {
+  @safe
   private struct Storage {
-    var mutex = pthread_mutex_t()
+    var mutex = unsafe pthread_mutex_t()
     var condition = pthread_cond_t()
     var isOpen = false
   }

@@ -18,7 +18,7 @@ extension ServerState {
     }
     // Everyone's mapping of a shared content is read-only, so the data cannot change under the copy.
     operations.copy(from: content.frame, to: copy)
-    pool.table[copy].owner = fresh.rawValue
+    pool.records[copy].owner = fresh.rawValue
     revoke(content.frame, shownBy: shown)
     finishRevocations()
     contents.addSharers(number, -1)

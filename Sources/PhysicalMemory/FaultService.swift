@@ -124,7 +124,7 @@ extension ServerState {
       }
       if batch.count == 0 { granted = rightsHere } else if granted != rightsHere { break }
       let place = MappedPlace(task, page.advanced(by: batch.count))
-      if !reverseMap.add(place, to: &pool.table[frame].link) {
+      if !reverseMap.add(place, to: &pool.records[frame].link) {
         if batch.count > 0 { break }
         makeRoomAndAdd(place, of: frame)
       }
@@ -144,7 +144,7 @@ extension ServerState {
       pool.give(FrameRun(start: frame, count: 1))
       return nil
     }
-    pool.table[frame].owner = number.rawValue
+    pool.records[frame].owner = number.rawValue
     containers[container].frames.set(id, VirtualFrameWord(number))
     return frame
   }
@@ -152,11 +152,11 @@ extension ServerState {
   /// A frame with too many leaves gives one up: a mapping may go at any time.
   private mutating func makeRoomAndAdd(_ place: MappedPlace, of frame: FrameNumber) {
     repeat {
-      guard let other = reverseMap.first(of: pool.table[frame].link) else {
+      guard let other = reverseMap.first(of: pool.records[frame].link) else {
         preconditionFailure("no room for a first place")
       }
       removeLeaf(other, of: frame)
       finishRevocations()
-    } while !reverseMap.add(place, to: &pool.table[frame].link)
+    } while !reverseMap.add(place, to: &pool.records[frame].link)
   }
 }

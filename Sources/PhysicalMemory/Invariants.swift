@@ -32,7 +32,7 @@ extension ServerState {
       if content.sharers != count {
         found.append("content \(number) counts \(content.sharers) sharers, and \(count) virtual frames name it")
       }
-      let record = pool.table[content.frame]
+      let record = pool.records[content.frame]
       if record.state != .inUse || record.owner != number {
         found.append("content \(number) has frame \(content.frame.rawValue), which is not its own")
       }
@@ -58,7 +58,7 @@ extension ServerState {
     }
     var places = 0
     for frame in 0..<UInt32(pool.count) {
-      let record = pool.table[FrameNumber(frame)]
+      let record = pool.records[FrameNumber(frame)]
       if record.state == .inUse { places += record.link == 0 ? 0 : reverseMap.count(record.link) }
     }
     if places != leaves { found.append("the reverse map knows \(places) leaves, the page tables have \(leaves)") }
@@ -80,7 +80,7 @@ extension ServerState {
     if !leaf.rights.isSubset(of: mapping.flags.effectiveRights) { return "\(at) permits more than was asked for" }
     if leaf.rights.contains(.write), contents[number].sharers > 1 { return "\(at) may write a shared content" }
     var isKnown = false
-    reverseMap.forEach(in: pool.table[leaf.frame].link) { place in
+    reverseMap.forEach(in: pool.records[leaf.frame].link) { place in
       if place == MappedPlace(task, page) { isKnown = true }
     }
     return isKnown ? nil : "\(at) is not in the reverse map"
@@ -105,7 +105,7 @@ extension ServerState {
     var inUse = 0
     var tableCount = 0
     for frame in 0..<UInt32(pool.count) {
-      switch pool.table[FrameNumber(frame)].state {
+      switch pool.records[FrameNumber(frame)].state {
       case .inUse: inUse += 1
       case .table: tableCount += 1
       default: break

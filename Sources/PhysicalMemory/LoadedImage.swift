@@ -78,7 +78,7 @@ extension ServerState {
           unloadContainer(container)
           throw .noMemory
         }
-        pool.table[frame].owner = number.rawValue
+        pool.records[frame].owner = number.rawValue
         containers[container].frames.set(id, VirtualFrameWord(number))
         write(part, page: page, to: frame)
         id += 1
@@ -104,15 +104,11 @@ extension ServerState {
     while !releaseFrames(ofDying: container, limit: 4096) {}
   }
 
-  /// Forgets images that no task runs, to make room.
-  mutating func unloadUnusedImages() {
-    var next = images.occupied(from: 0)
-    while let image = next {
-      if images[image].taskCount == 0 {
-        unloadContainer(images[image].container)
-        _ = images.remove(at: image)
-      }
-      next = images.occupied(from: image + 1)
-    }
+  /// Forgets an image; PM_EBUSY while a task runs it.
+  mutating func unloadImage(_ image: UInt32) throws(ServerError) {
+    guard images.contains(image) else { throw .contentGone }
+    guard images[image].taskCount == 0 else { throw .busy }
+    unloadContainer(images[image].container)
+    _ = images.remove(at: image)
   }
 }

@@ -53,6 +53,8 @@ public protocol MachineOperations: AnyObject {
 
   // Frames.
 
+  /// The stock of zeroed frames is below half: somebody should call `zeroAhead`.
+  func wantZeroedFrames()
   /// No access through a translation made before the call lands in the frames after it.
   func zap(_ run: FrameRun)
   func zero(_ run: FrameRun)

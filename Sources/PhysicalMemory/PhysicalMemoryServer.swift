@@ -16,19 +16,25 @@ public final class PhysicalMemoryServer: Sendable {
   ///   - frameCount: frames of the pool.
   ///   - reserved: frames at the pool's start that the machine keeps for itself, frame 0 included.
   ///   - taskCapacity: tasks at a time.
+  ///   - stock: frames to keep zeroed ahead; `zeroAhead` is asked for when half of them are left.
   /// - Throws: when there is no address space for the metadata: 32 bytes a frame, used as frames are touched.
   public init(
-    frameCount: Int, reserved: Int, taskCapacity: Int, operations: sending any MachineOperations
+    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, operations: sending any MachineOperations
   ) throws(ReservationError) {
     state = Mutex(
       try ServerState(
-        frameCount: frameCount, reserved: reserved, taskCapacity: taskCapacity, operations: operations))
+        frameCount: frameCount, reserved: reserved, taskCapacity: taskCapacity, stock: stock, operations: operations))
   }
 
   // MARK: Programs and tasks
 
   public func loadImage(_ segments: [ImageSegment]) throws(ServerError) -> ImageNumber {
     try state.withLock { (state) throws(ServerError) in ImageNumber(try state.loadImage(segments)) }
+  }
+
+  /// Gives back an image's frames; PM_EBUSY while a task runs it.
+  public func unloadImage(_ image: ImageNumber) throws(ServerError) {
+    try state.withLock { (state) throws(ServerError) in try state.unloadImage(image.rawValue) }
   }
 
   public func createTask(

@@ -58,6 +58,7 @@ extension ServerState {
     if !revocations.unused.isEmpty {
       for run in revocations.unused { pool.give(run) }
       revocations.unused.removeAll(keepingCapacity: true)
+      hasAskedForZeroedFrames = false
     }
   }
 
@@ -65,20 +66,20 @@ extension ServerState {
   mutating func removeLeaf(_ place: MappedPlace, of frame: FrameNumber) {
     let found = operations.unmap(place.slot, place.page)
     precondition(found == frame, "the reverse map names a leaf of another frame")
-    reverseMap.remove(place, from: &pool.table[frame].link)
+    reverseMap.remove(place, from: &pool.records[frame].link)
     Revocations.append(frame, to: &revocations.zaps)
     if revocations.isFull { finishRevocations() }
   }
 
   /// Empties every leaf that names the frame.
   mutating func revokeAll(_ frame: FrameNumber) {
-    while let place = reverseMap.first(of: pool.table[frame].link) { removeLeaf(place, of: frame) }
+    while let place = reverseMap.first(of: pool.records[frame].link) { removeLeaf(place, of: frame) }
   }
 
   /// Empties the leaves through which tasks see the frame as `shown`, and leaves those of other logical copies.
   mutating func revoke(_ frame: FrameNumber, shownBy shown: ContainerFrame) {
     var places: [MappedPlace] = []
-    reverseMap.forEach(in: pool.table[frame].link) { places.append($0) }
+    reverseMap.forEach(in: pool.records[frame].link) { places.append($0) }
     for place in places where containerFrame(at: place) == shown { removeLeaf(place, of: frame) }
   }
 
@@ -93,7 +94,7 @@ extension ServerState {
   mutating func writeProtectAll(_ frame: FrameNumber) {
     let operations = operations
     var any = false
-    reverseMap.forEach(in: pool.table[frame].link) { place in
+    reverseMap.forEach(in: pool.records[frame].link) { place in
       operations.writeProtect(place.slot, place.page)
       any = true
     }

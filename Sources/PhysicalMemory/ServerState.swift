@@ -18,9 +18,14 @@ struct ServerState: ~Copyable {
   var batch = FrameBatch()
   var statistics = ServerStatistics()
   private var lastTaskID: UInt64 = 0
+  /// Ask for zeroed frames when fewer are in stock; and whether that was done already.
+  private let lowStock: Int
+  var hasAskedForZeroedFrames = false
 
   /// `reserved`: frames at the pool's start that are the machine's own.
-  init(frameCount: Int, reserved: Int, taskCapacity: Int, operations: any MachineOperations) throws(ReservationError) {
+  init(
+    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, operations: any MachineOperations
+  ) throws(ReservationError) {
     // Each may fail, and a value whose parts free something may not be left half made: first all, then the value.
     var pool = try FramePool(frameCount: frameCount)
     let contents = try ContentTable(capacity: frameCount)
@@ -30,6 +35,7 @@ struct ServerState: ~Copyable {
     let images = try Slab<LoadedImage>(capacity: 1 << 10)
     if reserved > 1 { pool.reserve(FrameRun(start: FrameNumber(1), count: reserved - 1)) }
     let tables = TableReserve(frames: max(32, frameCount / 64))
+    lowStock = stock / 2
     ledger = Ledger(allocatable: max(0, pool.freeCount - tables.reserved))
     self.operations = operations
     self.pool = pool
@@ -53,6 +59,10 @@ struct ServerState: ~Copyable {
   mutating func takeZeroFrame() -> FrameNumber? {
     guard let (frame, isZero) = pool.takeZeroedFrame() else { return nil }
     if !isZero { operations.zero(FrameRun(start: frame, count: 1)) }
+    if pool.stockedCount < lowStock, !hasAskedForZeroedFrames {
+      hasAskedForZeroedFrames = true
+      operations.wantZeroedFrames()
+    }
     return frame
   }
 
@@ -65,7 +75,7 @@ struct ServerState: ~Copyable {
       if tables.used >= tables.reserved { ledger.restore(1) }
       return nil
     }
-    pool.table[frame].state = .table
+    pool.records[frame].state = .table
     tables.used += 1
     return frame
   }
