@@ -40,11 +40,12 @@ pm_error_t pm_container_create(pm_container_t *container);
 /// Ends a container, its frames and their mappings; the handle is void. PM_EPERM for PM_CAP_CONTAINER, PM_EINVAL.
 pm_error_t pm_container_destroy(pm_container_t container);
 /// Makes the ids [start, start + *count) name fresh frames that read as zero; takes no memory yet (R16, R18).
-/// Flags: PM_ALLOC_PARTIAL, _SQUASH, _EXTRA. On an error *count is how many were made: 0 without PM_ALLOC_PARTIAL.
-/// PM_EEXIST: an id is in use; PM_ENOMEM; PM_EINVAL: count 0, ids beyond 2^32, unknown flags; PM_EFAULT.
+/// Flags: PM_ALLOC_PARTIAL, _SQUASH, _EXTRA. PM_EEXIST: an id is in use, PM_ENOMEM: with either *count becomes how many
+/// were made, 0 without PM_ALLOC_PARTIAL. PM_EINVAL: count 0, ids beyond 2^32, unknown flags; PM_EFAULT.
 pm_error_t pm_container_allocate(pm_container_t container, pm_frame_t start, uint32_t *count, uint32_t flags);
 /// Frees the frames [start, start + *count) and drops their mappings (R18). Flags: PM_DEALLOC_PARTIAL, _SQUASH.
-/// On an error *count is how many were freed. PM_ENOENT: an id is not in use; PM_EINVAL as for allocate; PM_EFAULT.
+/// *count becomes how many were freed, 0 with an error but for PM_DEALLOC_PARTIAL. PM_ENOENT: an id is not in use;
+/// PM_EINVAL as for allocate; PM_EFAULT.
 pm_error_t pm_container_deallocate(pm_container_t container, pm_frame_t start, uint32_t *count, uint32_t flags);
 
 // ---- mapping (R25-R27) -------------------------------------------------------
@@ -57,7 +58,7 @@ pm_error_t pm_container_deallocate(pm_container_t container, pm_frame_t start, u
 pm_error_t pm_container_map(pm_container_t container, pm_frame_t start, uint32_t count, void *address, uint32_t flags);
 /// Drops the mappings of `count` pages from `address` on; pages without one are no error. PM_EINVAL as for map.
 pm_error_t pm_unmap(void *address, uint32_t count);
-/// What is mapped at the page of `address` (R27). PM_ENOENT: nothing; PM_EINVAL: outside the task's range; PM_EFAULT.
+/// What is mapped at the page of `address` (R27). PM_ENOENT: nothing, as everywhere outside the task's range; PM_EFAULT.
 pm_error_t pm_mapping(const void *address, struct pm_mapping *mapping);
 
 // ---- self-paging (R37) -------------------------------------------------------

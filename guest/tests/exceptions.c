@@ -1,0 +1,122 @@
+// Instructions that a task may not execute, and exceptions it causes: it dies of them, and of nothing else.
+#include "test.h"
+
+/// A case that dies by executing some instructions; should it live, it exits with 0 whatever they did to registers.
+#define DIES(name, expected, summary, instructions)                             \
+  PM_TEST(name, expected, 1, summary) {                                         \
+    __asm__ volatile(instructions);                                             \
+    __asm__ volatile("out %%al, %1" ::"a"(PM_CALL_EXIT), "i"(PM_CALL_PORT), "D"(0)); \
+  }
+
+// ---- arithmetic -------------------------------------------------------------------
+
+DIES(divide_by_zero, DIES_OF_DIVISION, "Exceptions: division by zero", "xor %ecx, %ecx\n\tmov $1, %eax\n\tcltd\n\tidiv %ecx")
+DIES(quotient_too_large, DIES_OF_DIVISION, "Exceptions: the least integer divided by -1",
+     "mov $0x80000000, %eax\n\tcltd\n\tmov $-1, %ecx\n\tidiv %ecx")
+DIES(vector_division, DIES_OF_VECTOR_ARITHMETIC, "Exceptions: division by zero in a vector, not masked",
+     "push $0x1d00\n\tldmxcsr (%rsp)\n\txorps %xmm0, %xmm0\n\tmov $1, %eax\n\tcvtsi2ss %eax, %xmm1\n\t"
+     "divss %xmm0, %xmm1")
+DIES(x87_division, 144, "Exceptions: division by zero in the x87, not masked",
+     "push $0x37b\n\tfldcw (%rsp)\n\tfld1\n\tfldz\n\tfdivrp\n\tfwait")
+
+// ---- traps ------------------------------------------------------------------------
+
+DIES(breakpoint, DIES_OF_BREAKPOINT, "Exceptions: a breakpoint", "int3")
+DIES(single_step, DIES_OF_DEBUG_TRAP, "Exceptions: the trap flag", "pushf\n\torl $0x100, (%rsp)\n\tpopf\n\tnop\n\tnop")
+DIES(undefined, DIES_OF_INVALID_INSTRUCTION, "Exceptions: an undefined instruction", "ud2")
+DIES(long_instruction, DIES_OF_PROTECTION_FAULT, "Exceptions: an instruction of more than 15 bytes",
+     ".fill 16, 1, 0x66\n\tnop")
+DIES(lock_prefix, DIES_OF_INVALID_INSTRUCTION, "Exceptions: a lock prefix where there can be none", ".byte 0xf0, 0x90")
+DIES(interrupt_32, 134 or 141, "Exceptions: a software interrupt to an injected interrupt's vector", "int $0x20")
+DIES(interrupt_128, 134 or 141, "Exceptions: a software interrupt", "int $0x80")
+DIES(interrupt_page_fault, 134 or 141, "Exceptions: a software interrupt that plays a page fault", "int $14")
+DIES(interrupt_double_fault, 134 or 141, "Exceptions: a software interrupt that plays a double fault", "int $8")
+DIES(interrupt_last, 134 or 141, "Exceptions: the last software interrupt", "int $255")
+DIES(system_call, 134 or 141 or 142, "Exceptions: syscall means nothing here", "syscall")
+DIES(system_enter, 134 or 141, "Exceptions: sysenter means nothing here", "sysenter")
+PM_TEST(alignment, 0 or 145, 1, "Exceptions: the alignment-check flag harms the task at most") {
+  static char bytes[16];
+  __asm__ volatile("pushf\n\torl $0x40000, (%%rsp)\n\tpopf\n\tmov %0, %%eax\n\tpushf\n\tandl $~0x40000, (%%rsp)\n\tpopf"
+                   ::"m"(*(int *)(bytes + 1))
+                   : "rax", "memory");
+}
+
+// ---- privileged instructions ---------------------------------------------------------
+
+DIES(halt, DIES_OF_PROTECTION_FAULT, "Safety: hlt", "hlt")
+DIES(disable_interrupts, DIES_OF_PROTECTION_FAULT, "Safety: cli", "cli")
+DIES(enable_interrupts, DIES_OF_PROTECTION_FAULT, "Safety: sti", "sti")
+DIES(raise_io_privilege, DIES_OF_PROTECTION_FAULT, "Safety: popf does not raise the I/O privilege",
+     "pushf\n\torl $0x3000, (%rsp)\n\tpopf\n\tcli")
+DIES(read_msr, DIES_OF_PROTECTION_FAULT, "Safety: rdmsr", "mov $0xc0000080, %ecx\n\trdmsr")
+DIES(write_msr, DIES_OF_PROTECTION_FAULT, "Safety: wrmsr", "mov $0xc0000082, %ecx\n\txor %eax, %eax\n\twrmsr")
+DIES(read_cr0, DIES_OF_PROTECTION_FAULT, "Safety: reading CR0", "mov %cr0, %rax")
+DIES(write_cr0, DIES_OF_PROTECTION_FAULT, "Safety: writing CR0", "xor %eax, %eax\n\tmov %rax, %cr0")
+DIES(read_cr3, DIES_OF_PROTECTION_FAULT, "Safety: reading CR3", "mov %cr3, %rax")
+DIES(write_cr3, DIES_OF_PROTECTION_FAULT, "Safety: writing CR3", "xor %eax, %eax\n\tmov %rax, %cr3")
+DIES(write_cr4, DIES_OF_PROTECTION_FAULT, "Safety: writing CR4", "xor %eax, %eax\n\tmov %rax, %cr4")
+DIES(read_dr7, DIES_OF_PROTECTION_FAULT, "Safety: reading DR7", "mov %dr7, %rax")
+DIES(write_dr0, DIES_OF_PROTECTION_FAULT, "Safety: writing DR0", "xor %eax, %eax\n\tmov %rax, %dr0")
+DIES(load_gdt, DIES_OF_PROTECTION_FAULT, "Safety: lgdt", "sub $16, %rsp\n\tlgdt (%rsp)")
+DIES(load_idt, DIES_OF_PROTECTION_FAULT, "Safety: lidt", "sub $16, %rsp\n\tlidt (%rsp)")
+DIES(load_task_register, DIES_OF_PROTECTION_FAULT, "Safety: ltr", "mov $0x28, %eax\n\tltr %ax")
+DIES(load_ldt, DIES_OF_PROTECTION_FAULT, "Safety: lldt", "xor %eax, %eax\n\tlldt %ax")
+DIES(load_machine_status, DIES_OF_PROTECTION_FAULT, "Safety: lmsw", "xor %eax, %eax\n\tlmsw %ax")
+DIES(clear_task_switched, DIES_OF_PROTECTION_FAULT, "Safety: clts", "clts")
+DIES(invalidate_page, DIES_OF_PROTECTION_FAULT, "Safety: invlpg", "invlpg (%rsp)")
+DIES(invalidate_caches, DIES_OF_PROTECTION_FAULT, "Safety: wbinvd", "wbinvd")
+DIES(swap_gs, DIES_OF_PROTECTION_FAULT, "Safety: swapgs", "swapgs")
+DIES(set_extended_control, 134 or 141, "Safety: xsetbv", "xor %ecx, %ecx\n\txor %edx, %edx\n\tmov $1, %eax\n\txsetbv")
+
+// ---- other levels ----------------------------------------------------------------------
+
+DIES(wild_segment, DIES_OF_PROTECTION_FAULT, "Safety: a selector beyond the table", "mov $0xfff8, %eax\n\tmov %ax, %ds")
+DIES(supervisor_stack_segment, DIES_OF_PROTECTION_FAULT, "Safety: the supervisor's stack segment",
+     "mov $0x10, %eax\n\tmov %ax, %ss")
+DIES(far_return_to_supervisor, DIES_OF_PROTECTION_FAULT, "Safety: a far return to the supervisor's code segment",
+     "push $0x8\n\tlea 1f(%rip), %rax\n\tpush %rax\n\tlretq\n1:")
+DIES(interrupt_return_to_supervisor, DIES_OF_PROTECTION_FAULT, "Safety: an interrupt return to the supervisor",
+     "mov %rsp, %rcx\n\tpush $0x10\n\tpush %rcx\n\tpushf\n\tpush $0x8\n\tlea 1f(%rip), %rax\n\tpush %rax\n\tiretq\n1:")
+DIES(system_return, 134 or 141, "Safety: sysret", "lea 1f(%rip), %rcx\n\tsysretq\n1:")
+
+// ---- ports -------------------------------------------------------------------------------
+
+DIES(out_0, DIES_OF_PROTECTION_FAULT, "Safety: the first port", "out %al, $0")
+DIES(out_next, DIES_OF_PROTECTION_FAULT, "Safety: the port after the call port", "out %al, $0x51")
+DIES(out_before, DIES_OF_PROTECTION_FAULT, "Safety: the port before the call port", "out %al, $0x4f")
+DIES(out_stub, DIES_OF_PROTECTION_FAULT, "Safety: a port that stands for an exception", "out %al, $0x20")
+DIES(out_last, DIES_OF_PROTECTION_FAULT, "Safety: the last port", "mov $0xffff, %edx\n\tout %al, %dx")
+DIES(out_serial, DIES_OF_PROTECTION_FAULT, "Safety: the serial line's port", "mov $0x3f8, %edx\n\tout %al, %dx")
+DIES(out_word, DIES_OF_PROTECTION_FAULT, "Safety: a word to the call port reaches the next one",
+     "mov $0, %eax\n\tout %ax, $0x50")
+DIES(out_double_word, DIES_OF_PROTECTION_FAULT, "Safety: four bytes to the call port", "mov $0, %eax\n\tout %eax, $0x50")
+DIES(out_word_before, DIES_OF_PROTECTION_FAULT, "Safety: a word that ends with the call port", "out %ax, $0x4f")
+DIES(in_call_port, DIES_OF_PROTECTION_FAULT, "Safety: the call port is not for reading", "in $0x50, %al")
+DIES(in_other_port, DIES_OF_PROTECTION_FAULT, "Safety: reading another port", "in $0x60, %al")
+DIES(out_string, DIES_OF_PROTECTION_FAULT, "Safety: a string to the call port is no call",
+     "lea -64(%rsp), %rsi\n\tmov $0x50, %edx\n\tmov $8, %ecx\n\trep outsb")
+DIES(in_string, DIES_OF_PROTECTION_FAULT, "Safety: a string from the call port",
+     "lea -64(%rsp), %rdi\n\tmov $0x50, %edx\n\tmov $8, %ecx\n\trep insb")
+PM_TEST(call_by_register_port, 0, 1, "The call port named by DX is a call as well") {
+  pm_error_t error = PM_EINVAL;
+  __asm__ volatile("out %%al, %%dx" : "=a"(error) : "0"(PM_CALL_NULL), "d"(PM_CALL_PORT) : "memory");
+  CHECK_OK(error);
+}
+
+// ---- what is allowed -----------------------------------------------------------------------
+
+PM_TEST(harmless, 0, 1, "cpuid, rdtsc, pause and prefetches of any address do no harm") {
+  __asm__ volatile("xor %%eax, %%eax\n\tcpuid\n\trdtsc\n\tpause\n\tprefetcht0 (%0)\n\tprefetcht0 (%1)"
+                   ::"r"(0xffff800000000000), "r"(0)
+                   : "rax", "rbx", "rcx", "rdx", "memory");
+}
+PM_TEST(own_flags, 0, 1, "Direction and arithmetic flags are the task's own, over a call too") {
+  uint64_t before = 0, after = 0;
+  __asm__ volatile(
+      "std\n\tstc\n\tpushf\n\tpop %0\n\tmov %2, %%eax\n\tout %%al, %3\n\tpushf\n\tpop %1\n\tcld"
+      : "=&r"(before), "=&r"(after)
+      : "i"(PM_CALL_NULL), "i"(PM_CALL_PORT)
+      : "rax", "cc", "memory");
+  CHECK_EQ(before, after);
+  CHECK_EQ(after & 0x401, 0x401);
+}

@@ -1,0 +1,110 @@
+// Guest-side tests: one program holds many cases, each run in a machine of its own as `PROGRAM CASE`.
+//
+//   PM_TEST(reads_as_zero, 0, 1, "R18: a fresh frame reads as zero") { CHECK(…); }
+//
+// The second argument is the exit status that the task must have: 0, a number that the case exits with, or one of
+// the deaths below, or several, `134 or 141`, where processors differ. The third is how many tasks run the
+// case at once. Each case has a line of section .physmem.tests, "name|expected|copies|summary", which the host reads
+// without running anything.
+//
+// A Swift test is NAME.swift beside NAME.c, which together make one program: the C file has a PM_TEST_ELSEWHERE for
+// each case, and the Swift file its function, `@_cdecl("test_CASE") public func`.
+#ifndef PHYSMEM_TEST_H
+#define PHYSMEM_TEST_H
+
+#include <physmem.h>
+
+// Exit statuses of tasks that die by an exception: 128 + its vector.
+#define DIES_OF_DIVISION 128
+#define DIES_OF_DEBUG_TRAP 129
+#define DIES_OF_BREAKPOINT 131
+#define DIES_OF_INVALID_INSTRUCTION 134
+#define DIES_OF_STACK_FAULT 140
+#define DIES_OF_PROTECTION_FAULT 141
+#define DIES_OF_PAGE_FAULT 142
+#define DIES_OF_ALIGNMENT 145
+#define DIES_OF_VECTOR_ARITHMETIC 147
+
+struct pm_test {
+  const char *name, *summary;
+  void (*run)(void);
+};
+
+#define PM_TEST_TEXT(...) #__VA_ARGS__
+#define PM_TEST_LINE(name, expected, copies, summary) \
+  PM_TEST_ASSEMBLY(name, PM_TEST_TEXT(expected), #copies, summary)
+#define PM_TEST_ASSEMBLY(name, expected, copies, summary)       \
+  __asm__(".pushsection .physmem.tests,\"\",@progbits\n\t"      \
+          ".ascii \"" #name "|" expected "|" copies "|" summary \
+          "\\n\"\n\t.popsection")
+
+/// A case whose function `void test_NAME(void)` is in another file. `summary` is plain text, without | and quotes.
+#define PM_TEST_ELSEWHERE(name, expected, copies, summary)                            \
+  void test_##name(void);                                                             \
+  PM_TEST_LINE(name, expected, copies, summary);                                      \
+  static const struct pm_test pm_test_##name = {#name, summary, test_##name};         \
+  static const struct pm_test *const pm_test_entry_##name                             \
+      __attribute__((used, retain, section(".pm_tests"))) = &pm_test_##name
+
+/// A case; the function's body follows.
+#define PM_TEST(name, expected, copies, summary)      \
+  PM_TEST_ELSEWHERE(name, expected, copies, summary); \
+  void test_##name(void)
+
+// ---- checks: where one fails the task says so and exits with 1 -------------------
+
+#define CHECK(condition) \
+  ((condition) ? (void)0 : fail_check(__FILE_NAME__, __LINE__, #condition))
+
+/// Two integers or pointers are the same number.
+#define CHECK_EQ(left, right)                                                                          \
+  do {                                                                                                 \
+    uint64_t check_left = (uint64_t)(left), check_right = (uint64_t)(right);                           \
+    if (check_left != check_right)                                                                     \
+      fail_equal(__FILE_NAME__, __LINE__, #left " == " #right, check_left, check_right);               \
+  } while (0)
+
+/// A call's result is that error, or PM_OK.
+#define CHECK_ERROR(call, error)                                                                       \
+  do {                                                                                                 \
+    pm_error_t check_result = (call);                                                                  \
+    if (check_result != (error)) fail_error(__FILE_NAME__, __LINE__, #call, check_result, error);      \
+  } while (0)
+
+#define CHECK_OK(call) CHECK_ERROR(call, PM_OK)
+
+__attribute__((noreturn)) void fail_check(const char *file, int line, const char *condition);
+__attribute__((noreturn)) void fail_equal(const char *file, int line, const char *condition, uint64_t left,
+                                          uint64_t right);
+__attribute__((noreturn)) void fail_error(const char *file, int line, const char *call, pm_error_t result,
+                                          pm_error_t expected);
+
+// ---- what many cases need --------------------------------------------------------
+
+/// Addresses that nothing of the image, the heap or the stack is near.
+#define REGION ((char *)0x100000000000ull)
+#define REGION_2 ((char *)0x200000000000ull)
+
+#define LAZY_READ_WRITE (PM_MAP_READ | PM_MAP_WRITE | PM_MAP_LAZY)
+
+/// A container with frames [0, count) in use.
+pm_container_t make_container(uint32_t count);
+/// The same, lazily mapped for reading and writing at `address`.
+pm_container_t map_fresh(void *address, uint32_t count);
+/// Frames that the task is charged for.
+uint64_t allocated_frames(void);
+/// What is mapped at an address; the case fails where nothing is.
+struct pm_mapping mapping_at(const void *address);
+/// Whether `size` bytes are all zero.
+bool is_zero(const void *bytes, size_t size);
+/// Fills pages with numbers that follow from their addresses and `seed`, and checks that they are still there.
+void fill_pages(void *address, uint32_t count, uint64_t seed);
+void check_pages(const void *address, uint32_t count, uint64_t seed);
+/// The next of a row of random numbers that is the same in each run; `state` starts as any number but 0.
+uint64_t next_random(uint64_t *state);
+/// A call with any number and arguments.
+pm_error_t raw_call(uint64_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e);
+
+#define PAGE(base, index) ((char *)(base) + (size_t)(index) * PM_PAGE_SIZE)
+
+#endif
