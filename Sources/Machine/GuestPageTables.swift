@@ -10,6 +10,8 @@ final class GuestPageTables: MachineOperations {
   /// A closed space with more tables than this is taken apart; a smaller one waits for the slot's next task, which
   /// finds its directories ready and unchanged, as KVM's shadow of them is.
   private static let tablesKept = 16
+  /// The flush that retired tables wait for takes about a millisecond: it is done for many at once.
+  private static let retiredAtMost = 512
 
   private let memory: PoolMemory
   private let machine: VirtualMachine
@@ -43,9 +45,10 @@ final class GuestPageTables: MachineOperations {
     return true
   }
 
-  func closeSpace(_ slot: TaskSlot) {
+  func closeSpace(_ slot: TaskSlot, giveTable: (FrameNumber) -> Void) {
     spaces.markClosed(slot)
     if spaces.tableCount(slot) > Self.tablesKept { retire(slot) }
+    if retired.count >= Self.retiredAtMost { releaseRetired(giveTable) }
   }
 
   private func retire(_ slot: TaskSlot) {
@@ -54,6 +57,10 @@ final class GuestPageTables: MachineOperations {
 
   func releaseClosedSpaces(giveTable: (FrameNumber) -> Void) {
     for slot in spaces.closedSlots() { retire(slot) }
+    releaseRetired(giveTable)
+  }
+
+  private func releaseRetired(_ giveTable: (FrameNumber) -> Void) {
     guard !retired.isEmpty else { return }
     // A table's frame may become anything: KVM must not hold a shadow of what it was. If this fails, they wait on.
     guard (try? machine.flushTranslations(unusedAddress: UInt64(memory.byteCount))) != nil else { return }

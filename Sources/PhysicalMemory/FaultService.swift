@@ -39,7 +39,8 @@ extension ServerState {
       return error == .noEntry ? .notMapped : error == .noMemory ? .noMemory : .forbidden
     }
     tasks[task.rawValue].mappings[index].expected = page.advanced(by: served)
-    tasks[task.rawValue].mappings[index].window = UInt32(served)
+    // What was wanted, not what was done: a leaf table's end must not make a sequential reader start over.
+    tasks[task.rawValue].mappings[index].window = UInt32(wanted)
     tasks[task.rawValue].counters.faults += 1
     tasks[task.rawValue].counters.pages += UInt64(served)
     return .served(pages: served)

@@ -31,8 +31,8 @@ public protocol MachineOperations: AnyObject {
   /// Readies the slot's empty address space. False: no frame for its tables.
   func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Bool
   /// The task has ended and no leaf is left. The tables may be kept for the slot's next task.
-  func closeSpace(_ slot: TaskSlot)
-  /// Gives back the tables kept for slots whose task has ended.
+  func closeSpace(_ slot: TaskSlot, giveTable: (FrameNumber) -> Void)
+  /// Gives back all tables kept for slots whose task has ended.
   func releaseClosedSpaces(giveTable: (FrameNumber) -> Void)
   /// Links the tables that `page` needs. False: no frame for one of them.
   func makeTables(_ slot: TaskSlot, for page: PageNumber, takeTable: () -> FrameNumber?) -> Bool

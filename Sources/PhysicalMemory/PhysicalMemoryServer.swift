@@ -168,6 +168,9 @@ public final class PhysicalMemoryServer: Sendable {
   /// A zeroed frame for the machine itself, for good; nil when none is left.
   public func takeMachineFrame() -> FrameNumber? { state.withLock { $0.takeTable() } }
 
+  /// Takes back the page tables kept for tasks that have ended.
+  public func releaseClosedSpaces() { state.withLock { $0.releaseClosedSpaces() } }
+
   /// Clears a few free frames and puts them in stock, up to `target` frames.
   /// - Returns: the frames, so that the caller can populate them; empty when there is nothing to do.
   public func zeroAhead(target: Int) -> [FrameRun] { state.withLock { $0.zeroAhead(target: target) } }

@@ -86,11 +86,16 @@ struct ServerState: ~Copyable {
     pool.give(FrameRun(start: frame, count: 1))
   }
 
+  mutating func releaseClosedSpaces() {
+    let operations = operations
+    operations.releaseClosedSpaces { giveTable($0) }
+  }
+
   /// Links the tables for a page; if there is no frame for them, first takes back those kept for ended tasks.
   mutating func makeTables(_ task: TaskSlot, for page: PageNumber) throws(ServerError) {
     let operations = operations
     if operations.makeTables(task, for: page, takeTable: { takeTable() }) { return }
-    operations.releaseClosedSpaces { giveTable($0) }
+    releaseClosedSpaces()
     guard operations.makeTables(task, for: page, takeTable: { takeTable() }) else { throw .noMemory }
   }
 }

@@ -82,7 +82,7 @@ extension ServerState {
     let operations = operations
     var isOpen = operations.openSpace(task) { takeTable() }
     if !isOpen {
-      operations.releaseClosedSpaces { giveTable($0) }
+      releaseClosedSpaces()
       isOpen = operations.openSpace(task) { takeTable() }
     }
     guard isOpen else {
@@ -162,7 +162,8 @@ extension ServerState {
       if releaseFrames(ofDying: container, limit: step) { tasks[task.rawValue].dying.removeLast() }
       return false
     }
-    operations.closeSpace(task)
+    let operations = operations
+    operations.closeSpace(task) { giveTable($0) }
     var record = tasks.remove(at: task.rawValue)
     uncharge(&record.entitlement)
     images[record.image].taskCount -= 1
