@@ -1,0 +1,147 @@
+// The frame pool's memory: one memfd, mapped twice.
+//
+// The *guest window* is what KVM is given as the memory slot: the guest's accesses go through it, and dropping
+// its host page-table entries is what makes KVM forget its own translations of a frame. The *host window* is
+// where the server itself reads and writes frames; dropping the guest window's entries does not disturb it.
+
+internal import CKVM
+internal import Glibc
+public import SystemPackage
+
+// SAFETY: both windows are mapped for the object's whole life and unmapped only in deinit; every access by
+// frame or address is checked against `byteCount` first. The memory is shared with running guests, so nothing
+// read from it is trusted twice.
+@safe
+public final class PoolMemory: Sendable {
+  public let frameCount: Int
+  public var byteCount: Int { frameCount << 12 }
+
+  private let descriptor: Int32
+  nonisolated(unsafe) private let guestWindow: UnsafeMutableRawPointer
+  nonisolated(unsafe) private let hostWindow: UnsafeMutableRawPointer
+
+  /// Both windows begin at a multiple of this, so that a huge page of the memfd can be mapped as one in both.
+  static let windowAlignment = 2 << 20
+
+  /// Makes a pool of `frameCount` zero frames. No memory is used until a frame is touched.
+  public init(frameCount: Int) throws(Errno) {
+    precondition(frameCount > 0 && frameCount <= 1 << 31)
+    let descriptor = unsafe memfd_create("physmem-pool", CKVM_MFD_CLOEXEC)
+    guard descriptor >= 0 else { throw Errno(rawValue: errno) }
+    guard ftruncate(descriptor, frameCount << 12) == 0 else {
+      let error = Errno(rawValue: errno)
+      close(descriptor)
+      throw error
+    }
+    do throws(Errno) {
+      unsafe guestWindow = try Self.mapAligned(descriptor, byteCount: frameCount << 12)
+      do throws(Errno) {
+        unsafe hostWindow = try Self.mapAligned(descriptor, byteCount: frameCount << 12)
+      } catch {
+        unsafe munmap(guestWindow, frameCount << 12)
+        throw error
+      }
+    } catch {
+      close(descriptor)
+      throw error
+    }
+    self.descriptor = descriptor
+    self.frameCount = frameCount
+  }
+
+  deinit {
+    unsafe munmap(guestWindow, byteCount)
+    unsafe munmap(hostWindow, byteCount)
+    close(descriptor)
+  }
+
+  private static func mapAligned(_ descriptor: Int32, byteCount: Int) throws(Errno) -> UnsafeMutableRawPointer {
+    let reserved = byteCount + windowAlignment
+    guard
+      let area = unsafe mmap(nil, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+      unsafe area != MAP_FAILED
+    else { throw Errno(rawValue: errno) }
+    let start = unsafe area.alignedUp(toMultipleOf: windowAlignment)
+    let before = unsafe area.distance(to: start)
+    guard
+      let window = unsafe mmap(start, byteCount, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptor, 0),
+      unsafe window != MAP_FAILED
+    else {
+      let error = Errno(rawValue: errno)
+      unsafe munmap(area, reserved)
+      throw error
+    }
+    if before > 0 { unsafe munmap(area, before) }
+    unsafe munmap(window + byteCount, windowAlignment - before)
+    return unsafe window
+  }
+
+  /// The address KVM is given as the memory slot's `userspace_addr`.
+  public var guestWindowAddress: UInt64 { unsafe UInt64(UInt(bitPattern: guestWindow)) }
+
+  // MARK: Translations
+
+  /// Makes KVM drop every translation of the frames: when this returns, no vCPU reads or writes them through an
+  /// entry cached before the call. A shared memfd keeps its data. Page-table entries are rewritten before this is
+  /// called, and a frame is copied or reused only after it.
+  public func zap(_ run: FrameRun) {
+    check(run)
+    // Cannot fail for a range inside one shared mapping, and going on with a stale translation would hand one
+    // task's frame to another: stop instead.
+    let result = unsafe madvise(guestWindow + Int(run.start.address), run.count << 12, MADV_DONTNEED)
+    precondition(result == 0, "madvise(MADV_DONTNEED) failed")
+  }
+
+  /// Gives the frames memory and host page-table entries in both windows, so that a later fault does not pay for them.
+  public func populate(_ run: FrameRun) throws(Errno) {
+    check(run)
+    try unsafe Self.populate(hostWindow + Int(run.start.address), byteCount: run.count << 12)
+    try unsafe Self.populate(guestWindow + Int(run.start.address), byteCount: run.count << 12)
+  }
+
+  private static func populate(_ start: UnsafeMutableRawPointer, byteCount: Int) throws(Errno) {
+    while unsafe madvise(start, byteCount, CKVM_MADV_POPULATE_WRITE) != 0 {
+      guard errno == EINTR else { throw Errno(rawValue: errno) }
+    }
+  }
+
+  // MARK: Contents, through the host window
+
+  public func zero(_ run: FrameRun) {
+    check(run)
+    unsafe memset(hostWindow + Int(run.start.address), 0, run.count << 12)
+  }
+
+  public func copy(from source: FrameNumber, to destination: FrameNumber) {
+    unsafe memcpy(pointer(to: destination), pointer(to: source), 4096)
+  }
+
+  /// The 4,096 bytes of a frame in the host window; valid as long as the pool lives.
+  @unsafe
+  public func pointer(to frame: FrameNumber) -> UnsafeMutableRawPointer {
+    check(FrameRun(start: frame, count: 1))
+    return unsafe hostWindow + Int(frame.address)
+  }
+
+  /// Copies bytes of one frame, from `offset` on, into `buffer`.
+  public func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableSpan<UInt8>) {
+    precondition(offset >= 0 && offset + buffer.count <= 4096)
+    unsafe buffer.withUnsafeMutableBytes { bytes in
+      guard let base = bytes.baseAddress else { return }
+      unsafe memcpy(base, pointer(to: frame) + offset, bytes.count)
+    }
+  }
+
+  /// Copies `bytes` into one frame, from `offset` on.
+  public func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>) {
+    precondition(offset >= 0 && offset + bytes.count <= 4096)
+    unsafe bytes.withUnsafeBytes { source in
+      guard let base = source.baseAddress else { return }
+      unsafe memcpy(pointer(to: frame) + offset, base, source.count)
+    }
+  }
+
+  private func check(_ run: FrameRun) {
+    precondition(run.count > 0 && Int(run.start.rawValue) + run.count <= frameCount, "frame outside the pool")
+  }
+}

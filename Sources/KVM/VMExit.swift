@@ -1,0 +1,22 @@
+// Why KVM_RUN returned, as one closed enum.
+// Source: Documentation/virt/kvm/api.rst, "The kvm_run structure".
+
+public enum VMExit: Equatable, Sendable {
+  /// A byte was written to an I/O port.
+  case portWrite(port: UInt16)
+  /// A port was read; nothing here does that.
+  case portRead(port: UInt16)
+  /// A signal, or `immediate_exit`: look at the mailbox.
+  case interrupted
+  /// The vCPU can take an interrupt now, as asked for.
+  case interruptWindow
+  case halt
+  /// A triple fault.
+  case shutdown
+  /// An access to guest-physical memory that no slot holds.
+  case memoryMappedIO(address: UInt64, isWrite: Bool)
+  /// KVM could not emulate an instruction.
+  case internalError(suberror: UInt32)
+  case failedEntry(reason: UInt64)
+  case unknown(reason: UInt32)
+}

@@ -1,0 +1,162 @@
+// One vCPU, confined to the thread that runs it.
+//
+// Registers travel in the run area (KVM_CAP_SYNC_REGS): KVM stores them at every exit, and takes back those
+// marked as changed at the next KVM_RUN. That costs nothing measurable, where a vCPU ioctl costs microseconds.
+// Source: Documentation/virt/kvm/api.rst, "vcpu ioctls" and 4.15 ff.
+
+public import CKVM
+internal import Glibc
+internal import SystemPackage
+
+// SAFETY: `run` points into the mapping that `handle` owns and keeps. Only the thread that owns this value reads
+// or writes registers through it, and only while KVM_RUN is not in progress.
+@safe
+public struct VirtualCPU: ~Copyable {
+  public let handle: VirtualCPUHandle
+  private let descriptor: Int32
+  private let run: UnsafeMutablePointer<kvm_run>
+
+  /// `index`: unique in the machine, below KVM_CAP_MAX_VCPUS.
+  public init(_ machine: VirtualMachine, index: Int) throws(KVMError) {
+    let created = unsafe try Self.create(machine, index: index)
+    descriptor = unsafe created.descriptor
+    unsafe run = unsafe created.run
+    handle = unsafe VirtualCPUHandle(run: run, byteCount: machine.runAreaSize)
+    unsafe run.pointee.kvm_valid_regs = CKVM_SYNC_REGS | CKVM_SYNC_SREGS
+  }
+
+  deinit { close(descriptor) }
+
+  private static func create(
+    _ machine: VirtualMachine, index: Int
+  ) throws(KVMError) -> (descriptor: Int32, run: UnsafeMutablePointer<kvm_run>) {
+    let descriptor = try check(
+      ckvm_ioctl_value(machine.descriptor, CKVM_CREATE_VCPU, UInt(index)), "KVM_CREATE_VCPU")
+    do throws(KVMError) {
+      try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_CPUID2, machine.cpuid.pointer), "KVM_SET_CPUID2")
+      try setExtendedFeatures(machine.extendedFeatures, descriptor)
+      let area = unsafe mmap(nil, machine.runAreaSize, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
+      guard let area = unsafe area, unsafe area != MAP_FAILED else {
+        throw KVMError(call: "mmap of a vCPU", errno: Errno(rawValue: errno))
+      }
+      return unsafe (descriptor, area.bindMemory(to: kvm_run.self, capacity: 1))
+    } catch {
+      close(descriptor)
+      throw error
+    }
+  }
+
+  // MARK: Registers as of the last exit
+
+  public var registers: kvm_regs {
+    unsafeAddress { unsafe UnsafePointer(ckvm_sync_regs(run)) }
+    nonmutating unsafeMutableAddress { unsafe ckvm_sync_regs(run) }
+  }
+
+  public var systemRegisters: kvm_sregs {
+    unsafeAddress { unsafe UnsafePointer(ckvm_sync_sregs(run)) }
+    nonmutating unsafeMutableAddress { unsafe ckvm_sync_sregs(run) }
+  }
+
+  /// Makes the next KVM_RUN take the general registers from `registers`.
+  @inline(__always)
+  public func useChangedRegisters() { unsafe run.pointee.kvm_dirty_regs |= CKVM_SYNC_REGS }
+
+  /// Makes the next KVM_RUN take the system registers from `systemRegisters`.
+  @inline(__always)
+  public func useChangedSystemRegisters() { unsafe run.pointee.kvm_dirty_regs |= CKVM_SYNC_SREGS }
+
+  // MARK: Running
+
+  /// Runs the guest until it exits.
+  @inline(__always)
+  public func enter() throws(KVMError) -> VMExit {
+    let result = ckvm_run(descriptor)
+    if result < 0 {
+      guard result == -EINTR || result == -EAGAIN else {
+        throw KVMError(call: "KVM_RUN", errno: Errno(rawValue: -result))
+      }
+      handle.setImmediateExit(false)
+      return .interrupted
+    }
+    if unsafe run.pointee.exit_reason == UInt32(KVM_EXIT_IO) {
+      let port = unsafe run.pointee.io.port
+      return unsafe run.pointee.io.direction == UInt8(KVM_EXIT_IO_OUT)
+        ? .portWrite(port: port) : .portRead(port: port)
+    }
+    return rareExit()
+  }
+
+  private func rareExit() -> VMExit {
+    switch unsafe Int32(bitPattern: run.pointee.exit_reason) {
+    case KVM_EXIT_IRQ_WINDOW_OPEN: .interruptWindow
+    case KVM_EXIT_HLT: .halt
+    case KVM_EXIT_SHUTDOWN: .shutdown
+    case KVM_EXIT_MMIO:
+      unsafe .memoryMappedIO(address: run.pointee.mmio.phys_addr, isWrite: run.pointee.mmio.is_write != 0)
+    case KVM_EXIT_INTERNAL_ERROR: unsafe .internalError(suberror: run.pointee.internal.suberror)
+    case KVM_EXIT_FAIL_ENTRY:
+      unsafe .failedEntry(reason: run.pointee.fail_entry.hardware_entry_failure_reason)
+    default: unsafe .unknown(reason: run.pointee.exit_reason)
+    }
+  }
+
+  /// Finishes what the last exit left open (an `out` is skipped over only at the next entry), without running
+  /// the guest.
+  public func completePendingExit() throws(KVMError) {
+    handle.setImmediateExit(true)
+    _ = try enter()
+  }
+
+  // MARK: Interrupts
+
+  /// Queues an external interrupt; only when `isReadyForInterrupt`.
+  public func queueInterrupt(vector: UInt8) throws(KVMError) {
+    var interrupt = kvm_interrupt()
+    interrupt.irq = UInt32(vector)
+    try check(unsafe ckvm_ioctl(descriptor, CKVM_INTERRUPT, &interrupt), "KVM_INTERRUPT")
+  }
+
+  /// As of the last exit.
+  public var isReadyForInterrupt: Bool { unsafe run.pointee.ready_for_interrupt_injection != 0 }
+
+  /// Asks for `.interruptWindow` as soon as the guest can take an interrupt.
+  public func requestInterruptWindow(_ wanted: Bool) {
+    unsafe run.pointee.request_interrupt_window = wanted ? 1 : 0
+  }
+
+  // MARK: Set-up and reset, never in a hot path
+
+  /// Reads the system registers by ioctl into `systemRegisters`: what a fresh vCPU begins with.
+  public func readSystemRegisters() throws(KVMError) {
+    try check(unsafe ckvm_ioctl(descriptor, CKVM_GET_SREGS, ckvm_sync_sregs(run)), "KVM_GET_SREGS")
+  }
+
+  /// Forgets what a task may have left in vector, floating-point and debug registers and in pending events.
+  public func resetForNextTask() throws(KVMError) {
+    var state = kvm_xsave()
+    Self.setInitialExtendedState(&state)
+    try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_XSAVE, &state), "KVM_SET_XSAVE")
+    var debug = kvm_debugregs()
+    debug.dr6 = 0xffff_0ff0
+    debug.dr7 = 0x400
+    try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_DEBUGREGS, &debug), "KVM_SET_DEBUGREGS")
+    var events = kvm_vcpu_events()
+    try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_VCPU_EVENTS, &events), "KVM_SET_VCPU_EVENTS")
+  }
+
+  /// FCW = 0x37F and MXCSR = 0x1F80, nothing in use: Intel SDM volume 1, 13.6 "initial configuration".
+  private static func setInitialExtendedState(_ state: inout kvm_xsave) {
+    state.region.0 = 0x37f
+    state.region.6 = 0x1f80
+  }
+
+  private static func setExtendedFeatures(_ mask: UInt64, _ descriptor: Int32) throws(KVMError) {
+    guard mask != 0 else { return }
+    var registers = kvm_xcrs()
+    registers.nr_xcrs = 1
+    registers.xcrs.0.xcr = 0
+    registers.xcrs.0.value = mask
+    try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_XCRS, &registers), "KVM_SET_XCRS")
+  }
+}

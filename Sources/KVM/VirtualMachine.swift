@@ -1,0 +1,80 @@
+// One virtual machine: its memory slot and its vCPUs.
+// Source: Documentation/virt/kvm/api.rst, "VM ioctls".
+
+internal import CKVM
+internal import Glibc
+internal import SystemPackage
+
+public final class VirtualMachine: Sendable {
+  let descriptor: Int32
+  let runAreaSize: Int
+  let cpuid: CPUIDTable
+  /// Bit mask for XCR0: what KVM supports and this machine lets tasks use.
+  public let extendedFeatures: UInt64
+  /// Whether tasks may set their FS and GS bases themselves.
+  public let hasFSGSBase: Bool
+
+  private static let memorySlot: UInt32 = 0
+  private static let flushSlot: UInt32 = 1
+
+  public init(_ device: KVMDevice) throws(KVMError) {
+    runAreaSize = try device.runAreaSize()
+    cpuid = try device.supportedCPUID()
+    extendedFeatures = cpuid.extendedFeatures
+    hasFSGSBase = (cpuid.leaf(7, 0)?.ebx ?? 0) & 1 != 0
+    descriptor = try check(ckvm_ioctl_value(device.descriptor, CKVM_CREATE_VM, 0), "KVM_CREATE_VM")
+    _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+  }
+
+  deinit { close(descriptor) }
+
+  /// Makes `byteCount` bytes at `hostAddress` the guest-physical memory from address 0 on.
+  public func setMemory(hostAddress: UInt64, byteCount: UInt64) throws(KVMError) {
+    try setSlot(Self.memorySlot, at: 0, hostAddress: hostAddress, byteCount: byteCount)
+  }
+
+  /// kHz of the time-stamp counter of new vCPUs; 0 where KVM does not tell.
+  public var timestampFrequency: UInt64 { UInt64(max(0, ckvm_ioctl_value(descriptor, CKVM_GET_TSC_KHZ, 0))) }
+
+  /// Makes KVM forget every translation and every cached page table of this machine, by adding and deleting a
+  /// one-page slot at `unusedAddress` (about 1 ms). Needed only before a page-table page gets another role.
+  public func flushTranslations(unusedAddress: UInt64) throws(KVMError) {
+    guard
+      let page = unsafe mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+      unsafe page != MAP_FAILED
+    else { throw KVMError(call: "mmap", errno: Errno(rawValue: errno)) }
+    defer { unsafe munmap(page, 4096) }
+    let address = UInt64(UInt(bitPattern: page))
+    try setSlot(Self.flushSlot, at: unusedAddress, hostAddress: address, byteCount: 4096)
+    try setSlot(Self.flushSlot, at: unusedAddress, hostAddress: address, byteCount: 0)
+  }
+
+  private func setSlot(_ slot: UInt32, at address: UInt64, hostAddress: UInt64, byteCount: UInt64) throws(KVMError) {
+    var region = kvm_userspace_memory_region()
+    region.slot = slot
+    region.guest_phys_addr = address
+    region.memory_size = byteCount
+    region.userspace_addr = hostAddress
+    try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_USER_MEMORY_REGION, &region), "KVM_SET_USER_MEMORY_REGION")
+  }
+}
+
+extension CPUIDTable {
+  /// XCR0 bits of leaf 0xD that a task may use: x87, SSE, AVX and AVX-512. Others (AMX, PKRU) need more than a
+  /// register save area in the guest library.
+  var extendedFeatures: UInt64 {
+    let allowed: UInt64 = 0b1110_0111
+    guard let leaf = leaf(0xd, 0) else { return 0 }
+    return (UInt64(leaf.edx) << 32 | UInt64(leaf.eax)) & allowed
+  }
+
+  func leaf(_ function: UInt32, _ index: UInt32) -> kvm_cpuid_entry2? {
+    let count = unsafe Int(pointer.pointee.nent)
+    let entries = unsafe ckvm_cpuid_entries(pointer)
+    for position in 0..<count {
+      let entry = unsafe entries[position]
+      if entry.function == function && entry.index == index { return entry }
+    }
+    return nil
+  }
+}

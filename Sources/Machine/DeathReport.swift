@@ -1,0 +1,54 @@
+// Looking at a task that is about to end by its own fault: registers, and the way it came there.
+
+internal import CGuestABI
+internal import CKVM
+internal import KVM
+internal import PhysicalMemory
+
+extension VCPULoop {
+  /// The registers must be those of the fault. The task's memory is still there.
+  mutating func report(_ cause: DeathCause) -> TaskReport {
+    let registers = cpu.registers
+    let guardEnd = PM_STACK_TOP - UInt64(PM_STACK_PAGES) * 4096
+    let guardPages = (guardEnd - UInt64(PM_STACK_GUARD_PAGES) * 4096)..<guardEnd
+    return TaskReport(
+      cause: cause.text(isGuardPage: guardPages.contains), number: cause.number, program: task.program.name,
+      task: task.id, backtrace: backtrace(registers), registers: Self.list(registers, cpu.systemRegisters))
+  }
+
+  /// Follows the chain of frame pointers, as far as it leads upwards through readable memory.
+  private func backtrace(_ registers: kvm_regs) -> [String] {
+    var places = [describe(registers.rip)]
+    var frame = registers.rbp
+    while places.count < 32, frame & 7 == 0 {
+      var bytes = [UInt8](repeating: 0, count: 16)
+      guard (try? machine.server.readMemory(task.slot, frame, into: &bytes)) != nil else { break }
+      let next = Self.word(bytes, 0)
+      let caller = Self.word(bytes, 8)
+      guard caller != 0 else { break }
+      // The call lies before the address it returns to.
+      places.append(describe(caller, call: caller - 1))
+      guard next > frame else { break }
+      frame = next
+    }
+    return places
+  }
+
+  private static func word(_ bytes: [UInt8], _ offset: Int) -> UInt64 {
+    (0..<8).reversed().reduce(0) { $0 << 8 | UInt64(bytes[offset + $1]) }
+  }
+
+  private func describe(_ address: UInt64, call: UInt64? = nil) -> String {
+    let symbol = task.program.symbol(at: call ?? address)
+    return hexadecimal(address) + (symbol.map { " \($0)" } ?? "")
+  }
+
+  private static func list(_ r: kvm_regs, _ s: kvm_sregs) -> [(name: String, value: UInt64)] {
+    [
+      ("rax", r.rax), ("rbx", r.rbx), ("rcx", r.rcx), ("rdx", r.rdx), ("rsi", r.rsi), ("rdi", r.rdi),
+      ("rbp", r.rbp), ("rsp", r.rsp), ("r8", r.r8), ("r9", r.r9), ("r10", r.r10), ("r11", r.r11),
+      ("r12", r.r12), ("r13", r.r13), ("r14", r.r14), ("r15", r.r15), ("rip", r.rip), ("rflags", r.rflags),
+      ("cr2", s.cr2),
+    ]
+  }
+}

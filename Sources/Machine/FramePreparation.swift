@@ -1,0 +1,48 @@
+// The background thread that readies free frames: clears them, and gives them host page-table entries, so that a
+// fault pays for neither.
+
+internal import GuestMemory
+internal import PhysicalMemory
+internal import SystemPackage
+import Synchronization
+
+final class FramePreparation: Sendable {
+  private let gate = WaitGate()
+  private let isStopping = Atomic<Bool>(false)
+  private let thread = Mutex<HostThread?>(nil)
+
+  /// Called by the server when its stock runs low.
+  func wake() { gate.open() }
+
+  func start(server: PhysicalMemoryServer, memory: PoolMemory, target: Int) throws(Errno) {
+    let started = try HostThread { [self] in run(server: server, memory: memory, target: target) }
+    thread.withLock { $0 = started }
+  }
+
+  /// Ends the thread.
+  func stop() {
+    isStopping.store(true, ordering: .releasing)
+    gate.open()
+    thread.withLock { $0.take() }?.join()
+  }
+
+  private func run(server: PhysicalMemoryServer, memory: PoolMemory, target: Int) {
+    while true {
+      gate.wait()
+      if isStopping.load(ordering: .acquiring) { return }
+      Self.fillStock(server: server, memory: memory, target: target) { isStopping.load(ordering: .acquiring) }
+    }
+  }
+
+  /// Fills the stock up to `target` frames, a few at a time.
+  static func fillStock(
+    server: PhysicalMemoryServer, memory: PoolMemory, target: Int, isStopped: () -> Bool = { false }
+  ) {
+    while !isStopped() {
+      let runs = server.zeroAhead(target: target)
+      if runs.isEmpty { return }
+      // Frames may be handed out before this is done: then their fault pays for it, and nothing else happens.
+      for run in runs { try? memory.populate(run) }
+    }
+  }
+}

@@ -1,0 +1,122 @@
+// The server's hands on the machine: page tables of every task's address space, and the frames (MachineOperations).
+// Only ever called with the server's lock held.
+
+internal import GuestMemory
+internal import KVM
+internal import Paging
+internal import PhysicalMemory
+
+final class GuestPageTables: MachineOperations {
+  /// A closed space with more tables than this is taken apart; a smaller one waits for the slot's next task, which
+  /// finds its directories ready and unchanged, as KVM's shadow of them is.
+  private static let tablesKept = 16
+  /// The flush that retired tables wait for takes about a millisecond: it is done for many at once.
+  private static let retiredAtMost = 512
+
+  private let memory: PoolMemory
+  private let machine: VirtualMachine
+  private var spaces: SpaceTable
+  /// Tables whose role is about to change: they wait until KVM has forgotten all shadows.
+  private var retired: [FrameNumber] = []
+  /// The roots of address spaces, for who starts a vCPU.
+  private let roots: RootTable
+  private let wake: @Sendable () -> Void
+
+  init(
+    memory: PoolMemory, machine: VirtualMachine, capacity: Int, roots: RootTable,
+    wantZeroedFrames: @escaping @Sendable () -> Void
+  ) {
+    wake = wantZeroedFrames
+    self.memory = memory
+    self.machine = machine
+    self.roots = roots
+    spaces = SpaceTable(capacity: capacity)
+  }
+
+  // MARK: Address spaces
+
+  func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Bool {
+    if spaces.reopen(slot) { return true }
+    guard let root = takeTable() else { return false }
+    var tables = PageTables(root: root, memory: memory)
+    tables.shareTopLevel(index: SupervisorArea.rootIndex, table: SupervisorArea.sharedTable)
+    spaces.insert(slot, tables)
+    roots.set(slot, root)
+    return true
+  }
+
+  func closeSpace(_ slot: TaskSlot, giveTable: (FrameNumber) -> Void) {
+    spaces.markClosed(slot)
+    if spaces.tableCount(slot) > Self.tablesKept { retire(slot) }
+    if retired.count >= Self.retiredAtMost { releaseRetired(giveTable) }
+  }
+
+  private func retire(_ slot: TaskSlot) {
+    spaces.remove(slot).dismantle { retired.append($0) }
+  }
+
+  func releaseClosedSpaces(giveTable: (FrameNumber) -> Void) {
+    for slot in spaces.closedSlots() { retire(slot) }
+    releaseRetired(giveTable)
+  }
+
+  private func releaseRetired(_ giveTable: (FrameNumber) -> Void) {
+    guard !retired.isEmpty else { return }
+    // A table's frame may become anything: KVM must not hold a shadow of what it was. If this fails, they wait on.
+    guard (try? machine.flushTranslations(unusedAddress: UInt64(memory.byteCount))) != nil else { return }
+    for frame in retired { giveTable(frame) }
+    retired.removeAll()
+  }
+
+  func makeTables(_ slot: TaskSlot, for page: PageNumber, takeTable: () -> FrameNumber?) -> Bool {
+    spaces[slot].makeTables(for: page, takeFrame: takeTable)
+  }
+
+  // MARK: Leaves
+
+  func mappedPage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? {
+    let entry = spaces[slot].entry(page)
+    guard entry.isPresent else { return nil }
+    var rights: MappingFlags = .read
+    if entry.isWritable { rights.insert(.write) }
+    if entry.isExecutable { rights.insert(.execute) }
+    return MappedPage(frame: entry.frame, rights: rights)
+  }
+
+  func firstMapped(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber? {
+    spaces[slot].firstPresent(from: page, to: end)
+  }
+
+  func absentRun(_ slot: TaskSlot, from page: PageNumber, limit: Int) -> Int {
+    spaces[slot].absentRun(from: page, limit: limit)
+  }
+
+  func map(_ slot: TaskSlot, _ page: PageNumber, frames: Span<FrameNumber>, rights: MappingFlags) {
+    let isWritable = rights.contains(.write)
+    let isExecutable = rights.contains(.execute)
+    for index in frames.indices {
+      spaces[slot].set(
+        page.advanced(by: index),
+        PageTableEntry(leaf: frames[index], isWritable: isWritable, isExecutable: isExecutable))
+    }
+  }
+
+  func unmap(_ slot: TaskSlot, _ page: PageNumber) -> FrameNumber { spaces[slot].clear(page).frame }
+
+  func writeProtect(_ slot: TaskSlot, _ page: PageNumber) { spaces[slot].writeProtect(page) }
+
+  // MARK: Frames
+
+  func wantZeroedFrames() { wake() }
+  func zap(_ run: FrameRun) { memory.zap(run) }
+  func zero(_ run: FrameRun) { memory.zero(run) }
+  func copy(from source: FrameNumber, to destination: FrameNumber) { memory.copy(from: source, to: destination) }
+
+  func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableSpan<UInt8>) {
+    memory.read(frame, at: offset, into: &buffer)
+  }
+
+  func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>) {
+    memory.write(frame, at: offset, bytes)
+  }
+}

@@ -1,0 +1,113 @@
+// A running task, as other threads of the host see it.
+
+internal import CGuestABI
+public import PhysicalMemory
+internal import KVM
+import Synchronization
+
+/// Where a task's output goes; called on its vCPU's thread.
+public typealias Console = @Sendable ([UInt8]) -> Void
+
+public final class GuestTask: Sendable {
+  public let id: TaskID
+  public let program: Program
+  let slot: TaskSlot
+  let entry: UInt64
+  let initialStack: InitialStack
+  let console: Console
+  /// Nanoseconds of the monotonic clock when the launch was asked for.
+  let launchTime: UInt64
+  let isMeasured: Bool
+  /// Opened to wake the task where it waits in the host.
+  let gate = WaitGate()
+
+  private struct State {
+    var end: TaskEnd?
+    var stopReason: StopReason?
+    var vcpu: VirtualCPUHandle?
+    var samples: ExitSamples?
+    var counters = TaskCounters()
+    var waiters: [WaitGate] = []
+  }
+  private let state = Mutex(State())
+
+  init(
+    id: TaskID, slot: TaskSlot, program: Program, initialStack: InitialStack, console: @escaping Console,
+    launchTime: UInt64, isMeasured: Bool
+  ) {
+    self.id = id
+    self.slot = slot
+    self.program = program
+    self.entry = program.image.entry
+    self.initialStack = initialStack
+    self.console = console
+    self.launchTime = launchTime
+    self.isMeasured = isMeasured
+  }
+
+  /// Waits for the task's end. Everything it held is back in the pool then.
+  public func wait() -> TaskEnd { wait(until: nil) ?? .failed("the wait was cut short") }
+
+  /// - Returns: nil when the task had not ended after that time.
+  public func wait(seconds: Double) -> TaskEnd? {
+    wait(until: monotonicNanoseconds() + UInt64(max(0, min(seconds, 1e9)) * 1e9))
+  }
+
+  private func wait(until deadline: UInt64?) -> TaskEnd? {
+    let gate = WaitGate()
+    let end = state.withLock { state -> TaskEnd? in
+      if state.end == nil { state.waiters.append(gate) }
+      return state.end
+    }
+    if let end { return end }
+    gate.wait(until: deadline)
+    return state.withLock { state in
+      state.waiters.removeAll { $0 === gate }
+      return state.end
+    }
+  }
+
+  /// Stops the task wherever it is.
+  public func stop(_ reason: StopReason) {
+    let vcpu = state.withLock { state in
+      if state.stopReason == nil { state.stopReason = reason }
+      return state.vcpu
+    }
+    gate.open()
+    vcpu?.kick()
+  }
+
+  /// What its exits took; only of a task launched to be measured, after its end.
+  public var samples: ExitSamples? { state.withLock { $0.samples } }
+
+  /// Faults served and pages filled in; final after its end.
+  public var counters: TaskCounters { state.withLock { $0.counters } }
+
+  // MARK: For the vCPU's thread
+
+  var stopReason: StopReason? { state.withLock { $0.stopReason } }
+  var isStopRequested: Bool { stopReason != nil }
+
+  func keep(_ samples: ExitSamples) { state.withLock { $0.samples = samples } }
+  func keep(_ counters: TaskCounters) { state.withLock { $0.counters = counters } }
+
+  /// From now on a kick reaches the vCPU; a stop before this is seen by the caller.
+  /// - Returns: the reason, if the task shall not even begin.
+  func attach(_ vcpu: VirtualCPUHandle) -> StopReason? {
+    state.withLock { state in
+      state.vcpu = vcpu
+      return state.stopReason
+    }
+  }
+
+  func detach() { state.withLock { $0.vcpu = nil } }
+
+  func finish(_ end: TaskEnd) {
+    let waiters = state.withLock { state -> [WaitGate] in
+      state.end = end
+      defer { state.waiters = [] }
+      return state.waiters
+    }
+    for gate in waiters { gate.open() }
+  }
+}

@@ -1,0 +1,191 @@
+// The machine: one KVM virtual machine whose memory is the frame pool, its server, and its vCPUs.
+//
+//      Machine ── launch ──▶ PhysicalMemoryServer.createTask ──▶ VCPUPool ──▶ VCPURunner ──▶ VCPULoop
+//      VCPULoop: enter ──▶ ExitDecoder ──▶ PageFaultHandler | ServerCallHandler ──▶ PhysicalMemoryServer
+
+internal import CGuestABI
+internal import GuestMemory
+internal import KVM
+public import PhysicalMemory
+internal import SystemPackage
+
+public struct MachineConfiguration: Sendable {
+  /// Bytes of the frame pool; rounded down to frames.
+  public var memory: Int
+  /// Give all of the pool's memory to the host's tables at the start, so that no fault pays for it.
+  public var isPopulated: Bool
+  /// Frames kept zeroed ahead.
+  public var stock: Int
+
+  public init(memory: Int = 256 << 20, isPopulated: Bool = false, stock: Int = 1024) {
+    self.memory = memory
+    self.isPopulated = isPopulated
+    self.stock = stock
+  }
+
+  /// In bytes.
+  public static let leastMemory = 1 << 20
+  public static let mostMemory = 4 << 40
+}
+
+public final class Machine: Sendable {
+  public let configuration: MachineConfiguration
+  public let server: PhysicalMemoryServer
+  /// kHz of the time-stamp counter that tasks read.
+  let timestampFrequency: UInt64
+  let virtualMachine: VirtualMachine
+  let supervisor: SupervisorArea
+  let roots: RootTable
+  private let device: KVMDevice
+  private let memory: PoolMemory
+  private let vcpus = VCPUPool()
+  private let preparation = FramePreparation()
+  private let tasks = TaskList()
+
+  /// Makes the machine and starts its background thread. `shutDown` must be called before it is let go.
+  public init(_ configuration: MachineConfiguration = MachineConfiguration()) throws(MachineError) {
+    precondition((MachineConfiguration.leastMemory...MachineConfiguration.mostMemory).contains(configuration.memory))
+    self.configuration = configuration
+    let frameCount = configuration.memory >> 12
+    device = try Self.openDevice()
+    do throws(Errno) {
+      memory = try PoolMemory(frameCount: frameCount)
+    } catch {
+      throw .system("making the pool", error)
+    }
+    do throws(KVMError) {
+      virtualMachine = try VirtualMachine(device)
+      try virtualMachine.setMemory(hostAddress: memory.guestWindowAddress, byteCount: UInt64(memory.byteCount))
+    } catch {
+      throw .kvm(error)
+    }
+    timestampFrequency = virtualMachine.timestampFrequency
+    VirtualCPUHandle.installKickHandler()
+    supervisor = SupervisorArea(memory)
+    roots = RootTable(capacity: SupervisorArea.maximumVCPUs)
+    let preparation = preparation
+    let operations = GuestPageTables(
+      memory: memory, machine: virtualMachine, capacity: SupervisorArea.maximumVCPUs, roots: roots,
+      wantZeroedFrames: { preparation.wake() })
+    do {
+      server = try PhysicalMemoryServer(
+        frameCount: frameCount, reserved: SupervisorArea.reservedFrames, taskCapacity: SupervisorArea.maximumVCPUs,
+        stock: configuration.stock, operations: operations)
+    } catch {
+      throw .noAddressSpace
+    }
+    if configuration.isPopulated { try populate() }
+    try startPreparation()
+  }
+
+  private static func openDevice() throws(MachineError) -> KVMDevice {
+    let device: KVMDevice
+    do throws(Errno) { device = try KVMDevice() } catch { throw .noKVM(error) }
+    guard device.apiVersion == 12 else { throw .missingCapability("API version 12") }
+    for capability in [Capability.userMemory, .immediateExit, .extendedCPUID, .xsave] {
+      guard device.capability(capability) > 0 else { throw .missingCapability(capability.name) }
+    }
+    guard device.capability(.syncRegisters) & 3 == 3 else { throw .missingCapability(Capability.syncRegisters.name) }
+    return device
+  }
+
+  private func populate() throws(MachineError) {
+    do throws(Errno) {
+      try memory.populate(FrameRun(start: FrameNumber(0), count: memory.frameCount))
+    } catch {
+      throw .system("populating the pool", error)
+    }
+  }
+
+  private func startPreparation() throws(MachineError) {
+    do throws(Errno) {
+      try preparation.start(server: server, memory: memory, target: configuration.stock)
+    } catch {
+      throw .system("pthread_create", error)
+    }
+  }
+
+  /// Waits until the stock of zeroed, populated frames is full, as for a measurement.
+  public func prepareFrames() {
+    FramePreparation.fillStock(server: server, memory: memory, target: configuration.stock)
+  }
+
+  // MARK: Programs and tasks
+
+  /// Checks an image and loads it. `name` is for messages.
+  public func load(name: String, bytes: [UInt8]) throws(MachineError) -> Program {
+    let image: ELFImage
+    do throws(ELFError) { image = try ELFImage(bytes: bytes) } catch { throw .badImage(name: name, error) }
+    do throws(ServerError) {
+      return Program(name: name, image: image, number: try server.loadImage(image.imageSegments))
+    } catch {
+      throw tooSmall(name, image)
+    }
+  }
+
+  private func tooSmall(_ name: String, _ image: ELFImage) -> MachineError {
+    let statistics = server.statistics
+    return .tooSmall(
+      name: name, needed: image.frameCount, available: statistics.allocatableFrames - statistics.claimedFrames)
+  }
+
+  /// Starts a task of a loaded program.
+  /// - Parameters:
+  ///   - arguments: argv without its first element, which is the program's name.
+  ///   - isMeasured: keep how long each exit took.
+  public func launch(
+    _ program: Program, arguments: [String] = [], parameters: TaskParameters = TaskParameters(),
+    isMeasured: Bool = false, console: @escaping Console
+  ) throws(MachineError) -> GuestTask {
+    let launchTime = monotonicNanoseconds()
+    guard let stack = InitialStack([program.name] + arguments) else {
+      throw .argumentsTooLong(limit: InitialStack.maximumByteCount)
+    }
+    let (slot, id) = try createTask(program, parameters)
+    do throws(ServerError) {
+      try server.writeMemory(slot, stack.pointer, stack.bytes.span)
+    } catch {
+      server.endTask(slot)
+      throw .noMemory("the arguments")
+    }
+    let task = GuestTask(
+      id: id, slot: slot, program: program, initialStack: stack, console: console, launchTime: launchTime,
+      isMeasured: isMeasured)
+    tasks.add(task)
+    do throws(MachineError) {
+      try vcpus.start(task, on: self)
+    } catch {
+      tasks.remove(task)
+      server.endTask(slot)
+      throw error
+    }
+    return task
+  }
+
+  private func createTask(
+    _ program: Program, _ parameters: TaskParameters
+  ) throws(MachineError) -> (slot: TaskSlot, id: TaskID) {
+    do throws(ServerError) {
+      return try server.createTask(program.number, parameters)
+    } catch {
+      let statistics = server.statistics
+      let available = statistics.allocatableFrames - statistics.claimedFrames
+      if statistics.tasks >= SupervisorArea.maximumVCPUs { throw .tooManyTasks(SupervisorArea.maximumVCPUs) }
+      if parameters.guaranteed > available {
+        throw .overcommitted(guaranteed: parameters.guaranteed, available: available)
+      }
+      throw tooSmall(program.name, program.image)
+    }
+  }
+
+  /// Forgets a task that has ended; called by its vCPU's thread.
+  func taskEnded(_ task: GuestTask) { tasks.remove(task) }
+
+  /// Stops every task, waits for their ends, and ends all threads. The machine can do nothing after this.
+  public func shutDown() {
+    for task in tasks.all { task.stop(.machineEnd) }
+    for task in tasks.all { _ = task.wait() }
+    vcpus.close()
+    preparation.stop()
+  }
+}

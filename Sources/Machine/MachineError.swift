@@ -1,0 +1,42 @@
+// What can go wrong before a task runs. One sentence each: what is wrong, and what to do where that is known.
+
+public import KVM
+public import SystemPackage
+
+public enum MachineError: Error, CustomStringConvertible {
+  /// /dev/kvm could not be opened.
+  case noKVM(Errno)
+  case missingCapability(String)
+  case kvm(KVMError)
+  case system(String, Errno)
+  /// There is no address space for the server's metadata.
+  case noAddressSpace
+  /// A file that is not an image this machine can run.
+  case badImage(name: String, ELFError)
+  /// In frames.
+  case tooSmall(name: String, needed: Int, available: Int)
+  case noMemory(String)
+  case argumentsTooLong(limit: Int)
+  case tooManyTasks(Int)
+  case overcommitted(guaranteed: Int, available: Int)
+
+  public var description: String {
+    switch self {
+    case .noKVM(let errno):
+      "/dev/kvm cannot be opened (\(errno)): run `physmem doctor` to see what this machine lacks"
+    case .missingCapability(let name):
+      "this kernel's KVM lacks \(name): run `physmem doctor` to see what this machine lacks"
+    case .kvm(let error): "KVM failed: \(error)"
+    case .system(let call, let errno): "\(call) failed: \(errno)"
+    case .noAddressSpace: "there is no address space left for the pool's metadata: use a smaller --memory"
+    case .badImage(let name, let error): "\(name): \(error)"
+    case .tooSmall(let name, let needed, let available):
+      "\(name) needs \(needed) frames and the pool has \(available) left: use a larger --memory"
+    case .noMemory(let what): "no frame is left for \(what): use a larger --memory"
+    case .argumentsTooLong(let limit): "the arguments are longer than \(limit) bytes: pass fewer or shorter ones"
+    case .tooManyTasks(let limit): "\(limit) tasks run already, which is the most a machine can have"
+    case .overcommitted(let guaranteed, let available):
+      "\(guaranteed) frames cannot be guaranteed, only \(available) are not claimed yet: use a larger --memory"
+    }
+  }
+}

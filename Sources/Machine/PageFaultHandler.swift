@@ -1,0 +1,117 @@
+// A page fault of a task: the server's, then the task's own, then the end.
+//
+//      #PF ──▶ server.fault ──▶ served, spurious: retry the access
+//                          └──▶ the task's pm_on_fault handler, at CPL3 on its own stack ──▶ returns: retry, or give up
+//                          └──▶ no handler, or a fault in it: the task ends with a report
+
+internal import CGuestABI
+internal import CKVM
+internal import GuestMemory
+internal import KVM
+internal import PhysicalMemory
+
+/// The error code of a page fault: Intel SDM volume 3, 4.7.
+struct PageFaultCode {
+  let rawValue: UInt64
+  var isPresent: Bool { rawValue & 1 != 0 }
+  var access: Access { rawValue & 1 << 4 != 0 ? .execute : rawValue & 1 << 1 != 0 ? .write : .read }
+}
+
+/// Where a task wants to handle its own faults, and what to put back when it has.
+struct FaultHandlerState {
+  var entry: UInt64 = 0
+  var stackTop: UInt64 = 0
+  /// The registers at the fault being handled, and what it was.
+  var interrupted: kvm_regs?
+  var fault: TaskFault?
+}
+
+extension VCPULoop {
+  @inline(__always)
+  mutating func handlePageFault(_ frame: ExceptionFrame, _ address: UInt64) -> Continuation {
+    let code = PageFaultCode(rawValue: frame.errorCode)
+    let outcome = machine.server.fault(task.slot, PageNumber(containing: address), code.access)
+    switch outcome {
+    case .served(let pages):
+      samplePages = pages
+      resume(after: frame)
+      return .resume
+    case .spurious:
+      samplePages = 0
+      resume(after: frame)
+      return .resume
+    case .notMapped, .forbidden, .noMemory:
+      return deliverFault(frame, TaskFault(address: address, code: code, outcome: outcome))
+    }
+  }
+
+  /// Goes on where the exception happened. Setting the registers here is cheaper than letting the stub run `iretq`,
+  /// which is emulated where CPL0 is.
+  @inline(__always)
+  mutating func resume(after frame: ExceptionFrame) {
+    cpu.registers.rip = frame.rip
+    cpu.registers.rsp = frame.rsp
+    cpu.registers.rflags = frame.flags
+    enterUserMode()
+  }
+
+  /// CS and SS of CPL3, and all changed registers, at the next entry.
+  @inline(__always)
+  mutating func enterUserMode() {
+    cpu.systemRegisters.cs = template.cs
+    cpu.systemRegisters.ss = template.ss
+    cpu.useChangedRegisters()
+    cpu.useChangedSystemRegisters()
+  }
+
+  /// The task's own handler, if it has one and is not in it already.
+  private mutating func deliverFault(_ frame: ExceptionFrame, _ fault: TaskFault) -> Continuation {
+    resume(after: frame)
+    guard handler.entry != 0, handler.interrupted == nil else { return .end(.died(report(.pageFault(fault)))) }
+    handler.interrupted = cpu.registers
+    handler.fault = fault
+    cpu.registers.rdi = fault.address
+    cpu.registers.rsi = frame.rip
+    cpu.registers.rdx = UInt64(fault.code.access.flag)
+    cpu.registers.rcx = fault.code.isPresent ? 1 : 0
+    cpu.registers.rip = handler.entry
+    cpu.registers.rsp = handler.stackTop & ~15
+    cpu.registers.rflags = VCPULoop.userFlags
+    return .resume
+  }
+
+  mutating func setFaultHandler(_ entry: UInt64, _ stackTop: UInt64) -> Continuation {
+    let isUser = entry < PM_USER_END && stackTop <= PM_USER_END
+    if isUser {
+      handler.entry = entry
+      handler.stackTop = stackTop
+    }
+    cpu.registers.rax = UInt64((isUser ? PM_OK : PM_EINVAL).rawValue)
+    cpu.useChangedRegisters()
+    return .resume
+  }
+
+  mutating func returnFromFaultHandler(_ status: UInt64) -> Continuation {
+    guard let interrupted = handler.interrupted, let fault = handler.fault else {
+      cpu.registers.rax = UInt64(PM_EINVAL.rawValue)
+      cpu.useChangedRegisters()
+      return .resume
+    }
+    handler.interrupted = nil
+    handler.fault = nil
+    cpu.registers = interrupted
+    cpu.useChangedRegisters()
+    return status == 0 ? .resume : .end(.died(report(.pageFault(fault))))
+  }
+}
+
+extension Access {
+  /// As in `struct pm_fault`.
+  var flag: UInt32 {
+    switch self {
+    case .read: UInt32(PM_ACCESS_READ)
+    case .write: UInt32(PM_ACCESS_WRITE)
+    case .execute: UInt32(PM_ACCESS_EXECUTE)
+    }
+  }
+}

@@ -1,0 +1,79 @@
+// What a program says of itself, for `physmem list` and `physmem test`: text in two sections of its image.
+//
+// Records end with a newline or a NUL (the linker joins C string literals, each with its NUL). A record that
+// makes no sense is skipped: a program with a bad summary still runs.
+
+/// A test that a guest image offers: started by `name`, it should end with `expectedStatus`.
+public struct GuestTest: Sendable, Equatable {
+  /// At most this many copies run at once.
+  public static let maximumCopies = 1024
+
+  public let name: String
+  /// The status the task should end with.
+  public let expectedStatus: Int32
+  /// How many tasks run it at once, in 1...`maximumCopies`.
+  public let copies: Int
+  /// One line on what it proves.
+  public let summary: String
+
+  public init(name: String, expectedStatus: Int32, copies: Int, summary: String) {
+    self.name = name
+    self.expectedStatus = expectedStatus
+    self.copies = copies
+    self.summary = summary
+  }
+}
+
+/// The sections `.physmem` and `.physmem.tests` of an image; see the end of `physmem/abi.h`.
+/// All text is fit for a terminal.
+public struct ProgramInfo: Sendable {
+  /// One line on what the program does; nil where it does not say.
+  public let summary: String?
+  /// In the image's order.
+  public let tests: [GuestTest]
+
+  public init(_ image: ELFImage) {
+    let sections = ELFSections(image)
+    summary = Self.records(sections.contents(named: ".physmem"))
+      .firstNonNil { record in
+        let fields = record.split(separator: UInt8(ascii: ":"), maxSplits: 1, omittingEmptySubsequences: false)
+        guard fields.count == 2, Self.text(fields[0]) == "summary" else { return nil }
+        let summary = Self.text(fields[1])
+        return summary.isEmpty ? nil : summary
+      }
+    tests = Self.records(sections.contents(named: ".physmem.tests")).compactMap(Self.test)
+  }
+
+  /// "name|expected|copies|summary"; the summary may hold further bars.
+  private static func test(_ record: ArraySlice<UInt8>) -> GuestTest? {
+    let fields = record.split(separator: UInt8(ascii: "|"), maxSplits: 3, omittingEmptySubsequences: false).map(text)
+    guard fields.count == 4, !fields[0].isEmpty, let expected = Int32(fields[1]), let copies = Int(fields[2]) else {
+      return nil
+    }
+    return GuestTest(
+      name: fields[0],
+      expectedStatus: expected,
+      copies: max(1, min(GuestTest.maximumCopies, copies)),
+      summary: fields[3]
+    )
+  }
+
+  private static func records(_ section: ArraySlice<UInt8>?) -> [ArraySlice<UInt8>] {
+    section?.split { $0 == 0 || $0 == UInt8(ascii: "\n") } ?? []
+  }
+
+  /// Printable text without the white space around it.
+  private static func text(_ bytes: ArraySlice<UInt8>) -> String {
+    let isSpace = { (byte: UInt8) in byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") || byte == 13 }
+    let trimmed = bytes.drop(while: isSpace)
+    guard let last = trimmed.lastIndex(where: { !isSpace($0) }) else { return "" }
+    return printableText(trimmed[...last])
+  }
+}
+
+extension Sequence {
+  fileprivate func firstNonNil<Result>(_ transform: (Element) -> Result?) -> Result? {
+    for element in self { if let result = transform(element) { return result } }
+    return nil
+  }
+}

@@ -1,0 +1,107 @@
+// Carrying out calls on behalf of the task that made them. The server checks everything before it changes anything;
+// what is handled here is what concerns the task's vCPU, its console and the clock.
+
+internal import CGuestABI
+internal import CKVM
+internal import KVM
+internal import PhysicalMemory
+
+extension VCPULoop {
+  /// Does the call in the registers. nil: store nothing and go on, the registers are as they shall be.
+  mutating func handleCall() -> Continuation {
+    guard let call = ServerCall.decode(cpu.registers) else { return answer(PM_EINVAL) }
+    switch call {
+    case .null: return answer(PM_OK)
+    case .exit(let status): return .end(.exited(status: UInt8(truncatingIfNeeded: status)))
+    case .sleep(let microseconds): return sleep(microseconds)
+    case .onFault(let entry, let stackTop): return setFaultHandler(entry, stackTop)
+    case .faultReturn(let status): return returnFromFaultHandler(status)
+    default: break
+    }
+    do throws(ServerError) {
+      try serve(call)
+      return answer(PM_OK)
+    } catch {
+      return answer(pm_error(UInt32(error.rawValue)))
+    }
+  }
+
+  /// Puts the result where the caller looks for it.
+  @inline(__always)
+  private mutating func answer(_ error: pm_error) -> Continuation {
+    cpu.registers.rax = UInt64(error.rawValue)
+    cpu.useChangedRegisters()
+    return .resume
+  }
+
+  private func serve(_ call: ServerCall) throws(ServerError) {
+    let server = machine.server
+    switch call {
+    case .write(let address, let length): try writeToConsole(address, length)
+    case .clock(let result):
+      let now = monotonicNanoseconds() / 1000
+      let bytes = InlineArray<8, UInt8> { UInt8(truncatingIfNeeded: now >> UInt64(8 * $0)) }
+      try server.writeMemory(task.slot, result, bytes.span)
+    case .taskInformation(let result):
+      try writeWords(server.taskInformation(task.slot).words, result)
+    case .createContainer(let result): try server.createContainer(task.slot, result: result)
+    case .destroyContainer(let handle): try server.destroyContainer(task.slot, handle)
+    case .allocate(let handle, let start, let countAddress, let flags):
+      try server.allocate(task.slot, handle, start: start, countAddress: countAddress, flags: flags)
+    case .deallocate(let handle, let start, let countAddress, let flags):
+      try server.deallocate(task.slot, handle, start: start, countAddress: countAddress, flags: flags)
+    case .map(let handle, let start, let count, let address, let flags):
+      try server.map(task.slot, handle, start: start, count: count, address: address, flags: flags)
+    case .unmap(let address, let count): try server.unmap(task.slot, address: address, count: count)
+    case .mappingInformation(let address, let result):
+      try writeWords(server.mappingInformation(task.slot, address: address).words, result)
+    case .null, .exit, .sleep, .onFault, .faultReturn: preconditionFailure("handled before")
+    }
+  }
+
+  private func writeWords(_ words: [UInt64], _ address: UInt64) throws(ServerError) {
+    let bytes = words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(8 * $0)) } }
+    try machine.server.writeMemory(task.slot, address, bytes.span)
+  }
+
+  /// All of it or nothing: the text is looked at once before the first byte is put out.
+  private func writeToConsole(_ address: UInt64, _ length: UInt64) throws(ServerError) {
+    guard length > 0 else { return }
+    guard length <= PM_USER_END else { throw .fault }
+    try machine.server.checkReadable(task.slot, address, length)
+    var done: UInt64 = 0
+    while done < length {
+      var text = [UInt8](repeating: 0, count: Int(min(length - done, 1 << 16)))
+      try machine.server.readMemory(task.slot, address + done, into: &text)
+      task.console(text)
+      done += UInt64(text.count)
+    }
+  }
+
+  private mutating func sleep(_ microseconds: UInt64) -> Continuation {
+    let (nanoseconds, overflow) = microseconds.multipliedReportingOverflow(by: 1000)
+    let now = monotonicNanoseconds()
+    let deadline = overflow || nanoseconds > .max - now ? UInt64.max : now + nanoseconds
+    while !task.isStopRequested, task.gate.wait(until: deadline) {}
+    return answer(PM_OK)
+  }
+}
+
+extension TaskInformation {
+  /// As `struct pm_task_info` has them.
+  var words: [UInt64] {
+    [
+      id.rawValue, UInt64(guaranteed), UInt64(allocated), UInt64(swapped), UInt64(available), UInt64(pressure),
+    ]
+  }
+}
+
+extension MappingInformation {
+  /// As `struct pm_mapping` has them, two 32-bit members a word.
+  var words: [UInt64] {
+    [
+      UInt64(container) | UInt64(frame) << 32, UInt64(rights.rawValue) | UInt64(requested.rawValue) << 32,
+      physicalAddress,
+    ]
+  }
+}

@@ -1,0 +1,132 @@
+// How a task ended, and the report on one that died.
+
+internal import CKVM
+public import PhysicalMemory
+
+public enum TaskEnd: Sendable {
+  case exited(status: UInt8)
+  /// By a fault or an exception of its own.
+  case died(TaskReport)
+  /// Somebody stopped it: a time limit, or the machine's end.
+  case stopped(StopReason)
+  /// The machine could not go on with it; the text says why.
+  case failed(String)
+
+  /// What `physmem run` exits with: the task's own status, or 128 and a number.
+  public var exitStatus: Int32 {
+    switch self {
+    case .exited(let status): Int32(status)
+    case .died(let report): 128 + report.number
+    case .stopped(let reason): 128 + reason.number
+    case .failed: 128 + 127
+    }
+  }
+}
+
+public enum StopReason: Sendable, Equatable {
+  case timeLimit
+  case machineEnd
+
+  /// Beyond the processor's 32 exceptions.
+  var number: Int32 {
+    switch self {
+    case .timeLimit: 64
+    case .machineEnd: 65
+    }
+  }
+}
+
+/// A page fault that nobody served.
+struct TaskFault {
+  let address: UInt64
+  let code: PageFaultCode
+  let outcome: FaultOutcome
+}
+
+/// Why a task died.
+enum DeathCause {
+  case pageFault(TaskFault)
+  case exception(vector: UInt8, errorCode: UInt64)
+}
+
+/// What happened, where, with what in the registers: text for a terminal, and the parts.
+public struct TaskReport: Sendable {
+  /// "page fault: write to 0x1000, which is not mapped"
+  public let cause: String
+  /// 14 for a page fault, else the exception's vector.
+  public let number: Int32
+  public let program: String
+  public let task: TaskID
+  /// "0x401234 touch+0x14", the innermost first.
+  public let backtrace: [String]
+  /// Name and value, in the order they are printed.
+  public let registers: [(name: String, value: UInt64)]
+
+  /// Several lines, without a newline at the end.
+  public var text: String {
+    var lines = ["\(program): task \(task) died: \(cause)"]
+    for (index, place) in backtrace.enumerated() { lines.append("  #\(index)  \(place)") }
+    var row = ""
+    for (index, register) in registers.enumerated() {
+      let name = String(repeating: " ", count: max(0, 6 - register.name.count)) + register.name
+      row += "\(name) \(hexadecimal(register.value, digits: 16))"
+      if index % 3 == 2 || index == registers.count - 1 {
+        lines.append(row)
+        row = ""
+      }
+    }
+    return lines.joined(separator: "\n")
+  }
+}
+
+func hexadecimal(_ value: UInt64, digits: Int = 0) -> String {
+  let text = String(value, radix: 16)
+  return "0x" + String(repeating: "0", count: max(0, digits - text.count)) + text
+}
+
+extension DeathCause {
+  var number: Int32 {
+    switch self {
+    case .pageFault: Int32(ExitDecoder.pageFaultVector)
+    case .exception(let vector, _): Int32(vector)
+    }
+  }
+
+  func text(isGuardPage: (UInt64) -> Bool) -> String {
+    switch self {
+    case .pageFault(let fault): "page fault: " + Self.describe(fault, isGuardPage)
+    case .exception(let vector, let errorCode): Self.describe(vector, errorCode)
+    }
+  }
+
+  private static func describe(_ fault: TaskFault, _ isGuardPage: (UInt64) -> Bool) -> String {
+    let access =
+      switch fault.code.access {
+      case .read: "read from"
+      case .write: "write to"
+      case .execute: "execution of"
+      }
+    let why =
+      switch fault.outcome {
+      case .forbidden: "which is mapped, but not for that"
+      case .noMemory: "for which there is no frame left"
+      default:
+        fault.address >= 1 << 47
+          ? "which is not the task's"
+          : isGuardPage(fault.address) ? "the guard below the stack: the stack overflowed" : "which is not mapped"
+      }
+    return "\(access) \(hexadecimal(fault.address)), \(why)"
+  }
+
+  private static func describe(_ vector: UInt8, _ errorCode: UInt64) -> String {
+    let names: [UInt8: String] = [
+      0: "#DE, division error", 1: "#DB, debug exception", 3: "#BP, breakpoint", 4: "#OF, overflow",
+      5: "#BR, bound range exceeded", 6: "#UD, invalid instruction", 7: "#NM, no floating-point unit",
+      8: "#DF, double fault", 10: "#TS, invalid TSS", 11: "#NP, segment not present", 12: "#SS, stack fault",
+      13: "#GP, general protection", 16: "#MF, x87 error", 17: "#AC, misaligned access", 18: "#MC, machine check",
+      19: "#XM, vector floating-point error", 21: "#CP, control protection",
+    ]
+    let name = names[vector] ?? "exception \(vector)"
+    return errorCode == 0 ? name : "\(name), error code \(hexadecimal(errorCode))"
+  }
+}

@@ -1,0 +1,120 @@
+// One task on one vCPU: run, decode, dispatch, resume, until the task ends.
+
+internal import CGuestABI
+internal import CKVM
+internal import GuestMemory
+internal import KVM
+internal import PhysicalMemory
+
+/// What a handler wants next.
+enum Continuation {
+  case resume
+  case end(TaskEnd)
+}
+
+struct VCPULoop: ~Copyable {
+  /// IF and the bit that is always set.
+  static let userFlags: UInt64 = 0x202
+
+  var cpu: VirtualCPU
+  let page: VCPUPage
+  /// The system registers of every task on this vCPU, but for CR3.
+  let template: kvm_sregs
+  let machine: Machine
+  let task: GuestTask
+  var handler = FaultHandlerState()
+  /// Pages filled in by the fault just handled, for `samples`.
+  var samplePages = 0
+  var samples = ExitSamples()
+
+  init(cpu: consuming VirtualCPU, page: VCPUPage, template: kvm_sregs, machine: Machine, task: GuestTask) {
+    self.cpu = cpu
+    self.page = page
+    self.template = template
+    self.machine = machine
+    self.task = task
+  }
+
+  /// Runs the task from its entry point to its end.
+  mutating func run() -> TaskEnd {
+    if let reason = task.attach(cpu.handle) { return .stopped(reason) }
+    defer { task.detach() }
+    setStartRegisters()
+    do throws(KVMError) {
+      return task.isMeasured ? try measuredLoop() : try loop()
+    } catch {
+      return .failed("\(error)")
+    }
+  }
+
+  /// The vCPU, for another task.
+  consuming func finish() -> VirtualCPU { cpu }
+
+  private mutating func loop() throws(KVMError) -> TaskEnd {
+    while true {
+      let exit = try cpu.enter()
+      let event = ExitDecoder.decode(exit, cpu, page)
+      if case .end(let end) = dispatch(event) { return end }
+    }
+  }
+
+  /// The same, with the time from the end of one exit's service to the end of the next one's kept.
+  private mutating func measuredLoop() throws(KVMError) -> TaskEnd {
+    samples = ExitSamples(start: task.launchTime)
+    while true {
+      let exit = try cpu.enter()
+      let event = ExitDecoder.decode(exit, cpu, page)
+      let continuation = dispatch(event)
+      samples.record(event, pages: samplePages, now: monotonicNanoseconds())
+      if case .end(let end) = continuation {
+        task.keep(samples)
+        return end
+      }
+    }
+  }
+
+  @inline(__always)
+  private mutating func dispatch(_ event: GuestEvent) -> Continuation {
+    switch event {
+    case .pageFault(let frame, let address): handlePageFault(frame, address)
+    case .call: handleCall()
+    default: dispatchRare(event)
+    }
+  }
+
+  private mutating func dispatchRare(_ event: GuestEvent) -> Continuation {
+    switch event {
+    case .exception(let vector, let frame):
+      resume(after: frame)
+      return .end(.died(report(.exception(vector: vector, errorCode: frame.errorCode))))
+    case .kicked, .interruptWindow:
+      if let reason = task.stopReason { return .end(.stopped(reason)) }
+      return .resume
+    case .interrupt(let frame):
+      resume(after: frame)
+      return .resume
+    case .failure(.portRead):
+      // The I/O bitmap cannot tell reading the call port from writing it.
+      return .end(.died(report(.exception(vector: 13, errorCode: 0))))
+    case .failure(let exit):
+      return .end(.failed("the vCPU stopped: \(exit)"))
+    case .pageFault, .call: preconditionFailure("dispatched before")
+    }
+  }
+
+  /// A task begins with nothing but what abi.h promises.
+  private mutating func setStartRegisters() {
+    var registers = kvm_regs()
+    registers.rip = task.entry
+    registers.rsp = task.initialStack.pointer
+    registers.rdi = UInt64(task.initialStack.argumentCount)
+    registers.rsi = task.initialStack.arguments
+    registers.rdx = machine.timestampFrequency
+    registers.rflags = Self.userFlags
+    cpu.registers = registers
+    cpu.systemRegisters = template
+    cpu.systemRegisters.cr3 = machine.roots[task.slot].address
+    cpu.useChangedRegisters()
+    cpu.useChangedSystemRegisters()
+  }
+}

@@ -1,0 +1,71 @@
+// Where one thread waits until another opens the gate, or until a time has come. An opening is remembered until
+// the next wait, and openings coalesce.
+
+internal import Glibc
+
+/// Nanoseconds of the host's monotonic clock.
+@inline(__always)
+func monotonicNanoseconds() -> UInt64 {
+  var time = timespec()
+  unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+  return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+}
+
+// SAFETY: one allocation that lives as long as the object; `isOpen` is read and written with the mutex held.
+@safe
+final class WaitGate: Sendable {
+  @safe
+  private struct Storage {
+    var mutex = unsafe pthread_mutex_t()
+    var condition = pthread_cond_t()
+    var isOpen = false
+  }
+
+  nonisolated(unsafe) private let storage: UnsafeMutablePointer<Storage>
+
+  init() {
+    unsafe storage = .allocate(capacity: 1)
+    unsafe storage.initialize(to: Storage())
+    var attributes = pthread_condattr_t()
+    unsafe pthread_condattr_init(&attributes)
+    unsafe pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+    unsafe pthread_mutex_init(&storage.pointee.mutex, nil)
+    unsafe pthread_cond_init(&storage.pointee.condition, &attributes)
+    unsafe pthread_condattr_destroy(&attributes)
+  }
+
+  deinit {
+    unsafe pthread_cond_destroy(&storage.pointee.condition)
+    unsafe pthread_mutex_destroy(&storage.pointee.mutex)
+    unsafe storage.deallocate()
+  }
+
+  func open() {
+    unsafe pthread_mutex_lock(&storage.pointee.mutex)
+    unsafe storage.pointee.isOpen = true
+    unsafe pthread_cond_signal(&storage.pointee.condition)
+    unsafe pthread_mutex_unlock(&storage.pointee.mutex)
+  }
+
+  /// Waits until the gate is opened, then closes it again.
+  /// - Parameter deadline: nanoseconds of the monotonic clock; nil: for ever.
+  /// - Returns: false when the deadline came first.
+  @discardableResult
+  func wait(until deadline: UInt64? = nil) -> Bool {
+    unsafe pthread_mutex_lock(&storage.pointee.mutex)
+    defer { unsafe pthread_mutex_unlock(&storage.pointee.mutex) }
+    while unsafe !storage.pointee.isOpen {
+      if let deadline {
+        var time = timespec()
+        time.tv_sec = Int(min(deadline / 1_000_000_000, UInt64(Int32.max)))
+        time.tv_nsec = Int(deadline % 1_000_000_000)
+        let result = unsafe pthread_cond_timedwait(&storage.pointee.condition, &storage.pointee.mutex, &time)
+        if result == ETIMEDOUT, unsafe !storage.pointee.isOpen { return false }
+      } else {
+        unsafe pthread_cond_wait(&storage.pointee.condition, &storage.pointee.mutex)
+      }
+    }
+    unsafe storage.pointee.isOpen = false
+    return true
+  }
+}

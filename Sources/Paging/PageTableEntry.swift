@@ -1,0 +1,46 @@
+// One entry of an x86-64 page table.
+// Source: Intel SDM volume 3, 4.5 "4-level paging".
+
+public import GuestMemory
+
+@frozen
+public struct PageTableEntry: RawRepresentable, Hashable, Sendable, BitwiseCopyable {
+  public var rawValue: UInt64
+
+  @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
+
+  public static let present: UInt64 = 1 << 0
+  public static let writable: UInt64 = 1 << 1
+  public static let user: UInt64 = 1 << 2
+  public static let accessed: UInt64 = 1 << 5
+  public static let dirty: UInt64 = 1 << 6
+  public static let pageSize: UInt64 = 1 << 7
+  public static let noExecute: UInt64 = 1 << 63
+  public static let addressMask: UInt64 = 0x000f_ffff_ffff_f000
+
+  public static var empty: PageTableEntry { PageTableEntry(rawValue: 0) }
+
+  /// A leaf. The accessed bit is set ahead, and the dirty bit where it may be written: KVM's shadow pager fills
+  /// neighbours at once only when they are, and no hardware walk has to set them.
+  @inlinable
+  public init(leaf frame: FrameNumber, isWritable: Bool, isExecutable: Bool, isUser: Bool = true) {
+    rawValue = frame.address | Self.present | Self.accessed
+    if isUser { rawValue |= Self.user }
+    if isWritable { rawValue |= Self.writable | Self.dirty }
+    if !isExecutable { rawValue |= Self.noExecute }
+  }
+
+  /// A directory entry: it permits everything, the leaf decides.
+  @inlinable
+  public init(table frame: FrameNumber) {
+    rawValue = frame.address | Self.present | Self.writable | Self.user | Self.accessed
+  }
+
+  @inlinable public var isPresent: Bool { rawValue & Self.present != 0 }
+  @inlinable public var isWritable: Bool { rawValue & Self.writable != 0 }
+  @inlinable public var isExecutable: Bool { rawValue & Self.noExecute == 0 }
+  @inlinable public var isUser: Bool { rawValue & Self.user != 0 }
+  @inlinable public var frame: FrameNumber {
+    FrameNumber(UInt32(truncatingIfNeeded: (rawValue & Self.addressMask) >> 12))
+  }
+}

@@ -1,0 +1,167 @@
+// The page tables of one address space, in frames of the pool.
+//
+// A directory entry, once written, is never changed while the tree lives: KVM may keep a shadow of it that
+// nothing short of a flush of all translations removes. Leaves are rewritten freely; who takes away a right or a
+// frame zaps the frame afterwards.
+//
+//      root ──▶ 512 GiB each ──▶ 1 GiB each ──▶ leaf table, 2 MiB ──▶ frame
+//      47..39       38..30          29..21            20..12
+
+internal import CKVM
+public import GuestMemory
+
+// SAFETY: every table pointer is a whole frame inside the pool, which this value keeps alive. The only tables
+// followed are those this value linked itself; guests cannot write them, since no leaf ever names one.
+@safe
+public struct PageTables: ~Copyable {
+  public let root: FrameNumber
+  /// Frames of the tree, the root included; what lies in the shared supervisor half is not counted.
+  public private(set) var tableCount = 1
+
+  private let memory: PoolMemory
+  /// The leaf table looked up last: faults come in neighbourhoods.
+  private var lastRegion: UInt64 = .max
+  private var lastTable: UnsafeMutablePointer<UInt64>
+
+  public static let pagesPerTable = 512
+
+  /// `root`: a zeroed frame, which this tree owns from now on.
+  public init(root: FrameNumber, memory: PoolMemory) {
+    self.root = root
+    self.memory = memory
+    unsafe lastTable = unsafe Self.table(root, memory)
+  }
+
+  private static func table(_ frame: FrameNumber, _ memory: PoolMemory) -> UnsafeMutablePointer<UInt64> {
+    unsafe memory.pointer(to: frame).assumingMemoryBound(to: UInt64.self)
+  }
+
+  private static func index(_ page: PageNumber, level: UInt64) -> Int { Int(page.rawValue >> (9 * level)) & 511 }
+
+  // MARK: Tables
+
+  /// Points a root entry at a table that other trees share.
+  public mutating func shareTopLevel(index: Int, table: FrameNumber) {
+    unsafe ckvm_store(Self.table(root, memory) + index, PageTableEntry(table: table).rawValue)
+  }
+
+  /// The leaf table for a page, if there is one.
+  @inline(__always)
+  private mutating func leafTable(_ page: PageNumber) -> UnsafeMutablePointer<UInt64>? {
+    let region = page.rawValue >> 9
+    if region == lastRegion { return unsafe lastTable }
+    var table = unsafe Self.table(root, memory)
+    var level: UInt64 = 3
+    while level > 0 {
+      let entry = unsafe PageTableEntry(rawValue: ckvm_load(table + Self.index(page, level: level)))
+      guard entry.isPresent else { return nil }
+      unsafe table = unsafe Self.table(entry.frame, memory)
+      level -= 1
+    }
+    lastRegion = region
+    unsafe lastTable = unsafe table
+    return unsafe table
+  }
+
+  /// How many tables `page` still needs: 0...3.
+  public mutating func missingTables(for page: PageNumber) -> Int {
+    var table = root
+    for level in stride(from: UInt64(3), to: 0, by: -1) {
+      let entry = unsafe PageTableEntry(rawValue: ckvm_load(Self.table(table, memory) + Self.index(page, level: level)))
+      guard entry.isPresent else { return Int(level) }
+      table = entry.frame
+    }
+    return 0
+  }
+
+  /// Links the tables that `page` needs, each from a zeroed frame.
+  /// - Returns: false when `takeFrame` has none; what was linked stays, and is used by the next attempt.
+  public mutating func makeTables(for page: PageNumber, takeFrame: () -> FrameNumber?) -> Bool {
+    var table = unsafe Self.table(root, memory)
+    for level in stride(from: UInt64(3), to: 0, by: -1) {
+      let slot = unsafe table + Self.index(page, level: level)
+      var entry = unsafe PageTableEntry(rawValue: ckvm_load(slot))
+      if !entry.isPresent {
+        guard let frame = takeFrame() else { return false }
+        entry = PageTableEntry(table: frame)
+        unsafe ckvm_store(slot, entry.rawValue)
+        tableCount += 1
+      }
+      unsafe table = unsafe Self.table(entry.frame, memory)
+    }
+    return true
+  }
+
+  /// Hands every frame of the tree to `giveFrame`, the root last. The lower half must hold no leaf any more.
+  public consuming func dismantle(giveFrame: (FrameNumber) -> Void) {
+    dismantle(table: root, level: 3, giveFrame: giveFrame)
+  }
+
+  private func dismantle(table: FrameNumber, level: Int, giveFrame: (FrameNumber) -> Void) {
+    if level > 0 {
+      let lowerHalf = level == 3 ? 256 : 512
+      for index in 0..<lowerHalf {
+        let entry = unsafe PageTableEntry(rawValue: ckvm_load(Self.table(table, memory) + index))
+        if entry.isPresent { dismantle(table: entry.frame, level: level - 1, giveFrame: giveFrame) }
+      }
+    }
+    giveFrame(table)
+  }
+
+  // MARK: Leaves
+
+  /// The leaf entry of a page; empty where there is no table.
+  public mutating func entry(_ page: PageNumber) -> PageTableEntry {
+    guard let table = unsafe leafTable(page) else { return .empty }
+    return unsafe PageTableEntry(rawValue: ckvm_load(table + Self.index(page, level: 0)))
+  }
+
+  /// Writes a leaf; its tables must exist.
+  public mutating func set(_ page: PageNumber, _ entry: PageTableEntry) {
+    guard let table = unsafe leafTable(page) else { preconditionFailure("no table for the page") }
+    unsafe ckvm_store(table + Self.index(page, level: 0), entry.rawValue)
+  }
+
+  /// Empties a leaf and gives what it was. Accessed and dirty bits set up to this moment are in the result.
+  public mutating func clear(_ page: PageNumber) -> PageTableEntry {
+    guard let table = unsafe leafTable(page) else { return .empty }
+    return unsafe PageTableEntry(rawValue: ckvm_exchange(table + Self.index(page, level: 0), 0))
+  }
+
+  /// Takes the right to write from a leaf. The frame must be zapped before that holds.
+  public mutating func writeProtect(_ page: PageNumber) {
+    guard let table = unsafe leafTable(page) else { return }
+    _ = unsafe ckvm_and(table + Self.index(page, level: 0), ~PageTableEntry.writable)
+  }
+
+  /// The first page in `page ..< end` with a present leaf, skipping absent tables whole.
+  public func firstPresent(from page: PageNumber, to end: PageNumber) -> PageNumber? {
+    var page = page
+    while page < end {
+      var table = root
+      var level: UInt64 = 3
+      while true {
+        let entry = unsafe PageTableEntry(
+          rawValue: ckvm_load(Self.table(table, memory) + Self.index(page, level: level)))
+        if !entry.isPresent {
+          page = PageNumber((page.rawValue >> (9 * level) + 1) << (9 * level))
+          break
+        }
+        if level == 0 { return page }
+        table = entry.frame
+        level -= 1
+      }
+    }
+    return nil
+  }
+
+  /// How many pages from `page` on have no present leaf: up to `limit`, and not past the end of the leaf table.
+  public mutating func absentRun(from page: PageNumber, limit: Int) -> Int {
+    guard let table = unsafe leafTable(page) else { return 0 }
+    let first = Self.index(page, level: 0)
+    let most = min(limit, Self.pagesPerTable - first)
+    var count = 0
+    while count < most, unsafe ckvm_load(table + first + count) & PageTableEntry.present == 0 { count += 1 }
+    return count
+  }
+}

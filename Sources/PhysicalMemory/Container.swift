@@ -1,0 +1,80 @@
+// Containers: name spaces of virtual frames, owned by one task, which is charged for every frame in them (R6, R15).
+//
+// The life of a container:
+//  1. live: its owner holds a handle; frames are allocated, mapped, deallocated.
+//  2. dying: destroyed, or its owner ended. No handle and no mapping finds it any more; its frames go back in
+//     bounded steps.
+//  3. gone: the slot is free, and its generation has moved on, so that mappings of the old one find nothing.
+
+internal import GuestMemory
+
+struct Container: ~Copyable {
+  let owner: TaskSlot
+  var isDying = false
+  var frames = VirtualFrameTable()
+
+  init(owner: TaskSlot) { self.owner = owner }
+}
+
+/// A contiguous range of frame ids, checked not to pass the end of the id space.
+struct FrameIDRange {
+  let start: UInt32
+  let count: Int
+
+  /// PM_EINVAL for none at all, or past 2^32.
+  init(start: UInt32, count: UInt32) throws(ServerError) {
+    guard count > 0, UInt64(start) + UInt64(count) <= 1 << 32 else { throw .invalid }
+    self.start = start
+    self.count = Int(count)
+  }
+}
+
+extension ServerState {
+  /// The container a handle of the task names as its owner.
+  func ownedContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
+    guard case .container(let reference) = tasks[task.rawValue].handles[handle], isLive(reference) else {
+      throw .invalid
+    }
+    return reference.slot
+  }
+
+  @inline(__always)
+  func isLive(_ reference: ContainerReference) -> Bool {
+    containers.contains(reference.slot) && containers.generation(at: reference.slot) == reference.generation
+      && !containers[reference.slot].isDying
+  }
+
+  mutating func makeContainer(owner: TaskSlot) throws(ServerError) -> ContainerReference {
+    guard let slot = containers.insert(Container(owner: owner)) else { throw .noMemory }
+    return ContainerReference(slot: slot, generation: containers.generation(at: slot))
+  }
+
+  mutating func createContainer(_ task: TaskSlot) throws(ServerError) -> UInt32 {
+    let reference = try makeContainer(owner: task)
+    guard let handle = tasks[task.rawValue].handles.insert(.container(reference)) else {
+      _ = containers.remove(at: reference.slot)
+      throw .noMemory
+    }
+    return handle
+  }
+
+  /// Takes the container from its owner at once; its frames go with `releaseFrames`.
+  mutating func beginDestroy(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
+    let slot = try ownedContainer(task, handle)
+    guard slot != tasks[task.rawValue].initialContainer.slot else { throw .notPermitted }
+    tasks[task.rawValue].handles.remove(handle)
+    containers[slot].isDying = true
+    return slot
+  }
+
+  /// Releases up to `limit` frames of a dying container. True: none is left, and the container is gone.
+  mutating func releaseFrames(ofDying slot: UInt32, limit: Int) -> Bool {
+    if let first = containers[slot].frames.firstUsed(from: 0) {
+      let most = min(limit, 1 << 32 - Int(first))
+      releaseUsedFrames(slot, start: first, count: most)
+    }
+    guard containers[slot].frames.count == 0 else { return false }
+    _ = containers.remove(at: slot)
+    return true
+  }
+}

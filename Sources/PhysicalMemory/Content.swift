@@ -1,0 +1,75 @@
+// What virtual frames name: a page's worth of data, wherever it is.
+//
+// The life of a content:
+//  1. *empty*: never touched. It has no record; the virtual frame's word says so.
+//  2. *resident*: it has a frame. In no list; the frame's record names it.
+//  3. freed: its last virtual frame let go. On the free list of records; the frame is back in the pool.
+// Released, inactive and swapped contents come between 2 and 3 and use `previous` and `next` for their lists.
+
+internal import GuestMemory
+
+/// An index in the content table.
+struct ContentNumber: Hashable, Sendable, BitwiseCopyable {
+  let rawValue: UInt32
+  init(_ rawValue: UInt32) { self.rawValue = rawValue }
+}
+
+/// 16 bytes; with a frame's record that is 32 a frame of the pool.
+struct Content: BitwiseCopyable {
+  var frame: FrameNumber
+  /// Virtual frames that name this content; more than one: a logical copy.
+  var sharers: UInt32
+  var previous: UInt32
+  var next: UInt32
+}
+
+/// The records of all contents, allocated sparsely.
+struct ContentTable: ~Copyable {
+  private var records: SparseArray<Content>
+  private var firstFree: UInt32 = 0
+  /// Records ever used; those beyond have never been touched.
+  private var used: UInt32
+  private(set) var count = 0
+
+  /// The words of a virtual frame below this mean something else (see VirtualFrameWord).
+  static let firstNumber: UInt32 = 2
+
+  init(capacity: Int) throws(ReservationError) {
+    records = try SparseArray(count: capacity + Int(Self.firstNumber))
+    used = Self.firstNumber
+  }
+
+  /// A record for a content in `frame` with one sharer; nil when the table is full.
+  @inline(__always)
+  mutating func insert(frame: FrameNumber) -> ContentNumber? {
+    let number: UInt32
+    if firstFree != 0 {
+      number = firstFree
+      firstFree = records[Int(number)].next
+    } else {
+      guard Int(used) < records.count else { return nil }
+      number = used
+      used += 1
+    }
+    records[Int(number)] = Content(frame: frame, sharers: 1, previous: 0, next: 0)
+    count += 1
+    return ContentNumber(number)
+  }
+
+  mutating func remove(_ number: ContentNumber) {
+    precondition(records[Int(number.rawValue)].sharers == 0, "a content in use was freed")
+    records[Int(number.rawValue)] = Content(frame: .none, sharers: 0, previous: 0, next: firstFree)
+    firstFree = number.rawValue
+    count -= 1
+  }
+
+  subscript(_ number: ContentNumber) -> Content {
+    @inline(__always) get { records[Int(number.rawValue)] }
+    @inline(__always) set { records[Int(number.rawValue)] = newValue }
+  }
+
+  @inline(__always)
+  mutating func addSharers(_ number: ContentNumber, _ count: Int32) {
+    records[Int(number.rawValue)].sharers &+= UInt32(bitPattern: count)
+  }
+}

@@ -1,0 +1,28 @@
+// Logical copies: several virtual frames naming one content, and the moment when one of them is written (R24, R26).
+
+internal import GuestMemory
+
+extension ServerState {
+  /// Makes the content that `shown` names its own, so that it may be written.
+  ///
+  /// With other sharers the data is copied to a new frame; leaves through which tasks see `shown` are emptied, those
+  /// of the other sharers stay. The last sharer keeps the frame as it is.
+  mutating func makePrivate(_ shown: ContainerFrame) throws(ServerError) {
+    guard let number = containers[shown.container].frames[shown.id].content else { return }
+    let content = contents[number]
+    guard content.sharers > 1 else { return }
+    guard let copy = pool.takeFrame() else { throw .noMemory }
+    guard let fresh = contents.insert(frame: copy) else {
+      pool.give(FrameRun(start: copy, count: 1))
+      throw .noMemory
+    }
+    // Everyone's mapping of a shared content is read-only, so the data cannot change under the copy.
+    operations.copy(from: content.frame, to: copy)
+    pool.records[copy].owner = fresh.rawValue
+    revoke(content.frame, shownBy: shown)
+    finishRevocations()
+    contents.addSharers(number, -1)
+    containers[shown.container].frames.set(shown.id, VirtualFrameWord(fresh))
+    statistics.copiesOnWrite += 1
+  }
+}

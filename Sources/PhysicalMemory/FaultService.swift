@@ -1,0 +1,163 @@
+// A page fault, as far as it is the server's: find the mapping, make the content resident, fill in the leaf and as
+// many neighbours as pay off (R16, R25). Nothing here allocates memory or looks into a dictionary.
+
+internal import GuestMemory
+
+/// What became of a fault.
+public enum FaultOutcome: Equatable, Sendable {
+  /// Leaves were filled in: retry the access.
+  case served(pages: Int)
+  /// The leaf already permits the access: a translation older than it was used. Retry.
+  case spurious
+  /// No mapping, or one of a frame that is no longer allocated: the task's own affair.
+  case notMapped
+  /// The mapping does not permit this access.
+  case forbidden
+  /// There is no frame, for the page or for a page table.
+  case noMemory
+}
+
+extension ServerState {
+  mutating func serveFault(_ task: TaskSlot, _ page: PageNumber, _ access: Access) -> FaultOutcome {
+    guard let index = tasks[task.rawValue].mappings.find(page) else { return .notMapped }
+    let mapping = tasks[task.rawValue].mappings[index]
+    guard mapping.flags.effectiveRights.contains(access.right) else { return .forbidden }
+    guard isLive(mapping.container) else { return .notMapped }
+    let wanted = faultAroundWindow(task, mapping, page)
+
+    var absent = operations.absentRun(task, from: page, limit: wanted)
+    if absent == 0 {
+      if let leaf = operations.mappedPage(task, page) { return serveProtectionFault(task, mapping, page, access, leaf) }
+      do { try makeTables(task, for: page) } catch { return .noMemory }
+      absent = operations.absentRun(task, from: page, limit: wanted)
+    }
+    let served: Int
+    do {
+      if access == .write { try breakSharing(mapping, page) }
+      served = try fill(task, mapping, page, most: absent)
+    } catch {
+      return error == .noEntry ? .notMapped : error == .noMemory ? .noMemory : .forbidden
+    }
+    tasks[task.rawValue].mappings[index].expected = page.advanced(by: served)
+    // What was wanted, not what was done: a leaf table's end must not make a sequential reader start over.
+    tasks[task.rawValue].mappings[index].window = UInt32(wanted)
+    tasks[task.rawValue].counters.faults += 1
+    tasks[task.rawValue].counters.pages += UInt64(served)
+    return .served(pages: served)
+  }
+
+  /// How many pages to fill in, the one at fault included.
+  @inline(__always)
+  private func faultAroundWindow(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> Int {
+    let left = Int(min(mapping.end.rawValue - page.rawValue, UInt64(FaultAround.most)))
+    switch tasks[task.rawValue].faultAround {
+    case .fixed(let pages): return min(pages, left)
+    case .automatic:
+      guard mapping.window > 0, page == mapping.expected else { return 1 }
+      return min(Int(mapping.window) * 2, left)
+    }
+  }
+
+  /// The leaf is there. It permits the access after all, or it is read-only because the content was shared.
+  private mutating func serveProtectionFault(
+    _ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, _ access: Access, _ leaf: MappedPage
+  ) -> FaultOutcome {
+    if leaf.rights.contains(access.right) {
+      tasks[task.rawValue].counters.spuriousFaults += 1
+      return .spurious
+    }
+    guard access == .write else { return .forbidden }
+    do {
+      try breakSharing(mapping, page)
+      // The last sharer keeps its leaf, and only gains the right to write.
+      if operations.mappedPage(task, page) != nil {
+        upgrade(task, mapping, page, leaf.frame)
+      } else {
+        _ = try fill(task, mapping, page, most: 1)
+      }
+    } catch {
+      return error == .noMemory ? .noMemory : .forbidden
+    }
+    tasks[task.rawValue].counters.faults += 1
+    tasks[task.rawValue].counters.pages += 1
+    return .served(pages: 1)
+  }
+
+  /// Read-only to read-write for the same frame: KVM sees that at the next fault, without a zap.
+  private mutating func upgrade(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, _ frame: FrameNumber) {
+    batch.removeAll()
+    batch.append(frame)
+    operations.map(task, page, frames: batch.frames.span.extracting(first: batch.count), rights: mapping.flags.effectiveRights)
+  }
+
+  /// Makes what `page` shows writable. On a mapping that is neither lazy nor enforced, a write to a shared content is
+  /// the task's own affair (R26).
+  mutating func breakSharing(_ mapping: Mapping, _ page: PageNumber) throws(ServerError) {
+    let shown = ContainerFrame(container: mapping.container.slot, id: mapping.frame(at: page))
+    guard let number = containers[shown.container].frames[shown.id].content, contents[number].sharers > 1 else {
+      return
+    }
+    guard !mapping.flags.isDisjoint(with: [.lazy, .forceWrite]) else { throw .notPermitted }
+    try makePrivate(shown)
+  }
+
+  /// Fills in absent leaves from `page` on: at least one, at most `most`, all with the same rights. Stops early at an
+  /// id that is not in use or where frames run out.
+  /// - Throws: `.noEntry` when `page` itself shows nothing, `.noMemory` when there is no frame for it.
+  mutating func fill(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, most: Int) throws(ServerError) -> Int {
+    let container = mapping.container.slot
+    let rights = mapping.flags.effectiveRights
+    var granted = rights
+    let firstID = mapping.frame(at: page)
+    batch.removeAll()
+    while batch.count < most {
+      let id = firstID &+ UInt32(batch.count)
+      let word = containers[container].frames[id]
+      var rightsHere = rights
+      let frame: FrameNumber
+      if let number = word.content {
+        frame = contents[number].frame
+        if contents[number].sharers > 1 { rightsHere.remove(.write) }
+      } else {
+        guard word.isUsed else { break }
+        guard let fresh = makeResident(container, id) else { break }
+        frame = fresh
+      }
+      if batch.count == 0 { granted = rightsHere } else if granted != rightsHere { break }
+      let place = MappedPlace(task, page.advanced(by: batch.count))
+      if !reverseMap.add(place, to: &pool.records[frame].link) {
+        if batch.count > 0 { break }
+        makeRoomAndAdd(place, of: frame)
+      }
+      batch.append(frame)
+    }
+    guard batch.count > 0 else { throw containers[container].frames[firstID].isUsed ? .noMemory : .noEntry }
+    operations.map(task, page, frames: batch.frames.span.extracting(first: batch.count), rights: granted)
+    statistics.pagesServed += UInt64(batch.count)
+    return batch.count
+  }
+
+  /// Gives an empty frame its physical frame.
+  @inline(__always)
+  private mutating func makeResident(_ container: UInt32, _ id: UInt32) -> FrameNumber? {
+    guard let frame = takeZeroFrame() else { return nil }
+    guard let number = contents.insert(frame: frame) else {
+      pool.give(FrameRun(start: frame, count: 1))
+      return nil
+    }
+    pool.records[frame].owner = number.rawValue
+    containers[container].frames.set(id, VirtualFrameWord(number))
+    return frame
+  }
+
+  /// A frame with too many leaves gives one up: a mapping may go at any time.
+  private mutating func makeRoomAndAdd(_ place: MappedPlace, of frame: FrameNumber) {
+    repeat {
+      guard let other = reverseMap.first(of: pool.records[frame].link) else {
+        preconditionFailure("no room for a first place")
+      }
+      removeLeaf(other, of: frame)
+      finishRevocations()
+    } while !reverseMap.add(place, to: &pool.records[frame].link)
+  }
+}

@@ -1,0 +1,117 @@
+// What must hold of the frame pool at any time, checked by walking all of it: for tests.
+
+internal import GuestMemory
+
+extension FramePool {
+  /// One sentence for each violation; none if all is well. Takes time in proportion to the pool's size.
+  public func checkInvariants() -> [String] {
+    var violations: [String] = []
+    var found = PoolCensus()
+    var index = 0
+    while index < count {
+      let frame = FrameNumber(UInt32(index))
+      let record = records[frame]
+      found.states[Int(record.state.rawValue)] += 1
+      index += 1
+      switch record.state {
+      case .interior:
+        violations.append("Frame \(frame.rawValue) is inside a free run but in none.")
+      case .freeHead:
+        index += checkFreeRun(frame, &violations, &found)
+      case .stocked:
+        if record.isDirty { violations.append("Frame \(frame.rawValue) is stocked but dirty.") }
+      case .loose, .zeroing, .inUse, .table, .quarantined, .reserved:
+        break
+      }
+    }
+    if records[FrameNumber(0)].state != .reserved { violations.append("Frame 0 is not reserved.") }
+    checkRunLists(&violations, found)
+    checkList(loose, .loose, expected: found[.loose], "The loose list", &violations)
+    checkList(stock, .stocked, expected: found[.stocked], "The stock", &violations)
+    if zeroingCount != found[.zeroing] {
+      violations.append("\(found[.zeroing]) frames are being zeroed, the counter says \(zeroingCount).")
+    }
+    let free = found[.freeHead] + found[.interior] + found[.loose] + found[.stocked]
+    if freeCount != free { violations.append("\(free) frames are free, the counter says \(freeCount).") }
+    return violations
+  }
+
+  /// Checks the free run that starts at a frame, and counts it. Returns how many frames follow its head.
+  private func checkFreeRun(_ head: FrameNumber, _ violations: inout [String], _ found: inout PoolCensus) -> Int {
+    let start = Int(head.rawValue)
+    let order = Int(records[head].order)
+    guard order < FreeRuns.orderCount, start & ((1 << order) - 1) == 0, start + (1 << order) <= count else {
+      violations.append("The free run at \(start) of order \(order) is misaligned or leaves the pool.")
+      return 0
+    }
+    let last = head.advanced(by: (1 << order) - 1)
+    if FrameZone(of: head) != FrameZone(of: last) { violations.append("The free run at \(start) spans two zones.") }
+    for index in start + 1..<start + (1 << order) where records.storage[index].state != .interior {
+      violations.append("Frame \(index) is in the free run at \(start) but \(records.storage[index].state).")
+    }
+    let buddy = start ^ (1 << order)
+    if buddy < count, records.storage[buddy].isFreeHead(order: order) {
+      violations.append("The free runs at \(start) and \(buddy) of order \(order) are not merged.")
+    }
+    found.states[Int(FrameState.interior.rawValue)] += (1 << order) - 1
+    found.runs[FrameZone(of: head).rawValue * FreeRuns.orderCount + order] += 1
+    return (1 << order) - 1
+  }
+
+  private func checkRunLists(_ violations: inout [String], _ found: PoolCensus) {
+    for zone in FrameZone.allCases {
+      var freeCount = 0
+      for order in 0..<FreeRuns.orderCount {
+        let expected = found.runs[zone.rawValue * FreeRuns.orderCount + order]
+        freeCount += expected << order
+        let list = runs.list(zone: zone, order: order)
+        checkList(list, .freeHead, expected: expected, "The list of order \(order), \(zone),", &violations)
+        if (runs.orders(in: zone) & (1 << UInt32(order)) != 0) != (expected > 0) {
+          violations.append("The mask of \(zone) is wrong about order \(order).")
+        }
+      }
+      if runs.freeCount(in: zone) != freeCount {
+        violations.append("\(freeCount) frames are in runs of \(zone), the counter says \(runs.freeCount(in: zone)).")
+      }
+    }
+  }
+
+  /// Walks a list both ways, no further than the frames it may hold.
+  private func checkList(
+    _ list: FrameList,
+    _ state: FrameState,
+    expected: Int,
+    _ name: String,
+    _ violations: inout [String]
+  ) {
+    var length = 0
+    var previous = list.head
+    var node = records.storage[Int(list.head)].next
+    while node != list.head, length <= expected {
+      let record = records.storage[Int(node)]
+      if record.state != state { violations.append("\(name) holds frame \(node), which is \(record.state).") }
+      if record.previous != previous { violations.append("\(name) is not linked back at frame \(node).") }
+      length += 1
+      previous = node
+      node = record.next
+    }
+    if node == list.head, records.storage[Int(list.head)].previous != previous {
+      violations.append("\(name) is not linked back at its head.")
+    }
+    if length != expected || records.count(of: list) != expected {
+      violations.append(
+        "\(name) holds \(length) frames and counts \(records.count(of: list)), but should have \(expected)."
+      )
+    }
+  }
+}
+
+/// What a walk over all frames found.
+private struct PoolCensus {
+  /// Frames, by state.
+  var states = [Int](repeating: 0, count: FrameState.allCases.count)
+  /// Free runs, by zone and order.
+  var runs = [Int](repeating: 0, count: FreeRuns.listCount)
+
+  subscript(state: FrameState) -> Int { states[Int(state.rawValue)] }
+}

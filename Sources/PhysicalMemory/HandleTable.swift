@@ -1,0 +1,63 @@
+// A task's handles: 32-bit numbers that mean something in its own table only.
+
+internal import CGuestABI
+
+/// What a handle names.
+enum HandleTarget: Equatable {
+  case task
+  /// A container the task owns.
+  case container(ContainerReference)
+}
+
+/// The low 16 bits of a handle are the entry, the high 16 count its reuses, so that a stale handle is caught.
+struct HandleTable: ~Copyable {
+  private struct Entry {
+    var reuse: UInt32
+    var target: HandleTarget?
+  }
+
+  static let capacity = 1 << 16
+  private var entries: [Entry] = [Entry(reuse: 0, target: nil)]
+  private var free: [UInt32] = []
+
+  /// Entries 1 and 2 are PM_CAP_SELF and PM_CAP_CONTAINER.
+  init(initialContainer: ContainerReference) {
+    entries.append(Entry(reuse: 0, target: .task))
+    entries.append(Entry(reuse: 0, target: .container(initialContainer)))
+  }
+
+  subscript(_ handle: UInt32) -> HandleTarget? {
+    let index = Int(handle & 0xffff)
+    guard index < entries.count, entries[index].reuse == handle >> 16 else { return nil }
+    return entries[index].target
+  }
+
+  /// A new handle; nil when the table is full.
+  mutating func insert(_ target: HandleTarget) -> UInt32? {
+    if let index = free.popLast() {
+      entries[Int(index)].target = target
+      return entries[Int(index)].reuse << 16 | index
+    }
+    guard entries.count < Self.capacity else { return nil }
+    entries.append(Entry(reuse: 0, target: target))
+    return UInt32(entries.count - 1)
+  }
+
+  mutating func remove(_ handle: UInt32) {
+    let index = handle & 0xffff
+    entries[Int(index)].target = nil
+    // An entry whose reuse count is used up is left alone: no handle ever names two things.
+    guard entries[Int(index)].reuse < 0xffff else { return }
+    entries[Int(index)].reuse += 1
+    free.append(index)
+  }
+
+  /// A handle for the target, if the task holds one.
+  func handle(for target: HandleTarget) -> UInt32? {
+    entries.firstIndex { $0.target == target }.map { entries[$0].reuse << 16 | UInt32($0) }
+  }
+
+  func forEach(_ body: (HandleTarget) -> Void) {
+    for entry in entries { if let target = entry.target { body(target) } }
+  }
+}

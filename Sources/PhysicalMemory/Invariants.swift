@@ -1,0 +1,119 @@
+// What must always hold, checked from both ends by walking everything. For tests and the simulation, after every step.
+
+internal import CGuestABI
+internal import GuestMemory
+
+extension ServerState {
+  /// A sentence for each violation.
+  mutating func violations() -> [String] {
+    var found = pool.checkInvariants()
+    found += contentViolations()
+    found += leafViolations()
+    found += accountingViolations()
+    return found
+  }
+
+  /// Sharers of contents against the ids that name them; owners of frames against contents.
+  private func contentViolations() -> [String] {
+    var found: [String] = []
+    var sharers: [UInt32: UInt32] = [:]
+    containers.forEachIndex { slot in
+      var next = containers[slot].frames.firstUsed(from: 0)
+      while let id = next {
+        if let number = containers[slot].frames[id].content { sharers[number.rawValue, default: 0] += 1 }
+        next = id == .max ? nil : containers[slot].frames.firstUsed(from: id + 1)
+      }
+    }
+    if sharers.count != contents.count {
+      found.append("\(contents.count) contents exist, and \(sharers.count) are named by a virtual frame")
+    }
+    for (number, count) in sharers {
+      let content = contents[ContentNumber(number)]
+      if content.sharers != count {
+        found.append("content \(number) counts \(content.sharers) sharers, and \(count) virtual frames name it")
+      }
+      let record = pool.records[content.frame]
+      if record.state != .inUse || record.owner != number {
+        found.append("content \(number) has frame \(content.frame.rawValue), which is not its own")
+      }
+    }
+    return found
+  }
+
+  /// Every leaf against the mapping behind it and the reverse map, and the other way round.
+  private mutating func leafViolations() -> [String] {
+    var found: [String] = []
+    var leaves = 0
+    var slots: [UInt32] = []
+    tasks.forEachIndex { slots.append($0) }
+    let end = PageNumber(containing: PM_USER_END)
+    for slot in slots {
+      let task = TaskSlot(slot)
+      var page = PageNumber(0)
+      while let mapped = operations.firstMapped(task, from: page, to: end) {
+        leaves += 1
+        page = mapped.advanced(by: 1)
+        if let violation = leafViolation(task, mapped) { found.append("task slot \(slot): \(violation)") }
+      }
+    }
+    var places = 0
+    for frame in 0..<UInt32(pool.count) {
+      let record = pool.records[FrameNumber(frame)]
+      if record.state == .inUse { places += record.link == 0 ? 0 : reverseMap.count(record.link) }
+    }
+    if places != leaves { found.append("the reverse map knows \(places) leaves, the page tables have \(leaves)") }
+    return found
+  }
+
+  private mutating func leafViolation(_ task: TaskSlot, _ page: PageNumber) -> String? {
+    guard let leaf = operations.mappedPage(task, page) else { return "a leaf vanished" }
+    let at = "page \(String(page.rawValue, radix: 16))"
+    guard let index = tasks[task.rawValue].mappings.find(page) else { return "\(at) has a leaf and no mapping" }
+    let mapping = tasks[task.rawValue].mappings[index]
+    guard containers.contains(mapping.container.slot),
+      containers.generation(at: mapping.container.slot) == mapping.container.generation
+    else { return "\(at) shows a container that is gone" }
+    guard let number = containers[mapping.container.slot].frames[mapping.frame(at: page)].content else {
+      return "\(at) shows a virtual frame without content"
+    }
+    if contents[number].frame != leaf.frame { return "\(at) shows frame \(leaf.frame.rawValue), not the content's" }
+    if !leaf.rights.isSubset(of: mapping.flags.effectiveRights) { return "\(at) permits more than was asked for" }
+    if leaf.rights.contains(.write), contents[number].sharers > 1 { return "\(at) may write a shared content" }
+    var isKnown = false
+    reverseMap.forEach(in: pool.records[leaf.frame].link) { place in
+      if place == MappedPlace(task, page) { isKnown = true }
+    }
+    return isKnown ? nil : "\(at) is not in the reverse map"
+  }
+
+  /// Charges against the containers, claims against the ledger, frames against the pool.
+  private func accountingViolations() -> [String] {
+    var found: [String] = []
+    var allocated: [TaskSlot: Int] = [:]
+    containers.forEachIndex { slot in allocated[containers[slot].owner, default: 0] += containers[slot].frames.count }
+    var claimed = 0
+    tasks.forEachIndex { slot in
+      let entitlement = tasks[slot].entitlement
+      claimed += entitlement.claim
+      let owned = allocated[TaskSlot(slot)] ?? 0
+      if entitlement.allocated != owned {
+        found.append("task slot \(slot) is charged \(entitlement.allocated) frames, its containers have \(owned)")
+      }
+    }
+    if claimed != ledger.claimed { found.append("the ledger has \(ledger.claimed) claimed, the tasks claim \(claimed)") }
+    if claimed > ledger.allocatable { found.append("more is claimed than can be had") }
+    var inUse = 0
+    var tableCount = 0
+    for frame in 0..<UInt32(pool.count) {
+      switch pool.records[FrameNumber(frame)].state {
+      case .inUse: inUse += 1
+      case .table: tableCount += 1
+      default: break
+      }
+    }
+    if inUse != contents.count { found.append("\(inUse) frames are in use, \(contents.count) contents have one") }
+    if tableCount != tables.used { found.append("\(tableCount) frames are tables, \(tables.used) are counted") }
+    if !revocations.zaps.isEmpty || !revocations.unused.isEmpty { found.append("a revocation was left unfinished") }
+    return found
+  }
+}

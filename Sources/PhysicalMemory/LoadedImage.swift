@@ -1,0 +1,114 @@
+// Programs, loaded once: their pages are contents of a container of the server's own, and each task that runs one
+// gets logical copies. Text is therefore in memory once, whoever runs it.
+
+internal import CGuestABI
+public import GuestMemory
+
+/// A part of a program as it is to be mapped.
+public struct ImageSegment: Sendable {
+  public let start: PageNumber
+  public let pageCount: Int
+  public let isWritable: Bool
+  public let isExecutable: Bool
+  /// The bytes from the image's file, and where in the first page they begin. The rest is zero.
+  public let bytes: ArraySlice<UInt8>
+  public let offset: Int
+
+  public init(
+    start: PageNumber, pageCount: Int, isWritable: Bool, isExecutable: Bool, bytes: ArraySlice<UInt8>, offset: Int
+  ) {
+    precondition(pageCount > 0 && offset >= 0 && offset + bytes.count <= pageCount << 12)
+    self.start = start
+    self.pageCount = pageCount
+    self.isWritable = isWritable
+    self.isExecutable = isExecutable
+    self.bytes = bytes
+    self.offset = offset
+  }
+
+  /// Pages that hold bytes of the file; those behind them begin as zeros.
+  var filePages: Int { bytes.isEmpty ? 0 : (offset + bytes.count + 4095) >> 12 }
+
+  var flags: MappingFlags {
+    var flags: MappingFlags = [.read, .lazy]
+    if isWritable { flags.insert([.write, .forceWrite]) }
+    if isExecutable { flags.insert(.execute) }
+    return flags
+  }
+}
+
+struct LoadedImage: ~Copyable {
+  struct Segment {
+    let start: PageNumber
+    let pageCount: Int
+    let filePages: Int
+    let flags: MappingFlags
+    /// The image container's id of the first page.
+    let firstFrame: UInt32
+  }
+
+  let container: UInt32
+  let segments: [Segment]
+  /// Frames a task needs for it, the stack not counted.
+  var pageCount: Int { segments.reduce(0) { $0 + $1.pageCount } }
+  var taskCount = 0
+}
+
+extension ServerState {
+  /// Loads a program's pages. They are withdrawn from what tasks can have for as long as the image is loaded.
+  mutating func loadImage(_ parts: [ImageSegment]) throws(ServerError) -> UInt32 {
+    let filePages = parts.reduce(0) { $0 + $1.filePages }
+    guard ledger.withdraw(filePages) else { throw .noMemory }
+    let container: UInt32
+    do throws(ServerError) {
+      container = try makeContainer(owner: .server).slot
+    } catch {
+      ledger.restore(filePages)
+      throw error
+    }
+    containers[container].frames.fill(0, count: filePages, .empty)
+    var segments: [LoadedImage.Segment] = []
+    var id: UInt32 = 0
+    for part in parts {
+      segments.append(
+        LoadedImage.Segment(
+          start: part.start, pageCount: part.pageCount, filePages: part.filePages, flags: part.flags, firstFrame: id))
+      for page in 0..<part.filePages {
+        guard let frame = takeZeroFrame(), let number = contents.insert(frame: frame) else {
+          unloadContainer(container)
+          throw .noMemory
+        }
+        pool.records[frame].owner = number.rawValue
+        containers[container].frames.set(id, VirtualFrameWord(number))
+        write(part, page: page, to: frame)
+        id += 1
+      }
+    }
+    guard let image = images.insert(LoadedImage(container: container, segments: segments)) else {
+      unloadContainer(container)
+      throw .noMemory
+    }
+    return image
+  }
+
+  /// Copies what the file has for one page of a segment.
+  private func write(_ part: ImageSegment, page: Int, to frame: FrameNumber) {
+    let first = max(page << 12, part.offset)
+    let last = min((page + 1) << 12, part.offset + part.bytes.count)
+    let bytes = part.bytes[(part.bytes.startIndex + first - part.offset)..<(part.bytes.startIndex + last - part.offset)]
+    operations.write(frame, at: first & 4095, bytes.span)
+  }
+
+  private mutating func unloadContainer(_ container: UInt32) {
+    containers[container].isDying = true
+    while !releaseFrames(ofDying: container, limit: 4096) {}
+  }
+
+  /// Forgets an image; PM_EBUSY while a task runs it.
+  mutating func unloadImage(_ image: UInt32) throws(ServerError) {
+    guard images.contains(image) else { throw .contentGone }
+    guard images[image].taskCount == 0 else { throw .busy }
+    unloadContainer(images[image].container)
+    _ = images.remove(at: image)
+  }
+}

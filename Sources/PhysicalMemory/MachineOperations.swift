@@ -1,0 +1,64 @@
+// All that the server does to the machine. The real one writes page tables and zaps frames; tests and the
+// simulation put a plain model in its place, so that the whole server runs without /dev/kvm.
+
+public import GuestMemory
+
+/// A task's place in the server's table, and with it its address space; reused when the task has ended.
+public struct TaskSlot: Hashable, Sendable, BitwiseCopyable {
+  public let rawValue: UInt32
+
+  public init(_ rawValue: UInt32) { self.rawValue = rawValue }
+
+  /// Owns what belongs to no task: the contents of loaded programs.
+  static let server = TaskSlot(.max)
+}
+
+/// A page-table leaf as the server sees it.
+public struct MappedPage: Equatable, Sendable {
+  public let frame: FrameNumber
+  public let rights: MappingFlags
+
+  public init(frame: FrameNumber, rights: MappingFlags) {
+    self.frame = frame
+    self.rights = rights
+  }
+}
+
+/// Called with the server's lock held; no call may block or call the server back.
+public protocol MachineOperations: AnyObject {
+  // Address spaces. Their tables are frames the server gives; `takeTable` gives a zeroed one or nil.
+
+  /// Readies the slot's empty address space. False: no frame for its tables.
+  func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Bool
+  /// The task has ended and no leaf is left. The tables may be kept for the slot's next task.
+  func closeSpace(_ slot: TaskSlot, giveTable: (FrameNumber) -> Void)
+  /// Gives back all tables kept for slots whose task has ended.
+  func releaseClosedSpaces(giveTable: (FrameNumber) -> Void)
+  /// Links the tables that `page` needs. False: no frame for one of them.
+  func makeTables(_ slot: TaskSlot, for page: PageNumber, takeTable: () -> FrameNumber?) -> Bool
+
+  // Leaves.
+
+  func mappedPage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage?
+  /// The first page in `page ..< end` with a leaf.
+  func firstMapped(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber?
+  /// How many pages from `page` on have tables and no leaf, up to `limit`; may stop early at a table's end.
+  func absentRun(_ slot: TaskSlot, from page: PageNumber, limit: Int) -> Int
+  /// Writes leaves for adjacent pages; their tables exist. Replacing a leaf needs a zap of its frame before.
+  func map(_ slot: TaskSlot, _ page: PageNumber, frames: Span<FrameNumber>, rights: MappingFlags)
+  /// Empties a leaf and gives its frame; it holds once the frame is zapped.
+  func unmap(_ slot: TaskSlot, _ page: PageNumber) -> FrameNumber
+  /// Takes the right to write from a leaf; it holds once the frame is zapped.
+  func writeProtect(_ slot: TaskSlot, _ page: PageNumber)
+
+  // Frames.
+
+  /// The stock of zeroed frames is below half: somebody should call `zeroAhead`.
+  func wantZeroedFrames()
+  /// No access through a translation made before the call lands in the frames after it.
+  func zap(_ run: FrameRun)
+  func zero(_ run: FrameRun)
+  func copy(from source: FrameNumber, to destination: FrameNumber)
+  func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableSpan<UInt8>)
+  func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>)
+}

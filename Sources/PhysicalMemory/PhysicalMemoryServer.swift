@@ -1,0 +1,201 @@
+// The physical memory server's public face: every operation, each taking the server's lock for bounded work.
+//
+//      PhysicalMemoryServer ── lock ──▶ ServerState ──▶ MachineOperations ──▶ page tables, zaps, frames
+
+internal import CGuestABI
+public import GuestMemory
+import Synchronization
+
+public final class PhysicalMemoryServer: Sendable {
+  private let state: Mutex<ServerState>
+
+  /// Frames handled before the lock is given to others.
+  private static let step = 2048
+
+  /// - Parameters:
+  ///   - frameCount: frames of the pool.
+  ///   - reserved: frames at the pool's start that the machine keeps for itself, frame 0 included.
+  ///   - taskCapacity: tasks at a time.
+  ///   - stock: frames to keep zeroed ahead; `zeroAhead` is asked for when half of them are left.
+  /// - Throws: when there is no address space for the metadata: 32 bytes a frame, used as frames are touched.
+  public init(
+    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, operations: sending any MachineOperations
+  ) throws(ReservationError) {
+    state = Mutex(
+      try ServerState(
+        frameCount: frameCount, reserved: reserved, taskCapacity: taskCapacity, stock: stock, operations: operations))
+  }
+
+  // MARK: Programs and tasks
+
+  public func loadImage(_ segments: [ImageSegment]) throws(ServerError) -> ImageNumber {
+    try state.withLock { (state) throws(ServerError) in ImageNumber(try state.loadImage(segments)) }
+  }
+
+  /// Gives back an image's frames; PM_EBUSY while a task runs it.
+  public func unloadImage(_ image: ImageNumber) throws(ServerError) {
+    try state.withLock { (state) throws(ServerError) in try state.unloadImage(image.rawValue) }
+  }
+
+  public func createTask(
+    _ image: ImageNumber, _ parameters: TaskParameters
+  ) throws(ServerError) -> (slot: TaskSlot, id: TaskID) {
+    try state.withLock { (state) throws(ServerError) in try state.createTask(image.rawValue, parameters) }
+  }
+
+  /// Takes back everything the task held. It must not run any more.
+  public func endTask(_ task: TaskSlot) {
+    state.withLock { $0.beginEnding(task) }
+    while !state.withLock({ $0.continueEnding(task) }) {}
+  }
+
+  // MARK: Faults
+
+  /// Serves a fault of a running task.
+  public func fault(_ task: TaskSlot, _ page: PageNumber, _ access: Access) -> FaultOutcome {
+    state.withLock { state in
+      state.statistics.faults += 1
+      return state.serveFault(task, page, access)
+    }
+  }
+
+  // MARK: Calls (interfaces: guest/include/physmem.h). `result` is where the task wants the result stored; it is
+  // checked before anything changes.
+
+  public func createContainer(_ task: TaskSlot, result: UInt64) throws(ServerError) {
+    try state.withLock { (state) throws(ServerError) in
+      try state.checkWritable(task, result, 4)
+      let handle = try state.createContainer(task)
+      try state.store(handle, task, result)
+    }
+  }
+
+  public func destroyContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
+    let slot = try state.withLock { (state) throws(ServerError) in try state.beginDestroy(task, handle) }
+    while !state.withLock({ $0.releaseFrames(ofDying: slot, limit: Self.step) }) {}
+  }
+
+  /// `countAddress`: how many frames are wanted, and where to store how many were done, with an error too.
+  public func allocate(
+    _ task: TaskSlot, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
+  ) throws(ServerError) {
+    try state.withLock { (state) throws(ServerError) in
+      let flags = AllocationFlags(rawValue: flags)
+      let count = try state.loadCount(task, countAddress)
+      guard flags.isSubset(of: .all) else { throw .invalid }
+      let range = try FrameIDRange(start: start, count: count)
+      let result = try state.allocate(task, handle, range, flags)
+      try state.store(UInt32(result.count), task, countAddress)
+      if let error = result.error { throw error }
+    }
+  }
+
+  public func deallocate(
+    _ task: TaskSlot, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
+  ) throws(ServerError) {
+    let plan = try state.withLock { (state) throws(ServerError) in
+      let flags = DeallocationFlags(rawValue: flags)
+      let count = try state.loadCount(task, countAddress)
+      guard flags.isSubset(of: .all) else { throw .invalid }
+      let plan = try state.planDeallocation(task, handle, FrameIDRange(start: start, count: count), flags)
+      if !flags.contains(.squash) { try state.store(UInt32(plan.result.count), task, countAddress) }
+      return plan
+    }
+    // Only the owner deallocates, and it waits here: nothing planned can change before it is done.
+    var done = 0
+    var released = 0
+    while done < plan.result.count {
+      let count = min(Self.step, plan.result.count - done)
+      released += state.withLock {
+        $0.releaseUsedFrames(plan.container, start: start + UInt32(done), count: count)
+      }
+      done += count
+    }
+    if let error = plan.result.error { throw error }
+    if released != plan.result.count {
+      try state.withLock { (state) throws(ServerError) in try state.store(UInt32(released), task, countAddress) }
+    }
+  }
+
+  public func map(
+    _ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32, address: UInt64, flags: UInt32
+  ) throws(ServerError) {
+    let range = try FrameIDRange(start: start, count: count)
+    let flags = MappingFlags(rawValue: flags)
+    let mapping = try state.withLock { (state) throws(ServerError) in
+      try state.prepareMapping(task, handle, range, address: address, flags)
+    }
+    removeLeaves(task, from: mapping.start, to: mapping.end)
+    state.withLock { $0.installMapping(task, mapping) }
+    guard !flags.contains(.lazy) else { return }
+    var page = mapping.start
+    while let next = state.withLock({ $0.fillNext(task, page, to: mapping.end) }) { page = next }
+  }
+
+  public func unmap(_ task: TaskSlot, address: UInt64, count: UInt32) throws(ServerError) {
+    let pages = try state.withLock { (state) throws(ServerError) in
+      try state.checkUnmap(task, address: address, count: count)
+    }
+    removeLeaves(task, from: pages.start, to: pages.end)
+    state.withLock { $0.removeMappings(task, from: pages.start, to: pages.end) }
+  }
+
+  private func removeLeaves(_ task: TaskSlot, from start: PageNumber, to end: PageNumber) {
+    var page = start
+    while let next = state.withLock({ $0.unmapPages(task, from: page, to: end, limit: Self.step) }) { page = next }
+  }
+
+  public func mappingInformation(_ task: TaskSlot, address: UInt64) throws(ServerError) -> MappingInformation {
+    try state.withLock { (state) throws(ServerError) in try state.mappingInformation(task, address: address) }
+  }
+
+  public func taskInformation(_ task: TaskSlot) -> TaskInformation {
+    state.withLock { $0.taskInformation(task) }
+  }
+
+  // MARK: The task's memory
+
+  /// PM_EFAULT where the task itself could not read all of it.
+  public func checkReadable(_ task: TaskSlot, _ address: UInt64, _ count: UInt64) throws(ServerError) {
+    var done: UInt64 = 0
+    repeat {
+      let (part, overflow) = address.addingReportingOverflow(done)
+      guard !overflow else { throw .fault }
+      let length = min(count - done, UInt64(Self.step) << 12)
+      try state.withLock { (state) throws(ServerError) in try state.checkReadable(task, part, Int(length)) }
+      done += length
+    } while done < count
+  }
+
+  public func readMemory(_ task: TaskSlot, _ address: UInt64, into buffer: inout [UInt8]) throws(ServerError) {
+    try state.withLock { (state) throws(ServerError) in try state.readMemory(task, address, into: &buffer) }
+  }
+
+  public func writeMemory(_ task: TaskSlot, _ address: UInt64, _ bytes: Span<UInt8>) throws(ServerError) {
+    try state.withLock { (state) throws(ServerError) in try state.writeMemory(task, address, bytes) }
+  }
+
+  // MARK: The machine's own
+
+  /// A zeroed frame for the machine itself, for good; nil when none is left.
+  public func takeMachineFrame() -> FrameNumber? { state.withLock { $0.takeTable() } }
+
+  /// Takes back the page tables kept for tasks that have ended.
+  public func releaseClosedSpaces() { state.withLock { $0.releaseClosedSpaces() } }
+
+  /// Clears a few free frames and puts them in stock, up to `target` frames.
+  /// - Returns: the frames, so that the caller can populate them; empty when there is nothing to do.
+  public func zeroAhead(target: Int) -> [FrameRun] { state.withLock { $0.zeroAhead(target: target) } }
+
+  public var statistics: ServerStatistics { state.withLock { $0.currentStatistics } }
+
+  /// Everything that must always hold, checked from both ends. Costs a walk over all there is.
+  /// - Returns: a sentence for each violation.
+  public func checkInvariants() -> [String] { state.withLock { $0.violations() } }
+}
+
+/// A loaded program.
+public struct ImageNumber: Hashable, Sendable {
+  let rawValue: UInt32
+  init(_ rawValue: UInt32) { self.rawValue = rawValue }
+}

@@ -1,0 +1,131 @@
+// Taking frames back from page tables. The order is always the same, and nothing here breaks it:
+//
+//      empty or write-protect the leaves ──▶ zap the frames ──▶ copy, move, or give the frames to the pool
+//
+// Zaps are collected, since one for a run of adjacent frames costs a fraction of one for each.
+
+internal import GuestMemory
+
+/// One id of one container.
+struct ContainerFrame: Equatable {
+  let container: UInt32
+  let id: UInt32
+}
+
+/// Frames whose leaves are gone: to be zapped, and some of them to be given to the pool after that.
+struct Revocations: ~Copyable {
+  /// Runs to zap before anything else is done with their frames.
+  var zaps: [FrameRun] = []
+  /// Runs without users, waiting for the zaps.
+  var unused: [FrameRun] = []
+  static let capacity = 256
+
+  init() {
+    zaps.reserveCapacity(Self.capacity)
+    unused.reserveCapacity(Self.capacity)
+  }
+
+  var isFull: Bool { zaps.count >= Self.capacity || unused.count >= Self.capacity }
+
+  /// Appends a frame, joining it with the last run where it is adjacent on either side.
+  static func append(_ frame: FrameNumber, to runs: inout [FrameRun]) {
+    if let last = runs.last {
+      if last.end == frame {
+        runs[runs.count - 1] = FrameRun(start: last.start, count: last.count + 1)
+        return
+      }
+      if frame.advanced(by: 1) == last.start {
+        runs[runs.count - 1] = FrameRun(start: frame, count: last.count + 1)
+        return
+      }
+    }
+    runs.append(FrameRun(start: frame, count: 1))
+  }
+}
+
+extension ServerState {
+  /// Does the zaps collected so far, then gives the unused frames to the pool. Called before the lock is released,
+  /// and before a frame whose leaf was changed is read, copied or handed out.
+  mutating func finishRevocations() {
+    if !revocations.zaps.isEmpty {
+      for run in revocations.zaps {
+        operations.zap(run)
+        statistics.zaps += 1
+        statistics.framesZapped += UInt64(run.count)
+      }
+      revocations.zaps.removeAll(keepingCapacity: true)
+    }
+    if !revocations.unused.isEmpty {
+      for run in revocations.unused { pool.give(run) }
+      revocations.unused.removeAll(keepingCapacity: true)
+      hasAskedForZeroedFrames = false
+    }
+  }
+
+  /// Empties one leaf, which names `frame`.
+  mutating func removeLeaf(_ place: MappedPlace, of frame: FrameNumber) {
+    let found = operations.unmap(place.slot, place.page)
+    precondition(found == frame, "the reverse map names a leaf of another frame")
+    reverseMap.remove(place, from: &pool.records[frame].link)
+    Revocations.append(frame, to: &revocations.zaps)
+    if revocations.isFull { finishRevocations() }
+  }
+
+  /// Empties every leaf that names the frame.
+  mutating func revokeAll(_ frame: FrameNumber) {
+    while let place = reverseMap.first(of: pool.records[frame].link) { removeLeaf(place, of: frame) }
+  }
+
+  /// Empties the leaves through which tasks see the frame as `shown`, and leaves those of other logical copies.
+  mutating func revoke(_ frame: FrameNumber, shownBy shown: ContainerFrame) {
+    var places: [MappedPlace] = []
+    reverseMap.forEach(in: pool.records[frame].link) { places.append($0) }
+    for place in places where containerFrame(at: place) == shown { removeLeaf(place, of: frame) }
+  }
+
+  /// What the mapping behind a leaf shows there.
+  mutating func containerFrame(at place: MappedPlace) -> ContainerFrame? {
+    guard let index = tasks[place.slot.rawValue].mappings.find(place.page) else { return nil }
+    let mapping = tasks[place.slot.rawValue].mappings[index]
+    return ContainerFrame(container: mapping.container.slot, id: mapping.frame(at: place.page))
+  }
+
+  /// Takes the right to write from every leaf of the frame.
+  mutating func writeProtectAll(_ frame: FrameNumber) {
+    let operations = operations
+    var any = false
+    reverseMap.forEach(in: pool.records[frame].link) { place in
+      operations.writeProtect(place.slot, place.page)
+      any = true
+    }
+    if any { Revocations.append(frame, to: &revocations.zaps) }
+    if revocations.isFull { finishRevocations() }
+  }
+
+  /// Empties the leaves of a task in `page ..< end`, at most `limit` of them.
+  /// - Returns: where to go on, or nil when none is left.
+  mutating func unmapPages(_ task: TaskSlot, from page: PageNumber, to end: PageNumber, limit: Int) -> PageNumber? {
+    var page = page
+    var left = limit
+    while let mapped = operations.firstMapped(task, from: page, to: end) {
+      guard left > 0 else { return mapped }
+      guard let leaf = operations.mappedPage(task, mapped) else { preconditionFailure("a leaf vanished") }
+      removeLeaf(MappedPlace(task, mapped), of: leaf.frame)
+      page = mapped.advanced(by: 1)
+      left -= 1
+    }
+    finishRevocations()
+    return nil
+  }
+
+  /// One virtual frame lets go of a content. The last one frees it.
+  mutating func dropContent(_ number: ContentNumber, shownBy shown: ContainerFrame) {
+    let content = contents[number]
+    contents.addSharers(number, -1)
+    guard content.sharers == 1 else { return revoke(content.frame, shownBy: shown) }
+    revokeAll(content.frame)
+    contents.remove(number)
+    Revocations.append(content.frame, to: &revocations.unused)
+    if revocations.isFull { finishRevocations() }
+  }
+}

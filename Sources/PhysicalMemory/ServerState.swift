@@ -1,0 +1,144 @@
+// All that the server knows, as one value that the server's lock protects. Its operations are in extensions, a file
+// for each subject; the public face, which takes the lock, is PhysicalMemoryServer.
+
+internal import CGuestABI
+internal import GuestMemory
+
+struct ServerState: ~Copyable {
+  let operations: any MachineOperations
+  var pool: FramePool
+  var contents: ContentTable
+  var reverseMap: ReverseMap
+  var containers: Slab<Container>
+  var tasks: Slab<TaskRecord>
+  var images: Slab<LoadedImage>
+  var ledger: Ledger
+  var tables: TableReserve
+  var revocations = Revocations()
+  var batch = FrameBatch()
+  var statistics = ServerStatistics()
+  private var lastTaskID: UInt64 = 0
+  /// Ask for zeroed frames when fewer are in stock; and whether that was done already.
+  private let lowStock: Int
+  var hasAskedForZeroedFrames = false
+
+  /// `reserved`: frames at the pool's start that are the machine's own.
+  init(
+    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, operations: any MachineOperations
+  ) throws(ReservationError) {
+    // Each may fail, and a value whose parts free something may not be left half made: first all, then the value.
+    var pool = try FramePool(frameCount: frameCount)
+    let contents = try ContentTable(capacity: frameCount)
+    let reverseMap = try ReverseMap(capacity: frameCount)
+    let containers = try Slab<Container>(capacity: 1 << 20)
+    let tasks = try Slab<TaskRecord>(capacity: taskCapacity)
+    let images = try Slab<LoadedImage>(capacity: 1 << 10)
+    if reserved > 1 { pool.reserve(FrameRun(start: FrameNumber(1), count: reserved - 1)) }
+    let tables = TableReserve(frames: max(32, frameCount / 64))
+    lowStock = stock / 2
+    ledger = Ledger(allocatable: max(0, pool.freeCount - tables.reserved))
+    self.operations = operations
+    self.pool = pool
+    self.contents = contents
+    self.reverseMap = reverseMap
+    self.containers = containers
+    self.tasks = tasks
+    self.images = images
+    self.tables = tables
+  }
+
+  mutating func nextTaskID() -> TaskID {
+    lastTaskID += 1
+    return TaskID(lastTaskID)
+  }
+
+  // MARK: Frames
+
+  /// A frame that reads zero; nil when none is free.
+  @inline(__always)
+  mutating func takeZeroFrame() -> FrameNumber? {
+    guard let (frame, isZero) = pool.takeZeroedFrame() else { return nil }
+    if !isZero { operations.zero(FrameRun(start: frame, count: 1)) }
+    if pool.stockedCount < lowStock, !hasAskedForZeroedFrames {
+      hasAskedForZeroedFrames = true
+      operations.wantZeroedFrames()
+    }
+    return frame
+  }
+
+  /// A zeroed frame for a page table. First from the reserve, then from what no task claims.
+  mutating func takeTable() -> FrameNumber? {
+    if tables.used >= tables.reserved {
+      guard ledger.withdraw(1) else { return nil }
+    }
+    guard let frame = takeZeroFrame() else {
+      if tables.used >= tables.reserved { ledger.restore(1) }
+      return nil
+    }
+    pool.records[frame].state = .table
+    tables.used += 1
+    return frame
+  }
+
+  mutating func giveTable(_ frame: FrameNumber) {
+    tables.used -= 1
+    if tables.used >= tables.reserved { ledger.restore(1) }
+    pool.give(FrameRun(start: frame, count: 1))
+  }
+
+  mutating func releaseClosedSpaces() {
+    let operations = operations
+    operations.releaseClosedSpaces { giveTable($0) }
+  }
+
+  /// Links the tables for a page; if there is no frame for them, first takes back those kept for ended tasks.
+  mutating func makeTables(_ task: TaskSlot, for page: PageNumber) throws(ServerError) {
+    let operations = operations
+    if operations.makeTables(task, for: page, takeTable: { takeTable() }) { return }
+    releaseClosedSpaces()
+    guard operations.makeTables(task, for: page, takeTable: { takeTable() }) else { throw .noMemory }
+  }
+}
+
+/// Frames set aside for page tables, so that a guaranteed frame can always be mapped. Counts are in frames.
+struct TableReserve {
+  let reserved: Int
+  var used = 0
+
+  init(frames: Int) { reserved = frames }
+}
+
+/// Scratch for the frames of one fault, allocated once.
+struct FrameBatch: ~Copyable {
+  private(set) var frames = [FrameNumber](repeating: .none, count: FaultAround.most)
+  private(set) var count = 0
+
+  mutating func removeAll() { count = 0 }
+
+  @inline(__always)
+  mutating func append(_ frame: FrameNumber) {
+    frames[count] = frame
+    count += 1
+  }
+}
+
+/// What the server has done since it began, and what it holds now. Counts are in frames where nothing else is said.
+public struct ServerStatistics: Equatable, Sendable {
+  public var faults: UInt64 = 0
+  public var pagesServed: UInt64 = 0
+  public var copiesOnWrite: UInt64 = 0
+  /// Calls, and the frames they covered.
+  public var zaps: UInt64 = 0
+  public var framesZapped: UInt64 = 0
+  public var tasksCreated: UInt64 = 0
+
+  public var frames = 0
+  public var freeFrames = 0
+  public var stockedFrames = 0
+  public var allocatableFrames = 0
+  public var claimedFrames = 0
+  public var tableFrames = 0
+  public var contents = 0
+  public var containers = 0
+  public var tasks = 0
+}

@@ -1,0 +1,61 @@
+// What the server knows of one task.
+//
+// The life of a task:
+//  1. live: it makes calls, its mappings are served.
+//  2. ending: nothing is served any more; leaves, containers and address space go back in bounded steps.
+//  3. gone: the slot is free for another task, with another id.
+
+internal import GuestMemory
+
+/// Never used for a second task of a machine.
+public struct TaskID: Hashable, Sendable, CustomStringConvertible {
+  public let rawValue: UInt64
+  public init(_ rawValue: UInt64) { self.rawValue = rawValue }
+  public var description: String { "\(rawValue)" }
+}
+
+/// How many pages one fault fills in, the page at fault and absent ones behind it in the same mapping.
+public enum FaultAround: Equatable, Sendable {
+  case fixed(Int)
+  /// Doubles while faults go on where the last one left off, and is 1 otherwise.
+  case automatic
+
+  /// One leaf table's worth: no fault fills more.
+  public static let most = 512
+}
+
+/// Counted since the task began.
+public struct TaskCounters: Equatable, Sendable {
+  /// Faults the server served, and the pages it filled in for them.
+  public var faults: UInt64 = 0
+  public var pages: UInt64 = 0
+  /// Faults whose page was already as needed.
+  public var spuriousFaults: UInt64 = 0
+
+  public init() {}
+}
+
+struct TaskRecord: ~Copyable {
+  let id: TaskID
+  let initialContainer: ContainerReference
+  let image: UInt32
+  let faultAround: FaultAround
+  var isEnding = false
+  /// Once the task is ending: its containers whose frames are still to be released.
+  var dying: [UInt32] = []
+  var handles: HandleTable
+  var mappings = MappingTable()
+  var entitlement: Entitlement
+  var counters = TaskCounters()
+
+  init(
+    id: TaskID, initialContainer: ContainerReference, image: UInt32, faultAround: FaultAround, entitlement: Entitlement
+  ) {
+    self.id = id
+    self.initialContainer = initialContainer
+    self.image = image
+    self.faultAround = faultAround
+    self.entitlement = entitlement
+    handles = HandleTable(initialContainer: initialContainer)
+  }
+}

@@ -1,0 +1,196 @@
+// What of the host, apart from KVM, limits or slows the machine: CPU, kernel, huge pages, memory, limits.
+
+/// vCPUs that one machine may have (KVM_CAP_MAX_VCPUS on x86-64), which each take a thread and a descriptor.
+private let mostVCPUs = 1024
+/// Descriptors and threads that the command has beside those of vCPUs.
+private let others = 64
+
+func hostChecks(_ facts: DoctorFacts) -> [DoctorCheck] {
+  [
+    cpuCheck(facts), kernelCheck(facts), hugePageCheck(facts), memoryCheck(facts), overcommitCheck(facts),
+    poolCheck(facts), descriptorCheck(facts), threadCheck(facts), mappingCheck(facts),
+  ]
+}
+
+/// A file that should be there is not.
+private func unreadable(_ name: String, _ path: String) -> DoctorCheck {
+  .warning(name, "unknown: \(path) cannot be read", advice: "mount /proc and /sys")
+}
+
+// MARK: CPU and kernel
+
+private func cpuCheck(_ facts: DoctorFacts) -> DoctorCheck {
+  let file = "/proc/cpuinfo"
+  guard let flags = facts.value(of: "flags", in: file)?.split(separator: " ") else { return unreadable("CPU", file) }
+  let model = ["vendor_id", "model name"].compactMap { facts.value(of: $0, in: file) }.joined(separator: " ")
+  guard flags.contains("xsave") else {
+    return .missing(
+      "CPU",
+      "\(model), without xsave",
+      advice: "use a CPU that has it, or let the virtual machine this runs in have it (cpu model \"host\")"
+    )
+  }
+  let extensions = ["xsave", "xsaveopt", "xsavec", "xsaves", "avx", "avx2", "avx512f"]
+  return .ok("CPU", "\(model): " + extensions.filter { flags.contains(Substring($0)) }.joined(separator: " "))
+}
+
+private func kernelCheck(_ facts: DoctorFacts) -> DoctorCheck {
+  let file = "/proc/sys/kernel/osrelease"
+  guard let line = facts.text(file)?.split(separator: "\n").first else { return unreadable("kernel", file) }
+  let numbers = line.split { !$0.isNumber }.prefix(2).compactMap { Int($0) }
+  guard numbers.count == 2 else { return unreadable("kernel", file) }
+  let version = (numbers[0], numbers[1])
+  if version < (5, 14) {
+    return .missing("kernel", "Linux \(line)", advice: "run Linux 5.14 or newer, for MADV_POPULATE_WRITE")
+  }
+  if version < (6, 1) {
+    return .warning(
+      "kernel",
+      "Linux \(line)",
+      advice: "run Linux 6.1 or newer: superpages are made by MADV_COLLAPSE"
+    )
+  }
+  return .ok("kernel", "Linux \(line)")
+}
+
+/// The pool is shared memory, and MADV_COLLAPSE makes huge pages of it whatever the settings say, but for "deny".
+/// Source: Documentation/admin-guide/mm/transhuge.rst.
+private func hugePageCheck(_ facts: DoctorFacts) -> DoctorCheck {
+  let folder = "/sys/kernel/mm/transparent_hugepage"
+  guard let enabled = facts.choice(folder + "/enabled") else {
+    return .warning(
+      "huge pages",
+      "no transparent huge pages in this kernel",
+      advice: "superpages will be slow: run a kernel with CONFIG_TRANSPARENT_HUGEPAGE"
+    )
+  }
+  let shared = facts.choice(folder + "/shmem_enabled") ?? "unknown"
+  let detail = "transparent: \(enabled), of shared memory: \(shared)"
+  return shared == "deny"
+    ? .warning("huge pages", detail, advice: "echo advise | sudo tee \(folder)/shmem_enabled")
+    : .ok("huge pages", detail)
+}
+
+// MARK: Memory
+
+private func memoryCheck(_ facts: DoctorFacts) -> DoctorCheck {
+  let file = "/proc/meminfo"
+  guard let total = kibibytes("MemTotal", facts), let available = kibibytes("MemAvailable", facts) else {
+    return unreadable("memory", file)
+  }
+  var detail = "\(available >> 10) MiB available of \(total >> 10)"
+  var usable = available
+  let group = facts.groupLimit("memory.max", controller: "memory", "memory.limit_in_bytes")
+  if let group, group >> 10 < total {
+    detail += ", control group limited to \(group >> 20) MiB"
+    usable = min(usable, group >> 10)
+  }
+  return usable >= 512 << 10
+    ? .ok("memory", detail)
+    : .warning("memory", detail, advice: "give the machine less with --memory, or free some: it takes what tasks touch")
+}
+
+private func kibibytes(_ key: String, _ facts: DoctorFacts) -> Int? {
+  facts.value(of: key, in: "/proc/meminfo")?.split(separator: " ").first.flatMap { Int($0) }
+}
+
+private func overcommitCheck(_ facts: DoctorFacts) -> DoctorCheck {
+  let file = "/proc/sys/vm/overcommit_memory"
+  switch facts.number(file) {
+  case 0?: return .ok("overcommit", "heuristic (0)")
+  case 1?: return .ok("overcommit", "always (1)")
+  case 2?:
+    return .warning(
+      "overcommit",
+      "never (2): memory is refused at the commit limit",
+      advice: "sudo sysctl vm.overcommit_memory=0, or keep --memory well below CommitLimit of /proc/meminfo"
+    )
+  default: return unreadable("overcommit", file)
+  }
+}
+
+/// The pool is one file in memory, mapped twice.
+private func poolCheck(_ facts: DoctorFacts) -> DoctorCheck {
+  guard let file = facts.limit("Max file size"), let space = facts.limit("Max address space") else {
+    return unreadable("pool size", "/proc/self/limits")
+  }
+  let bytes = min(file.soft, space.soft / 2)
+  return bytes >= Int.max / 2
+    ? .ok("pool size", "not limited (RLIMIT_FSIZE, RLIMIT_AS)")
+    : .warning(
+      "pool size",
+      "less than \(bytes >> 20) MiB (RLIMIT_FSIZE, RLIMIT_AS)",
+      advice: "ulimit -f unlimited; ulimit -v unlimited, or give the machine less with --memory"
+    )
+}
+
+// MARK: Limits for many tasks
+
+private func descriptorCheck(_ facts: DoctorFacts) -> DoctorCheck {
+  guard let limit = facts.limit("Max open files") else { return unreadable("descriptors", "/proc/self/limits") }
+  let wanted = mostVCPUs + others
+  let raise =
+    limit.hard >= wanted
+    ? "ulimit -n \(wanted)" : "raise the hard limit in /etc/security/limits.conf, then ulimit -n \(wanted)"
+  return enough(
+    "descriptors",
+    limit.soft,
+    "RLIMIT_NOFILE",
+    for: max(0, limit.soft - others),
+    wanted: wanted,
+    advice: raise
+  )
+}
+
+private func threadCheck(_ facts: DoctorFacts) -> DoctorCheck {
+  guard let processes = facts.limit("Max processes") else { return unreadable("threads", "/proc/self/limits") }
+  let sources = [
+    (processes.soft, "RLIMIT_NPROC", "ulimit -u"), (facts.number("/proc/sys/kernel/threads-max"), "threads-max", ""),
+    (facts.groupLimit("pids.max", controller: "pids", "pids.max"), "control group", ""),
+  ].compactMap { value, name, command in value.map { (value: $0, name: name, command: command) } }
+  let least = sources.min { $0.value < $1.value } ?? (processes.soft, "RLIMIT_NPROC", "")
+  let wanted = mostVCPUs + others
+  let advice =
+    switch least.name {
+    case "RLIMIT_NPROC": "ulimit -u \(wanted)"
+    case "threads-max": "sudo sysctl kernel.threads-max=\(wanted * 4)"
+    default: "raise pids.max of the control group (in a container: --pids-limit \(wanted))"
+    }
+  return enough(
+    "threads",
+    least.value,
+    least.name,
+    for: max(0, least.value - others),
+    wanted: wanted,
+    advice: advice
+  )
+}
+
+/// A vCPU maps its run area, its thread's stack and that stack's guard.
+private func mappingCheck(_ facts: DoctorFacts) -> DoctorCheck {
+  let file = "/proc/sys/vm/max_map_count"
+  guard let count = facts.number(file) else { return unreadable("mappings", file) }
+  let each = 4
+  let wanted = mostVCPUs * each + 1024
+  return enough(
+    "mappings",
+    count,
+    "vm.max_map_count",
+    for: max(0, count - 1024) / each,
+    wanted: wanted,
+    advice: "sudo sysctl vm.max_map_count=65530"
+  )
+}
+
+private func enough(
+  _ name: String,
+  _ value: Int,
+  _ source: String,
+  for tasks: Int,
+  wanted: Int,
+  advice: String
+) -> DoctorCheck {
+  let detail = "\(value == .max ? "unlimited" : String(value)) (\(source))"
+  return value >= wanted
+    ? .ok(name, detail) : .warning(name, "\(detail), enough for about \(tasks) tasks", advice: advice)
+}
