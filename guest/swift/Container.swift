@@ -70,7 +70,7 @@ public struct Container: ~Copyable {
     return (count, PMError.of(result))
   }
 
-  /// Frees the frames; pages that show them fault from then on. Ids that are not in use are an error unless `ignoringUnused`.
+  /// Frees the frames; pages that show them fault from then on. Ids not in use are an error unless `ignoringUnused`.
   public func deallocate(_ frames: Range<UInt32>, ignoringUnused: Bool = false) throws(PMError) {
     var count = UInt32(frames.count)
     let flags = ignoringUnused ? UInt32(PM_DEALLOC_SQUASH) : 0
