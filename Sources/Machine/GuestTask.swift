@@ -48,9 +48,12 @@ public final class GuestTask: Sendable {
   /// Waits for the task's end. Everything it held is back in the pool then.
   public func wait() -> TaskEnd { wait(until: nil) ?? .failed("the wait was cut short") }
 
-  /// - Parameter deadline: nanoseconds of the monotonic clock.
-  /// - Returns: nil when the task had not ended by then.
-  func wait(until deadline: UInt64?) -> TaskEnd? {
+  /// - Returns: nil when the task had not ended after that time.
+  public func wait(seconds: Double) -> TaskEnd? {
+    wait(until: monotonicNanoseconds() + UInt64(max(0, min(seconds, 1e9)) * 1e9))
+  }
+
+  private func wait(until deadline: UInt64?) -> TaskEnd? {
     let gate = WaitGate()
     let end = state.withLock { state -> TaskEnd? in
       if state.end == nil { state.waiters.append(gate) }
@@ -58,7 +61,10 @@ public final class GuestTask: Sendable {
     }
     if let end { return end }
     gate.wait(until: deadline)
-    return state.withLock { $0.end }
+    return state.withLock { state in
+      state.waiters.removeAll { $0 === gate }
+      return state.end
+    }
   }
 
   /// Stops the task wherever it is.

@@ -64,14 +64,17 @@ extension VCPULoop {
     try machine.server.writeMemory(task.slot, address, bytes.span)
   }
 
-  /// More in one call is PM_EINVAL.
-  private static var maximumWrite: UInt64 { 1 << 20 }
-
+  /// All of it or nothing: the text is looked at once before the first byte is put out.
   private func writeToConsole(_ address: UInt64, _ length: UInt64) throws(ServerError) {
-    guard length <= Self.maximumWrite else { throw .invalid }
-    var text = [UInt8](repeating: 0, count: Int(length))
-    try machine.server.readMemory(task.slot, address, into: &text)
-    if !text.isEmpty { task.console(text) }
+    guard length <= PM_USER_END else { throw .fault }
+    try machine.server.checkReadable(task.slot, address, length)
+    var done: UInt64 = 0
+    while done < length {
+      var text = [UInt8](repeating: 0, count: Int(min(length - done, 1 << 16)))
+      try machine.server.readMemory(task.slot, address + done, into: &text)
+      task.console(text)
+      done += UInt64(text.count)
+    }
   }
 
   private mutating func sleep(_ microseconds: UInt64) -> Continuation {

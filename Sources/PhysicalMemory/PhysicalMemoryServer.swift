@@ -155,6 +155,18 @@ public final class PhysicalMemoryServer: Sendable {
 
   // MARK: The task's memory
 
+  /// PM_EFAULT where the task itself could not read all of it.
+  public func checkReadable(_ task: TaskSlot, _ address: UInt64, _ count: UInt64) throws(ServerError) {
+    var done: UInt64 = 0
+    repeat {
+      let (part, overflow) = address.addingReportingOverflow(done)
+      guard !overflow else { throw .fault }
+      let length = min(count - done, UInt64(Self.step) << 12)
+      try state.withLock { (state) throws(ServerError) in try state.checkReadable(task, part, Int(length)) }
+      done += length
+    } while done < count
+  }
+
   public func readMemory(_ task: TaskSlot, _ address: UInt64, into buffer: inout [UInt8]) throws(ServerError) {
     try state.withLock { (state) throws(ServerError) in try state.readMemory(task, address, into: &buffer) }
   }

@@ -90,11 +90,10 @@ struct ReverseMap: ~Copyable {
 
   private mutating func removeFromChain(_ place: MappedPlace, _ link: inout UInt64) {
     precondition(link & Self.chain != 0, "a leaf that the reverse map does not know")
-    let head = UInt32(truncatingIfNeeded: link)
-    // The head's last place fills the gap.
-    let last = takeLastPlace(of: head, &link)
+    // The head's last place fills the gap. With it the head itself may go.
+    let last = takeLastPlace(of: UInt32(truncatingIfNeeded: link), &link)
     if last == place.rawValue { return }
-    var node = head
+    var node = UInt32(truncatingIfNeeded: link)
     while node != 0 {
       if replace(place.rawValue, by: last, in: node) { return }
       node = nodes[Int(node)].next

@@ -45,8 +45,9 @@ extension ServerState {
     guard done else { throw .fault }
   }
 
-  /// Writes `bytes` to the task's memory. On an error some of them may be there.
+  /// Writes `bytes` to the task's memory, all or none.
   mutating func writeMemory(_ task: TaskSlot, _ address: UInt64, _ bytes: Span<UInt8>) throws(ServerError) {
+    try checkWritable(task, address, bytes.count)
     let operations = operations
     let done = forEachPage(task, address, bytes.count, .write) { frame, offset, range in
       operations.write(frame, at: offset, bytes.extracting(range))
@@ -57,5 +58,9 @@ extension ServerState {
   /// Makes sure that a result can be stored, before the call it is the result of changes anything.
   mutating func checkWritable(_ task: TaskSlot, _ address: UInt64, _ count: Int) throws(ServerError) {
     guard forEachPage(task, address, count, .write, { _, _, _ in }) else { throw .fault }
+  }
+
+  mutating func checkReadable(_ task: TaskSlot, _ address: UInt64, _ count: Int) throws(ServerError) {
+    guard forEachPage(task, address, count, .read, { _, _, _ in }) else { throw .fault }
   }
 }

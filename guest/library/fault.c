@@ -5,11 +5,12 @@
 
 #define FAULT_STACK_SIZE (32u << 10)
 #define STATE_ALIGNMENT 64u
-#define FXSAVE_SIZE 512u
+// The largest state there is today, with matrix tiles, takes 11 KiB.
+#define STATE_ROOM (16u << 10)
 
 // The saved state lies above the stack's top, so that its place is known before the first fault. XSAVE leaves most
 // of the area's header alone, and XRSTOR wants that zero: .bss makes it so, and nothing else writes there.
-static _Alignas(64) uint8_t fault_stack[FAULT_STACK_SIZE];
+static _Alignas(STATE_ALIGNMENT) uint8_t fault_stack[FAULT_STACK_SIZE + STATE_ROOM];
 static int (*fault_handler)(const struct pm_fault *fault);
 static int uses_xsave;
 
@@ -74,10 +75,8 @@ static unsigned xsave_size(void) {
 pm_error_t pm_on_fault(int (*handler)(const struct pm_fault *fault)) {
   if (!handler) return set_entry(NULL, NULL);
   unsigned size = xsave_size();
+  if (size > STATE_ROOM) return PM_ENOMEM;
   uses_xsave = size != 0;
-  if (!uses_xsave) size = FXSAVE_SIZE;
-  size = (size + STATE_ALIGNMENT - 1) & ~(STATE_ALIGNMENT - 1);
-  if (size > sizeof fault_stack / 2) return PM_ENOMEM;
   fault_handler = handler;
-  return set_entry(fault_entry, fault_stack + sizeof fault_stack - size);
+  return set_entry(fault_entry, fault_stack + FAULT_STACK_SIZE);
 }

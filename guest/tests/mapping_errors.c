@@ -134,6 +134,14 @@ PM_TEST(deallocated_untouched, DIES_OF_PAGE_FAULT, 1, "R18: so is that of a fram
   *(volatile char *)PAGE(REGION, 1) = 1;
 }
 
+PM_TEST(deallocated_stays_gone, DIES_OF_PAGE_FAULT, 1, "R18: it does not come back with the next frame of that id") {
+  set_up();
+  uint32_t one = 1;
+  CHECK_OK(pm_container_deallocate(container, 5, &one, 0));
+  CHECK_OK(pm_container_allocate(container, 5, &one, 0));
+  (void)*(volatile char *)PAGE(REGION, 5);
+}
+
 PM_TEST(destroyed, DIES_OF_PAGE_FAULT, 1, "R15: a destroyed container's mappings are gone") {
   set_up();
   CHECK_OK(pm_container_destroy(container));
