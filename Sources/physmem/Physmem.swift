@@ -52,7 +52,7 @@ struct Physmem: ParsableCommand {
   /// ArgumentParser's message as one sentence, with where to look.
   static func oneSentence(_ message: String, _ arguments: [String]) -> String {
     var text = message.split(whereSeparator: \.isNewline).joined(separator: " ")
-    if let question = text.range(of: ". Did you mean ") {
+    if let question = text.firstRange(of: ". Did you mean ") {
       text.replaceSubrange(question, with: " (did you mean ")
       if text.last == "?" { text.append(")") }
     }

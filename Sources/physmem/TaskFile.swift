@@ -32,9 +32,11 @@ struct TaskFile {
   /// - Returns: nil where there is no such file.
   private static func read(_ path: String) throws(CommandFailure) -> [UInt8]? {
     do {
-      // Opening a named pipe would wait for somebody to write to it.
-      let file = try FileDescriptor.open(FilePath(path), .readOnly, options: [.closeOnExec, .nonBlock])
-      return try file.closeAfter { try readProgram(file, path) }
+      // Looked at before it is opened: opening a named pipe would wait for somebody to write to it.
+      let stat = try FilePath(path).stat()
+      try check(stat, path)
+      let file = try FileDescriptor.open(FilePath(path), .readOnly, options: .closeOnExec)
+      return try file.closeAfter { try readBytes(file, most: Int(stat.size)) }
     } catch Errno.noSuchFileOrDirectory, Errno.notDirectory {
       return nil
     } catch let failure as CommandFailure {
@@ -44,23 +46,25 @@ struct TaskFile {
     }
   }
 
-  private static func readProgram(_ file: FileDescriptor, _ path: String) throws -> [UInt8] {
-    let stat = try file.stat()
+  private static func check(_ stat: Stat, _ path: String) throws(CommandFailure) {
     switch stat.type {
     case .regular: break
-    case .directory: throw CommandFailure.usage("\(path): is a directory: name a program's file")
-    default: throw CommandFailure.usage("\(path): is not a regular file: name a program's file")
+    case .directory: throw .usage("\(path): is a directory: name a program's file")
+    default: throw .usage("\(path): is not a regular file: name a program's file")
     }
-    if stat.size == 0 { throw CommandFailure.usage("\(path): is empty: build it again with scripts/guest-cc") }
+    if stat.size == 0 { throw .usage("\(path): is empty: build it again with scripts/guest-cc") }
     if stat.size > mostBytes {
-      throw CommandFailure.usage("\(path): has \(stat.size) bytes, more than any guest program: name a program's file")
+      throw .usage("\(path): has \(stat.size) bytes, more than any guest program: name a program's file")
     }
-    let size = Int(stat.size)
-    return try [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
-      while count < size {
-        // SAFETY: the buffer has `size` bytes, of which `count` are initialized.
+  }
+
+  /// The file's bytes, up to `most`: it may have grown.
+  private static func readBytes(_ file: FileDescriptor, most: Int) throws -> [UInt8] {
+    // SAFETY: the buffer has `most` bytes, of which `count` are initialized; it is not used after the closure.
+    try unsafe [UInt8](unsafeUninitializedCapacity: most) { buffer, count in
+      while count < most {
         let rest = unsafe UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(rebasing: buffer[count...]))
-        let read = unsafe try file.read(into: rest)
+        let read = try unsafe file.read(into: rest)
         if read == 0 { break }
         count += read
       }
