@@ -28,8 +28,13 @@ extension CommandFailure {
     status =
       switch error {
       // Other arguments would do.
-      case .badImage, .tooSmall, .argumentsTooLong, .overcommitted: ExitStatus.usage
+      case .badImage, .tooSmall, .argumentsTooLong, .overcommitted, .guaranteeTooSmall: ExitStatus.usage
       case .noKVM, .missingCapability, .kvm, .system, .noAddressSpace, .noMemory, .tooManyTasks: ExitStatus.failure
       }
   }
+}
+
+/// A name that the user gave, for a sentence: in quotes if it would not show otherwise.
+func quoted(_ name: String) -> String {
+  name.isEmpty || name.contains(where: \.isWhitespace) ? "'\(name)'" : name
 }

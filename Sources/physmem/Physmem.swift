@@ -17,6 +17,7 @@ struct Physmem: ParsableCommand {
     StandardStream.ensureOpen()
     do {
       if let request = RunRequest(plain: arguments) { return try request.perform() }
+      try checkCommand(arguments)
       let (own, forTask) = RunArguments.split(arguments)
       var command = try parseAsRoot(own)
       if var run = command as? Run {
@@ -49,15 +50,21 @@ struct Physmem: ParsableCommand {
     return failure.status
   }
 
+  private static var commandNames: [String] { configuration.subcommands.map { $0._commandName } }
+
+  /// ArgumentParser takes the name of a command that is not there for an argument, or asks for no help on it.
+  private static func checkCommand(_ arguments: [String]) throws(CommandFailure) {
+    let names = arguments.first == "help" ? arguments.dropFirst() : arguments[...]
+    guard let name = names.first, !name.hasPrefix("-"), name != "help", !commandNames.contains(name) else { return }
+    throw .usage("there is no command \(quoted(name)) (see `physmem help`)")
+  }
+
   /// ArgumentParser's message as one sentence, with where to look.
   static func oneSentence(_ message: String, _ arguments: [String]) -> String {
     var text = message.split(whereSeparator: \.isNewline).joined(separator: " ")
-    if let question = text.firstRange(of: ". Did you mean ") {
-      text.replaceSubrange(question, with: " (did you mean ")
-      if text.last == "?" { text.append(")") }
-    }
-    if text.last == "." { text.removeLast() }
-    let command = configuration.subcommands.map { $0._commandName }.first { $0 == arguments.first }
-    return text.prefix(1).lowercased() + text.dropFirst() + ": see `physmem help\(command.map { " " + $0 } ?? "")`"
+    text = text.replacing(". Please provide", with: ": give").replacing(". Did you mean", with: ", did you mean")
+    if text.last == "." || text.last == "?" { text.removeLast() }
+    let command = commandNames.first { $0 == arguments.first }.map { " " + $0 } ?? ""
+    return text.prefix(1).lowercased() + text.dropFirst() + " (see `physmem help\(command)`)"
   }
 }

@@ -23,9 +23,9 @@ struct TaskFile {
     } else if let image = GuestImages.all.first(where: { "\($0.group)/\($0.name)" == text }) {
       bytes = image.bytes
     } else if text.contains("/") {
-      throw .usage("there is no file \(text): name a program's file, or a bundled program (see `physmem list`)")
+      throw .usage("there is no file \(quoted(text)): name a program's file, or a bundled program (see `physmem list`)")
     } else {
-      throw .usage("there is no bundled program \(text): see `physmem list`, or name a program's file")
+      throw .usage("there is no bundled program \(quoted(text)): see `physmem list`, or name a program's file")
     }
   }
 
