@@ -32,17 +32,13 @@ struct TestResult {
 }
 
 extension TestResult {
-  /// Tasks that have not ended after that are stopped. In seconds.
-  private static let timeLimit = 20.0
-
   /// Runs the case.
   init(_ testCase: TestCase) {
     let output = CapturedOutput()
     let start = monotonicNanoseconds()
     var failures: [String] = []
     do throws(MachineError) {
-      let machine = try Machine()
-      failures = try testCase.failures(on: machine, output, until: start + UInt64(Self.timeLimit * 1e9))
+      failures = try testCase.failures(on: try Machine(), output)
     } catch {
       failures.append("the machine failed: \(error)")
     }
@@ -56,26 +52,25 @@ extension TestResult {
 }
 
 extension TestCase {
-  fileprivate func failures(
-    on machine: Machine, _ output: CapturedOutput, until deadline: UInt64
-  ) throws(MachineError) -> [String] {
-    let image = try machine.load(name: program.name, bytes: program.bytes)
-    let before = machine.server.statistics
-    var tasks: [GuestTask] = []
-    for _ in 0..<test.copies {
-      tasks.append(try machine.launch(image, arguments: [test.name]) { output.append($0) })
-    }
+  /// Tasks that have not ended after that are stopped. In seconds.
+  private static let timeLimit = 20
+
+  /// Runs the case's tasks.
+  /// - Returns: a sentence for each thing that is wrong.
+  fileprivate func failures(on machine: Machine, _ output: CapturedOutput) throws(MachineError) -> [String] {
     var failures: [String] = []
-    for task in tasks {
-      let now = monotonicNanoseconds()
-      let end = task.wait(seconds: now < deadline ? Double(deadline - now) / 1e9 : 0)
-      if let failure = failure(end) { failures.append(failure) }
-      if end != nil { continue }
-      task.stop(.timeLimit)
-      guard task.wait(seconds: 5) != nil else {
+    let before: ServerStatistics
+    do throws(MachineError) {
+      let image = try machine.load(name: program.name, bytes: program.bytes)
+      before = machine.server.statistics
+      let tasks = try launch(image, on: machine, output)
+      guard wait(for: tasks, &failures) else {
         // The machine cannot be looked at or shut down with the task in it, and stays behind.
         return failures + ["a task cannot be stopped"]
       }
+    } catch {
+      machine.shutDown()
+      throw error
     }
     failures += machine.server.checkInvariants().map { "invariant: \($0)" }
     failures += Self.leaks(before, machine.server.statistics)
@@ -84,9 +79,34 @@ extension TestCase {
     return failures.reduce(into: []) { if !$0.contains($1) { $0.append($1) } }
   }
 
+  private func launch(
+    _ image: Program, on machine: Machine, _ output: CapturedOutput
+  ) throws(MachineError) -> [GuestTask] {
+    var tasks: [GuestTask] = []
+    for _ in 0..<test.copies {
+      tasks.append(try machine.launch(image, arguments: [test.name]) { output.append($0) })
+    }
+    return tasks
+  }
+
+  /// Waits for all tasks, and stops those that go on for too long.
+  /// - Returns: false when one of them cannot be stopped.
+  private func wait(for tasks: [GuestTask], _ failures: inout [String]) -> Bool {
+    let deadline = monotonicNanoseconds() + UInt64(Self.timeLimit) * 1_000_000_000
+    for task in tasks {
+      let now = monotonicNanoseconds()
+      let end = task.wait(seconds: now < deadline ? Double(deadline - now) / 1e9 : 0)
+      if let failure = failure(end) { failures.append(failure) }
+      if end != nil { continue }
+      task.stop(.timeLimit)
+      guard task.wait(seconds: 5) != nil else { return false }
+    }
+    return true
+  }
+
   /// - Parameter end: nil: the time was up.
   private func failure(_ end: TaskEnd?) -> String? {
-    guard let end else { return "did not end within 20 s" }
+    guard let end else { return "did not end within \(Self.timeLimit) s" }
     if case .failed(let reason) = end { return "could not go on, because \(reason)" }
     if test.expectedStatuses.contains(end.exitStatus) { return nil }
     let expected = test.expectedStatuses.map { "\($0)" }.joined(separator: " or ")
