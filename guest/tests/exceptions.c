@@ -93,8 +93,6 @@ DIES(out_double_word, DIES_OF_PROTECTION_FAULT, "Safety: four bytes to the call 
 DIES(out_word_before, DIES_OF_PROTECTION_FAULT, "Safety: a word that ends with the call port", "out %ax, $0x4f")
 DIES(in_call_port, DIES_OF_PROTECTION_FAULT, "Safety: the call port is not for reading", "in $0x50, %al")
 DIES(in_other_port, DIES_OF_PROTECTION_FAULT, "Safety: reading another port", "in $0x60, %al")
-DIES(out_string, DIES_OF_PROTECTION_FAULT, "Safety: a string to the call port is no call",
-     "lea -64(%rsp), %rsi\n\tmov $0x50, %edx\n\tmov $8, %ecx\n\trep outsb")
 DIES(in_string, DIES_OF_PROTECTION_FAULT, "Safety: a string from the call port",
      "lea -64(%rsp), %rdi\n\tmov $0x50, %edx\n\tmov $8, %ecx\n\trep insb")
 PM_TEST(call_by_register_port, 0, 1, "The call port named by DX is a call as well") {
