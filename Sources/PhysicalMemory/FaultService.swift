@@ -43,6 +43,7 @@ extension ServerState {
     tasks[task.rawValue].mappings[index].window = UInt32(wanted)
     tasks[task.rawValue].counters.faults += 1
     tasks[task.rawValue].counters.pages += UInt64(served)
+    watchStock()
     return .served(pages: served)
   }
 

@@ -59,11 +59,15 @@ struct ServerState: ~Copyable {
   mutating func takeZeroFrame() -> FrameNumber? {
     guard let (frame, isZero) = pool.takeZeroedFrame() else { return nil }
     if !isZero { operations.zero(FrameRun(start: frame, count: 1)) }
-    if pool.stockedCount < lowStock, !hasAskedForZeroedFrames {
-      hasAskedForZeroedFrames = true
-      operations.wantZeroedFrames()
-    }
     return frame
+  }
+
+  /// Has the stock filled up before it is used up. Only faults ask: what is taken at a launch is little.
+  @inline(__always)
+  mutating func watchStock() {
+    guard pool.stockedCount < lowStock, !hasAskedForZeroedFrames else { return }
+    hasAskedForZeroedFrames = true
+    operations.wantZeroedFrames()
   }
 
   /// A zeroed frame for a page table. First from the reserve, then from what no task claims.

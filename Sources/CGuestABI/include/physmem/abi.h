@@ -120,10 +120,12 @@ enum pm_call {
   PM_CALL_UNMAP = 0x41,          // (address, count)
   PM_CALL_MAPPING = 0x42,        // (address, struct pm_mapping *)
 
-  // (entry, stack top); entry 0: none. On a fault that is not the server's the task continues at entry on that
-  // stack with RDI = address, RSI = rip, RDX = access, RCX = present and every other register as it was. It
-  // ends with PM_CALL_FAULT_RETURN(0: retry | other: give up), which puts all general registers back; vector
-  // and floating-point state is the handler's to keep.
+  // (entry, stack top); entry 0: none; outside the task's half: PM_EINVAL. On a page fault that is not the server's
+  // the task continues at entry on that stack with RDI = address, RSI = rip, RDX = access, RCX = present, RFLAGS
+  // clear but for IF, and every other register as it was; nothing is pushed. The handler ends with
+  // PM_CALL_FAULT_RETURN(0: retry | other: give up), which puts back all general registers, RIP, RSP and RFLAGS;
+  // vector and floating-point state is the handler's to keep. A fault in the handler that is not the server's ends
+  // the task. PM_CALL_FAULT_RETURN outside a handler is PM_EINVAL.
   PM_CALL_ON_FAULT = 0x70,
   PM_CALL_FAULT_RETURN = 0x71,
 };
@@ -140,6 +142,7 @@ PM_ASSERT_LAYOUT(sizeof(struct pm_fault) == 24, "pm_fault");
 // ---- what an image says of itself -------------------------------------------
 // Section .physmem of an image: lines of text, each "key: value\n".
 //   summary: one line for `physmem list`
-// Section .physmem.tests: one line a test, "name|expected|copies|summary\n"; see guest/tests/test.h.
+// Section .physmem.tests: one line a test, "name|expected|copies|summary\n", where expected is an exit status or
+// several, "134 or 141"; see guest/tests/test.h.
 
 #endif
