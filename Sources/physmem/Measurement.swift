@@ -55,7 +55,8 @@ func benchmarksTable(_ measurements: [Measurement]) -> String {
     let resident = measurement.residentBytes.map { "\($0 >> 10) KiB resident" } ?? ""
     rows.append(
       [measurement.name, measurement.per.rawValue, "\(measurement.count)"]
-        + measurement.values.map { timeText($0.nanoseconds) } + [resident])
+        + measurement.values.map { timeText($0.nanoseconds) } + [resident]
+    )
   }
   for column in 2..<8 {
     let width = rows.map { $0.count > column ? $0[column].count : 0 }.max() ?? 0

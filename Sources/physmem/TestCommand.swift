@@ -26,7 +26,9 @@ struct TestCommand: ParsableCommand {
     let cases = TestCase.matching(filters, in: try BundledProgram.all())
     if cases.isEmpty {
       let names = filters.map(quoted).joined(separator: " or ")
-      throw CommandFailure.usage("no test case's name contains \(names): see `physmem list` for the programs with tests")
+      throw CommandFailure.usage(
+        "no test case's name contains \(names): see `physmem list` for the programs with tests"
+      )
     }
     // Before the tests are run: a report that cannot be written is no use.
     let report = try junit.map(ReportFile.init)
@@ -72,8 +74,11 @@ private struct ReportFile {
     self.path = path
     do {
       file = try FileDescriptor.open(
-        FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
-        permissions: [.ownerReadWrite, .groupRead, .otherRead])
+        FilePath(path),
+        .writeOnly,
+        options: [.create, .truncate, .closeOnExec],
+        permissions: [.ownerReadWrite, .groupRead, .otherRead]
+      )
     } catch {
       throw .usage("\(path): cannot be written (\(error)): name another file for the report")
     }
