@@ -9,7 +9,7 @@ public struct GuestTest: Sendable, Equatable {
   public static let maximumCopies = 1024
 
   public let name: String
-  /// The statuses the task may end with: several where processors differ.
+  /// Statuses the task may end with: several where processors differ.
   public let expectedStatuses: [Int32]
   /// How many tasks run it at once, in 1...`maximumCopies`.
   public let copies: Int
@@ -31,6 +31,8 @@ public struct ProgramInfo: Sendable {
   public let summary: String?
   /// In the image's order.
   public let tests: [GuestTest]
+  /// Test records that made no sense.
+  public let malformedTests: Int
 
   public init(_ image: ELFImage) {
     let sections = ELFSections(image)
@@ -41,16 +43,18 @@ public struct ProgramInfo: Sendable {
         let summary = Self.text(fields[1])
         return summary.isEmpty ? nil : summary
       }
-    tests = Self.records(sections.contents(named: ".physmem.tests")).compactMap(Self.test)
+    let records = Self.records(sections.contents(named: ".physmem.tests"))
+    tests = records.compactMap(Self.test)
+    malformedTests = records.count - tests.count
   }
 
-  /// "name|expected|copies|summary"; several statuses are "0 or 145", and the summary may hold further bars.
+  /// "name|expected|copies|summary", where expected is "142" or "134 or 141"; the summary may hold further bars.
   private static func test(_ record: ArraySlice<UInt8>) -> GuestTest? {
     let fields = record.split(separator: UInt8(ascii: "|"), maxSplits: 3, omittingEmptySubsequences: false).map(text)
     guard fields.count == 4, !fields[0].isEmpty, let copies = Int(fields[2]) else { return nil }
-    let statuses = fields[1].split(separator: " or ").map { Int32($0) }
-    let expected = statuses.compactMap(\.self)
-    guard !expected.isEmpty, expected.count == statuses.count else { return nil }
+    let words = fields[1].split(separator: " ").filter { $0 != "or" }
+    let expected = words.compactMap { Int32($0) }
+    guard !expected.isEmpty, expected.count == words.count else { return nil }
     return GuestTest(
       name: fields[0],
       expectedStatuses: expected,
