@@ -15,7 +15,8 @@ import Testing
   }
 
   @Test(arguments: [
-    "", "M", "1.5G", "-1", "+1", "1 M", "M1", "1MB", "1P", "x", "0x10", "9223372036854775808", "8388608T", "１M", "1_000",
+    "", "M", "1.5G", "-1", "+1", "1 M", "M1", "1MB", "1P", "x", "0x10", "9223372036854775808", "8388608T", "１M",
+    "1_000",
   ])
   func `What is no size`(text: String) {
     #expect(byteCount(text) == nil)
@@ -28,7 +29,11 @@ import Testing
 
   @Test func `Times are told shortly`() {
     #expect([1, 2, 0.5, 1e300].map(secondsText) == ["1 second", "2 seconds", "0.5 seconds", "1e+300 seconds"])
-    #expect([0, 7.4, 9.99, 9.996, 99.94, 99.96].map(timeText) == ["0.00 ns", "7.40 ns", "9.99 ns", "10.0 ns", "99.9 ns", "100 ns"])
+    #expect(
+      [0, 7.4, 9.99, 9.996, 99.94, 99.96].map(timeText) == [
+        "0.00 ns", "7.40 ns", "9.99 ns", "10.0 ns", "99.9 ns", "100 ns",
+      ]
+    )
     #expect([999.4, 999.6, 1234, 999_499].map(timeText) == ["999 ns", "1.00 µs", "1.23 µs", "999 µs"])
     #expect([999_500, 12_345_678, 3.2e9, 1.2e13].map(timeText) == ["1.00 ms", "12.3 ms", "3.20 s", "12000 s"])
   }

@@ -31,12 +31,14 @@ import Testing
             x?[1m
             y??
 
-        """)
+        """
+    )
   }
 
   @Test func `JUnit has a suite a program`() {
     let text = junitText([
-      result("p", "a"), result("p", "b", failure: "1 < 2\nmore", output: "\0\u{1b}&"), result("q", "\"c\"", output: "x"),
+      result("p", "a"), result("p", "b", failure: "1 < 2\nmore", output: "\0\u{1b}&"),
+      result("q", "\"c\"", output: "x"),
     ])
     #expect(
       text == """
@@ -57,12 +59,14 @@ import Testing
           </testsuite>
         </testsuites>
 
-        """)
+        """
+    )
   }
 
   @Test(arguments: [
     ("plain µ 😀", "plain µ 😀"), ("<a href=\"&\">", "&lt;a href=&quot;&amp;&quot;&gt;"), ("]]>", "]]&gt;"),
-    ("a\tb\nc\r\nd", "a\tb\nc&#13;\nd"), ("\0\u{1}\u{8}\u{b}\u{1f}\u{7f}\u{85}", String(repeating: "\u{fffd}", count: 7)),
+    ("a\tb\nc\r\nd", "a\tb\nc&#13;\nd"),
+    ("\0\u{1}\u{8}\u{b}\u{1f}\u{7f}\u{85}", String(repeating: "\u{fffd}", count: 7)),
     ("\u{fffe}\u{ffff}", "\u{fffd}\u{fffd}"), ("", ""),
   ])
   func `What XML cannot hold is replaced`(text: String, escaped: String) {
@@ -74,7 +78,8 @@ import Testing
       testsJSON([result("p", "a"), result("p", "b", failure: "x", output: "y")]).description
         == #"{"passed":1,"failed":1,"tests":["#
         + #"{"program":"p","name":"a","summary":"R1: x","passed":true,"seconds":0.0125,"failure":null,"output":""},"#
-        + #"{"program":"p","name":"b","summary":"R1: x","passed":false,"seconds":0.0125,"failure":"x","output":"y"}]}"#)
+        + #"{"program":"p","name":"b","summary":"R1: x","passed":false,"seconds":0.0125,"failure":"x","output":"y"}]}"#
+    )
   }
 
   @Test func `Cases are found by parts of their names`() throws {
@@ -107,9 +112,15 @@ import Testing
     second.residentBytes = 4096
     let lines = benchmarksTable([first, second, Measurement("none", per: .frame)]).split(separator: "\n")
     #expect(
-      lines[1].hasPrefix("a          page           1  7.50 ns ") && lines[2].hasPrefix("longer     operation    100   123 µs "))
-    #expect(lines[2].hasSuffix("4 KiB resident") && lines[3].hasSuffix(" 0"))
+      lines[1].hasPrefix("a          page           1  7.50 ns ")
+        && lines[2].hasPrefix("longer     operation    100   123 µs ")
+    )
     #expect(
-      first.json.description == #"{"name":"a","unit":"ns","per":"page","count":1,"min":7.5,"p50":7.5,"p90":7.5,"p99":7.5,"max":7.5}"#)
+      lines[2].hasSuffix("4 KiB resident") && lines[3].hasSuffix(" 0        -        -        -        -        -")
+    )
+    #expect(
+      first.json.description
+        == #"{"name":"a","unit":"ns","per":"page","count":1,"min":7.5,"p50":7.5,"p90":7.5,"p99":7.5,"max":7.5}"#
+    )
   }
 }

@@ -26,8 +26,14 @@ import Testing
         ["run", "tests/nope"],
         "there is no file tests/nope: name a program's file, or a bundled program (see `physmem list`)"
       ),
-      (["test", "no such case"], "no test case's name contains 'no such case': see `physmem list` for the programs with tests"),
-      (["test", "--junit", "/nowhere/x"], "/nowhere/x: cannot be written (No such file or directory): name another file for the report"),
+      (
+        ["test", "no such case"],
+        "no test case's name contains 'no such case': see `physmem list` for the programs with tests"
+      ),
+      (
+        ["test", "--junit", "/nowhere/x"],
+        "/nowhere/x: cannot be written (No such file or directory): name another file for the report"
+      ),
       (["bench", "alloc", "nope"], "there is no benchmark nope: name some of fault hypercall launch alloc"),
       (["list", "extra"], "unexpected argument 'extra' (see `physmem help list`)"),
       (["doctor", "--nope"], "unknown option '--nope' (see `physmem help doctor`)"),
@@ -46,9 +52,11 @@ import Testing
       ("--guaranteed", "-1", "missing value"), ("--guaranteed", "x", "frames from 0 to 1073741824"),
       ("--timeout", "0", "greater than 0"), ("--timeout", "nan", "greater than 0"),
       ("--timeout", "inf", "greater than 0"), ("--timeout", "1e400", "greater than 0"),
-      ("--fault-around", "0", "pages from 1 to 512, or auto"), ("--fault-around", "513", "pages from 1 to 512, or auto"),
+      ("--fault-around", "0", "pages from 1 to 512, or auto"),
+      ("--fault-around", "513", "pages from 1 to 512, or auto"),
       ("--fault-around", "some", "pages from 1 to 512, or auto"),
-      ("--with", "x", "a name and a task"), ("--with", "=x", "a name and a task"), ("--with", "x=", "a name and a task"),
+      ("--with", "x", "a name and a task"), ("--with", "=x", "a name and a task"),
+      ("--with", "x=", "a name and a task"),
     ]
   )
   func `Values are checked`(option: String, value: String, reason: String) throws {
