@@ -71,7 +71,12 @@ let package = Package(
     .testTarget(
       name: "MachineTests", dependencies: ["Machine", "PhysicalMemory", "GuestMemory", "KVM", "GuestImages", "CGuestABI"],
       swiftSettings: strict),
-    .testTarget(name: "CommandTests", dependencies: ["physmem", "KVM", system], swiftSettings: strict),
+    .testTarget(
+      name: "CommandTests",
+      dependencies: [
+        "physmem", "Machine", "KVM", system, .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      swiftSettings: strict),
   ],
   swiftLanguageModes: [.v6]
 )

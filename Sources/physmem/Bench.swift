@@ -11,7 +11,10 @@ struct Bench: ParsableCommand {
   @Argument(help: ArgumentHelp("Which benchmarks to run.", valueName: "name"))
   var names: [String] = []
 
-  @Flag(help: "Print one JSON object: {\"host\":{…},\"benchmarks\":[{\"name\",\"unit\",\"per\",\"count\",\"min\",\"p50\",…},…]}.")
+  @Flag(
+    help:
+      "Print one JSON object: {\"host\":{…},\"benchmarks\":[{\"name\",\"unit\",\"per\",\"count\",\"min\",…},…]}."
+  )
   var json = false
 
   @Flag(help: "Measure less, to see that all works.")
@@ -31,7 +34,8 @@ struct Bench: ParsableCommand {
     StandardStream.output.write(
       json
         ? benchmarksJSON(host, measurements).description + "\n"
-        : host.text + "\n\n" + benchmarksTable(measurements))
+        : host.text + "\n\n" + benchmarksTable(measurements)
+    )
   }
 }
 

@@ -24,7 +24,11 @@ func measureFaults(_ run: BenchmarkRun) throws -> [Measurement] {
 }
 
 private func measureWarmFaults(
-  _ name: String, _ faultAround: FaultAround, order: String = "seq", _ touch: BenchmarkTask, _ run: BenchmarkRun
+  _ name: String,
+  _ faultAround: FaultAround,
+  order: String = "seq",
+  _ touch: BenchmarkTask,
+  _ run: BenchmarkRun
 ) throws -> Measurement {
   var measurement = Measurement(name, per: .page)
   var isWarm = false

@@ -21,7 +21,8 @@ struct BenchmarkTask {
     let end = task.wait()
     guard case .exited(status: 0) = end, let samples = task.samples else {
       throw CommandFailure.failure(
-        "the benchmark program \(program.name) ended with \(end.exitStatus) instead of 0: see `physmem test`")
+        "the benchmark program \(program.name) ended with \(end.exitStatus) instead of 0: see `physmem test`"
+      )
     }
     return samples
   }

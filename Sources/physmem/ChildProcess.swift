@@ -11,7 +11,10 @@ struct ChildProcess {
   ///   - arguments: its argv, the first element included.
   ///   - output, error: what its standard output and standard error are; nil: /dev/null.
   init(
-    _ path: String, _ arguments: [String], output: FileDescriptor? = nil, error: FileDescriptor? = nil
+    _ path: String,
+    _ arguments: [String],
+    output: FileDescriptor? = nil,
+    error: FileDescriptor? = nil
   ) throws(Errno) {
     // SAFETY: initialized here and destroyed below; strings and arrays that are passed outlive the calls.
     var actions = unsafe posix_spawn_file_actions_t()

@@ -57,7 +57,11 @@ struct BundledProgram {
       let bytes = image.bytes
       do throws(ELFError) {
         return BundledProgram(
-          group: image.group, name: image.name, bytes: bytes, info: ProgramInfo(try ELFImage(bytes: bytes)))
+          group: image.group,
+          name: image.name,
+          bytes: bytes,
+          info: ProgramInfo(try ELFImage(bytes: bytes))
+        )
       } catch {
         throw .failure("the bundled program \(image.name) \(error): this build of physmem is broken, build it again")
       }

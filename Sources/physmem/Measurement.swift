@@ -53,13 +53,15 @@ func benchmarksTable(_ measurements: [Measurement]) -> String {
   var rows = [["benchmark", "per", "count", "min", "p50", "p90", "p99", "max", ""]]
   for measurement in measurements {
     let resident = measurement.residentBytes.map { "\($0 >> 10) KiB resident" } ?? ""
+    let values = measurement.values.map { timeText($0.nanoseconds) }
     rows.append(
       [measurement.name, measurement.per.rawValue, "\(measurement.count)"]
-        + measurement.values.map { timeText($0.nanoseconds) } + [resident])
+        + (values.isEmpty ? Array(repeating: "-", count: 5) : values) + [resident]
+    )
   }
   for column in 2..<8 {
-    let width = rows.map { $0.count > column ? $0[column].count : 0 }.max() ?? 0
-    for row in rows.indices where rows[row].count > column {
+    let width = rows.map { $0[column].count }.max() ?? 0
+    for row in rows.indices {
       rows[row][column] = String(repeating: " ", count: width - rows[row][column].count) + rows[row][column]
     }
   }

@@ -16,33 +16,49 @@ struct Run: ParsableCommand {
 
   @Option(
     help: ArgumentHelp("The machine's memory, from 1M to 4T (default: 256M).", valueName: "size"),
-    transform: { try parseSize($0, in: MachineConfiguration.leastMemory...MachineConfiguration.mostMemory) })
+    transform: { try parseSize($0, in: MachineConfiguration.leastMemory...MachineConfiguration.mostMemory) }
+  )
   var memory: Int?
 
   @Option(
     help: ArgumentHelp("Frames of 4096 bytes that the task always gets.", valueName: "frames"),
-    transform: { try parseCount($0, of: "frames", in: 0...(1 << 30)) })
+    transform: { try parseCount($0, of: "frames", in: 0...(1 << 30)) }
+  )
   var guaranteed: Int?
 
-  @Flag(help: "Let the task have more frames than are guaranteed to it. Without this and --guaranteed it gets what is free.")
+  @Flag(
+    help: "Let the task have more frames than are guaranteed to it. Without this and --guaranteed it gets what is free."
+  )
   var extra = false
 
   @Option(
     name: .customLong("with"),
-    help: ArgumentHelp("Start another task first. May be repeated; what it writes goes to standard error.", valueName: "name=task"),
-    transform: Companion.init)
+    help: ArgumentHelp(
+      "Start another task first. May be repeated; what it writes goes to standard error.",
+      valueName: "name=task"
+    ),
+    transform: Companion.init
+  )
   var companions: [Companion] = []
 
   @Option(help: ArgumentHelp("Stop the task after this time.", valueName: "seconds"), transform: parseSeconds)
   var timeout: Double?
 
   @Option(
-    help: ArgumentHelp("Say on standard error what the task and the server did: --stats, or --stats=json.", valueName: "text|json"))
+    help: ArgumentHelp(
+      "Say on standard error what the task and the server did: --stats, or --stats=json.",
+      valueName: "text|json"
+    )
+  )
   var stats: StatisticsFormat?
 
   @Option(
-    help: ArgumentHelp("Pages that one fault fills in, from 1 to \(FaultAround.most), or auto.", valueName: "pages|auto"),
-    transform: parseFaultAround)
+    help: ArgumentHelp(
+      "Pages that one fault fills in, from 1 to \(FaultAround.most), or auto.",
+      valueName: "pages|auto"
+    ),
+    transform: parseFaultAround
+  )
   var faultAround: FaultAround = .automatic
 
   @Argument(help: "A bundled program (see `physmem list`) or a program's file.")

@@ -76,7 +76,7 @@ extension TaskEnd {
     case .exited, .stopped(.machineEnd): nil
     case .died(let report): report.text
     case .stopped(.timeLimit):
-      "physmem: \(task) did not end within \(secondsText(timeout ?? 0)) \(timeout == 1 ? "second" : "seconds") and was stopped"
+      "physmem: \(task) did not end within \(secondsText(timeout ?? 0)) and was stopped"
     case .failed(let reason): "physmem: \(task) could not go on, because \(reason)"
     }
   }

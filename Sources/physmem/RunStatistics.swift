@@ -33,7 +33,8 @@ struct RunStatistics {
     case .json: json.description + "\n"
     case .text:
       alignedTable(
-        task.map { ["task", $0.name, "\($0.value)"] } + server.map { ["server", $0.name, "\($0.value)"] })
+        task.map { ["task", $0.name, "\($0.value)"] } + server.map { ["server", $0.name, "\($0.value)"] }
+      )
     }
   }
 

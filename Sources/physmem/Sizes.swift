@@ -27,7 +27,8 @@ func parseSize(_ text: String, in bounds: ClosedRange<Int>) throws -> Int {
   guard let bytes = byteCount(text), bounds.contains(bytes) else {
     throw ValidationError(
       "a size is a number of bytes, or one with K, M, G or T, from \(sizeText(bounds.lowerBound)) to "
-        + "\(sizeText(bounds.upperBound)), such as 256M")
+        + "\(sizeText(bounds.upperBound)), such as 256M"
+    )
   }
   return bytes
 }
@@ -35,7 +36,8 @@ func parseSize(_ text: String, in bounds: ClosedRange<Int>) throws -> Int {
 /// For an option that takes a count.
 func parseCount(_ text: String, of unit: String, in bounds: ClosedRange<Int>) throws -> Int {
   guard let count = Int(text), bounds.contains(count) else {
-    let range = bounds.upperBound == .max ? "from \(bounds.lowerBound) on" : "from \(bounds.lowerBound) to \(bounds.upperBound)"
+    let range =
+      bounds.upperBound == .max ? "from \(bounds.lowerBound) on" : "from \(bounds.lowerBound) to \(bounds.upperBound)"
     throw ValidationError("give a number of \(unit) \(range)")
   }
   return count
@@ -49,7 +51,8 @@ func parseSeconds(_ text: String) throws -> Double {
   return seconds
 }
 
-/// "10", "0.5": without a fraction that is none.
+/// "1 second", "10 seconds", "0.5 seconds".
 func secondsText(_ seconds: Double) -> String {
-  seconds == seconds.rounded() && seconds < 1e15 ? "\(Int(seconds))" : "\(seconds)"
+  if seconds == 1 { return "1 second" }
+  return (seconds == seconds.rounded() && seconds < 1e15 ? "\(Int(seconds))" : "\(seconds)") + " seconds"
 }

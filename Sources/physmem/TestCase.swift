@@ -80,7 +80,9 @@ extension TestCase {
   }
 
   private func launch(
-    _ image: Program, on machine: Machine, _ output: CapturedOutput
+    _ image: Program,
+    on machine: Machine,
+    _ output: CapturedOutput
   ) throws(MachineError) -> [GuestTask] {
     var tasks: [GuestTask] = []
     for _ in 0..<test.copies {

@@ -1,6 +1,7 @@
 // `physmem test`: the guest-side tests.
 
 internal import ArgumentParser
+internal import Machine
 internal import SystemPackage
 
 struct TestCommand: ParsableCommand {
@@ -23,10 +24,17 @@ struct TestCommand: ParsableCommand {
   var verbose = false
 
   func run() throws {
-    let cases = TestCase.matching(filters, in: try BundledProgram.all())
+    let programs = try BundledProgram.all()
+    if let broken = programs.first(where: { $0.info.malformedTests > 0 }) {
+      // A test that is never run must not look like one that passes.
+      throw CommandFailure.failure("a test of \(broken.name) makes no sense: correct its PM_TEST in guest/tests")
+    }
+    let cases = TestCase.matching(filters, in: programs)
     if cases.isEmpty {
       let names = filters.map(quoted).joined(separator: " or ")
-      throw CommandFailure.usage("no test case's name contains \(names): see `physmem list` for the programs with tests")
+      throw CommandFailure.usage(
+        "no test case's name contains \(names): see `physmem list` for the programs with tests"
+      )
     }
     // Before the tests are run: a report that cannot be written is no use.
     let report = try junit.map(ReportFile.init)
@@ -72,8 +80,11 @@ private struct ReportFile {
     self.path = path
     do {
       file = try FileDescriptor.open(
-        FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
-        permissions: [.ownerReadWrite, .groupRead, .otherRead])
+        FilePath(path),
+        .writeOnly,
+        options: [.create, .truncate, .closeOnExec],
+        permissions: [.ownerReadWrite, .groupRead, .otherRead]
+      )
     } catch {
       throw .usage("\(path): cannot be written (\(error)): name another file for the report")
     }

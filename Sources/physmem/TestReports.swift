@@ -72,15 +72,18 @@ private func junitCounts(_ results: some Collection<TestResult>) -> String {
 }
 
 private func junitCase(_ result: TestResult) -> String {
-  let attributes =
-    "classname=\"\(xmlEscaped(result.program))\" name=\"\(xmlEscaped(result.name))\" time=\"\(rounded(result.seconds))\""
+  let attributes = [
+    ("classname", xmlEscaped(result.program)), ("name", xmlEscaped(result.name)),
+    ("time", "\(rounded(result.seconds))"),
+  ].map { "\($0)=\"\($1)\"" }.joined(separator: " ")
   var content = ""
   if let failure = result.failure {
     let message = failure.prefix { !$0.isNewline }
     content += "      <failure message=\"\(xmlEscaped(message))\">\(xmlEscaped(failure))</failure>\n"
   }
   if !result.output.isEmpty { content += "      <system-out>\(xmlEscaped(result.output))</system-out>\n" }
-  return content.isEmpty ? "    <testcase \(attributes)/>\n" : "    <testcase \(attributes)>\n\(content)    </testcase>\n"
+  return content.isEmpty
+    ? "    <testcase \(attributes)/>\n" : "    <testcase \(attributes)>\n\(content)    </testcase>\n"
 }
 
 /// Text for content and attributes. XML 1.0 has no way to write most control characters: they become U+FFFD.

@@ -1,0 +1,156 @@
+// The command with machines: one after the other, so that benchmarks and time limits mean something.
+
+import Foundation
+import KVM
+import Machine
+import SystemPackage
+import Testing
+
+@testable import physmem
+
+/// Why no machine can be made here; nil: it can.
+private let obstacle: String? = {
+  do throws(Errno) {
+    _ = try KVMDevice()
+    return nil
+  } catch { return "\(error)" }
+}()
+
+@Suite(.serialized, .enabled(if: obstacle == nil, "needs a usable /dev/kvm: \(obstacle ?? "it is there")"))
+struct KVMTests {
+  // MARK: run
+
+  @Test func `A task's output and status are the command's`() throws {
+    let hello = try CommandResult("run", "hello", "--help", "--stats", "a b", "--", "")
+    #expect(hello.status == 0 && hello.error == "")
+    #expect(
+      hello.output
+        == "Hello from task 1.\nargument 1: --help\nargument 2: --stats\nargument 3: a b\nargument 4: --\nargument 5: \n"
+    )
+    #expect(try CommandResult("run", "tests/stack", "no-such-case").status == 64)
+    let other = try CommandResult("run", "--memory", "8M", "--fault-around=1", "--timeout=60", "--", "examples/hello")
+    #expect(other.status == 0 && other.output == "Hello from task 1.\n")
+  }
+
+  @Test func `A task that dies is reported`() throws {
+    let result = try CommandResult("run", "tests/stack", "overflow")
+    #expect(result.status == 142)
+    #expect(result.error.hasPrefix("tests/stack: task 1 died: page fault: write to 0x"))
+    #expect(result.error.contains("the stack overflowed") && result.error.contains(/\n  #0  0x[0-9a-f]+ depth/))
+    #expect(result.error.contains(/\n +rax 0x/) && result.error.hasSuffix("\n"))
+  }
+
+  @Test func `A time limit`() throws {
+    let result = try CommandResult("run", "--timeout", "0.2", "nullcall", "1000000000000")
+    #expect(result.status == 192)
+    #expect(result.error == "physmem: nullcall did not end within 0.2 seconds and was stopped\n")
+  }
+
+  @Test(arguments: ["INT", "TERM"])
+  func `A signal ends it`(signal: String) throws {
+    let result = try CommandResult(shell: "timeout -s \(signal) 0.3 \"$0\" run nullcall 1000000000000")
+    #expect(result.status == 124 && result.error == "" && result.output == "")
+  }
+
+  @Test func `Contracts`() throws {
+    #expect(try CommandResult("run", "--guaranteed", "100", "hello").status == 0)
+    #expect(try CommandResult("run", "--guaranteed", "1", "--extra", "hello").status == 0)
+    let few = try CommandResult("run", "--guaranteed", "1", "hello")
+    #expect(few.status == 64 && few.error.contains("is to have no more than 1: use a larger --guaranteed, or --extra"))
+    let many = try CommandResult("run", "--guaranteed", "1000000", "hello")
+    #expect(many.status == 64 && many.error.hasPrefix("physmem: 1000000 frames cannot be guaranteed, only "))
+    let long = try CommandResult("run", "hello", String(repeating: "x", count: 100_000))
+    #expect(long.status == 64 && long.error.hasPrefix("physmem: the arguments are longer than"))
+  }
+
+  @Test func `Statistics are on standard error`() throws {
+    let text = try CommandResult("run", "--stats", "hello")
+    #expect(text.status == 0 && text.output == "Hello from task 1.\n")
+    #expect(text.error.contains(/(?m)^server +tasks created +1$/) && text.error.contains(/(?m)^task +faults +\d+$/))
+    let json = try CommandResult("run", "--stats=json", "hello")
+    let object = try object(json.error)
+    #expect((object["server"] as? [String: Int])?["frames"] == 65536)
+    #expect((object["task"] as? [String: Int])?["pages_served"] != nil)
+  }
+
+  @Test func `Other tasks are started first, and write to standard error`() throws {
+    // Long enough for the others to come to their end.
+    let result = try CommandResult("run", "--with", "first=hello", "--with=second=noop", "nullcall", "20000")
+    #expect(result.status == 0 && result.output == "" && result.error == "Hello from task 1.\n")
+    #expect(try CommandResult("run", "--with=first=noop", "hello").output == "Hello from task 2.\n")
+    let unknown = try CommandResult("run", "--with", "first=nope", "hello")
+    #expect(unknown.status == 64 && unknown.error.contains("no bundled program nope") && unknown.output == "")
+  }
+
+  @Test func `Nobody reads what a task writes`() throws {
+    let quiet = try CommandResult(shell: "{ \"$0\" run hello; echo $? >&2; } | true")
+    // It may have been written before the reader was gone.
+    #expect(quiet.error == "141\n" || quiet.error == "0\n")
+    let closed = try CommandResult(shell: "exec \"$0\" run hello >&-")
+    #expect(closed.status == 1 && closed.error.hasPrefix("physmem: standard output cannot be written (Bad file"))
+  }
+
+  // MARK: test
+
+  @Test func `Guest-side tests pass, and are reported`() throws {
+    let directory = try TemporaryDirectory()
+    let file = "\(directory.path)/junit.xml"
+    let result = try CommandResult("test", "stack/guard", "--junit", file)
+    #expect(result.status == 0 && result.error == "" && result.output == "2 passed, 0 failed\n")
+    let xml = try String(contentsOfFile: file, encoding: .utf8)
+    #expect(xml.contains(#"<testsuite name="stack" tests="2" failures="0""#) && xml.contains(#"name="guard_read""#))
+    let verbose = try CommandResult("test", "-v", "stack/guard")
+    #expect(verbose.output.contains(/(?m)^stack\/guard_read   passed +\d+ ms  \w/))
+    let json = try CommandResult("test", "--json", "stack/guard")
+    #expect(try object(json.output)["passed"] as? Int == 2 && json.error == "2 passed, 0 failed\n")
+  }
+
+  @Test func `A case that fails is told with what it said`() throws {
+    let program = try #require(BundledProgram.all().first { $0.name == "stack" })
+    let result = TestResult(
+      TestCase(program: program, test: GuestTest(name: "none", expectedStatuses: [0, 3], copies: 2, summary: ""))
+    )
+    #expect(result.failure == "status 64 instead of 0 or 3")
+    #expect(result.output == "stack has no case none\nstack has no case none\n")
+    let wrong = GuestTest(name: "overflow", expectedStatuses: [0], copies: 1, summary: "")
+    #expect(
+      TestResult(TestCase(program: program, test: wrong)).failure?.hasPrefix(
+        "status 142 instead of 0\nstack: task 1 died"
+      ) == true
+    )
+  }
+
+  // MARK: bench
+
+  @Test func `Benchmarks as JSON`() throws {
+    let result = try CommandResult("bench", "--quick", "--json", "alloc", "hypercall")
+    #expect(result.status == 0 && result.error == "")
+    let object = try object(result.output)
+    let host = try #require(object["host"] as? [String: Any])
+    #expect(Set(host.keys) == ["cpu", "kernel", "kvm", "cores", "build"] && host["cores"] as? Int ?? 0 > 0)
+    let benchmarks = try #require(object["benchmarks"] as? [[String: Any]])
+    let sizes = ["256M", "64G", "1T"]
+    #expect(
+      benchmarks.compactMap { $0["name"] as? String }
+        == ["hypercall"] + sizes.flatMap { ["alloc.take.\($0)", "alloc.give.\($0)"] } + ["start.256M", "start.64G"]
+    )
+    for benchmark in benchmarks {
+      #expect(benchmark["unit"] as? String == "ns" && benchmark["count"] as? Int ?? 0 > 0)
+      #expect(["page", "operation", "frame"].contains(benchmark["per"] as? String))
+      let values = ["min", "p50", "p90", "p99", "max"].compactMap { (benchmark[$0] as? NSNumber)?.doubleValue }
+      #expect(values.count == 5 && values == values.sorted() && values[0] > 0)
+    }
+  }
+
+  @Test func `Benchmarks as a table`() throws {
+    let result = try CommandResult("bench", "--quick", "fault", "launch")
+    #expect(result.status == 0 && result.error == "")
+    for name in ["fault.around1", "fault.around16", "fault.auto", "launch.warm", "launch.cold"] {
+      #expect(result.output.contains("\n\(name) "))
+    }
+  }
+
+  private func object(_ text: String) throws -> [String: Any] {
+    try #require(JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
+  }
+}
