@@ -67,9 +67,11 @@ let package = Package(
 
     .testTarget(name: "GuestMemoryTests", dependencies: ["GuestMemory"], swiftSettings: strict),
     .testTarget(name: "PagingTests", dependencies: ["Paging", "GuestMemory"], swiftSettings: strict),
-    .testTarget(name: "PhysicalMemoryTests", dependencies: ["PhysicalMemory", "GuestMemory", "CGuestABI"], swiftSettings: strict),
     .testTarget(
-      name: "MachineTests", dependencies: ["Machine", "PhysicalMemory", "GuestMemory", "KVM", "GuestImages", "CGuestABI"],
+      name: "PhysicalMemoryTests", dependencies: ["PhysicalMemory", "GuestMemory", "CGuestABI"], swiftSettings: strict),
+    .testTarget(
+      name: "MachineTests",
+      dependencies: ["Machine", "PhysicalMemory", "GuestMemory", "KVM", "GuestImages", "CGuestABI"],
       swiftSettings: strict),
     .testTarget(
       name: "CommandTests",

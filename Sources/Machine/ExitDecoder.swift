@@ -25,7 +25,8 @@ enum ExitDecoder {
   static let pageFaultVector: UInt8 = 14
 
   /// Exceptions that push an error code: Intel SDM volume 3, table 6-1.
-  private static let withErrorCode: UInt32 = 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21
+  private static let withErrorCode: UInt32 =
+    1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21
 
   @inline(__always)
   static func decode(_ exit: VMExit, _ cpu: borrowing VirtualCPU, _ page: VCPUPage) -> GuestEvent {

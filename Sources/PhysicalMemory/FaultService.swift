@@ -88,7 +88,8 @@ extension ServerState {
   private mutating func upgrade(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, _ frame: FrameNumber) {
     batch.removeAll()
     batch.append(frame)
-    operations.map(task, page, frames: batch.frames.span.extracting(first: batch.count), rights: mapping.flags.effectiveRights)
+    operations.map(
+      task, page, frames: batch.frames.span.extracting(first: batch.count), rights: mapping.flags.effectiveRights)
   }
 
   /// Makes what `page` shows writable. On a mapping that is neither lazy nor enforced, a write to a shared content is

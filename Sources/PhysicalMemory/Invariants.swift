@@ -100,7 +100,9 @@ extension ServerState {
         found.append("task slot \(slot) is charged \(entitlement.allocated) frames, its containers have \(owned)")
       }
     }
-    if claimed != ledger.claimed { found.append("the ledger has \(ledger.claimed) claimed, the tasks claim \(claimed)") }
+    if claimed != ledger.claimed {
+      found.append("the ledger has \(ledger.claimed) claimed, the tasks claim \(claimed)")
+    }
     if claimed > ledger.allocatable { found.append("more is claimed than can be had") }
     var inUse = 0
     var tableCount = 0
