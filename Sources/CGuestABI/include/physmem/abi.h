@@ -77,6 +77,12 @@ typedef uint32_t pm_frame_t;      // the id of a virtual frame in its container
 #define PM_ACCESS_WRITE PM_MAP_WRITE
 #define PM_ACCESS_EXECUTE PM_MAP_EXECUTE
 
+// ---- limits ----------------------------------------------------------------
+#define PM_FOREVER UINT64_MAX            // a timeout that never comes
+#define PM_LOCK_MAXIMUM_US 10000000ull   // longer locks and pins are PM_EINVAL
+#define PM_NAME_MAXIMUM 63               // bytes of a name, without the closing 0
+#define PM_FRAMES_MAXIMUM 65536          // ids in one array of frames
+
 // ---- structures ------------------------------------------------------------
 struct pm_task_info {
   uint64_t id;          // never used for another task of this machine
@@ -93,6 +99,18 @@ struct pm_mapping {
   uint32_t rights;    // PM_MAP_READ, _WRITE, _EXECUTE in force now; 0: the next access faults
   uint32_t requested; // the flags the mapping was made with
   uint64_t physical;  // the frame's physical address; 0: no frame yet
+};
+
+// Sent by pm_call, filled in by pm_receive, and sent back by pm_reply.
+#define PM_MESSAGE_WORDS 8
+#define PM_MESSAGE_CAPS 4
+struct pm_message {
+  uint64_t words[PM_MESSAGE_WORDS];
+  pm_cap_t caps[PM_MESSAGE_CAPS];  // handles of the sender's; the receiver finds its own here. 0: none
+  uint32_t moves;     // bit n: caps[n] is moved, not copied
+  uint32_t reserved;  // 0
+  uint64_t sender;    // the sender's task id; written by the server
+  uint64_t reply;     // names the call to pm_reply; written by pm_receive
 };
 
 struct pm_fault {
@@ -115,10 +133,34 @@ enum pm_call {
   PM_CALL_CONTAINER_DESTROY = 0x21,     // (container)
   PM_CALL_CONTAINER_ALLOCATE = 0x22,    // (container, start, uint32_t *count, flags)
   PM_CALL_CONTAINER_DEALLOCATE = 0x23,  // (container, start, uint32_t *count, flags)
+  PM_CALL_CONTAINER_CREATE_WITH = 0x24,    // (pm_container_t *, count, remote, pm_container_t *weak)
+  PM_CALL_CONTAINER_CREATE_FROM = 0x25,    // (pm_container_t *, source, start, count, remote, pm_container_t *weak)
+  PM_CALL_CONTAINER_CREATE_GATHER = 0x26,  // (pm_container_t *, source, frames *, count, remote, pm_container_t *weak)
+  PM_CALL_CONTAINER_COPY = 0x28,                 // (source, start, destination, start, count, pm_frame_t *error)
+  PM_CALL_CONTAINER_COPY_SCATTER = 0x29,         // (source, start, destination, frames *, count, pm_frame_t *error)
+  PM_CALL_CONTAINER_COPY_GATHER = 0x2a,          // (source, frames *, destination, start, count, pm_frame_t *error)
+  PM_CALL_CONTAINER_COPY_SCATTER_GATHER = 0x2b,  // (source, frames *, destination, frames *, count, pm_frame_t *error)
+  PM_CALL_CONTAINER_SHARE = 0x2c,   // (container, remote, pm_container_t *weak)
+  PM_CALL_CONTAINER_REVOKE = 0x2d,  // (container)
+  PM_CALL_CONTAINER_LOCK = 0x2e,    // (weak container, microseconds)
+  PM_CALL_CONTAINER_UNLOCK = 0x2f,  // (weak container)
+  PM_CALL_CONTAINER_PIN = 0x30,     // (container, start, count, microseconds, uint64_t *physical)
+  PM_CALL_CONTAINER_UNPIN = 0x31,   // (container, start, count)
 
   PM_CALL_CONTAINER_MAP = 0x40,  // (container, start, count, address, flags)
   PM_CALL_UNMAP = 0x41,          // (address, count)
   PM_CALL_MAPPING = 0x42,        // (address, struct pm_mapping *)
+
+  PM_CALL_RELEASE_DATA = 0x50,  // (container, frames *, count)
+
+  PM_CALL_ENDPOINT_CREATE = 0x80,  // (pm_cap_t *)
+  PM_CALL_CALL = 0x81,             // (endpoint, struct pm_message *, microseconds)
+  PM_CALL_RECEIVE = 0x82,          // (endpoint, struct pm_message *, microseconds)
+  PM_CALL_REPLY = 0x83,            // (struct pm_message *)
+  PM_CALL_REPLY_RECEIVE = 0x84,    // (endpoint, struct pm_message *, microseconds)
+  PM_CALL_NAME_REGISTER = 0x85,    // (const char *, endpoint)
+  PM_CALL_NAME_LOOKUP = 0x86,      // (const char *, pm_cap_t *, microseconds)
+  PM_CALL_CAP_DROP = 0x87,         // (cap)
 
   // (entry, stack top); entry 0: none; outside the task's half: PM_EINVAL. On a page fault that is not the server's
   // the task continues at entry on that stack with RDI = address, RSI = rip, RDX = access, RCX = present, RFLAGS
@@ -138,6 +180,7 @@ enum pm_call {
 PM_ASSERT_LAYOUT(sizeof(struct pm_task_info) == 48, "pm_task_info");
 PM_ASSERT_LAYOUT(sizeof(struct pm_mapping) == 24, "pm_mapping");
 PM_ASSERT_LAYOUT(sizeof(struct pm_fault) == 24, "pm_fault");
+PM_ASSERT_LAYOUT(sizeof(struct pm_message) == 104, "pm_message");
 
 // ---- what an image says of itself -------------------------------------------
 // Section .physmem of an image: lines of text, each "key: value\n".
