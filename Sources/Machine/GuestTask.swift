@@ -86,7 +86,6 @@ public final class GuestTask: Sendable {
   // MARK: For the vCPU's thread
 
   var stopReason: StopReason? { state.withLock { $0.stopReason } }
-  var isStopRequested: Bool { stopReason != nil }
 
   func keep(_ samples: ExitSamples) { state.withLock { $0.samples = samples } }
   func keep(_ counters: TaskCounters) { state.withLock { $0.counters = counters } }

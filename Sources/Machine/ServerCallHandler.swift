@@ -82,8 +82,11 @@ extension VCPULoop {
     let (nanoseconds, overflow) = microseconds.multipliedReportingOverflow(by: 1000)
     let now = monotonicNanoseconds()
     let deadline = overflow || nanoseconds > .max - now ? UInt64.max : now + nanoseconds
-    while !task.isStopRequested, task.gate.wait(until: deadline) {}
-    return answer(PM_OK)
+    while true {
+      // Looked at here: a kick that comes later would let the task go on for a while.
+      if let reason = task.stopReason { return .end(.stopped(reason)) }
+      guard task.gate.wait(until: deadline) else { return answer(PM_OK) }
+    }
   }
 }
 
