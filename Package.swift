@@ -59,7 +59,11 @@ let package = Package(
       ],
       swiftSettings: strict,
       // Half the start-up time of the dynamic libraries, and a command that runs where there is no toolchain.
-      linkerSettings: [.unsafeFlags(["-static-stdlib"]), .linkedLibrary("_FoundationCShims"), .linkedLibrary("_FoundationCollections")]),
+      linkerSettings: [
+        .unsafeFlags(["-static-stdlib"], .when(configuration: .release)),
+        .linkedLibrary("_FoundationCShims", .when(configuration: .release)),
+        .linkedLibrary("_FoundationCollections", .when(configuration: .release)),
+      ]),
 
     .testTarget(name: "GuestMemoryTests", dependencies: ["GuestMemory"], swiftSettings: strict),
     .testTarget(name: "PagingTests", dependencies: ["Paging", "GuestMemory"], swiftSettings: strict),

@@ -23,7 +23,8 @@ struct GuestBuildPlugin: BuildToolPlugin {
           "-o", generated.path,
         ],
         inputFiles: files(in: guest) + files(in: contract),
-        outputFiles: [generated])
+        outputFiles: [generated]
+      )
     ]
   }
 

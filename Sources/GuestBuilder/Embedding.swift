@@ -33,13 +33,20 @@ extension GuestCompiler {
 
   /// What all programs of a group are linked with: the C files of its folder's subfolder `support`.
   private func support(of group: String) throws -> [BuildStep] {
-    try files(in: group + "/support", where: { $0.hasSuffix(".c") }).map { try compileC($0, options: ["-O2"]) }
+    try files(in: group + "/support", where: { $0.hasSuffix(".c") }).map {
+      try compileC($0, options: Self.strict + ["-O2"])
+    }
   }
 
   private func compile(_ program: GuestProgram) throws -> [BuildStep] {
-    var steps = try program.sources.filter { $0.hasSuffix(".c") }.map { try compileC($0, options: ["-O2"]) }
+    var steps = try program.sources.filter { $0.hasSuffix(".c") }
+      .map { try compileC($0, options: Self.strict + ["-O2"]) }
     let swift = program.sources.filter { $0.hasSuffix(".swift") }
-    if !swift.isEmpty { steps.append(try compileSwift(swift, module: "Program_" + program.name, options: ["-Osize"])) }
+    if !swift.isEmpty {
+      steps.append(
+        try compileSwift(swift, module: "Program_" + program.name, options: Self.strictSwift + ["-Osize"])
+      )
+    }
     return steps
   }
 

@@ -66,7 +66,7 @@ struct UserProgram {
     case _ where option.hasPrefix("-I"):
       optionsOfC.append(option)
       optionsOfSwift += ["-Xcc", option, option]
-    case _ where option.hasPrefix("-W") || option.hasPrefix("-std=") || option.hasPrefix("-f") || option.hasPrefix("-m"):
+    case _ where ["-W", "-std=", "-f", "-m"].contains(where: option.hasPrefix):
       optionsOfC.append(option)
     default:
       throw BuildError.usage("the option \(option) is not known; \(Self.usage)")
@@ -89,7 +89,10 @@ struct UserProgram {
     }
     try await BuildStep.run(steps)
     let link = compiler.link(
-      steps.map(\.output), to: output, keepDebugInformation: keepsDebugInformation)
+      steps.map(\.output),
+      to: output,
+      keepDebugInformation: keepsDebugInformation
+    )
     try await link.run()
   }
 }

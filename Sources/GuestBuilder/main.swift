@@ -32,8 +32,11 @@ struct Invocation {
 
   func compiler(with toolchain: Toolchain) throws -> GuestCompiler {
     try GuestCompiler(
-      toolchain: toolchain, guest: value(of: "--guest"), contract: value(of: "--contract"),
-      objects: value(of: "--objects"))
+      toolchain: toolchain,
+      guest: value(of: "--guest"),
+      contract: value(of: "--contract"),
+      objects: value(of: "--objects")
+    )
   }
 }
 
@@ -59,6 +62,8 @@ do {
   try await build()
 } catch {
   let failure = error as? BuildError ?? .environment("\(error)")
-  if !failure.message.isEmpty { try? FileHandle.standardError.write(contentsOf: Data("guest-cc: \(failure.message)\n".utf8)) }
+  if !failure.message.isEmpty {
+    try? FileHandle.standardError.write(contentsOf: Data("guest-cc: \(failure.message)\n".utf8))
+  }
   exit(failure.status)
 }

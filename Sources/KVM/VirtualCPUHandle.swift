@@ -21,7 +21,15 @@ public final class VirtualCPUHandle: Sendable {
   deinit { unsafe munmap(run, byteCount) }
 
   /// Says that the calling thread runs this vCPU from now on. Kicks before this are seen at its first KVM_RUN.
-  public func attachThread() { thread.store(UInt(pthread_self()), ordering: .sequentiallyConsistent) }
+  /// The kick's signal reaches the thread from then on, whatever mask its creator had: threads of a task pool block
+  /// signals, and what they create inherits that.
+  public func attachThread() {
+    var signals = sigset_t()
+    unsafe sigemptyset(&signals)
+    unsafe sigaddset(&signals, SIGUSR1)
+    unsafe pthread_sigmask(SIG_UNBLOCK, &signals, nil)
+    thread.store(UInt(pthread_self()), ordering: .sequentiallyConsistent)
+  }
 
   /// Must be called before the thread ends.
   public func detachThread() { thread.store(0, ordering: .sequentiallyConsistent) }

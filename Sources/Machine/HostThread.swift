@@ -1,11 +1,11 @@
 // A plain thread of the host. Its body may own values that are not Sendable: they are confined to it.
 
 internal import Glibc
-internal import SystemPackage
+package import SystemPackage
 
 // SAFETY: the box is retained once for pthread_create and released once by the thread, or here when there is none.
 @safe
-final class HostThread: Sendable {
+package final class HostThread: Sendable {
   private final class Body {
     let run: () -> Void
     init(_ run: sending @escaping () -> Void) { self.run = run }
@@ -13,7 +13,7 @@ final class HostThread: Sendable {
 
   private let thread: pthread_t
 
-  init(_ body: sending @escaping () -> Void) throws(Errno) {
+  package init(_ body: sending @escaping () -> Void) throws(Errno) {
     let box = unsafe Unmanaged.passRetained(Body(body))
     var thread = pthread_t()
     let result = unsafe pthread_create(

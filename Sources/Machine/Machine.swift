@@ -174,6 +174,10 @@ public final class Machine: Sendable {
       if parameters.guaranteed > available {
         throw .overcommitted(guaranteed: parameters.guaranteed, available: available)
       }
+      let needed = program.image.frameCount
+      if parameters.hasContract, !parameters.mayUseExtra, parameters.guaranteed < needed {
+        throw .guaranteeTooSmall(name: program.name, needed: needed, guaranteed: parameters.guaranteed)
+      }
       throw tooSmall(program.name, program.image)
     }
   }

@@ -19,6 +19,8 @@ public enum MachineError: Error, CustomStringConvertible {
   case argumentsTooLong(limit: Int)
   case tooManyTasks(Int)
   case overcommitted(guaranteed: Int, available: Int)
+  /// The task may have no more frames than are guaranteed to it, and begins with more.
+  case guaranteeTooSmall(name: String, needed: Int, guaranteed: Int)
 
   public var description: String {
     switch self {
@@ -37,6 +39,8 @@ public enum MachineError: Error, CustomStringConvertible {
     case .tooManyTasks(let limit): "\(limit) tasks run already, which is the most a machine can have"
     case .overcommitted(let guaranteed, let available):
       "\(guaranteed) frames cannot be guaranteed, only \(available) are not claimed yet: use a larger --memory"
+    case .guaranteeTooSmall(let name, let needed, let guaranteed):
+      "\(name) begins with \(needed) frames and is to have no more than \(guaranteed): use a larger --guaranteed, or --extra"
     }
   }
 }

@@ -66,6 +66,7 @@ extension VCPULoop {
 
   /// All of it or nothing: the text is looked at once before the first byte is put out.
   private func writeToConsole(_ address: UInt64, _ length: UInt64) throws(ServerError) {
+    guard length > 0 else { return }
     guard length <= PM_USER_END else { throw .fault }
     try machine.server.checkReadable(task.slot, address, length)
     var done: UInt64 = 0

@@ -68,7 +68,7 @@ public struct TaskReport: Sendable {
     for (index, place) in backtrace.enumerated() { lines.append("  #\(index)  \(place)") }
     var row = ""
     for (index, register) in registers.enumerated() {
-      let name = String(repeating: " ", count: max(0, 6 - register.name.count)) + register.name
+      let name = String(repeating: " ", count: max(0, 7 - register.name.count)) + register.name
       row += "\(name) \(hexadecimal(register.value, digits: 16))"
       if index % 3 == 2 || index == registers.count - 1 {
         lines.append(row)

@@ -13,7 +13,7 @@ struct Doctor: ParsableCommand {
 
   func run() throws {
     let report = DoctorReport(.live)
-    print(json ? report.json.description : report.text)
+    StandardStream.output.write((json ? report.json.description : report.text) + "\n")
     if !report.isOK { throw ExitCode.failure }
   }
 }

@@ -116,7 +116,7 @@ private func vcpuCheck(_ kvm: KVMFacts) -> DoctorCheck {
 
 // MARK: Paging
 
-private func pagingCheck(_ facts: DoctorFacts) -> DoctorCheck {
+func pagingCheck(_ facts: DoctorFacts) -> DoctorCheck {
   let name = "paging"
   if facts.exists("/sys/module/kvm_pvm") { return .ok(name, "software (kvm_pvm, shadow paging)") }
   let hardware = [

@@ -41,9 +41,9 @@ import Testing
     let tests = try info(nil, tests: "one|0|1|first\ntwo|-3|16|second\0three | 139 | 2 | a|b\n\0").tests
     #expect(
       tests == [
-        GuestTest(name: "one", expectedStatus: 0, copies: 1, summary: "first"),
-        GuestTest(name: "two", expectedStatus: -3, copies: 16, summary: "second"),
-        GuestTest(name: "three", expectedStatus: 139, copies: 2, summary: "a|b"),
+        GuestTest(name: "one", expectedStatuses: [0], copies: 1, summary: "first"),
+        GuestTest(name: "two", expectedStatuses: [-3], copies: 16, summary: "second"),
+        GuestTest(name: "three", expectedStatuses: [139], copies: 2, summary: "a|b"),
       ]
     )
   }

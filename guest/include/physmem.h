@@ -43,7 +43,8 @@ pm_error_t pm_container_destroy(pm_container_t container);
 /// Flags: PM_ALLOC_PARTIAL, _SQUASH, _EXTRA. PM_EEXIST: an id is in use, PM_ENOMEM: with either *count becomes how many
 /// were made, 0 without PM_ALLOC_PARTIAL. PM_EINVAL: count 0, ids beyond 2^32, unknown flags; PM_EFAULT.
 pm_error_t pm_container_allocate(pm_container_t container, pm_frame_t start, uint32_t *count, uint32_t flags);
-/// Frees the frames [start, start + *count) and drops their mappings (R18). Flags: PM_DEALLOC_PARTIAL, _SQUASH.
+/// Frees the frames [start, start + *count); what is mapped of them shows nothing until the id names a frame again
+/// (R18). Flags: PM_DEALLOC_PARTIAL, _SQUASH.
 /// *count becomes how many were freed, 0 with an error but for PM_DEALLOC_PARTIAL. PM_ENOENT: an id is not in use;
 /// PM_EINVAL as for allocate; PM_EFAULT.
 pm_error_t pm_container_deallocate(pm_container_t container, pm_frame_t start, uint32_t *count, uint32_t flags);
@@ -58,7 +59,7 @@ pm_error_t pm_container_deallocate(pm_container_t container, pm_frame_t start, u
 pm_error_t pm_container_map(pm_container_t container, pm_frame_t start, uint32_t count, void *address, uint32_t flags);
 /// Drops the mappings of `count` pages from `address` on; pages without one are no error. PM_EINVAL as for map.
 pm_error_t pm_unmap(void *address, uint32_t count);
-/// What is mapped at the page of `address` (R27). PM_ENOENT: nothing, as everywhere outside the task's range; PM_EFAULT.
+/// What is mapped at the page of `address` (R27). PM_ENOENT: nothing, as always outside the task's range; PM_EFAULT.
 pm_error_t pm_mapping(const void *address, struct pm_mapping *mapping);
 
 // ---- self-paging (R37) -------------------------------------------------------

@@ -58,8 +58,8 @@ struct conversion {
 };
 
 /// Puts out `prefix` (sign or 0x) and `body`, padded to the width.
-static void emit_field(struct output *out, const struct conversion *c, const char *prefix, const char *body, size_t size,
-                       bool zeros_allowed) {
+static void emit_field(struct output *out, const struct conversion *c, const char *prefix, const char *body,
+                       size_t size, bool zeros_allowed) {
   size_t prefix_size = strlen(prefix);
   int padding = c->width - (int)(prefix_size + size);
   bool zeros = c->zero && !c->left && zeros_allowed;

@@ -61,7 +61,8 @@ public struct Container: ~Copyable {
   /// Does so for as many ids as possible, from the first on.
   /// - Returns: how many, and why not more.
   public func allocatePart(
-    of frames: Range<UInt32>, options: AllocationOptions = []
+    of frames: Range<UInt32>,
+    options: AllocationOptions = []
   ) -> (count: UInt32, error: PMError?) {
     var count = UInt32(frames.count)
     let flags = options.rawValue | UInt32(PM_ALLOC_PARTIAL)
@@ -69,7 +70,7 @@ public struct Container: ~Copyable {
     return (count, PMError.of(result))
   }
 
-  /// Frees the frames and drops their mappings. Ids that are not in use are an error unless `ignoringUnused`.
+  /// Frees the frames; pages that show them fault from then on. Ids not in use are an error unless `ignoringUnused`.
   public func deallocate(_ frames: Range<UInt32>, ignoringUnused: Bool = false) throws(PMError) {
     var count = UInt32(frames.count)
     let flags = ignoringUnused ? UInt32(PM_DEALLOC_SQUASH) : 0
@@ -78,7 +79,10 @@ public struct Container: ~Copyable {
 
   /// Maps the frames in order from the page at `address` on, in place of what was mapped there.
   public func map(
-    _ frames: Range<UInt32>, at address: UInt, rights: Rights, lazily: Bool = true
+    _ frames: Range<UInt32>,
+    at address: UInt,
+    rights: Rights,
+    lazily: Bool = true
   ) throws(PMError) {
     let flags = rights.rawValue | (lazily ? UInt32(PM_MAP_LAZY) : 0)
     // SAFETY: the server checks the address; the program says what it uses the pages for.

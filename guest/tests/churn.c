@@ -69,7 +69,7 @@ static uint64_t state = 20031017;
 
 static uint32_t below(uint32_t limit) { return (uint32_t)(next_random(&state) >> 20) % limit; }
 
-/// Unmaps the pages that show a frame which is no more: they are not to show the next one of that id.
+/// Unmaps the pages that show a frame which is no more: they would show the next one of that id.
 static void model_hide(int id) {
   for (int page = 0; page < PAGES; page++) {
     if (model.shows[page] != id) continue;

@@ -134,12 +134,13 @@ PM_TEST(deallocated_untouched, DIES_OF_PAGE_FAULT, 1, "R18: so is that of a fram
   *(volatile char *)PAGE(REGION, 1) = 1;
 }
 
-PM_TEST(deallocated_stays_gone, DIES_OF_PAGE_FAULT, 1, "R18: it does not come back with the next frame of that id") {
+PM_TEST(reallocated_is_fresh, 0, 1, "R18 R25: a mapping shows what the id names now: a fresh frame, not the old data") {
   set_up();
   uint32_t one = 1;
+  *(volatile char *)PAGE(REGION, 5) = 1;
   CHECK_OK(pm_container_deallocate(container, 5, &one, 0));
   CHECK_OK(pm_container_allocate(container, 5, &one, 0));
-  (void)*(volatile char *)PAGE(REGION, 5);
+  CHECK_EQ(*(volatile char *)PAGE(REGION, 5), 0);
 }
 
 PM_TEST(destroyed, DIES_OF_PAGE_FAULT, 1, "R15: a destroyed container's mappings are gone") {

@@ -30,7 +30,7 @@ PM_TEST(mapped_at_exit, 3, 4, "A task that ends with containers, mappings and a 
 
 // ---- the beginning ---------------------------------------------------------------------
 
-PM_TEST(arguments, 0, 1, "Arguments: the program's name, the case's name, a closing null, all above the stack pointer") {
+PM_TEST(arguments, 0, 1, "Arguments: the program's name, the case's, a closing null, above the stack pointer") {
   CHECK_EQ(pm_argument_count(), 2);
   CHECK(!strcmp(pm_argument(1), "arguments"));
   CHECK(strlen(pm_argument(0)) > 0);
@@ -114,7 +114,8 @@ PM_TEST(random_calls, 0, 4, "Safety: calls with random arguments do no harm to t
     uint64_t argument[5];
     for (int j = 0; j < 5; j++) {
       uint64_t random = next_random(&state);
-      const uint64_t kinds[] = {random, random % 8, (uint64_t)REGION + random % 0x10000, random << 40, -(random % 4096)};
+      const uint64_t kinds[] = {random, random % 8, (uint64_t)REGION + random % 0x10000, random << 40,
+                                -(random % 4096)};
       argument[j] = kinds[(random >> 32) % 5];
     }
     uint64_t number = numbers[next_random(&state) % 8];

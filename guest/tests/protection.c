@@ -21,7 +21,9 @@ static void map_code(void *address, uint32_t rights) {
 // ---- the image --------------------------------------------------------------------
 
 PM_TEST(write_text, DIES_OF_PAGE_FAULT, 1, "Safety: text cannot be written") { write_at((uint64_t)&read_at); }
-PM_TEST(write_constants, DIES_OF_PAGE_FAULT, 1, "Safety: constants cannot be written") { write_at((uint64_t)&constant); }
+PM_TEST(write_constants, DIES_OF_PAGE_FAULT, 1, "Safety: constants cannot be written") {
+  write_at((uint64_t)&constant);
+}
 PM_TEST(execute_constants, DIES_OF_PAGE_FAULT, 1, "Safety: constants cannot be executed") {
   jump_to((uint64_t)&constant);
 }
@@ -82,8 +84,12 @@ PM_TEST(right_taken_away, DIES_OF_PAGE_FAULT, 1, "R25: a right that a page had i
 
 PM_TEST(read_null, DIES_OF_PAGE_FAULT, 1, "Safety: the null page cannot be read") { read_at(0); }
 PM_TEST(write_null, DIES_OF_PAGE_FAULT, 1, "Safety: the null page cannot be written") { write_at(0xfff); }
-PM_TEST(read_below_image, DIES_OF_PAGE_FAULT, 1, "Safety: nothing lies below the image") { read_at(PM_IMAGE_START - 1); }
-PM_TEST(read_heap_unused, DIES_OF_PAGE_FAULT, 1, "Safety: nothing lies where the heap would be") { read_at(PM_HEAP_START); }
+PM_TEST(read_below_image, DIES_OF_PAGE_FAULT, 1, "Safety: nothing lies below the image") {
+  read_at(PM_IMAGE_START - 1);
+}
+PM_TEST(read_heap_unused, DIES_OF_PAGE_FAULT, 1, "Safety: nothing lies where the heap would be") {
+  read_at(PM_HEAP_START);
+}
 PM_TEST(read_last_page, DIES_OF_PAGE_FAULT, 1, "Safety: the last page of the half") { read_at(0x7ffffffff000); }
 PM_TEST(read_above_stack, DIES_OF_PAGE_FAULT, 1, "Safety: nothing lies above the stack") { read_at(PM_STACK_TOP); }
 PM_TEST(read_supervisor_first, DIES_OF_PAGE_FAULT, 1, "Safety: the supervisor's first page cannot be read") {

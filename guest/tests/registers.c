@@ -184,7 +184,9 @@ static int destroy_registers(const struct pm_fault *fault) {
   call_sse(&garbage, NULL);
   if (has_avx512()) call_avx512(&garbage, NULL);
   else if (has_avx()) __asm__ volatile("vzeroall" ::: "memory");
-  __asm__ volatile("fninit\n\tfld1\n\tfldpi\n\tldmxcsr %1\n\tpushf\n\tpop %0" : "=r"(flags) : "m"((const uint32_t){0x1fbf}));
+  __asm__ volatile("fninit\n\tfld1\n\tfldpi\n\tldmxcsr %1\n\tpushf\n\tpop %0"
+                   : "=r"(flags)
+                   : "m"((const uint32_t){0x1fbf}));
   // The handler's own code counts on a clear direction flag.
   if (flags & 0x400) return 1;
   uint32_t frame = (uint32_t)((fault->address - (uint64_t)REGION) / PM_PAGE_SIZE);
@@ -258,5 +260,6 @@ PM_TEST(start_clean, 0, 16, "Safety: a task begins with clean vector and x87 sta
   CHECK(is_zero(vectors, 128));
   // For whoever gets this processor next.
   __asm__ volatile(
-      "pcmpeqd %%xmm8, %%xmm8\n\tpcmpeqd %%xmm15, %%xmm15\n\tfninit\n\tfldpi\n\tldmxcsr %0" ::"m"((const uint32_t){0x7fbf}));
+      "pcmpeqd %%xmm8, %%xmm8\n\tpcmpeqd %%xmm15, %%xmm15\n\tfninit\n\tfldpi\n\tldmxcsr %0"
+      ::"m"((const uint32_t){0x7fbf}));
 }

@@ -16,7 +16,8 @@ PM_TEST(whole_stack, 0, 1, "R16: every page of the stack can be used, from the t
 
 PM_TEST(whole_stack_upwards, 0, 1, "R16: nor does the order matter") {
   uint64_t used = (uint64_t)__builtin_frame_address(0) & -PM_PAGE_SIZE;
-  for (uint64_t address = STACK_BOTTOM; address < used; address += PM_PAGE_SIZE) *(volatile uint64_t *)address = address;
+  for (uint64_t address = STACK_BOTTOM; address < used; address += PM_PAGE_SIZE)
+    *(volatile uint64_t *)address = address;
   for (uint64_t address = STACK_BOTTOM; address < used; address += PM_PAGE_SIZE)
     CHECK_EQ(*(volatile uint64_t *)address, address);
 }

@@ -1,0 +1,66 @@
+// `physmem bench`: what the machine's operations cost here.
+
+internal import ArgumentParser
+
+struct Bench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Measure what faults, calls, launches and allocations cost.",
+    discussion: "The benchmarks are \(BenchmarkGroup.names). Without a name all are run."
+  )
+
+  @Argument(help: ArgumentHelp("Which benchmarks to run.", valueName: "name"))
+  var names: [String] = []
+
+  @Flag(help: "Print one JSON object: {\"host\":{…},\"benchmarks\":[{\"name\",\"unit\",\"per\",\"count\",\"min\",\"p50\",…},…]}.")
+  var json = false
+
+  @Flag(help: "Measure less, to see that all works.")
+  var quick = false
+
+  func run() throws {
+    for name in names where BenchmarkGroup(rawValue: name) == nil {
+      throw CommandFailure.usage("there is no benchmark \(quoted(name)): name some of \(BenchmarkGroup.names)")
+    }
+    let run = BenchmarkRun(isQuick: quick)
+    var measurements: [Measurement] = []
+    for group in BenchmarkGroup.allCases where names.isEmpty || names.contains(group.rawValue) {
+      measurements += try group.measure(run)
+    }
+    run.progress.clear()
+    let host = BenchmarkHost(.live)
+    StandardStream.output.write(
+      json
+        ? benchmarksJSON(host, measurements).description + "\n"
+        : host.text + "\n\n" + benchmarksTable(measurements))
+  }
+}
+
+enum BenchmarkGroup: String, CaseIterable {
+  case fault, hypercall, launch, alloc
+
+  static var names: String { allCases.map(\.rawValue).joined(separator: " ") }
+
+  func measure(_ run: BenchmarkRun) throws -> [Measurement] {
+    switch self {
+    case .fault: try measureFaults(run)
+    case .hypercall: try measureCalls(run)
+    case .launch: try measureLaunches(run)
+    case .alloc: try measureAllocation(run) + measureStarts(run)
+    }
+  }
+}
+
+/// How thorough to be, and where to say how far it is.
+struct BenchmarkRun {
+  let isQuick: Bool
+  let progress = Progress()
+
+  /// Does something so many times, or fewer when it shall be quick.
+  func times(_ count: Int, quick: Int, _ name: String, _ body: () throws -> Void) rethrows {
+    let count = isQuick ? quick : count
+    for done in 0..<count {
+      progress.show("\(name)  \(done)/\(count)")
+      try body()
+    }
+  }
+}

@@ -1,0 +1,41 @@
+// Running one of the bundled benchmark programs and looking at its exits.
+
+internal import Machine
+internal import PhysicalMemory
+
+/// A benchmark program, loaded into a machine.
+struct BenchmarkTask {
+  let machine: Machine
+  private let program: Program
+
+  /// - Parameter name: a bundled program's.
+  init(_ name: String, on machine: Machine) throws {
+    let file = try TaskFile(name)
+    self.machine = machine
+    program = try machine.load(name: file.name, bytes: file.bytes)
+  }
+
+  /// Runs the program once, to its end.
+  func run(_ arguments: [String] = [], _ parameters: TaskParameters = TaskParameters()) throws -> ExitSamples {
+    let task = try machine.launch(program, arguments: arguments, parameters: parameters, isMeasured: true) { _ in }
+    let end = task.wait()
+    guard case .exited(status: 0) = end, let samples = task.samples else {
+      throw CommandFailure.failure(
+        "the benchmark program \(program.name) ended with \(end.exitStatus) instead of 0: see `physmem test`")
+    }
+    return samples
+  }
+}
+
+extension ExitSamples {
+  /// The longest row of exits of one kind: what the program is made for, without its beginning and end.
+  func longestRow(of kind: ExitSample.Kind) -> ArraySlice<ExitSample> {
+    var longest = samples[0..<0]
+    var start = 0
+    for index in 0...samples.count where index == samples.count || samples[index].kind != kind {
+      if index - start > longest.count { longest = samples[start..<index] }
+      start = index + 1
+    }
+    return longest
+  }
+}

@@ -1,0 +1,40 @@
+// How the command ends when it cannot do what it was asked.
+
+internal import Machine
+
+enum ExitStatus {
+  static let failure: Int32 = 1
+  /// EX_USAGE of <sysexits.h>: what was asked for makes no sense, or names something that is not there.
+  static let usage: Int32 = 64
+}
+
+/// A sentence for standard error, without its full stop, and what to exit with.
+struct CommandFailure: Error, Equatable {
+  let sentence: String
+  let status: Int32
+
+  static func usage(_ sentence: String) -> CommandFailure {
+    CommandFailure(sentence: sentence, status: ExitStatus.usage)
+  }
+
+  static func failure(_ sentence: String) -> CommandFailure {
+    CommandFailure(sentence: sentence, status: ExitStatus.failure)
+  }
+}
+
+extension CommandFailure {
+  init(_ error: MachineError) {
+    sentence = error.description
+    status =
+      switch error {
+      // Other arguments would do.
+      case .badImage, .tooSmall, .argumentsTooLong, .overcommitted, .guaranteeTooSmall: ExitStatus.usage
+      case .noKVM, .missingCapability, .kvm, .system, .noAddressSpace, .noMemory, .tooManyTasks: ExitStatus.failure
+      }
+  }
+}
+
+/// A name that the user gave, for a sentence: in quotes if it would not show otherwise.
+func quoted(_ name: String) -> String {
+  name.isEmpty || name.contains(where: \.isWhitespace) ? "'\(name)'" : name
+}

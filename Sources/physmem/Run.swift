@@ -1,0 +1,95 @@
+// `physmem run`: one task, and what it needs.
+
+internal import ArgumentParser
+internal import Machine
+internal import PhysicalMemory
+
+struct Run: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Run a guest task, and exit with its status.",
+    usage: "physmem run [<options>] <task> [<argument> ...]",
+    discussion: """
+      What the task writes goes to standard output. A task that dies of a fault or an exception ends with 128 + the \
+      exception's number and a report on standard error; one that is stopped by the time limit with 192.
+      """
+  )
+
+  @Option(
+    help: ArgumentHelp("The machine's memory, from 1M to 4T (default: 256M).", valueName: "size"),
+    transform: { try parseSize($0, in: MachineConfiguration.leastMemory...MachineConfiguration.mostMemory) })
+  var memory: Int?
+
+  @Option(
+    help: ArgumentHelp("Frames of 4096 bytes that the task always gets.", valueName: "frames"),
+    transform: { try parseCount($0, of: "frames", in: 0...(1 << 30)) })
+  var guaranteed: Int?
+
+  @Flag(help: "Let the task have more frames than are guaranteed to it. Without this and --guaranteed it gets what is free.")
+  var extra = false
+
+  @Option(
+    name: .customLong("with"),
+    help: ArgumentHelp("Start another task first. May be repeated; what it writes goes to standard error.", valueName: "name=task"),
+    transform: Companion.init)
+  var companions: [Companion] = []
+
+  @Option(help: ArgumentHelp("Stop the task after this time.", valueName: "seconds"), transform: parseSeconds)
+  var timeout: Double?
+
+  @Option(
+    help: ArgumentHelp("Say on standard error what the task and the server did: --stats, or --stats=json.", valueName: "text|json"))
+  var stats: StatisticsFormat?
+
+  @Option(
+    help: ArgumentHelp("Pages that one fault fills in, from 1 to \(FaultAround.most), or auto.", valueName: "pages|auto"),
+    transform: parseFaultAround)
+  var faultAround: FaultAround = .automatic
+
+  @Argument(help: "A bundled program (see `physmem list`) or a program's file.")
+  var task: String
+
+  /// Everything behind the task: `RunArguments.split` keeps it from being parsed.
+  @Argument(help: ArgumentHelp("What the task gets as its arguments.", valueName: "argument"))
+  var arguments: [String] = []
+
+  func run() throws {
+    var request = RunRequest(task: task)
+    request.arguments = arguments
+    if let memory { request.memory = memory }
+    request.parameters.faultAround = faultAround
+    if guaranteed != nil || extra {
+      request.parameters.hasContract = true
+      request.parameters.guaranteed = guaranteed ?? 0
+      request.parameters.mayUseExtra = extra
+    }
+    request.companions = companions
+    request.timeout = timeout
+    request.statistics = stats
+    throw ExitCode(try request.perform())
+  }
+}
+
+extension StatisticsFormat: ExpressibleByArgument {}
+
+/// A task that runs beside the one asked for.
+struct Companion: Equatable {
+  let name: String
+  let task: String
+
+  init(_ text: String) throws {
+    let parts = text.split(separator: "=", maxSplits: 1).map(String.init)
+    guard parts.count == 2, !text.hasPrefix("=") else {
+      throw ValidationError("give a name and a task, such as policy=policy-server")
+    }
+    name = parts[0]
+    task = parts[1]
+  }
+}
+
+private func parseFaultAround(_ text: String) throws -> FaultAround {
+  if text == "auto" { return .automatic }
+  guard let pages = Int(text), (1...FaultAround.most).contains(pages) else {
+    throw ValidationError("give a number of pages from 1 to \(FaultAround.most), or auto")
+  }
+  return .fixed(pages)
+}

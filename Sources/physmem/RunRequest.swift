@@ -1,0 +1,83 @@
+// Running a task for `physmem run`: from its name to an exit status.
+
+internal import Machine
+internal import PhysicalMemory
+
+struct RunRequest {
+  var task: String
+  var arguments: [String] = []
+  /// In bytes.
+  var memory = 256 << 20
+  var parameters = TaskParameters()
+  var companions: [Companion] = []
+  /// In seconds.
+  var timeout: Double?
+  var statistics: StatisticsFormat?
+
+  init(task: String) { self.task = task }
+
+  /// "run TASK [ARG…]", without options: nothing that ArgumentParser must look at, and it takes longer to say so than
+  /// a small task takes to run. nil for all else.
+  init?(plain arguments: [String]) {
+    guard arguments.count >= 2, arguments[0] == "run", !arguments[1].hasPrefix("-") else { return nil }
+    task = arguments[1]
+    self.arguments = Array(arguments[2...])
+  }
+
+  /// Runs the task and says how it ended.
+  /// - Returns: what to exit with.
+  func perform() throws -> Int32 {
+    let file = try TaskFile(task)
+    let companionFiles = try companions.map { try TaskFile($0.task) }
+    let machine = try Machine(MachineConfiguration(memory: memory))
+    let program = try machine.load(name: file.name, bytes: file.bytes)
+    for (companion, file) in zip(companions, companionFiles) {
+      try start(companion, machine.load(name: file.name, bytes: file.bytes), on: machine)
+    }
+    let task = try machine.launch(program, arguments: arguments, parameters: parameters) {
+      StandardStream.output.write($0)
+    }
+    let end = wait(for: task)
+    if let sentence = end.account(of: self.task, timeout: timeout) { StandardStream.error.write(sentence + "\n") }
+    if let statistics {
+      StandardStream.error.write(RunStatistics(task.counters, machine.server.statistics).text(as: statistics))
+    }
+    return end.exitStatus
+  }
+
+  private func wait(for task: GuestTask) -> TaskEnd {
+    guard let timeout else { return task.wait() }
+    if let end = task.wait(seconds: timeout) { return end }
+    task.stop(.timeLimit)
+    // It stops at once, unless it was at its end anyway.
+    return task.wait()
+  }
+
+  /// The companion goes on until the command leaves. If it dies before, somebody may be waiting for it in vain: that
+  /// is said at once.
+  private func start(_ companion: Companion, _ program: Program, on machine: Machine) throws {
+    let task = try machine.launch(program) { StandardStream.error.write($0) }
+    do {
+      _ = try HostThread {
+        let end = task.wait()
+        guard let sentence = end.account(of: companion.task, timeout: nil) else { return }
+        StandardStream.error.write("\(companion.name): \(sentence)\n")
+      }
+    } catch {
+      throw CommandFailure.failure("no thread can be made for \(companion.name) (\(error)): see `physmem doctor`")
+    }
+  }
+}
+
+extension TaskEnd {
+  /// What there is to say on standard error; nil for a task that exited by itself.
+  func account(of task: String, timeout: Double?) -> String? {
+    switch self {
+    case .exited, .stopped(.machineEnd): nil
+    case .died(let report): report.text
+    case .stopped(.timeLimit):
+      "physmem: \(task) did not end within \(secondsText(timeout ?? 0)) \(timeout == 1 ? "second" : "seconds") and was stopped"
+    case .failed(let reason): "physmem: \(task) could not go on, because \(reason)"
+    }
+  }
+}

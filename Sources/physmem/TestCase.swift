@@ -1,0 +1,138 @@
+// One case of a guest-side test program: a fresh machine, its tasks, and what must be true when they have ended.
+
+internal import Machine
+internal import PhysicalMemory
+internal import Synchronization
+
+struct TestCase {
+  let program: BundledProgram
+  let test: GuestTest
+
+  /// "program/case".
+  var name: String { "\(program.name)/\(test.name)" }
+
+  /// - Parameter filters: parts of names; none: all cases.
+  static func matching(_ filters: [String], in programs: [BundledProgram]) -> [TestCase] {
+    programs.filter { $0.group == "tests" }
+      .flatMap { program in program.info.tests.map { TestCase(program: program, test: $0) } }
+      .filter { testCase in filters.isEmpty || filters.contains { testCase.name.contains($0) } }
+  }
+}
+
+/// What came of a case.
+struct TestResult {
+  let program: String
+  let name: String
+  let summary: String
+  /// What is wrong, a line each; nil: it passed.
+  let failure: String?
+  /// What its tasks wrote, as far as it was kept.
+  let output: String
+  let seconds: Double
+}
+
+extension TestResult {
+  /// Runs the case.
+  init(_ testCase: TestCase) {
+    let output = CapturedOutput()
+    let start = monotonicNanoseconds()
+    var failures: [String] = []
+    do throws(MachineError) {
+      failures = try testCase.failures(on: try Machine(), output)
+    } catch {
+      failures.append("the machine failed: \(error)")
+    }
+    program = testCase.program.name
+    name = testCase.test.name
+    summary = testCase.test.summary
+    failure = failures.isEmpty ? nil : failures.joined(separator: "\n")
+    self.output = output.text
+    seconds = Double(monotonicNanoseconds() - start) / 1e9
+  }
+}
+
+extension TestCase {
+  /// Tasks that have not ended after that are stopped. In seconds.
+  private static let timeLimit = 20
+
+  /// Runs the case's tasks.
+  /// - Returns: a sentence for each thing that is wrong.
+  fileprivate func failures(on machine: Machine, _ output: CapturedOutput) throws(MachineError) -> [String] {
+    var failures: [String] = []
+    let before: ServerStatistics
+    do throws(MachineError) {
+      let image = try machine.load(name: program.name, bytes: program.bytes)
+      before = machine.server.statistics
+      let tasks = try launch(image, on: machine, output)
+      guard wait(for: tasks, &failures) else {
+        // The machine cannot be looked at or shut down with the task in it, and stays behind.
+        return failures + ["a task cannot be stopped"]
+      }
+    } catch {
+      machine.shutDown()
+      throw error
+    }
+    failures += machine.server.checkInvariants().map { "invariant: \($0)" }
+    failures += Self.leaks(before, machine.server.statistics)
+    machine.shutDown()
+    // All copies fail alike, as a rule.
+    return failures.reduce(into: []) { if !$0.contains($1) { $0.append($1) } }
+  }
+
+  private func launch(
+    _ image: Program, on machine: Machine, _ output: CapturedOutput
+  ) throws(MachineError) -> [GuestTask] {
+    var tasks: [GuestTask] = []
+    for _ in 0..<test.copies {
+      tasks.append(try machine.launch(image, arguments: [test.name]) { output.append($0) })
+    }
+    return tasks
+  }
+
+  /// Waits for all tasks, and stops those that go on for too long.
+  /// - Returns: false when one of them cannot be stopped.
+  private func wait(for tasks: [GuestTask], _ failures: inout [String]) -> Bool {
+    let deadline = monotonicNanoseconds() + UInt64(Self.timeLimit) * 1_000_000_000
+    for task in tasks {
+      let now = monotonicNanoseconds()
+      let end = task.wait(seconds: now < deadline ? Double(deadline - now) / 1e9 : 0)
+      if let failure = failure(end) { failures.append(failure) }
+      if end != nil { continue }
+      task.stop(.timeLimit)
+      guard task.wait(seconds: 5) != nil else { return false }
+    }
+    return true
+  }
+
+  /// - Parameter end: nil: the time was up.
+  private func failure(_ end: TaskEnd?) -> String? {
+    guard let end else { return "did not end within \(Self.timeLimit) s" }
+    if case .failed(let reason) = end { return "could not go on, because \(reason)" }
+    if test.expectedStatuses.contains(end.exitStatus) { return nil }
+    let expected = test.expectedStatuses.map { "\($0)" }.joined(separator: " or ")
+    let report = if case .died(let report) = end { "\n" + report.text } else { "" }
+    return "status \(end.exitStatus) instead of \(expected)\(report)"
+  }
+
+  /// Everything the tasks had is back: what is left is what there was with the program loaded.
+  private static func leaks(_ before: ServerStatistics, _ after: ServerStatistics) -> [String] {
+    let counts = [
+      ("tasks", before.tasks, after.tasks), ("claimed frames", before.claimedFrames, after.claimedFrames),
+      ("contents", before.contents, after.contents), ("containers", before.containers, after.containers),
+    ]
+    return counts.filter { $0.1 != $0.2 }.map { "leak: \($0.0): \($0.1) before the tasks, \($0.2) after their end" }
+  }
+}
+
+/// What the tasks of a case write, all together.
+private final class CapturedOutput: Sendable {
+  /// More than this is not kept: it is meant to be read.
+  private static let mostBytes = 64 << 10
+  private let bytes = Mutex<[UInt8]>([])
+
+  func append(_ more: [UInt8]) {
+    bytes.withLock { $0 += more.prefix(Self.mostBytes - $0.count) }
+  }
+
+  var text: String { String(decoding: bytes.withLock { $0 }, as: UTF8.self) }
+}

@@ -1,0 +1,90 @@
+// `physmem test`: the guest-side tests.
+
+internal import ArgumentParser
+internal import SystemPackage
+
+struct TestCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "test",
+    abstract: "Run the bundled guest-side tests, each case in a machine of its own.",
+    discussion: "Exits with 1 if a case failed. The last line is \"N passed, N failed\"."
+  )
+
+  @Argument(help: ArgumentHelp("Run the cases whose \"program/case\" contains one of these.", valueName: "filter"))
+  var filters: [String] = []
+
+  @Option(help: ArgumentHelp("Write a JUnit report to this file.", valueName: "file"))
+  var junit: String?
+
+  @Flag(help: "Print one JSON object, and the last line on standard error.")
+  var json = false
+
+  @Flag(name: .shortAndLong, help: "List each case with its time.")
+  var verbose = false
+
+  func run() throws {
+    let cases = TestCase.matching(filters, in: try BundledProgram.all())
+    if cases.isEmpty {
+      let names = filters.map(quoted).joined(separator: " or ")
+      throw CommandFailure.usage("no test case's name contains \(names): see `physmem list` for the programs with tests")
+    }
+    // Before the tests are run: a report that cannot be written is no use.
+    let report = try junit.map(ReportFile.init)
+    let results = run(cases)
+    try report?.write(junitText(results))
+    let failed = results.count { $0.failure != nil }
+    let count = "\(results.count - failed) passed, \(failed) failed\n"
+    if json {
+      StandardStream.output.write(testsJSON(results).description + "\n")
+      StandardStream.error.write(count)
+    } else {
+      StandardStream.output.write(count)
+    }
+    if failed > 0 { throw ExitCode.failure }
+  }
+
+  /// Runs the cases one after the other, and says what comes of them meanwhile.
+  private func run(_ cases: [TestCase]) -> [TestResult] {
+    let progress = Progress()
+    let width = cases.map(\.name.count).max() ?? 0
+    var results: [TestResult] = []
+    for testCase in cases {
+      progress.show("\(results.count)/\(cases.count)  \(testCase.name)")
+      let result = TestResult(testCase)
+      results.append(result)
+      if json { continue }
+      if verbose || result.failure != nil {
+        progress.clear()
+        StandardStream.output.write(result.line(nameWidth: width))
+      }
+    }
+    progress.clear()
+    return results
+  }
+}
+
+/// A file to be written at the end, opened at the start.
+private struct ReportFile {
+  let path: String
+  let file: FileDescriptor
+
+  init(path: String) throws(CommandFailure) {
+    self.path = path
+    do {
+      file = try FileDescriptor.open(
+        FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
+        permissions: [.ownerReadWrite, .groupRead, .otherRead])
+    } catch {
+      throw .usage("\(path): cannot be written (\(error)): name another file for the report")
+    }
+  }
+
+  func write(_ text: String) throws(CommandFailure) {
+    do {
+      try file.writeAll(text.utf8)
+      try file.close()
+    } catch {
+      throw .failure("\(path): cannot be written (\(error)): name another file for the report")
+    }
+  }
+}
