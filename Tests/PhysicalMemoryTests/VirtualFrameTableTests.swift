@@ -55,8 +55,22 @@ import Testing
     #expect(table.firstUsed(from: Self.last) == Self.last)
     #expect(table.prefix(from: Self.last - 9, limit: 10, unused: 8) == 10)
     #expect(table.prefix(from: Self.last - 9, limit: 10, unused: 7) == 7)
+    #expect(table.prefix(from: 0, limit: 1 << 32, unused: 1 << 32 - 3) == 1 << 32 - 3)
+    #expect(table.usedCount(from: 0, count: 1 << 32) == 2)
+    #expect(table.usedCount(from: Self.last, count: 1) == 1)
     table.set(Self.last, .unused)
     #expect(table.firstUsed(from: Self.last) == nil)
+  }
+
+  @Test(.timeLimit(.minutes(1))) func aSearchTakesAStepALeafAndNotAnId() {
+    var table = VirtualFrameTable()
+    table.fill(7, count: 1 << 22, .empty)
+    for _ in 0..<2000 {
+      #expect(table.run(from: 8, limit: 1 << 31, inUse: true) == 1 << 22 - 1)
+      #expect(table.run(from: 1 << 23, limit: 1 << 31, inUse: false) == 1 << 31)
+      #expect(table.prefix(from: 0, limit: 1 << 31, unused: 9) == 1 << 22 + 9)
+      #expect(table.usedCount(from: 0, count: 1 << 32) == 1 << 22)
+    }
   }
 
   @Test func aRangeBeyondTheIdSpaceTraps() async {
@@ -94,6 +108,8 @@ import Testing
       try #require(table.run(from: id, limit: limit, inUse: true) == model.run(id, limit, inUse: true), comment)
       try #require(table.run(from: id, limit: limit, inUse: false) == model.run(id, limit, inUse: false), comment)
       try #require(table.prefix(from: id, limit: limit, unused: unused) == model.prefix(id, limit, unused), comment)
+      let used = model.keys.count { $0 >= id && UInt64($0) < UInt64(id) + UInt64(limit) }
+      try #require(table.usedCount(from: id, count: limit) == used, comment)
       try #require(table.firstUsed(from: id) == model.keys.filter { $0 >= id }.min(), comment)
     }
   }
