@@ -98,6 +98,43 @@ extension MappingTable {
     #expect(parts == [[15, 5, 5], [30, 2, 0]])
   }
 
+  @Test func removingStopsAtItsLimit() {
+    var table = MappingTable()
+    for page in 0..<1000 as Range<UInt64> { table.insert(mapping(page * 2, 1)) }
+    #expect(table.remove(from: PageNumber(10), to: PageNumber(1000), limit: 300) == false)
+    #expect(table.count == 700)
+    #expect(table.shown(8) != nil)
+    #expect(table.shown(608) == nil)
+    #expect(table.shown(610) != nil)
+    #expect(table.remove(from: PageNumber(10), to: PageNumber(1000), limit: 300) == true)
+    #expect(table.count == 505)
+  }
+
+  @Test func onlyCuttingFromTheMiddleMakesTwo() {
+    var table = MappingTable()
+    table.insert(mapping(10, 10))
+    for (first, end, isCut) in [(11, 19, true), (10, 19, false), (11, 20, false), (5, 30, false), (15, 15, true), (30, 40, false)]
+      as [(UInt64, UInt64, Bool)]
+    {
+      #expect(table.isCutInTwo(by: PageNumber(first), PageNumber(end)) == isCut)
+    }
+  }
+
+  @Test func filteringGoesChunkByChunk() {
+    var table = MappingTable()
+    for page in 0..<600 as Range<UInt64> { table.insert(mapping(page * 2, 1, container: UInt32(page / 100))) }
+    var position: Int? = 0
+    var steps = 0
+    while let chunk = position {
+      position = table.filter(chunk: chunk) { $0.container.slot % 2 == 1 }
+      steps += 1
+    }
+    #expect(steps > 4)
+    #expect(table.count == 300)
+    #expect(table.all().allSatisfy { $0.start / 200 % 2 == 1 })
+    #expect(table.filter(chunk: 99) { _ in false } == nil)
+  }
+
   @Test(arguments: [1, 2, 3, 4] as [UInt64])
   func randomChangesAgreeWithAnArray(seed: UInt64) throws {
     var random = SeededGenerator(state: seed)

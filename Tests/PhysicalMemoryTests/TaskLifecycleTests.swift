@@ -131,6 +131,39 @@ import Testing
     #expect(throws: ServerError.contentGone) { _ = try bed.start(image) }
   }
 
+  @Test("segments that overlap or leave a task's memory are PM_EINVAL") func badSegments() throws {
+    let bed = try Testbed()
+    func segment(_ start: UInt64, _ pages: Int) -> ImageSegment {
+      ImageSegment(
+        start: PageNumber(start), pageCount: pages, isWritable: true, isExecutable: false, bytes: [1][...], offset: 0)
+    }
+    let stack = PM_STACK_TOP >> 12 - UInt64(PM_STACK_PAGES)
+    let before = bed.statistics
+    let bad = [
+      [segment(0, 1)], [segment(stack, 1)], [segment(stack - 1, 2)], [segment(1, Int(PM_USER_END >> 12))],
+      [segment(PM_USER_END >> 12, 1)], [segment(.max >> 12, 1)], [segment(.max, 1)],
+      [segment(10, 2), segment(11, 1)], [segment(11, 1), segment(10, 2)], [segment(10, 1), segment(10, 1)],
+    ]
+    for segments in bad { #expect(throws: ServerError.invalid) { _ = try bed.load(segments) } }
+    #expect(bed.statistics == before)
+    // In any order, with nothing between them, up to the stack; or none at all.
+    let task = try bed.start(bed.load([segment(stack - 2, 2), segment(1, 1), segment(2, 1)]))
+    for page in [1, 2, stack - 2] as [UInt64] { #expect(task.read(PageNumber(page)) == .success(1)) }
+    #expect(try bed.start(bed.load([])).information.allocated == SampleProgram.stackPages)
+  }
+
+  @Test("bytes outside of a segment trap") func badBytes() async {
+    await #expect(processExitsWith: .failure) {
+      _ = ImageSegment(
+        start: PageNumber(1), pageCount: 2, isWritable: true, isExecutable: false, bytes: [1][...], offset: 4096)
+    }
+    await #expect(processExitsWith: .failure) {
+      let bytes = [UInt8](repeating: 1, count: 4097)
+      _ = ImageSegment(
+        start: PageNumber(1), pageCount: 1, isWritable: true, isExecutable: false, bytes: bytes[...], offset: 0)
+    }
+  }
+
   @Test("a pool too small for a program, its task or its tables refuses and changes nothing")
   func tooSmall() throws {
     // 256 frames: 1 reserved, 32 for tables, 223 to have.
