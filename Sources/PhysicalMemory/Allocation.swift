@@ -67,6 +67,8 @@ extension ServerState {
       }
     }
     if error != nil, !flags.contains(.partial) { count = 0 }
+    let first = UInt64(range.start)
+    guard firstPinned(slot, first..<(first + UInt64(count))) == nil else { throw .busy }
     let fresh = count - containers[slot].frames.usedCount(from: range.start, count: count)
     ledger.charge(&tasks[task.rawValue].entitlement, fresh)
     containers[slot].promised += fresh
@@ -90,10 +92,12 @@ extension ServerState {
 
   /// What a deallocation would do: how many ids from the range's start on it goes over, how many of them are in use,
   /// and the error to report.
-  func planDeallocation(
+  mutating func planDeallocation(
     _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ flags: DeallocationFlags
   ) throws(ServerError) -> (container: UInt32, ids: Int, result: CountedResult) {
     let slot = try ownedContainer(task, handle)
+    let first = UInt64(range.start)
+    guard firstPinned(slot, first..<(first + UInt64(range.count))) == nil else { throw .busy }
     if flags.contains(.squash) {
       let used = containers[slot].frames.usedCount(from: range.start, count: range.count)
       return (slot, range.count, CountedResult(count: used, error: nil))
@@ -128,7 +132,7 @@ extension ServerState {
   /// Lets go of the contents that ids name, and leaves the ids for the caller to change. Stops when a step's worth of
   /// leaves has been emptied.
   /// - Returns: how many ids were done, at least one.
-  private mutating func dropContents(_ slot: UInt32, start: UInt32, count: Int) -> Int {
+  mutating func dropContents(_ slot: UInt32, start: UInt32, count: Int) -> Int {
     let most = revocations.leavesRemoved + Self.releasedInOneStep
     for offset in 0..<UInt32(count) {
       guard let content = containers[slot].frames[start + offset].content else { continue }
@@ -148,7 +152,7 @@ extension ServerState {
 
   /// How many more frames a task may allocate. When that is less than it wants, tables kept for tasks that have ended
   /// are given up for it.
-  private mutating func headroom(_ entitlement: Entitlement, extra: Bool, wanted: Int) -> Int {
+  mutating func headroom(_ entitlement: Entitlement, extra: Bool, wanted: Int) -> Int {
     let headroom = ledger.headroom(entitlement, extra: extra)
     guard headroom < wanted, tables.used > tables.reserved else { return headroom }
     releaseClosedSpaces()

@@ -14,10 +14,24 @@ struct Container: ~Copyable {
   var handle: UInt32 = 0
   var isDying = false
   var frames = VirtualFrameTable()
+  /// Which weak capabilities are good: those of the same epoch. Begins at 1; 0 stands for the owner.
+  var epoch: UInt32 = 1
+  /// Somebody else has or had a mapping of it since the last revocation.
+  var hasForeignMappings = false
+  var lock: ContainerLock?
+  var pins: [UInt32: Pin] = [:]
   /// Frames charged for ids that an allocation under way has not come to yet.
   var promised = 0
 
   init(owner: TaskSlot) { self.owner = owner }
+}
+
+/// What a handle lets a task do with a container.
+struct ContainerAccess {
+  let slot: UInt32
+  /// 0 for the owner, else the epoch of the weak capability.
+  let epoch: UInt32
+  var isOwner: Bool { epoch == 0 }
 }
 
 /// A contiguous range of frame ids, checked not to pass the end of the id space.
@@ -34,12 +48,26 @@ struct FrameIDRange {
 }
 
 extension ServerState {
-  /// The container a handle of the task names as its owner.
-  func ownedContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
-    guard case .container(let reference) = tasks[task.rawValue].handles[handle], isLive(reference) else {
-      throw .invalid
+  /// The container a handle names for its owner, who may do everything, but not while it is locked.
+  mutating func ownedContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
+    let access = try container(task, handle)
+    guard access.isOwner else { throw .notPermitted }
+    return access.slot
+  }
+
+  /// The container a handle names, for its owner or through a weak capability (R20).
+  mutating func container(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerAccess {
+    switch tasks[task.rawValue].handles[handle] {
+    case .container(let reference):
+      guard isLive(reference) else { throw .invalid }
+      guard currentLock(reference.slot) == nil else { throw .busy }
+      return ContainerAccess(slot: reference.slot, epoch: 0)
+    case .weak(let reference, let epoch, let holder):
+      guard isLive(reference), containers[reference.slot].epoch == epoch else { throw .canceled }
+      guard holder == nil || holder == tasks[task.rawValue].id else { throw .notPermitted }
+      return ContainerAccess(slot: reference.slot, epoch: epoch)
+    default: throw .invalid
     }
-    return reference.slot
   }
 
   @inline(__always)
@@ -67,6 +95,7 @@ extension ServerState {
   mutating func beginDestroying(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
     let slot = try ownedContainer(task, handle)
     guard slot != tasks[task.rawValue].initialContainer.slot else { throw .notPermitted }
+    guard firstPinned(slot, 0..<(1 << 32)) == nil else { throw .busy }
     tasks[task.rawValue].handles.remove(handle)
     containers[slot].isDying = true
     return slot

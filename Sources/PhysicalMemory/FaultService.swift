@@ -15,6 +15,8 @@ public enum FaultOutcome: Equatable, Sendable {
   case forbidden
   /// There is no frame, for the page or for a page table.
   case noMemory
+  /// The container is locked against its owner (R21): try again when the lock has ended, at this time at the latest.
+  case locked(until: UInt64)
 }
 
 extension ServerState {
@@ -22,7 +24,8 @@ extension ServerState {
     guard let index = tasks[task.rawValue].mappings.find(page) else { return .notMapped }
     let mapping = tasks[task.rawValue].mappings[index]
     guard mapping.flags.effectiveRights.contains(access.right) else { return .forbidden }
-    guard isLive(mapping.container) else { return .notMapped }
+    guard isGood(mapping) else { return .notMapped }
+    if let lock = currentLock(mapping) { return .locked(until: lock.deadline) }
     let wanted = faultAroundWindow(task, mapping, page)
 
     var absent = operations.absentRun(task, from: page, limit: wanted)

@@ -4,9 +4,17 @@ internal import CGuestABI
 
 /// What a handle names.
 enum HandleTarget: Equatable {
+  /// The task itself.
   case task
+  /// Another task, known by its PM_CAP_SELF.
+  case peer(TaskSlot, TaskID)
   /// A container the task owns.
   case container(ContainerReference)
+  /// A container somebody shares (R20): good while the container's shares are of that `epoch`, and for the task
+  /// named, or for whoever holds it.
+  case weak(ContainerReference, epoch: UInt32, holder: TaskID?)
+  /// An endpoint, to call and, with the receive right, to receive from.
+  case endpoint(EndpointReference, mayReceive: Bool)
 }
 
 /// The low 16 bits of a handle are the entry, the high 16 count its reuses, so that a stale handle is caught.

@@ -26,6 +26,11 @@ public struct MappedPage: Equatable, Sendable {
 
 /// Called with the server's lock held; no call may block or call the server back.
 public protocol MachineOperations: AnyObject {
+  /// Nanoseconds of a clock that never goes back.
+  var now: UInt64 { get }
+  /// What the task waits for may have come: an answer, a message, the end of a lock.
+  func wake(_ slot: TaskSlot)
+
   // Address spaces. Their tables are frames the server gives; `takeTable` gives a zeroed one or nil.
 
   /// Readies the slot's empty address space. False: no frame for its tables.

@@ -18,6 +18,10 @@ struct Mapping: BitwiseCopyable {
   var container: ContainerReference
   var frame: UInt32
   var flags: MappingFlags
+  /// 0: made by the container's owner. Else through a weak capability of that epoch: nothing once it is cancelled.
+  var epoch: UInt32 = 0
+  /// Of the image or the stack: the server never forgets it.
+  var isInitial = false
   /// Fault-around: the page that a sequential reader would touch next, and how many were served last.
   var expected = PageNumber(0)
   var window: UInt32 = 0
@@ -40,7 +44,8 @@ struct Mapping: BitwiseCopyable {
 
   /// Whether `next` goes on where this one ends, in addresses and in frames.
   func continues(with next: Mapping) -> Bool {
-    end == next.start && container == next.container && flags == next.flags
+    end == next.start && container == next.container && flags == next.flags && epoch == next.epoch
+      && isInitial == next.isInitial
       && UInt64(frame) + count == UInt64(next.frame)
   }
 }

@@ -30,18 +30,20 @@ public struct MappingInformation: Equatable, Sendable {
 
 extension ServerState {
   /// Checks a mapping: the frames are there, and there will be room for it.
-  func checkMapping(
+  mutating func checkMapping(
     _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ pages: PageRange, _ flags: MappingFlags
   ) throws(ServerError) -> Mapping {
     guard flags.isSubset(of: .all), !flags.effectiveRights.isEmpty else { throw .invalid }
-    let slot = try ownedContainer(task, handle)
+    let access = try container(task, handle)
+    let slot = access.slot
     guard containers[slot].frames.run(from: range.start, limit: range.count, inUse: true) == range.count else {
       throw .noEntry
     }
+    if !access.isOwner { containers[slot].hasForeignMappings = true }
     return Mapping(
       start: pages.start, count: pages.count,
       container: ContainerReference(slot: slot, generation: containers.generation(at: slot)),
-      frame: range.start, flags: flags)
+      frame: range.start, flags: flags, epoch: access.epoch)
   }
 
   /// Whether the task's table has room for what changing `pages` adds: an end that is cut off, and `new` mappings.
@@ -94,7 +96,7 @@ extension ServerState {
   mutating func fillNext(_ task: TaskSlot, _ page: PageNumber, to end: PageNumber) -> PageNumber? {
     guard page < end, let index = tasks[task.rawValue].mappings.find(page) else { return nil }
     let mapping = tasks[task.rawValue].mappings[index]
-    guard isLive(mapping.container) else { return nil }
+    guard isGood(mapping), currentLock(mapping) == nil else { return nil }
     let left = Int(min(end.rawValue - page.rawValue, UInt64(FaultAround.most)))
     let absent = operations.absentRun(task, from: page, limit: left)
     if absent == 0 { return operations.mappedPage(task, page) == nil ? nil : page.advanced(by: 1) }
@@ -107,7 +109,7 @@ extension ServerState {
     let page = PageNumber(containing: address)
     guard let index = tasks[task.rawValue].mappings.find(page) else { throw .noEntry }
     let mapping = tasks[task.rawValue].mappings[index]
-    guard isLive(mapping.container) else { throw .noEntry }
+    guard isGood(mapping) else { throw .noEntry }
     let id = mapping.frame(at: page)
     let word = containers[mapping.container.slot].frames[id]
     guard word.isUsed else { throw .noEntry }

@@ -26,6 +26,14 @@ public final class PhysicalMemoryServer: Sendable {
         frameCount: frameCount, reserved: reserved, taskCapacity: taskCapacity, stock: stock, operations: operations))
   }
 
+  /// One bounded step, with the lock held.
+  @inline(__always)
+  func withState<Result: ~Copyable, Failure: Error>(
+    _ body: (inout ServerState) throws(Failure) -> sending Result
+  ) throws(Failure) -> sending Result {
+    try state.withLock { (state) throws(Failure) in try body(&state) }
+  }
+
   // MARK: Programs and tasks
 
   public func loadImage(_ segments: [ImageSegment]) throws(ServerError) -> ImageNumber {
@@ -44,9 +52,17 @@ public final class PhysicalMemoryServer: Sendable {
   }
 
   /// Takes back everything the task held. It must not run any more.
-  public func endTask(_ task: TaskSlot) {
+  /// - Parameter wait: called while another task holds one of its containers; returns at a time of the machine's
+  ///   clock, or when `wake` is called for the task.
+  public func endTask(_ task: TaskSlot, wait: (_ until: UInt64) -> Void = { _ in }) {
     state.withLock { $0.beginEnding(task) }
-    while !state.withLock({ $0.continueEnding(task) }) {}
+    while true {
+      switch state.withLock({ $0.continueEnding(task) }) {
+      case .more: continue
+      case .wait(let deadline): wait(deadline)
+      case .done: return
+      }
+    }
   }
 
   // MARK: Faults

@@ -23,6 +23,14 @@ public struct TaskParameters: Sendable {
   }
 }
 
+/// What a step of ending a task came to.
+enum EndingStep: Equatable {
+  case more
+  /// Somebody holds one of its containers; until this time at the latest.
+  case wait(until: UInt64)
+  case done
+}
+
 extension ServerState {
   /// Pages of each segment that get their leaves before the task begins; the rest comes by faults.
   private static let pagesMappedAhead = 64
@@ -138,7 +146,9 @@ extension ServerState {
   ) throws(ServerError) {
     try makeTables(task, for: start)
     installMapping(
-      task, Mapping(start: start, count: UInt64(count), container: container, frame: id, flags: flags))
+      task,
+      Mapping(
+        start: start, count: UInt64(count), container: container, frame: id, flags: flags, isInitial: true))
   }
 
   // MARK: The end
@@ -147,38 +157,41 @@ extension ServerState {
   mutating func beginEnding(_ task: TaskSlot) {
     tasks[task.rawValue].isEnding = true
     tasks[task.rawValue].mappings.removeAll()
+    leaveSharing(task)
+    leaveMessages(task)
     var owned: [UInt32] = []
     tasks[task.rawValue].handles.forEach { target in
       if case .container(let reference) = target, isLive(reference) { owned.append(reference.slot) }
     }
-    for slot in owned { containers[slot].isDying = true }
     tasks[task.rawValue].dying = owned
   }
 
-  /// One bounded step: leaves first, then frames, then the address space.
-  /// - Returns: true when the task is gone.
-  mutating func continueEnding(_ task: TaskSlot) -> Bool {
+  /// One bounded step: leaves first, then frames, then the address space. Containers that others hold locked or
+  /// pinned stay until they let go, or their time is up.
+  mutating func continueEnding(_ task: TaskSlot) -> EndingStep {
     let start = tasks[task.rawValue].unmappedUpTo
     let end = PageNumber(containing: PM_USER_END)
     if let next = unmapPages(task, from: start, to: end, limit: 2048) {
       tasks[task.rawValue].unmappedUpTo = next
-      return false
+      return .more
     }
     tasks[task.rawValue].unmappedUpTo = end
     if let container = tasks[task.rawValue].dying.last {
+      if let deadline = heldByOthers(container, owner: task) { return .wait(until: deadline) }
+      containers[container].isDying = true
       if continueDestroying(container) { tasks[task.rawValue].dying.removeLast() }
-      return false
+      return .more
     }
     let operations = operations
     operations.closeSpace(task) { giveTable($0) }
     var record = tasks.remove(at: task.rawValue)
     uncharge(&record.entitlement)
     images[record.image].taskCount -= 1
-    return true
+    return .done
   }
 
   mutating func endTaskAtOnce(_ task: TaskSlot) {
     beginEnding(task)
-    while !continueEnding(task) {}
+    while case .more = continueEnding(task) {}
   }
 }

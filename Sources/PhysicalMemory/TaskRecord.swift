@@ -49,6 +49,15 @@ struct TaskRecord: ~Copyable {
   var mappings = MappingTable()
   var entitlement: Entitlement
   var counters = TaskCounters()
+  /// Containers of others in which it may have a lock or pins.
+  var held: Set<ContainerReference> = []
+  /// What it waits for, and whose calls it has received and not answered.
+  var wait = WaitState.none
+  var received: Set<TaskSlot> = []
+  /// Calls it received whose callers have gone on since.
+  var abandoned: Set<UInt64> = []
+  /// Endpoints it receives from.
+  var endpoints: Set<EndpointReference> = []
 
   init(
     id: TaskID, initialContainer: ContainerReference, image: UInt32, faultAround: FaultAround, entitlement: Entitlement

@@ -214,4 +214,40 @@ struct VirtualFrameTable: ~Copyable {
     }
     return Self.idsPerLeaf - offset
   }
+
+  /// How many ids from `start` on, up to `limit`, are empty, in one unbroken run.
+  func emptyRun(from start: UInt32, limit: Int) -> Int {
+    var position = position(start >> Self.shift)
+    var id = UInt64(start)
+    let end = id + UInt64(limit)
+    while id < end, position < leaves.count, UInt64(leaves[position].key) == id >> UInt64(Self.shift) {
+      let words = unsafe leaves[position].words
+      let offset = Int(id) & (Self.idsPerLeaf - 1)
+      let last = min(Self.idsPerLeaf, offset + Int(end - id))
+      var index = offset
+      while index < last, unsafe words[index] == VirtualFrameWord.empty.rawValue { index += 1 }
+      id += UInt64(index - offset)
+      if index < last { break }
+      position += 1
+    }
+    return Int(id - UInt64(start))
+  }
+
+  /// The first id in `start ..< start + limit` that names a content.
+  func firstContent(from start: UInt32, limit: Int) -> UInt32? {
+    var position = position(start >> Self.shift)
+    let end = UInt64(start) + UInt64(limit)
+    while position < leaves.count {
+      let leafStart = UInt64(leaves[position].key) << UInt64(Self.shift)
+      guard leafStart < end else { return nil }
+      let words = unsafe leaves[position].words
+      let first = Int(max(leafStart, UInt64(start)) - leafStart)
+      let last = Int(min(leafStart + UInt64(Self.idsPerLeaf), end) - leafStart)
+      for index in first..<last where unsafe words[index] >= ContentTable.firstNumber {
+        return UInt32(leafStart + UInt64(index))
+      }
+      position += 1
+    }
+    return nil
+  }
 }
