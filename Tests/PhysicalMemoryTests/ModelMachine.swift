@@ -131,10 +131,11 @@ final class ModelMachine: MachineOperations, Sendable {
 
   func unmap(_ slot: TaskSlot, _ page: PageNumber) -> FrameNumber {
     state.withLock { state in
-      guard let leaf = state.spaces[slot]?.removeLeaf(page) else {
+      guard let leaf = state.leaf(Place(slot, page)) else {
         state.report("unmapping \(Place(slot, page)), which has no leaf")
         return .none
       }
+      state.setLeaf(Place(slot, page), nil)
       return leaf.frame
     }
   }
@@ -144,7 +145,7 @@ final class ModelMachine: MachineOperations, Sendable {
       guard let leaf = state.leaf(Place(slot, page)) else {
         return state.report("write-protecting \(Place(slot, page)), which has no leaf")
       }
-      state.spaces[slot]?.setLeaf(page, MappedPage(frame: leaf.frame, rights: leaf.rights.subtracting(.write)))
+      state.setLeaf(Place(slot, page), MappedPage(frame: leaf.frame, rights: leaf.rights.subtracting(.write)))
     }
   }
 

@@ -44,14 +44,11 @@ struct ModelSpace {
     return position < order.count && order[position] < end ? order[position] : nil
   }
 
-  mutating func setLeaf(_ page: PageNumber, _ leaf: MappedPage) {
-    if leaves.updateValue(leaf, forKey: page) == nil { order.insert(page, at: position(page)) }
-  }
-
-  mutating func removeLeaf(_ page: PageNumber) -> MappedPage? {
-    guard let leaf = leaves.removeValue(forKey: page) else { return nil }
-    order.remove(at: position(page))
-    return leaf
+  mutating func setLeaf(_ page: PageNumber, _ leaf: MappedPage?) {
+    let old = leaves[page]
+    leaves[page] = leaf
+    if old == nil, leaf != nil { order.insert(page, at: position(page)) }
+    if old != nil, leaf == nil { order.remove(at: position(page)) }
   }
 }
 
@@ -66,6 +63,8 @@ struct ModelMachineState {
   /// The translations that a processor could still use, and the same by frame.
   private var remembered: [Place: MappedPage] = [:]
   private var places: [FrameNumber: Set<Place>] = [:]
+  /// Places of which more is remembered than their leaves permit, by the frame that they still reach.
+  private var stale: [FrameNumber: Set<Place>] = [:]
   private(set) var violations: [String] = []
   var wishes = 0
   var framesZapped = 0
@@ -84,24 +83,40 @@ struct ModelMachineState {
     forget(place)
     remembered[place] = leaf
     places[leaf.frame, default: []].insert(place)
+    compare(place)
   }
 
   private mutating func forget(_ place: Place) {
     guard let old = remembered.removeValue(forKey: place) else { return }
     places[old.frame]?.remove(place)
+    stale[old.frame]?.remove(place)
   }
 
-  /// Whether what is remembered of a place is no more than what its leaf permits.
-  private func isBacked(_ place: Place) -> Bool {
-    guard let old = remembered[place] else { return true }
-    guard let leaf = leaf(place) else { return false }
-    return leaf.frame == old.frame && old.rights.isSubset(of: leaf.rights)
+  private func isStale(_ place: Place) -> Bool {
+    guard let old = remembered[place] else { return false }
+    return stale[old.frame]?.contains(place) == true
+  }
+
+  /// Compares what is remembered of a place with its leaf, one of which has changed.
+  private mutating func compare(_ place: Place) {
+    guard let old = remembered[place] else { return }
+    if let leaf = leaf(place), leaf.frame == old.frame, old.rights.isSubset(of: leaf.rights) {
+      stale[old.frame]?.remove(place)
+    } else {
+      stale[old.frame, default: []].insert(place)
+    }
+  }
+
+  /// Changes a leaf, or takes it away.
+  mutating func setLeaf(_ place: Place, _ leaf: MappedPage?) {
+    spaces[place.slot]?.setLeaf(place.page, leaf)
+    compare(place)
   }
 
   /// Where an access of the task lands; nil: a page fault.
   mutating func translate(_ place: Place, _ access: Access) -> FrameNumber? {
     if let old = remembered[place], old.rights.contains(access.flag) {
-      if !isBacked(place) { report("\(place) was accessed through a translation that should have been zapped") }
+      if isStale(place) { report("\(place) was accessed through a translation that should have been zapped") }
       return old.frame
     }
     guard let leaf = leaf(place), leaf.rights.contains(access.flag) else { return nil }
@@ -119,8 +134,8 @@ struct ModelMachineState {
     if let old = self.leaf(place), old.frame != leaf.frame || !old.rights.isSubset(of: leaf.rights) {
       report("\(place) is mapped over a leaf that was there")
     }
-    spaces[place.slot]?.setLeaf(place.page, leaf)
-    if !isBacked(place) { report("\(place) is mapped, and a translation from before was not zapped") }
+    setLeaf(place, leaf)
+    if isStale(place) { report("\(place) is mapped, and a translation from before was not zapped") }
     checkBacked(leaf.frame, "is mapped")
     remember(place, leaf)
   }
@@ -145,7 +160,7 @@ struct ModelMachineState {
 
   /// Somebody may use the frame, but nobody whose leaf was taken away.
   mutating func checkBacked(_ frame: FrameNumber, _ what: String) {
-    for place in places[frame] ?? [] where !isBacked(place) {
+    for place in stale[frame] ?? [] {
       report("frame \(frame.rawValue) \(what) while \(place) reaches it through a translation that was not zapped")
     }
   }
