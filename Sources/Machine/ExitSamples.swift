@@ -20,7 +20,7 @@ public struct ExitSamples: Sendable {
   init(start: UInt64 = 0) {
     self.start = start
     last = start
-    if start != 0 { samples.reserveCapacity(1 << 16) }
+    if start != 0 { samples.reserveCapacity(1 << 14) }
   }
 
   @inline(__always)

@@ -20,18 +20,23 @@ final class GuestPageTables: MachineOperations {
   private var retired: [FrameNumber] = []
   /// The roots of address spaces, for who starts a vCPU.
   private let roots: RootTable
-  private let wake: @Sendable () -> Void
+  private let wakePreparation: @Sendable () -> Void
+  private let gates: TaskGates
 
   init(
-    memory: PoolMemory, machine: VirtualMachine, capacity: Int, roots: RootTable,
+    memory: PoolMemory, machine: VirtualMachine, capacity: Int, roots: RootTable, gates: TaskGates,
     wantZeroedFrames: @escaping @Sendable () -> Void
   ) {
-    wake = wantZeroedFrames
+    wakePreparation = wantZeroedFrames
+    self.gates = gates
     self.memory = memory
     self.machine = machine
     self.roots = roots
     spaces = SpaceTable(capacity: capacity)
   }
+
+  var now: UInt64 { monotonicNanoseconds() }
+  func wake(_ slot: TaskSlot) { gates[slot].open() }
 
   // MARK: Address spaces
 
@@ -107,7 +112,7 @@ final class GuestPageTables: MachineOperations {
 
   // MARK: Frames
 
-  func wantZeroedFrames() { wake() }
+  func wantZeroedFrames() { wakePreparation() }
   func zap(_ run: FrameRun) { memory.zap(run) }
   func zero(_ run: FrameRun) { memory.zero(run) }
   func copy(from source: FrameNumber, to destination: FrameNumber) { memory.copy(from: source, to: destination) }

@@ -19,7 +19,7 @@ public final class GuestTask: Sendable {
   let launchTime: UInt64
   let isMeasured: Bool
   /// Opened to wake the task where it waits in the host.
-  let gate = WaitGate()
+  let gate: WaitGate
 
   private struct State {
     var end: TaskEnd?
@@ -33,7 +33,7 @@ public final class GuestTask: Sendable {
 
   init(
     id: TaskID, slot: TaskSlot, program: Program, initialStack: InitialStack, console: @escaping Console,
-    launchTime: UInt64, isMeasured: Bool
+    gate: WaitGate, launchTime: UInt64, isMeasured: Bool
   ) {
     self.id = id
     self.slot = slot
@@ -41,6 +41,7 @@ public final class GuestTask: Sendable {
     self.entry = program.image.entry
     self.initialStack = initialStack
     self.console = console
+    self.gate = gate
     self.launchTime = launchTime
     self.isMeasured = isMeasured
   }
@@ -86,7 +87,6 @@ public final class GuestTask: Sendable {
   // MARK: For the vCPU's thread
 
   var stopReason: StopReason? { state.withLock { $0.stopReason } }
-  var isStopRequested: Bool { stopReason != nil }
 
   func keep(_ samples: ExitSamples) { state.withLock { $0.samples = samples } }
   func keep(_ counters: TaskCounters) { state.withLock { $0.counters = counters } }

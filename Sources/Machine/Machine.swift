@@ -36,6 +36,9 @@ public final class Machine: Sendable {
   let virtualMachine: VirtualMachine
   let supervisor: SupervisorArea
   let roots: RootTable
+  /// How vCPU threads wait for one another.
+  let waiting = WaitingThreads()
+  private let gates: TaskGates
   private let device: KVMDevice
   private let memory: PoolMemory
   private let vcpus = VCPUPool()
@@ -63,9 +66,10 @@ public final class Machine: Sendable {
     VirtualCPUHandle.installKickHandler()
     supervisor = SupervisorArea(memory)
     roots = RootTable(capacity: SupervisorArea.maximumVCPUs)
+    gates = TaskGates(capacity: SupervisorArea.maximumVCPUs)
     let preparation = preparation
     let operations = GuestPageTables(
-      memory: memory, machine: virtualMachine, capacity: SupervisorArea.maximumVCPUs, roots: roots,
+      memory: memory, machine: virtualMachine, capacity: SupervisorArea.maximumVCPUs, roots: roots, gates: gates,
       wantZeroedFrames: { preparation.wake() })
     do {
       server = try PhysicalMemoryServer(
@@ -149,7 +153,7 @@ public final class Machine: Sendable {
       throw .noMemory("the arguments")
     }
     let task = GuestTask(
-      id: id, slot: slot, program: program, initialStack: stack, console: console, launchTime: launchTime,
+      id: id, slot: slot, program: program, initialStack: stack, console: console, gate: gates[slot], launchTime: launchTime,
       isMeasured: isMeasured)
     tasks.add(task)
     do throws(MachineError) {

@@ -40,9 +40,19 @@ extension VCPULoop {
       samplePages = 0
       resume(after: frame)
       return .resume
+    case .locked(let deadline): return waitForLock(frame, deadline)
     case .notMapped, .forbidden, .noMemory:
       return deliverFault(frame, TaskFault(address: address, code: code, outcome: outcome))
     }
+  }
+
+  /// The container is locked against its owner: the access waits for the lock's end, and is tried again.
+  private mutating func waitForLock(_ frame: ExceptionFrame, _ deadline: UInt64) -> Continuation {
+    resume(after: frame)
+    samplePages = 0
+    _ = machine.waiting.wait(task.gate, until: deadline)
+    if let reason = task.stopReason { return .end(.stopped(reason)) }
+    return .resume
   }
 
   /// Goes on where the exception happened. Setting the registers here is cheaper than letting the stub run `iretq`,

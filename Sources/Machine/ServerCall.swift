@@ -18,6 +18,23 @@ enum ServerCall {
   case map(UInt32, start: UInt32, count: UInt32, address: UInt64, flags: UInt32)
   case unmap(address: UInt64, count: UInt32)
   case mappingInformation(address: UInt64, result: UInt64)
+  case createShared(PhysicalMemoryServer.InitialFrames, count: UInt32, remote: UInt32, result: UInt64, weak: UInt64)
+  case copy(UInt32, FrameIDArgument, UInt32, FrameIDArgument, count: UInt32, frameError: UInt64)
+  case share(UInt32, remote: UInt32, result: UInt64)
+  case revoke(UInt32)
+  case lock(UInt32, microseconds: UInt64)
+  case unlock(UInt32)
+  case pin(UInt32, start: UInt32, count: UInt32, microseconds: UInt64, physical: UInt64)
+  case unpin(UInt32, start: UInt32, count: UInt32)
+  case releaseData(UInt32, frames: UInt64, count: UInt32)
+  case createEndpoint(result: UInt64)
+  case call(UInt32, message: UInt64, microseconds: UInt64)
+  case receive(UInt32, message: UInt64, microseconds: UInt64)
+  case reply(message: UInt64)
+  case replyAndReceive(UInt32, message: UInt64, microseconds: UInt64)
+  case registerName(UInt64, endpoint: UInt32)
+  case lookUpName(UInt64, result: UInt64, microseconds: UInt64)
+  case dropCapability(UInt32)
   case onFault(entry: UInt64, stackTop: UInt64)
   case faultReturn(status: UInt64)
 
@@ -41,8 +58,61 @@ enum ServerCall {
     case PM_CALL_CONTAINER_MAP: return .map(low(a), start: low(b), count: low(c), address: d, flags: low(e))
     case PM_CALL_UNMAP: return .unmap(address: a, count: low(b))
     case PM_CALL_MAPPING: return .mappingInformation(address: a, result: b)
+    case PM_CALL_RELEASE_DATA: return .releaseData(low(a), frames: b, count: low(c))
     case PM_CALL_ON_FAULT: return .onFault(entry: a, stackTop: b)
     case PM_CALL_FAULT_RETURN: return .faultReturn(status: a)
+    default:
+      if let call = decodeMessages(registers) { return call }
+      return decodeSharing(registers)
+    }
+  }
+
+  /// Copies, sharing, locks and pins.
+  private static func decodeSharing(_ registers: borrowing kvm_regs) -> ServerCall? {
+    let (a, b, c, d, e, f) = (
+      registers.rdi, registers.rsi, registers.rdx, registers.rcx, registers.r8, registers.r9
+    )
+    func low(_ value: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: value) }
+    func ids(_ value: UInt64) -> FrameIDArgument { .from(low(value)) }
+    func copy(_ from: FrameIDArgument, _ to: FrameIDArgument) -> ServerCall {
+      .copy(low(a), from, low(c), to, count: low(e), frameError: f)
+    }
+    switch pm_call(rawValue: low(registers.rax)) {
+    case PM_CALL_CONTAINER_CREATE_WITH:
+      return .createShared(.fresh, count: low(b), remote: low(c), result: a, weak: d)
+    case PM_CALL_CONTAINER_CREATE_FROM:
+      return .createShared(.copies(source: low(b), ids(c)), count: low(d), remote: low(e), result: a, weak: f)
+    case PM_CALL_CONTAINER_CREATE_GATHER:
+      return .createShared(.copies(source: low(b), .array(c)), count: low(d), remote: low(e), result: a, weak: f)
+    case PM_CALL_CONTAINER_COPY: return copy(ids(b), ids(d))
+    case PM_CALL_CONTAINER_COPY_SCATTER: return copy(ids(b), .array(d))
+    case PM_CALL_CONTAINER_COPY_GATHER: return copy(.array(b), ids(d))
+    case PM_CALL_CONTAINER_COPY_SCATTER_GATHER: return copy(.array(b), .array(d))
+    case PM_CALL_CONTAINER_SHARE: return .share(low(a), remote: low(b), result: c)
+    case PM_CALL_CONTAINER_REVOKE: return .revoke(low(a))
+    case PM_CALL_CONTAINER_LOCK: return .lock(low(a), microseconds: b)
+    case PM_CALL_CONTAINER_UNLOCK: return .unlock(low(a))
+    case PM_CALL_CONTAINER_PIN:
+      return .pin(low(a), start: low(b), count: low(c), microseconds: d, physical: e)
+    case PM_CALL_CONTAINER_UNPIN: return .unpin(low(a), start: low(b), count: low(c))
+    default: return nil
+    }
+  }
+
+  /// Endpoints, messages and names.
+  @inline(__always)
+  private static func decodeMessages(_ registers: borrowing kvm_regs) -> ServerCall? {
+    let (a, b, c) = (registers.rdi, registers.rsi, registers.rdx)
+    func low(_ value: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: value) }
+    switch pm_call(rawValue: low(registers.rax)) {
+    case PM_CALL_ENDPOINT_CREATE: return .createEndpoint(result: a)
+    case PM_CALL_CALL: return .call(low(a), message: b, microseconds: c)
+    case PM_CALL_RECEIVE: return .receive(low(a), message: b, microseconds: c)
+    case PM_CALL_REPLY: return .reply(message: a)
+    case PM_CALL_REPLY_RECEIVE: return .replyAndReceive(low(a), message: b, microseconds: c)
+    case PM_CALL_NAME_REGISTER: return .registerName(a, endpoint: low(b))
+    case PM_CALL_NAME_LOOKUP: return .lookUpName(a, result: b, microseconds: c)
+    case PM_CALL_CAP_DROP: return .dropCapability(low(a))
     default: return nil
     }
   }

@@ -19,11 +19,52 @@ extension VCPULoop {
     default: break
     }
     do throws(ServerError) {
+      if let continuation = try handleWaiting(call) { return continuation }
       try serve(call)
       return answer(PM_OK)
     } catch {
-      return answer(pm_error(UInt32(error.rawValue)))
+      return answer(error)
     }
+  }
+
+  private mutating func answer(_ error: ServerError?) -> Continuation {
+    answer(error.map { pm_error(UInt32($0.rawValue)) } ?? PM_OK)
+  }
+
+  /// Calls that may have to wait; nil: it is none of them.
+  private mutating func handleWaiting(_ call: ServerCall) throws(ServerError) -> Continuation? {
+    let server = machine.server
+    switch call {
+    case .call(let endpoint, let message, let time):
+      return wait(try server.call(task.slot, endpoint, message: message, mayWait: time > 0), time)
+    case .receive(let endpoint, let message, let time):
+      return wait(try server.receive(task.slot, endpoint, message: message, mayWait: time > 0), time)
+    case .replyAndReceive(let endpoint, let message, let time):
+      return wait(try server.replyAndReceive(task.slot, endpoint, message: message, mayWait: time > 0), time)
+    case .lookUpName(let name, let result, let time):
+      return wait(try server.lookUpName(task.slot, name: name, result: result, mayWait: time > 0), time)
+    default: return nil
+    }
+  }
+
+  /// Waits for what a call could not give at once. A partner on another CPU answers within a few microseconds: it is
+  /// worth while to look for that before the thread goes to sleep.
+  private mutating func wait(_ outcome: WaitOutcome, _ microseconds: UInt64) -> Continuation {
+    if case .finished(let error) = outcome { return answer(error) }
+    let deadline = Self.deadline(microseconds)
+    while true {
+      if let reason = task.stopReason { return .end(.stopped(reason)) }
+      let isOpen = machine.waiting.wait(task.gate, until: deadline)
+      if case .finished(let error) = machine.server.waitOutcome(task.slot) { return answer(error) }
+      if !isOpen { return answer(machine.server.stopWaiting(task.slot)) }
+    }
+  }
+
+  /// Nanoseconds of the monotonic clock; nil: never.
+  static func deadline(_ microseconds: UInt64) -> UInt64? {
+    let (nanoseconds, overflow) = microseconds.multipliedReportingOverflow(by: 1000)
+    let now = monotonicNanoseconds()
+    return overflow || nanoseconds > .max - now ? nil : now + nanoseconds
   }
 
   /// Puts the result where the caller looks for it.
@@ -55,7 +96,33 @@ extension VCPULoop {
     case .unmap(let address, let count): try server.unmap(task.slot, address: address, count: count)
     case .mappingInformation(let address, let result):
       try writeWords(server.mappingInformation(task.slot, address: address).words, result)
-    case .null, .exit, .sleep, .onFault, .faultReturn: preconditionFailure("handled before")
+    default: try serveSharing(call)
+    }
+  }
+
+  private func serveSharing(_ call: ServerCall) throws(ServerError) {
+    let server = machine.server
+    switch call {
+    case .createShared(let initial, let count, let remote, let result, let weak):
+      try server.createContainer(
+        task.slot, initial, count: count, remote: remote, result: result, weakResult: weak)
+    case .copy(let source, let from, let destination, let to, let count, let frameError):
+      try server.copy(task.slot, source, from, destination, to, count: count, frameError: frameError)
+    case .share(let handle, let remote, let result):
+      try server.share(task.slot, handle, remote: remote, result: result)
+    case .revoke(let handle): try server.revoke(task.slot, handle)
+    case .lock(let handle, let time): try server.lock(task.slot, handle, microseconds: time)
+    case .unlock(let handle): try server.unlock(task.slot, handle)
+    case .pin(let handle, let start, let count, let time, let physical):
+      try server.pin(task.slot, handle, start: start, count: count, microseconds: time, physical: physical)
+    case .unpin(let handle, let start, let count): try server.unpin(task.slot, handle, start: start, count: count)
+    case .releaseData(let handle, let frames, let count):
+      try server.releaseData(task.slot, handle, frames: frames, count: count)
+    case .createEndpoint(let result): try server.createEndpoint(task.slot, result: result)
+    case .reply(let message): try server.reply(task.slot, message: message)
+    case .registerName(let name, let endpoint): try server.registerName(task.slot, name: name, endpoint: endpoint)
+    case .dropCapability(let handle): try server.dropCapability(task.slot, handle)
+    default: preconditionFailure("handled before")
     }
   }
 
@@ -79,11 +146,12 @@ extension VCPULoop {
   }
 
   private mutating func sleep(_ microseconds: UInt64) -> Continuation {
-    let (nanoseconds, overflow) = microseconds.multipliedReportingOverflow(by: 1000)
-    let now = monotonicNanoseconds()
-    let deadline = overflow || nanoseconds > .max - now ? UInt64.max : now + nanoseconds
-    while !task.isStopRequested, task.gate.wait(until: deadline) {}
-    return answer(PM_OK)
+    let deadline = Self.deadline(microseconds)
+    while true {
+      // Looked at here: a kick that comes later would let the task go on for a while.
+      if let reason = task.stopReason { return .end(.stopped(reason)) }
+      guard task.gate.wait(until: deadline) else { return answer(PM_OK) }
+    }
   }
 }
 

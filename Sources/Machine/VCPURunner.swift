@@ -44,10 +44,12 @@ struct VCPURunner: ~Copyable {
   mutating func run(_ task: GuestTask) -> TaskEnd {
     guard let cpu = cpu.take() else { return .failed("the vCPU is not usable") }
     var loop = VCPULoop(cpu: cpu, page: page, template: template, machine: machine, task: task)
+    machine.waiting.threadRuns()
     let end = loop.run()
+    machine.waiting.threadWaits()
     var used = loop.finish()
     task.keep(machine.server.taskInformation(task.slot).counters)
-    machine.server.endTask(task.slot)
+    machine.server.endTask(task.slot) { deadline in task.gate.wait(until: deadline) }
     machine.taskEnded(task)
     if Self.reset(&used) { self.cpu = consume used }
     return end

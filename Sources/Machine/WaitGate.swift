@@ -2,6 +2,7 @@
 // the next wait, and openings coalesce.
 
 internal import Glibc
+import Synchronization
 
 /// Nanoseconds of the host's monotonic clock.
 @inline(__always)
@@ -11,16 +12,17 @@ package func monotonicNanoseconds() -> UInt64 {
   return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }
 
-// SAFETY: one allocation that lives as long as the object; `isOpen` is read and written with the mutex held.
+// SAFETY: one allocation that lives as long as the object and never moves.
 @safe
 final class WaitGate: Sendable {
   @safe
   private struct Storage {
     var mutex = unsafe pthread_mutex_t()
     var condition = pthread_cond_t()
-    var isOpen = false
   }
 
+  private let isOpen = Atomic<Bool>(false)
+  private let sleepers = Atomic<Int>(0)
   nonisolated(unsafe) private let storage: UnsafeMutablePointer<Storage>
 
   init() {
@@ -41,10 +43,19 @@ final class WaitGate: Sendable {
   }
 
   func open() {
+    isOpen.store(true, ordering: .sequentiallyConsistent)
+    // A thread about to sleep counts itself before it looks at the gate for the last time: one of the two sees the
+    // other.
+    guard sleepers.load(ordering: .sequentiallyConsistent) > 0 else { return }
     unsafe pthread_mutex_lock(&storage.pointee.mutex)
-    unsafe storage.pointee.isOpen = true
     unsafe pthread_cond_signal(&storage.pointee.condition)
     unsafe pthread_mutex_unlock(&storage.pointee.mutex)
+  }
+
+  /// Goes through and closes the gate, if it is open.
+  @inline(__always)
+  func pass() -> Bool {
+    isOpen.load(ordering: .relaxed) && isOpen.exchange(false, ordering: .sequentiallyConsistent)
   }
 
   /// Waits until the gate is opened, then closes it again.
@@ -52,20 +63,25 @@ final class WaitGate: Sendable {
   /// - Returns: false when the deadline came first.
   @discardableResult
   func wait(until deadline: UInt64? = nil) -> Bool {
+    if pass() { return true }
     unsafe pthread_mutex_lock(&storage.pointee.mutex)
-    defer { unsafe pthread_mutex_unlock(&storage.pointee.mutex) }
-    while unsafe !storage.pointee.isOpen {
-      if let deadline {
-        var time = timespec()
-        time.tv_sec = Int(min(deadline / 1_000_000_000, UInt64(Int32.max)))
-        time.tv_nsec = Int(deadline % 1_000_000_000)
-        let result = unsafe pthread_cond_timedwait(&storage.pointee.condition, &storage.pointee.mutex, &time)
-        if result == ETIMEDOUT, unsafe !storage.pointee.isOpen { return false }
-      } else {
+    sleepers.wrappingAdd(1, ordering: .sequentiallyConsistent)
+    defer {
+      sleepers.wrappingSubtract(1, ordering: .sequentiallyConsistent)
+      unsafe pthread_mutex_unlock(&storage.pointee.mutex)
+    }
+    while !isOpen.exchange(false, ordering: .sequentiallyConsistent) {
+      guard let deadline else {
         unsafe pthread_cond_wait(&storage.pointee.condition, &storage.pointee.mutex)
+        continue
+      }
+      var time = timespec()
+      time.tv_sec = Int(min(deadline / 1_000_000_000, UInt64(Int32.max)))
+      time.tv_nsec = Int(deadline % 1_000_000_000)
+      if unsafe pthread_cond_timedwait(&storage.pointee.condition, &storage.pointee.mutex, &time) == ETIMEDOUT {
+        return isOpen.exchange(false, ordering: .sequentiallyConsistent)
       }
     }
-    unsafe storage.pointee.isOpen = false
     return true
   }
 }

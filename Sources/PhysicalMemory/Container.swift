@@ -10,10 +10,28 @@ internal import GuestMemory
 
 struct Container: ~Copyable {
   let owner: TaskSlot
+  /// The owner's handle.
+  var handle: UInt32 = 0
   var isDying = false
   var frames = VirtualFrameTable()
+  /// Which weak capabilities are good: those of the same epoch. Begins at 1; 0 stands for the owner.
+  var epoch: UInt32 = 1
+  /// Somebody else has or had a mapping of it since the last revocation.
+  var hasForeignMappings = false
+  var lock: ContainerLock?
+  var pins: [UInt32: Pin] = [:]
+  /// Frames charged for ids that an allocation under way has not come to yet.
+  var promised = 0
 
   init(owner: TaskSlot) { self.owner = owner }
+}
+
+/// What a handle lets a task do with a container.
+struct ContainerAccess {
+  let slot: UInt32
+  /// 0 for the owner, else the epoch of the weak capability.
+  let epoch: UInt32
+  var isOwner: Bool { epoch == 0 }
 }
 
 /// A contiguous range of frame ids, checked not to pass the end of the id space.
@@ -30,12 +48,26 @@ struct FrameIDRange {
 }
 
 extension ServerState {
-  /// The container a handle of the task names as its owner.
-  func ownedContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
-    guard case .container(let reference) = tasks[task.rawValue].handles[handle], isLive(reference) else {
-      throw .invalid
+  /// The container a handle names for its owner, who may do everything, but not while it is locked.
+  mutating func ownedContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
+    let access = try container(task, handle)
+    guard access.isOwner else { throw .notPermitted }
+    return access.slot
+  }
+
+  /// The container a handle names, for its owner or through a weak capability (R20).
+  mutating func container(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerAccess {
+    switch tasks[task.rawValue].handles[handle] {
+    case .container(let reference):
+      guard isLive(reference) else { throw .invalid }
+      guard currentLock(reference.slot) == nil else { throw .busy }
+      return ContainerAccess(slot: reference.slot, epoch: 0)
+    case .weak(let reference, let epoch, let holder):
+      guard isLive(reference), containers[reference.slot].epoch == epoch else { throw .canceled }
+      guard holder == nil || holder == tasks[task.rawValue].id else { throw .notPermitted }
+      return ContainerAccess(slot: reference.slot, epoch: epoch)
+    default: throw .invalid
     }
-    return reference.slot
   }
 
   @inline(__always)
@@ -55,25 +87,23 @@ extension ServerState {
       _ = containers.remove(at: reference.slot)
       throw .noMemory
     }
+    containers[reference.slot].handle = handle
     return handle
   }
 
-  /// Takes the container from its owner at once; its frames go with `releaseFrames`.
-  mutating func beginDestroy(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
+  /// Takes the container from its owner at once; its frames go with `continueDestroying`.
+  mutating func beginDestroying(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
     let slot = try ownedContainer(task, handle)
     guard slot != tasks[task.rawValue].initialContainer.slot else { throw .notPermitted }
+    guard firstPinned(slot, 0..<(1 << 32)) == nil else { throw .busy }
     tasks[task.rawValue].handles.remove(handle)
     containers[slot].isDying = true
     return slot
   }
 
-  /// Releases up to `limit` frames of a dying container. True: none is left, and the container is gone.
-  mutating func releaseFrames(ofDying slot: UInt32, limit: Int) -> Bool {
-    if let first = containers[slot].frames.firstUsed(from: 0) {
-      let most = min(limit, 1 << 32 - Int(first))
-      releaseUsedFrames(slot, start: first, count: most)
-    }
-    guard containers[slot].frames.count == 0 else { return false }
+  /// One step. True: no frame is left, and the container is gone.
+  mutating func continueDestroying(_ slot: UInt32) -> Bool {
+    guard releaseFrames(slot, 0..<(1 << 32)) == nil else { return false }
     _ = containers.remove(at: slot)
     return true
   }

@@ -15,6 +15,8 @@ public enum FaultOutcome: Equatable, Sendable {
   case forbidden
   /// There is no frame, for the page or for a page table.
   case noMemory
+  /// The container is locked against its owner (R21): try again when the lock has ended, at this time at the latest.
+  case locked(until: UInt64)
 }
 
 extension ServerState {
@@ -22,7 +24,8 @@ extension ServerState {
     guard let index = tasks[task.rawValue].mappings.find(page) else { return .notMapped }
     let mapping = tasks[task.rawValue].mappings[index]
     guard mapping.flags.effectiveRights.contains(access.right) else { return .forbidden }
-    guard isLive(mapping.container) else { return .notMapped }
+    guard isGood(mapping) else { return .notMapped }
+    if let lock = currentLock(mapping) { return .locked(until: lock.deadline) }
     let wanted = faultAroundWindow(task, mapping, page)
 
     var absent = operations.absentRun(task, from: page, limit: wanted)
@@ -52,7 +55,7 @@ extension ServerState {
   private func faultAroundWindow(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> Int {
     let left = Int(min(mapping.end.rawValue - page.rawValue, UInt64(FaultAround.most)))
     switch tasks[task.rawValue].faultAround {
-    case .fixed(let pages): return min(pages, left)
+    case .fixed(let pages): return max(1, min(pages, left))
     case .automatic:
       guard mapping.window > 0, page == mapping.expected else { return 1 }
       return min(Int(mapping.window) * 2, left)
@@ -141,7 +144,7 @@ extension ServerState {
 
   /// Gives an empty frame its physical frame.
   @inline(__always)
-  private mutating func makeResident(_ container: UInt32, _ id: UInt32) -> FrameNumber? {
+  mutating func makeResident(_ container: UInt32, _ id: UInt32) -> FrameNumber? {
     guard let frame = takeZeroFrame() else { return nil }
     guard let number = contents.insert(frame: frame) else {
       pool.give(FrameRun(start: frame, count: 1))

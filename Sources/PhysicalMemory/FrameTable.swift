@@ -36,6 +36,8 @@ struct FrameFlags: OptionSet, BitwiseCopyable {
   let rawValue: UInt16
   /// The content is not known to be zero. A frame that was never handed out is a hole of the memfd and reads zero.
   static let dirty = FrameFlags(rawValue: 1 << 0)
+  /// In use and pinned: the frame is neither moved nor taken.
+  static let pinned = FrameFlags(rawValue: 1 << 1)
 }
 
 /// 16 bytes a frame; all bits zero is a frame inside a free run with zero content.

@@ -4,9 +4,17 @@ internal import CGuestABI
 
 /// What a handle names.
 enum HandleTarget: Equatable {
+  /// The task itself.
   case task
+  /// Another task, known by its PM_CAP_SELF.
+  case peer(TaskSlot, TaskID)
   /// A container the task owns.
   case container(ContainerReference)
+  /// A container somebody shares (R20): good while the container's shares are of that `epoch`, and for the task
+  /// named, or for whoever holds it.
+  case weak(ContainerReference, epoch: UInt32, holder: TaskID?)
+  /// An endpoint, to call and, with the receive right, to receive from.
+  case endpoint(EndpointReference, mayReceive: Bool)
 }
 
 /// The low 16 bits of a handle are the entry, the high 16 count its reuses, so that a stale handle is caught.
@@ -50,11 +58,6 @@ struct HandleTable: ~Copyable {
     guard entries[Int(index)].reuse < 0xffff else { return }
     entries[Int(index)].reuse += 1
     free.append(index)
-  }
-
-  /// A handle for the target, if the task holds one.
-  func handle(for target: HandleTarget) -> UInt32? {
-    entries.firstIndex { $0.target == target }.map { entries[$0].reuse << 16 | UInt32($0) }
   }
 
   func forEach(_ body: (HandleTarget) -> Void) {

@@ -26,6 +26,11 @@ public struct MappedPage: Equatable, Sendable {
 
 /// Called with the server's lock held; no call may block or call the server back.
 public protocol MachineOperations: AnyObject {
+  /// Nanoseconds of a clock that never goes back.
+  var now: UInt64 { get }
+  /// What the task waits for may have come: an answer, a message, the end of a lock.
+  func wake(_ slot: TaskSlot)
+
   // Address spaces. Their tables are frames the server gives; `takeTable` gives a zeroed one or nil.
 
   /// Readies the slot's empty address space. False: no frame for its tables.
@@ -40,7 +45,8 @@ public protocol MachineOperations: AnyObject {
   // Leaves.
 
   func mappedPage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage?
-  /// The first page in `page ..< end` with a leaf.
+  /// The first page in `page ..< end` with a leaf; nil: there is none. May stop after a bounded search at a later page
+  /// without a leaf, from where the caller goes on.
   func firstMapped(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber?
   /// How many pages from `page` on have tables and no leaf, up to `limit`; may stop early at a table's end.
   func absentRun(_ slot: TaskSlot, from page: PageNumber, limit: Int) -> Int

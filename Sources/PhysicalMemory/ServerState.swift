@@ -12,6 +12,10 @@ struct ServerState: ~Copyable {
   var containers: Slab<Container>
   var tasks: Slab<TaskRecord>
   var images: Slab<LoadedImage>
+  var endpoints: Slab<Endpoint>
+  var names = NameTable()
+  var pinnedFrames = 0
+  var callCount: UInt64 = 0
   var ledger: Ledger
   var tables: TableReserve
   var revocations = Revocations()
@@ -32,6 +36,7 @@ struct ServerState: ~Copyable {
     let reverseMap = try ReverseMap(capacity: frameCount)
     let containers = try Slab<Container>(capacity: 1 << 20)
     let tasks = try Slab<TaskRecord>(capacity: taskCapacity)
+    let endpoints = try Slab<Endpoint>(capacity: 1 << 16)
     let images = try Slab<LoadedImage>(capacity: 1 << 10)
     if reserved > 1 { pool.reserve(FrameRun(start: FrameNumber(1), count: reserved - 1)) }
     let tables = TableReserve(frames: max(32, frameCount / 64))
@@ -44,6 +49,7 @@ struct ServerState: ~Copyable {
     self.containers = containers
     self.tasks = tasks
     self.images = images
+    self.endpoints = endpoints
     self.tables = tables
   }
 

@@ -23,6 +23,14 @@ public struct TaskParameters: Sendable {
   }
 }
 
+/// What a step of ending a task came to.
+enum EndingStep: Equatable {
+  case more
+  /// Somebody holds one of its containers; until this time at the latest.
+  case wait(until: UInt64)
+  case done
+}
+
 extension ServerState {
   /// Pages of each segment that get their leaves before the task begins; the rest comes by faults.
   private static let pagesMappedAhead = 64
@@ -35,26 +43,31 @@ extension ServerState {
     var entitlement = Entitlement()
     entitlement.mayUseExtra = parameters.mayUseExtra
     entitlement.hasContract = parameters.hasContract
-    guard ledger.setGuarantee(&entitlement, parameters.guaranteed) else { throw .noMemory }
-    guard frameCount <= ledger.headroom(entitlement, extra: true) else {
-      _ = ledger.setGuarantee(&entitlement, 0)
-      throw .noMemory
+    if !book(&entitlement, guaranteed: parameters.guaranteed, frameCount) {
+      releaseClosedSpaces()
+      guard book(&entitlement, guaranteed: parameters.guaranteed, frameCount) else { throw .noMemory }
     }
-    ledger.charge(&entitlement, frameCount)
+    let task = try insertTask(image, parameters, entitlement)
+    images[image].taskCount += 1
+    statistics.tasksCreated += 1
     do throws(ServerError) {
-      let task = try insertTask(image, parameters, entitlement)
-      images[image].taskCount += 1
-      statistics.tasksCreated += 1
-      do throws(ServerError) {
-        try mapImage(task, image)
-      } catch {
-        endTaskAtOnce(task)
-        throw error
-      }
-      return (task, tasks[task.rawValue].id)
+      try mapImage(task, image)
     } catch {
+      endTaskAtOnce(task)
       throw error
     }
+    return (task, tasks[task.rawValue].id)
+  }
+
+  /// Books a new task's guarantee and its first frames. False, and nothing changed: they are not to be had.
+  private mutating func book(_ entitlement: inout Entitlement, guaranteed: Int, _ frameCount: Int) -> Bool {
+    guard ledger.setGuarantee(&entitlement, guaranteed) else { return false }
+    guard frameCount <= ledger.headroom(entitlement, extra: true) else {
+      _ = ledger.setGuarantee(&entitlement, 0)
+      return false
+    }
+    ledger.charge(&entitlement, frameCount)
+    return true
   }
 
   /// The task with an empty initial container and address space; on an error the charge is taken back.
@@ -70,6 +83,7 @@ extension ServerState {
     let container: ContainerReference
     do throws(ServerError) {
       container = try makeContainer(owner: TaskSlot(slot))
+      containers[container.slot].handle = UInt32(PM_CAP_CONTAINER)
     } catch {
       uncharge(&entitlement)
       throw error
@@ -132,7 +146,9 @@ extension ServerState {
   ) throws(ServerError) {
     try makeTables(task, for: start)
     installMapping(
-      task, Mapping(start: start, count: UInt64(count), container: container, frame: id, flags: flags))
+      task,
+      Mapping(
+        start: start, count: UInt64(count), container: container, frame: id, flags: flags, isInitial: true))
   }
 
   // MARK: The end
@@ -141,37 +157,41 @@ extension ServerState {
   mutating func beginEnding(_ task: TaskSlot) {
     tasks[task.rawValue].isEnding = true
     tasks[task.rawValue].mappings.removeAll()
+    leaveSharing(task)
+    leaveMessages(task)
     var owned: [UInt32] = []
     tasks[task.rawValue].handles.forEach { target in
       if case .container(let reference) = target, isLive(reference) { owned.append(reference.slot) }
     }
-    for slot in owned { containers[slot].isDying = true }
     tasks[task.rawValue].dying = owned
   }
 
-  /// One bounded step: leaves first, then frames, then the address space.
-  /// - Returns: true when the task is gone.
-  mutating func continueEnding(_ task: TaskSlot) -> Bool {
-    let step = 2048
+  /// One bounded step: leaves first, then frames, then the address space. Containers that others hold locked or
+  /// pinned stay until they let go, or their time is up.
+  mutating func continueEnding(_ task: TaskSlot) -> EndingStep {
+    let start = tasks[task.rawValue].unmappedUpTo
     let end = PageNumber(containing: PM_USER_END)
-    if unmapPages(task, from: PageNumber(0), to: end, limit: step) != nil {
-      finishRevocations()
-      return false
+    if let next = unmapPages(task, from: start, to: end, limit: 2048) {
+      tasks[task.rawValue].unmappedUpTo = next
+      return .more
     }
+    tasks[task.rawValue].unmappedUpTo = end
     if let container = tasks[task.rawValue].dying.last {
-      if releaseFrames(ofDying: container, limit: step) { tasks[task.rawValue].dying.removeLast() }
-      return false
+      if let deadline = heldByOthers(container, owner: task) { return .wait(until: deadline) }
+      containers[container].isDying = true
+      if continueDestroying(container) { tasks[task.rawValue].dying.removeLast() }
+      return .more
     }
     let operations = operations
     operations.closeSpace(task) { giveTable($0) }
     var record = tasks.remove(at: task.rawValue)
     uncharge(&record.entitlement)
     images[record.image].taskCount -= 1
-    return true
+    return .done
   }
 
   mutating func endTaskAtOnce(_ task: TaskSlot) {
     beginEnding(task)
-    while !continueEnding(task) {}
+    while case .more = continueEnding(task) {}
   }
 }

@@ -43,10 +43,21 @@ struct TaskRecord: ~Copyable {
   var isEnding = false
   /// Once the task is ending: its containers whose frames are still to be released.
   var dying: [UInt32] = []
+  /// And the page up to which its leaves are gone.
+  var unmappedUpTo = PageNumber(0)
   var handles: HandleTable
   var mappings = MappingTable()
   var entitlement: Entitlement
   var counters = TaskCounters()
+  /// Containers of others in which it may have a lock or pins.
+  var held: Set<ContainerReference> = []
+  /// What it waits for, and whose calls it has received and not answered.
+  var wait = WaitState.none
+  var received: Set<TaskSlot> = []
+  /// Calls it received whose callers have gone on since.
+  var abandoned: Set<UInt64> = []
+  /// Endpoints it receives from.
+  var endpoints: Set<EndpointReference> = []
 
   init(
     id: TaskID, initialContainer: ContainerReference, image: UInt32, faultAround: FaultAround, entitlement: Entitlement

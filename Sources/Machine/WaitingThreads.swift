@@ -1,0 +1,40 @@
+// How vCPU threads wait for one another. With a CPU to spare a thread looks for its answer for a while before it
+// sleeps: waking a sleeping thread takes longer than most answers.
+
+internal import Glibc
+internal import PhysicalMemory
+import Synchronization
+
+final class WaitingThreads: Sendable {
+  private let running = Atomic<Int>(0)
+  private let cpus = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
+
+  /// About what a partner needs for two exits.
+  private static let patience: UInt64 = 60_000
+
+  /// The calling thread has a task to run.
+  func threadRuns() { running.wrappingAdd(1, ordering: .relaxed) }
+  func threadWaits() { running.wrappingSubtract(1, ordering: .relaxed) }
+
+  /// As `gate.wait`, first awake and then asleep.
+  func wait(_ gate: WaitGate, until deadline: UInt64?) -> Bool {
+    if running.load(ordering: .relaxed) <= cpus {
+      let end = min(deadline ?? .max, monotonicNanoseconds() + Self.patience)
+      repeat {
+        for _ in 0..<64 { if gate.pass() { return true } }
+      } while monotonicNanoseconds() < end
+    }
+    threadWaits()
+    defer { threadRuns() }
+    return gate.wait(until: deadline)
+  }
+}
+
+/// A gate for each task slot, for as long as the machine: whoever is woken for a slot's former task looks and waits on.
+final class TaskGates: Sendable {
+  private let gates: [WaitGate]
+
+  init(capacity: Int) { gates = (0..<capacity).map { _ in WaitGate() } }
+
+  subscript(slot: TaskSlot) -> WaitGate { gates[Int(slot.rawValue)] }
+}

@@ -1,0 +1,273 @@
+// Logical copies between containers: ids come to name the same contents, and no data is copied until one side writes
+// (R16, R24).
+//
+// A copy is done in three stages, so that a failed one changes nothing and ranges may overlap:
+//  1. check: every source id is in use, every destination id can be had; what it adds is charged.
+//  2. collect: take a reference on each source content, and the right to write from its leaves.
+//  3. install: make the destination ids name them, letting go of what they named before.
+// Stages 2 and 3 go in bounded steps and cannot fail.
+
+internal import CGuestABI
+internal import GuestMemory
+
+/// The ids of one side: from a start on, or one by one.
+enum FrameIDs {
+  case from(UInt32)
+  case list([UInt32])
+
+  @inline(__always)
+  subscript(index: Int) -> UInt32 {
+    switch self {
+    case .from(let start): start + UInt32(index)
+    case .list(let ids): ids[index]
+    }
+  }
+
+  /// PM_EINVAL for none at all, for ids past 2^32, or for more in a list than a call may name.
+  func check(count: UInt32) throws(ServerError) {
+    switch self {
+    case .from(let start): _ = try FrameIDRange(start: start, count: count)
+    case .list(let ids): guard count > 0, ids.count == Int(count) else { throw .invalid }
+    }
+  }
+}
+
+/// An error of a copy, and the id it is about, where it is about one.
+struct CopyError: Error {
+  let error: ServerError
+  var frame: UInt32?
+}
+
+struct CopyPlan {
+  let source: ContainerReference
+  let destination: ContainerReference
+  let ownsDestination: Bool
+  let sourceIDs: FrameIDs
+  let destinationIDs: FrameIDs
+  let count: Int
+
+  /// What the source ids name, each with one reference taken; runs of empty frames in one entry.
+  fileprivate var entries: [(word: VirtualFrameWord, count: Int)] = []
+  fileprivate var collected = 0
+  fileprivate var installedEntries = 0
+  fileprivate var installed = 0
+  /// Charged to the destination's owner for ids that are not in use yet.
+  fileprivate var promised = 0
+}
+
+extension ServerState {
+  private static let copiedInOneStep = 1024
+
+  // MARK: 1. Check
+
+  mutating func planCopy(
+    _ task: TaskSlot, _ source: UInt32, _ sourceIDs: FrameIDs, _ destination: UInt32, _ destinationIDs: FrameIDs,
+    count: Int
+  ) throws(CopyError) -> CopyPlan {
+    let from: ContainerAccess
+    let to: ContainerAccess
+    do throws(ServerError) {
+      from = try container(task, source)
+      to = try container(task, destination)
+    } catch {
+      throw CopyError(error: error)
+    }
+    if let missing = firstUnused(from.slot, sourceIDs, count) { throw CopyError(error: .noEntry, frame: missing) }
+    if let id = firstPinned(from.slot, sourceIDs, count) { throw CopyError(error: .busy, frame: id) }
+    if let id = firstPinned(to.slot, destinationIDs, count) { throw CopyError(error: .busy, frame: id) }
+    var plan = CopyPlan(
+      source: reference(from.slot), destination: reference(to.slot), ownsDestination: to.isOwner, sourceIDs: sourceIDs,
+      destinationIDs: destinationIDs, count: count)
+    guard to.isOwner else {
+      if let missing = firstUnused(to.slot, destinationIDs, count) { throw CopyError(error: .noEntry, frame: missing) }
+      return plan
+    }
+    plan.promised = try chargeCopy(task, to.slot, destinationIDs, count)
+    containers[to.slot].promised += plan.promised
+    return plan
+  }
+
+  private func firstUnused(_ slot: UInt32, _ ids: FrameIDs, _ count: Int) -> UInt32? {
+    switch ids {
+    case .from(let start):
+      let used = containers[slot].frames.run(from: start, limit: count, inUse: true)
+      return used < count ? start + UInt32(used) : nil
+    case .list(let ids): return ids.first { !containers[slot].frames[$0].isUsed }
+    }
+  }
+
+  private mutating func firstPinned(_ slot: UInt32, _ ids: FrameIDs, _ count: Int) -> UInt32? {
+    guard !containers[slot].pins.isEmpty else { return nil }
+    switch ids {
+    case .from(let start): return firstPinned(slot, UInt64(start)..<(UInt64(start) + UInt64(count)))
+    case .list(let ids):
+      expirePins(slot)
+      return ids.first { containers[slot].pins[$0] != nil }
+    }
+  }
+
+  /// Charges the destination ids that are not in use.
+  /// - Returns: how many.
+  private mutating func chargeCopy(
+    _ task: TaskSlot, _ slot: UInt32, _ ids: FrameIDs, _ count: Int
+  ) throws(CopyError) -> Int {
+    var fresh = 0
+    let headroom = headroom(tasks[task.rawValue].entitlement, extra: false, wanted: count)
+    switch ids {
+    case .from(let start):
+      fresh = count - containers[slot].frames.usedCount(from: start, count: count)
+      if fresh > headroom {
+        let fits = containers[slot].frames.prefix(from: start, limit: count, unused: headroom)
+        throw CopyError(error: .noMemory, frame: start + UInt32(fits))
+      }
+    case .list(let ids):
+      var seen = Set<UInt32>()
+      for id in ids where !containers[slot].frames[id].isUsed && seen.insert(id).inserted {
+        if seen.count > headroom { throw CopyError(error: .noMemory, frame: id) }
+      }
+      fresh = seen.count
+    }
+    ledger.charge(&tasks[task.rawValue].entitlement, fresh)
+    return fresh
+  }
+
+  // MARK: 2. Collect
+
+  /// One step. False: all references are taken.
+  mutating func collect(_ plan: inout CopyPlan) -> Bool {
+    defer { finishRevocations() }
+    var left = Self.copiedInOneStep
+    while plan.collected < plan.count {
+      guard left > 0 else { return true }
+      let id = plan.sourceIDs[plan.collected]
+      var empty = 0
+      if case .from = plan.sourceIDs {
+        empty = containers[plan.source.slot].frames.emptyRun(from: id, limit: plan.count - plan.collected)
+      }
+      if empty > 0 {
+        plan.entries.append((.empty, empty))
+        plan.collected += empty
+      } else {
+        plan.entries.append((takeReference(plan.source.slot, id), 1))
+        plan.collected += 1
+      }
+      left -= 1
+    }
+    return false
+  }
+
+  /// One more name for what an id names. Nobody may write it from here on.
+  private mutating func takeReference(_ slot: UInt32, _ id: UInt32) -> VirtualFrameWord {
+    let word = containers[slot].frames[id]
+    // Another task may have let go of it since it was checked: then it is as if it had been empty.
+    guard let number = word.content else { return .empty }
+    if contents[number].sharers == 1 { writeProtectAll(contents[number].frame) }
+    contents.addSharers(number, 1)
+    return word
+  }
+
+  // MARK: 3. Install
+
+  /// One step. False: the copy is complete, and what it was charged too much has been given back.
+  mutating func install(_ plan: inout CopyPlan) -> Bool {
+    defer { finishRevocations() }
+    var left = Self.copiedInOneStep
+    let isThere = isCurrent(plan.destination)
+    while plan.installedEntries < plan.entries.count {
+      guard left > 0 else { return true }
+      let entry = plan.entries[plan.installedEntries]
+      if let number = entry.word.content {
+        if !isThere || !installOne(&plan, number) { dropReference(number) }
+      } else if isThere {
+        installEmpty(&plan, entry.count)
+      }
+      plan.installed += entry.count
+      plan.installedEntries += 1
+      left -= 1
+    }
+    finishCopy(&plan)
+    return false
+  }
+
+  /// - Returns: false: the destination id cannot take it, or names it already.
+  private mutating func installOne(_ plan: inout CopyPlan, _ number: ContentNumber) -> Bool {
+    let slot = plan.destination.slot
+    let id = plan.destinationIDs[plan.installed]
+    let old = containers[slot].frames[id]
+    if old == VirtualFrameWord(number) { return false }
+    guard claimID(&plan, old) else { return false }
+    if let content = old.content { dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) }
+    containers[slot].frames.set(id, VirtualFrameWord(number))
+    return true
+  }
+
+  /// An unused id needs a frame of those promised; through a weak capability none is promised.
+  private mutating func claimID(_ plan: inout CopyPlan, _ old: VirtualFrameWord) -> Bool {
+    if old.isUsed { return true }
+    guard plan.promised > 0 else { return false }
+    plan.promised -= 1
+    containers[plan.destination.slot].promised -= 1
+    return true
+  }
+
+  private mutating func installEmpty(_ plan: inout CopyPlan, _ count: Int) {
+    let slot = plan.destination.slot
+    guard case .from = plan.destinationIDs, plan.ownsDestination else {
+      for offset in 0..<count {
+        let id = plan.destinationIDs[plan.installed + offset]
+        let old = containers[slot].frames[id]
+        guard claimID(&plan, old) else { continue }
+        if let content = old.content { dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) }
+        containers[slot].frames.set(id, .empty)
+      }
+      return
+    }
+    let start = plan.destinationIDs[plan.installed]
+    let fresh = count - containers[slot].frames.usedCount(from: start, count: count)
+    var done = 0
+    while done < count,
+      let id = containers[slot].frames.firstContent(from: start + UInt32(done), limit: count - done),
+      let content = containers[slot].frames[id].content
+    {
+      dropContent(content, shownBy: ContainerFrame(container: slot, id: id))
+      done = Int(id - start) + 1
+    }
+    containers[slot].frames.fill(start, count: count, .empty)
+    plan.promised -= fresh
+    containers[slot].promised -= fresh
+  }
+
+  /// Lets go of a reference that no id names.
+  private mutating func dropReference(_ number: ContentNumber) {
+    contents.addSharers(number, -1)
+    guard contents[number].sharers == 0 else { return }
+    let frame = contents[number].frame
+    revokeAll(frame)
+    contents.remove(number)
+    Revocations.append(frame, to: &revocations.unused)
+  }
+
+  private mutating func finishCopy(_ plan: inout CopyPlan) {
+    guard plan.promised > 0, isCurrent(plan.destination) else { return }
+    let slot = plan.destination.slot
+    containers[slot].promised -= plan.promised
+    ledger.charge(&tasks[containers[slot].owner.rawValue].entitlement, -plan.promised)
+    plan.promised = 0
+  }
+
+  // MARK: Release (R38)
+
+  /// Checks that all ids are in use; then each lets go of a content it shares, and is empty. One that names its content
+  /// alone keeps it: nothing would be copied when it is written.
+  mutating func releaseData(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]) throws(ServerError) {
+    guard !ids.isEmpty else { throw .invalid }
+    let slot = try ownedContainer(task, handle)
+    guard ids.allSatisfy({ containers[slot].frames[$0].isUsed }) else { throw .noEntry }
+    for id in ids {
+      guard let number = containers[slot].frames[id].content, contents[number].sharers > 1 else { continue }
+      dropContent(number, shownBy: ContainerFrame(container: slot, id: id))
+      containers[slot].frames.set(id, .empty)
+    }
+    finishRevocations()
+  }
+}

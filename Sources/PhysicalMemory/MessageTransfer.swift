@@ -1,0 +1,114 @@
+// A message on its way: out of the sender's memory, its capabilities from one table to the other, into the receiver's.
+
+internal import CGuestABI
+internal import GuestMemory
+
+/// As `struct pm_message` has it, in memory order.
+struct Message {
+  static let byteCount = 104
+
+  var words: InlineArray<8, UInt64>
+  var capabilities: InlineArray<4, UInt32>
+  var moves: UInt32
+  var sender: UInt64
+  var reply: UInt64
+
+  init(_ bytes: [UInt8]) {
+    func word(_ offset: Int) -> UInt64 { (0..<8).reversed().reduce(0) { $0 << 8 | UInt64(bytes[offset + $1]) } }
+    words = InlineArray { word($0 * 8) }
+    capabilities = InlineArray { UInt32(truncatingIfNeeded: word(64 + $0 / 2 * 8) >> UInt64($0 % 2 * 32)) }
+    moves = UInt32(truncatingIfNeeded: word(80))
+    sender = word(88)
+    reply = word(96)
+  }
+
+  var bytes: [UInt8] {
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(Self.byteCount)
+    func append(_ word: UInt64) { for shift in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: word >> UInt64(8 * shift))) } }
+    for index in words.indices { append(words[index]) }
+    append(UInt64(capabilities[0]) | UInt64(capabilities[1]) << 32)
+    append(UInt64(capabilities[2]) | UInt64(capabilities[3]) << 32)
+    append(UInt64(moves))
+    append(sender)
+    append(reply)
+    return bytes
+  }
+}
+
+extension ServerState {
+  mutating func loadMessage(_ task: TaskSlot, _ address: UInt64) throws(ServerError) -> Message {
+    var bytes = [UInt8](repeating: 0, count: Message.byteCount)
+    try readMemory(task, address, into: &bytes)
+    return Message(bytes)
+  }
+
+  /// PM_EINVAL for a handle that names nothing, PM_EPERM for one that does not travel: an owned container.
+  func checkCapabilities(_ task: TaskSlot, _ message: Message) throws(ServerError) {
+    for index in message.capabilities.indices where message.capabilities[index] != PM_CAP_NONE {
+      switch tasks[task.rawValue].handles[message.capabilities[index]] {
+      case nil: throw .invalid
+      case .container: throw .notPermitted
+      default: break
+      }
+    }
+  }
+
+  /// Writes a message to the receiver's memory, with the sender's true id, and gives it the capabilities. Moved ones
+  /// leave the sender's table. PM_EFAULT: the receiver's memory cannot take it, and nothing has changed.
+  mutating func deliver(
+    _ message: Message, from sender: TaskSlot, to receiver: TaskSlot, _ address: UInt64, reply: UInt64
+  ) throws(ServerError) {
+    try checkWritable(receiver, address, Message.byteCount)
+    var delivered = message
+    for index in message.capabilities.indices {
+      delivered.capabilities[index] = transfer(
+        message.capabilities[index], from: sender, to: receiver, isMoved: message.moves & 1 << UInt32(index) != 0)
+    }
+    delivered.moves = 0
+    delivered.sender = tasks[sender.rawValue].id.rawValue
+    delivered.reply = reply
+    try writeMemory(receiver, address, delivered.bytes.span)
+  }
+
+  /// - Returns: the receiver's handle; none where there is none to give, or no room for it.
+  private mutating func transfer(_ handle: UInt32, from sender: TaskSlot, to receiver: TaskSlot, isMoved: Bool) -> UInt32 {
+    guard handle != PM_CAP_NONE, let target = tasks[sender.rawValue].handles[handle] else { return UInt32(PM_CAP_NONE) }
+    let moves = isMoved && handle != PM_CAP_SELF
+    let given: HandleTarget
+    switch target {
+    case .task: given = .peer(sender, tasks[sender.rawValue].id)
+    case .container: return UInt32(PM_CAP_NONE)
+    case .endpoint(let reference, let mayReceive):
+      given = .endpoint(reference, mayReceive: mayReceive && moves)
+    case .peer, .weak: given = target
+    }
+    guard let received = tasks[receiver.rawValue].handles.insert(given) else { return UInt32(PM_CAP_NONE) }
+    guard moves else { return received }
+    tasks[sender.rawValue].handles.remove(handle)
+    if case .endpoint(let reference, mayReceive: true) = given, isLive(reference) { moveEndpoint(reference, to: receiver) }
+    return received
+  }
+
+  /// The receive right has gone to another task.
+  private mutating func moveEndpoint(_ reference: EndpointReference, to task: TaskSlot) {
+    let owner = endpoints[reference.slot].owner
+    tasks[owner.rawValue].endpoints.remove(reference)
+    tasks[task.rawValue].endpoints.insert(reference)
+    endpoints[reference.slot].owner = task
+  }
+
+  /// pm_cap_drop. An owned container is destroyed: the caller does that, in steps.
+  /// - Returns: the container, if it is one.
+  mutating func dropCapability(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> Bool {
+    guard handle != PM_CAP_SELF, handle != PM_CAP_CONTAINER else { throw .notPermitted }
+    switch tasks[task.rawValue].handles[handle] {
+    case nil: throw .invalid
+    case .container: return true
+    case .endpoint(let reference, mayReceive: true): closeEndpoint(reference)
+    default: break
+    }
+    tasks[task.rawValue].handles.remove(handle)
+    return false
+  }
+}

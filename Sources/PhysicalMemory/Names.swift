@@ -1,0 +1,89 @@
+// Names for endpoints, so that tasks find each other.
+
+internal import CGuestABI
+internal import GuestMemory
+
+struct NameTable: ~Copyable {
+  /// More names than this, and registering answers PM_ENOMEM.
+  static let capacity = 4096
+
+  private var endpoints: [String: EndpointReference] = [:]
+  /// Tasks that wait for a name to be registered.
+  private(set) var waiting: [TaskSlot] = []
+
+  var isFull: Bool { endpoints.count >= Self.capacity }
+
+  subscript(_ name: String) -> EndpointReference? { endpoints[name] }
+
+  mutating func insert(_ name: String, _ endpoint: EndpointReference) { endpoints[name] = endpoint }
+
+  mutating func remove(_ endpoint: EndpointReference) {
+    if endpoints.values.contains(endpoint) { endpoints = endpoints.filter { $0.value != endpoint } }
+  }
+
+  mutating func wait(_ task: TaskSlot) { waiting.append(task) }
+  mutating func stopWaiting(_ task: TaskSlot) { waiting.removeAll { $0 == task } }
+}
+
+extension ServerState {
+  /// A null-terminated name in the task's memory; PM_EINVAL: empty, or too long.
+  private mutating func loadName(_ task: TaskSlot, _ address: UInt64) throws(ServerError) -> String {
+    var bytes: [UInt8] = []
+    while bytes.count <= PM_NAME_MAXIMUM {
+      // No further than the end of its page at a time: what lies behind the name need not be there.
+      let at = address &+ UInt64(bytes.count)
+      let part = min(Int(PM_NAME_MAXIMUM) + 1 - bytes.count, 4096 - Int(at & 4095))
+      var read = [UInt8](repeating: 0, count: part)
+      try readMemory(task, at, into: &read)
+      if let end = read.firstIndex(of: 0) {
+        bytes += read[..<end]
+        guard !bytes.isEmpty else { throw .invalid }
+        // Names are bytes; those that are not UTF-8 must not become alike.
+        guard let name = String(validating: bytes, as: UTF8.self) else { throw .invalid }
+        return name
+      }
+      bytes += read
+    }
+    throw .invalid
+  }
+
+  mutating func registerName(_ task: TaskSlot, _ address: UInt64, _ handle: UInt32) throws(ServerError) {
+    let name = try loadName(task, address)
+    guard case .endpoint(let reference, mayReceive: true) = tasks[task.rawValue].handles[handle], isLive(reference)
+    else { throw .invalid }
+    guard names[name] == nil else { throw .exists }
+    guard !names.isFull else { throw .noMemory }
+    names.insert(name, reference)
+    for waiter in names.waiting {
+      guard case .name(name, let result) = tasks[waiter.rawValue].wait else { continue }
+      names.stopWaiting(waiter)
+      finish(waiter, giveEndpoint(waiter, reference, result))
+    }
+  }
+
+  /// A handle to call the endpoint with, stored where the task wants it.
+  private mutating func giveEndpoint(_ task: TaskSlot, _ reference: EndpointReference, _ result: UInt64) -> ServerError? {
+    do throws(ServerError) {
+      try checkWritable(task, result, 4)
+      guard let handle = tasks[task.rawValue].handles.insert(.endpoint(reference, mayReceive: false)) else {
+        throw .noMemory
+      }
+      try store(handle, task, result)
+      return nil
+    } catch {
+      return error
+    }
+  }
+
+  mutating func lookUpName(
+    _ task: TaskSlot, _ address: UInt64, result: UInt64, mayWait: Bool
+  ) throws(ServerError) -> WaitOutcome {
+    let name = try loadName(task, address)
+    try checkWritable(task, result, 4)
+    if let reference = names[name] { return .finished(giveEndpoint(task, reference, result)) }
+    guard mayWait else { throw .noEntry }
+    tasks[task.rawValue].wait = .name(name, address: result)
+    names.wait(task)
+    return .waiting
+  }
+}

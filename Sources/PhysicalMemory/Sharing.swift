@@ -1,0 +1,156 @@
+// Sharing a container: weak capabilities, their revocation, and locks (R20, R21).
+//
+// The life of a lock:
+//  1. held: by a task with a weak capability, until a deadline. The owner's calls on the container answer PM_EBUSY, its
+//     leaves are gone, and its accesses wait.
+//  2. ended: unlocked by its holder, its time up, or its holder dead. The owner goes on; nothing was lost.
+
+internal import CGuestABI
+internal import GuestMemory
+
+struct ContainerLock {
+  let holder: TaskSlot
+  /// Nanoseconds of the machine's clock.
+  let deadline: UInt64
+}
+
+extension ServerState {
+  // MARK: Weak capabilities
+
+  /// A weak capability for the holder that `remote` names: nobody in particular, a task, or an endpoint's owner.
+  mutating func share(_ task: TaskSlot, _ handle: UInt32, remote: UInt32) throws(ServerError) -> UInt32 {
+    let slot = try ownedContainer(task, handle)
+    return try insertWeak(task, slot, try shareHolder(task, remote))
+  }
+
+  mutating func insertWeak(_ task: TaskSlot, _ slot: UInt32, _ holder: TaskID?) throws(ServerError) -> UInt32 {
+    let reference = ContainerReference(slot: slot, generation: containers.generation(at: slot))
+    let target = HandleTarget.weak(reference, epoch: containers[slot].epoch, holder: holder)
+    guard let weak = tasks[task.rawValue].handles.insert(target) else { throw .noMemory }
+    return weak
+  }
+
+  /// - Returns: the only task that may use the capability; nil: any.
+  func shareHolder(_ task: TaskSlot, _ remote: UInt32) throws(ServerError) -> TaskID? {
+    if remote == PM_CAP_NONE { return nil }
+    switch tasks[task.rawValue].handles[remote] {
+    case .task: return tasks[task.rawValue].id
+    case .peer(_, let id): return id
+    case .endpoint(let reference, _):
+      guard isLive(reference) else { throw .canceled }
+      return tasks[endpoints[reference.slot].owner.rawValue].id
+    default: throw .invalid
+    }
+  }
+
+  /// Cancels every share at once.
+  /// - Returns: the container, if others may still see it: `cutOff` is to follow.
+  mutating func revokeShares(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32? {
+    let slot = try ownedContainer(task, handle)
+    guard heldByOthers(slot, owner: task) == nil else { throw .busy }
+    // The same number comes again after four billion revocations; 0 is the owner's.
+    containers[slot].epoch = containers[slot].epoch == .max ? 1 : containers[slot].epoch + 1
+    defer { containers[slot].hasForeignMappings = false }
+    return containers[slot].hasForeignMappings ? slot : nil
+  }
+
+  /// Whether a mapping still shows anything: its container is there, and its share has not been cancelled.
+  @inline(__always)
+  func isGood(_ mapping: Mapping) -> Bool {
+    isLive(mapping.container) && (mapping.epoch == 0 || mapping.epoch == containers[mapping.container.slot].epoch)
+  }
+
+  /// One step of emptying leaves of a container: the owner's, or everyone else's, from id `start` on.
+  /// - Returns: where to go on; nil at the container's end.
+  mutating func cutOff(_ slot: UInt32, owners: Bool, from start: UInt64) -> UInt64? {
+    defer { finishRevocations() }
+    let owner = containers[slot].owner
+    let most = revocations.leavesRemoved + 2048
+    var next = start
+    var looked = 0
+    while next < 1 << 32, let id = containers[slot].frames.firstUsed(from: UInt32(next)) {
+      guard revocations.leavesRemoved < most, looked < 1 << 14 else { return UInt64(id) }
+      if let number = containers[slot].frames[id].content {
+        cutOff(contents[number].frame, ContainerFrame(container: slot, id: id)) { ($0 == owner) == owners }
+      }
+      next = UInt64(id) + 1
+      looked += 1
+    }
+    return nil
+  }
+
+  private mutating func cutOff(_ frame: FrameNumber, _ shown: ContainerFrame, _ isMeant: (TaskSlot) -> Bool) {
+    guard pool.records[frame].link != 0 else { return }
+    var places: [MappedPlace] = []
+    reverseMap.forEach(in: pool.records[frame].link) { if isMeant($0.slot) { places.append($0) } }
+    for place in places where containerFrame(at: place) == shown { removeLeaf(place, of: frame) }
+  }
+
+  // MARK: Locks
+
+  /// The lock in force; one whose time is up is forgotten here.
+  mutating func currentLock(_ slot: UInt32) -> ContainerLock? {
+    guard let lock = containers[slot].lock else { return nil }
+    if operations.now < lock.deadline { return lock }
+    containers[slot].lock = nil
+    return nil
+  }
+
+  /// The lock that keeps an owner's mapping from being filled in.
+  @inline(__always)
+  mutating func currentLock(_ mapping: Mapping) -> ContainerLock? {
+    guard mapping.epoch == 0, containers[mapping.container.slot].lock != nil else { return nil }
+    return currentLock(mapping.container.slot)
+  }
+
+  /// Locks out the owner from now on; its leaves go with `cutOff`. The holder may extend its lock.
+  mutating func lock(_ task: TaskSlot, _ handle: UInt32, microseconds: UInt64) throws(ServerError) -> UInt32 {
+    guard microseconds > 0, microseconds <= PM_LOCK_MAXIMUM_US else { throw .invalid }
+    let access = try container(task, handle)
+    guard !access.isOwner else { throw .notPermitted }
+    if let lock = currentLock(access.slot), lock.holder != task { throw .busy }
+    guard containers[access.slot].owner != task else { throw .notPermitted }
+    containers[access.slot].lock = ContainerLock(holder: task, deadline: operations.now + microseconds * 1000)
+    tasks[task.rawValue].held.insert(reference(access.slot))
+    return access.slot
+  }
+
+  mutating func unlock(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
+    let access = try container(task, handle)
+    guard let lock = currentLock(access.slot), lock.holder == task else { throw .notPermitted }
+    endLock(access.slot)
+  }
+
+  private mutating func endLock(_ slot: UInt32) {
+    containers[slot].lock = nil
+    operations.wake(containers[slot].owner)
+  }
+
+  func reference(_ slot: UInt32) -> ContainerReference {
+    ContainerReference(slot: slot, generation: containers.generation(at: slot))
+  }
+
+  // MARK: Ends
+
+  /// Until when, at the latest, others keep a container from its owner, by a lock or by pins.
+  mutating func heldByOthers(_ slot: UInt32, owner: TaskSlot) -> UInt64? {
+    var deadline = currentLock(slot)?.deadline
+    expirePins(slot)
+    for pin in containers[slot].pins.values where pin.task != owner { deadline = max(deadline ?? 0, pin.deadline) }
+    return deadline
+  }
+
+  /// A task that ends lets go of the locks and pins it has on containers of others.
+  mutating func leaveSharing(_ task: TaskSlot) {
+    for reference in tasks[task.rawValue].held where isCurrent(reference) {
+      if containers[reference.slot].lock?.holder == task { endLock(reference.slot) }
+      unpinAll(reference.slot, by: task)
+    }
+    tasks[task.rawValue].held = []
+  }
+
+  /// The container is still the same, dying or not.
+  func isCurrent(_ reference: ContainerReference) -> Bool {
+    containers.contains(reference.slot) && containers.generation(at: reference.slot) == reference.generation
+  }
+}

@@ -1,0 +1,232 @@
+// The public face of copies, sharing, pins and messages. See PhysicalMemoryServer.
+
+internal import CGuestABI
+internal import GuestMemory
+
+/// The ids of one side of a copy, as a call names them.
+public enum FrameIDArgument: Sendable {
+  case from(UInt32)
+  /// The address of an array of ids.
+  case array(UInt64)
+}
+
+extension PhysicalMemoryServer {
+  // MARK: Copies (R24, R38)
+
+  /// `frameError`: where to store the id that an error is about; 0: nowhere.
+  public func copy(
+    _ task: TaskSlot, _ source: UInt32, _ sourceIDs: FrameIDArgument, _ destination: UInt32,
+    _ destinationIDs: FrameIDArgument, count: UInt32, frameError: UInt64
+  ) throws(ServerError) {
+    let from = try loadIDs(task, sourceIDs, count)
+    let to = try loadIDs(task, destinationIDs, count)
+    if frameError != 0 { try withState { (state) throws(ServerError) in try state.checkWritable(task, frameError, 4) } }
+    do throws(CopyError) {
+      try copy(task, source, from, destination, to, count: Int(count))
+    } catch {
+      if frameError != 0, let frame = error.frame {
+        try withState { (state) throws(ServerError) in try state.store(frame, task, frameError) }
+      }
+      throw error.error
+    }
+  }
+
+  private func copy(
+    _ task: TaskSlot, _ source: UInt32, _ sourceIDs: FrameIDs, _ destination: UInt32, _ destinationIDs: FrameIDs,
+    count: Int
+  ) throws(CopyError) {
+    var plan = try withState { (state) throws(CopyError) in
+      try state.planCopy(task, source, sourceIDs, destination, destinationIDs, count: count)
+    }
+    while withState({ $0.collect(&plan) }) {}
+    while withState({ $0.install(&plan) }) {}
+  }
+
+  /// Reads an array of ids; checks the range otherwise.
+  private func loadIDs(_ task: TaskSlot, _ argument: FrameIDArgument, _ count: UInt32) throws(ServerError) -> FrameIDs {
+    let ids: FrameIDs
+    switch argument {
+    case .from(let start): ids = .from(start)
+    case .array(let address): ids = .list(try loadArray(task, address, count))
+    }
+    try ids.check(count: count)
+    return ids
+  }
+
+  private func loadArray(_ task: TaskSlot, _ address: UInt64, _ count: UInt32) throws(ServerError) -> [UInt32] {
+    guard count > 0, count <= PM_FRAMES_MAXIMUM else { throw .invalid }
+    var bytes = [UInt8](repeating: 0, count: Int(count) * 4)
+    try readMemory(task, address, into: &bytes)
+    return (0..<Int(count)).map { index in
+      (0..<4).reversed().reduce(0) { $0 << 8 | UInt32(bytes[index * 4 + $1]) }
+    }
+  }
+
+  public func releaseData(
+    _ task: TaskSlot, _ handle: UInt32, frames: UInt64, count: UInt32
+  ) throws(ServerError) {
+    let ids = try loadArray(task, frames, count)
+    try withState { (state) throws(ServerError) in try state.releaseData(task, handle, ids) }
+  }
+
+  // MARK: Sharing (R20–R23)
+
+  public func share(_ task: TaskSlot, _ handle: UInt32, remote: UInt32, result: UInt64) throws(ServerError) {
+    try withState { (state) throws(ServerError) in
+      try state.checkWritable(task, result, 4)
+      let weak = try state.share(task, handle, remote: remote)
+      try state.store(weak, task, result)
+    }
+  }
+
+  public func revoke(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
+    let slot = try withState { (state) throws(ServerError) in try state.revokeShares(task, handle) }
+    if let slot { cutOff(slot, owners: false) }
+  }
+
+  private func cutOff(_ slot: UInt32, owners: Bool) {
+    var next: UInt64 = 0
+    while let id = withState({ $0.cutOff(slot, owners: owners, from: next) }) { next = id }
+  }
+
+  public func lock(_ task: TaskSlot, _ handle: UInt32, microseconds: UInt64) throws(ServerError) {
+    let slot = try withState { (state) throws(ServerError) in
+      try state.lock(task, handle, microseconds: microseconds)
+    }
+    cutOff(slot, owners: true)
+  }
+
+  public func unlock(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
+    try withState { (state) throws(ServerError) in try state.unlock(task, handle) }
+  }
+
+  /// `physical`: where to store an address for each frame.
+  public func pin(
+    _ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32, microseconds: UInt64, physical: UInt64
+  ) throws(ServerError) {
+    let range = try FrameIDRange(start: start, count: count)
+    guard count <= PM_FRAMES_MAXIMUM else { throw .invalid }
+    try withState { (state) throws(ServerError) in
+      try state.checkWritable(task, physical, Int(count) * 8)
+      let addresses = try state.pin(task, handle, range, microseconds: microseconds)
+      let bytes = addresses.flatMap { address in (0..<8).map { UInt8(truncatingIfNeeded: address >> UInt64(8 * $0)) } }
+      try state.writeMemory(task, physical, bytes.span)
+    }
+  }
+
+  public func unpin(_ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32) throws(ServerError) {
+    let range = try FrameIDRange(start: start, count: count)
+    try withState { (state) throws(ServerError) in try state.unpin(task, handle, range) }
+  }
+
+  /// What a new container begins with.
+  public enum InitialFrames: Sendable {
+    case fresh
+    /// Copies of these frames of another container, numbered from 0 on.
+    case copies(source: UInt32, FrameIDArgument)
+  }
+
+  /// create, fill and share in one call; all of it or nothing. `weakResult` 0: not shared.
+  public func createContainer(
+    _ task: TaskSlot, _ initial: InitialFrames, count: UInt32, remote: UInt32, result: UInt64, weakResult: UInt64
+  ) throws(ServerError) {
+    let range = try FrameIDRange(start: 0, count: count)
+    var source: (handle: UInt32, ids: FrameIDs)?
+    if case .copies(let handle, let ids) = initial { source = (handle, try loadIDs(task, ids, count)) }
+    let handle = try withState { (state) throws(ServerError) in
+      try state.checkWritable(task, result, 4)
+      if weakResult != 0 { try state.checkWritable(task, weakResult, 4) }
+      return try state.createContainer(task)
+    }
+    do throws(ServerError) {
+      if let source {
+        do throws(CopyError) {
+          try copy(task, source.handle, source.ids, handle, .from(0), count: range.count)
+        } catch {
+          throw error.error
+        }
+      } else {
+        try allocateFresh(task, handle, range)
+      }
+      try withState { (state) throws(ServerError) in
+        if weakResult != 0 {
+          try state.store(try state.share(task, handle, remote: remote), task, weakResult)
+        }
+        try state.store(handle, task, result)
+      }
+    } catch {
+      try? destroyContainer(task, handle)
+      throw error
+    }
+  }
+
+  private func allocateFresh(_ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange) throws(ServerError) {
+    var plan = try withState { (state) throws(ServerError) in try state.planAllocation(task, handle, range, []) }
+    while withState({ $0.continueAllocation(&plan) }) {}
+    if let error = plan.result.error { throw error }
+  }
+
+  // MARK: Messages
+
+  public func createEndpoint(_ task: TaskSlot, result: UInt64) throws(ServerError) {
+    try withState { (state) throws(ServerError) in
+      try state.checkWritable(task, result, 4)
+      try state.store(try state.createEndpoint(task), task, result)
+    }
+  }
+
+  /// Sends a message and waits for its reply. `.waiting`: ask `waitOutcome` when woken.
+  public func call(
+    _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool
+  ) throws(ServerError) -> WaitOutcome {
+    try withState { (state) throws(ServerError) in
+      try state.call(task, endpoint, address: message, mayWait: mayWait)
+    }
+  }
+
+  public func receive(
+    _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool
+  ) throws(ServerError) -> WaitOutcome {
+    try withState { (state) throws(ServerError) in
+      try state.receive(task, endpoint, address: message, mayWait: mayWait)
+    }
+  }
+
+  public func reply(_ task: TaskSlot, message: UInt64) throws(ServerError) {
+    try withState { (state) throws(ServerError) in try state.reply(task, address: message) }
+  }
+
+  /// Both under one lock. An error of the reply is the result, and nothing is received then.
+  public func replyAndReceive(
+    _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool
+  ) throws(ServerError) -> WaitOutcome {
+    try withState { (state) throws(ServerError) in
+      try state.reply(task, address: message)
+      return try state.receive(task, endpoint, address: message, mayWait: mayWait)
+    }
+  }
+
+  public func registerName(_ task: TaskSlot, name: UInt64, endpoint: UInt32) throws(ServerError) {
+    try withState { (state) throws(ServerError) in try state.registerName(task, name, endpoint) }
+  }
+
+  public func lookUpName(
+    _ task: TaskSlot, name: UInt64, result: UInt64, mayWait: Bool
+  ) throws(ServerError) -> WaitOutcome {
+    try withState { (state) throws(ServerError) in
+      try state.lookUpName(task, name, result: result, mayWait: mayWait)
+    }
+  }
+
+  public func dropCapability(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
+    if try withState({ (state) throws(ServerError) in try state.dropCapability(task, handle) }) {
+      try destroyContainer(task, handle)
+    }
+  }
+
+  /// Whether what the task waits for has come.
+  public func waitOutcome(_ task: TaskSlot) -> WaitOutcome { withState { $0.waitOutcome(task) } }
+
+  /// Gives up waiting. PM_ETIMEDOUT, unless it has come meanwhile; nil: it has come without error.
+  public func stopWaiting(_ task: TaskSlot) -> ServerError? { withState { $0.stopWaiting(task) } }
+}
