@@ -153,7 +153,8 @@ public final class Machine: Sendable {
       throw .noMemory("the arguments")
     }
     let task = GuestTask(
-      id: id, slot: slot, program: program, initialStack: stack, console: console, gate: gates[slot], launchTime: launchTime,
+      id: id, slot: slot, program: program, initialStack: stack, console: console, gate: gates[slot],
+      launchTime: launchTime,
       isMeasured: isMeasured)
     tasks.add(task)
     do throws(MachineError) {

@@ -167,7 +167,9 @@ public final class PhysicalMemoryServer: Sendable {
   /// The leaves first, then what is behind them.
   private func remove(_ task: TaskSlot, _ pages: PageRange) {
     var page = pages.start
-    while let next = state.withLock({ $0.unmapPages(task, from: page, to: pages.end, limit: Self.step) }) { page = next }
+    while let next = state.withLock({ $0.unmapPages(task, from: page, to: pages.end, limit: Self.step) }) {
+      page = next
+    }
     while !state.withLock({ $0.removeMappings(task, from: pages.start, to: pages.end) }) {}
   }
 
