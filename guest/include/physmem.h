@@ -37,30 +37,138 @@ const char *pm_strerror(pm_error_t error);
 
 /// Makes an empty container owned by the task (R15). PM_ENOMEM, PM_EFAULT.
 pm_error_t pm_container_create(pm_container_t *container);
-/// Ends a container, its frames and their mappings; the handle is void. PM_EPERM for PM_CAP_CONTAINER, PM_EINVAL.
+/// Ends a container, its frames and their mappings; the handle is void. Its logical copies elsewhere stay.
+/// PM_EPERM for PM_CAP_CONTAINER and weak capabilities; PM_EBUSY: locked, or a frame is pinned; PM_EINVAL.
 pm_error_t pm_container_destroy(pm_container_t container);
 /// Makes the ids [start, start + *count) name fresh frames that read as zero; takes no memory yet (R16, R18).
 /// Flags: PM_ALLOC_PARTIAL, _SQUASH, _EXTRA. PM_EEXIST: an id is in use, PM_ENOMEM: with either *count becomes how many
-/// were made, 0 without PM_ALLOC_PARTIAL. PM_EINVAL: count 0, ids beyond 2^32, unknown flags; PM_EFAULT.
+/// were made, 0 without PM_ALLOC_PARTIAL. PM_EPERM: a weak capability; PM_EBUSY: locked, or PM_ALLOC_SQUASH of a pinned
+/// frame; PM_EINVAL: count 0, ids beyond 2^32, unknown flags; PM_EFAULT.
 pm_error_t pm_container_allocate(pm_container_t container, pm_frame_t start, uint32_t *count, uint32_t flags);
 /// Frees the frames [start, start + *count); what is mapped of them shows nothing until the id names a frame again
 /// (R18). Flags: PM_DEALLOC_PARTIAL, _SQUASH.
 /// *count becomes how many were freed, 0 with an error but for PM_DEALLOC_PARTIAL. PM_ENOENT: an id is not in use;
-/// PM_EINVAL as for allocate; PM_EFAULT.
+/// PM_EPERM, PM_EBUSY and PM_EINVAL as for allocate; PM_EFAULT.
 pm_error_t pm_container_deallocate(pm_container_t container, pm_frame_t start, uint32_t *count, uint32_t flags);
+
+// ---- logical copies (R23, R24, R38) --------------------------------------------
+// A copy shares the content of its source until one of the two is written. It takes no memory but page tables, and
+// the data is copied by the write that needs it. A copy of a frame that was never touched is such a frame. Copies of
+// copies work to any depth.
+
+/// Makes the ids [dest_start, dest_start + count) of `dest` name logical copies of [src_start, src_start + count) of
+/// `src`, as memmove would where the two overlap (R24). In a container of one's own, ids in use get the new content and
+/// others are allocated, charged to the owner; through a weak capability all ids must be in use.
+/// An error changes nothing, and tells the id at fault in *frame_error, which may be NULL.
+/// PM_ENOENT: a source id is not in use, or one of the destination through a weak capability; PM_ENOMEM: the first
+/// destination id that there is no frame for; PM_EBUSY: an id is pinned, or a container locked (no id then);
+/// PM_ECANCELED: the share was revoked; PM_EINVAL: count 0, or ids beyond 2^32; PM_EFAULT.
+pm_error_t pm_container_copy(pm_container_t src, pm_frame_t src_start, pm_container_t dest, pm_frame_t dest_start,
+                             uint32_t count, pm_frame_t *frame_error);
+/// The same to the `count` ids at `dest_frames`; of an id that is there twice, the last one counts (R24). All sources
+/// are read before anything changes. PM_EINVAL: more than PM_FRAMES_MAXIMUM ids.
+pm_error_t pm_container_copy_scatter(pm_container_t src, pm_frame_t src_start, pm_container_t dest,
+                                     const pm_frame_t *dest_frames, uint32_t count, pm_frame_t *frame_error);
+/// The same from the `count` ids at `src_frames` (R24). PM_EINVAL: more than PM_FRAMES_MAXIMUM ids.
+pm_error_t pm_container_copy_gather(pm_container_t src, const pm_frame_t *src_frames, pm_container_t dest,
+                                    pm_frame_t dest_start, uint32_t count, pm_frame_t *frame_error);
+/// The same from the ids at `src_frames` to those at `dest_frames`, `count` of each (R24). PM_EINVAL as above.
+pm_error_t pm_container_copy_scatter_gather(pm_container_t src, const pm_frame_t *src_frames, pm_container_t dest,
+                                            const pm_frame_t *dest_frames, uint32_t count, pm_frame_t *frame_error);
+/// Lets each of the `count` ids at `frames` go of a content that it shares: it names an empty frame then, which reads
+/// as zero, so that writing it anew copies nothing (R38). An id that is the only one to name its content keeps it.
+/// PM_ENOENT: an id is not in use; PM_EPERM: a weak capability; PM_EBUSY: locked; PM_EINVAL: count 0 or more than
+/// PM_FRAMES_MAXIMUM; PM_EFAULT.
+pm_error_t pm_release_data(pm_container_t container, const pm_frame_t *frames, uint32_t count);
+
+// ---- sharing (R20-R23) -----------------------------------------------------------
+// A weak capability lets its holder use the frames of somebody's container: map them, copy from them and onto them,
+// lock the container, pin frames. Allocating, freeing, pm_release_data, sharing and revoking are the owner's: PM_EPERM.
+// When the owner revokes the share, destroys the container or ends, every call with the capability is PM_ECANCELED,
+// and what was mapped through it is gone.
+
+/// Makes a weak capability to a container of one's own, in one's own table; a message hands it over (R20). `remote`:
+/// PM_CAP_NONE for whoever holds it, or who alone may use it: the task of a task's capability (its PM_CAP_SELF), or
+/// the one that made an endpoint. Others can only pass it on: PM_EPERM.
+/// PM_EPERM: a weak capability; PM_EBUSY: locked; PM_ENOMEM; PM_EINVAL: `remote` is something else; PM_EFAULT.
+pm_error_t pm_container_share(pm_container_t container, pm_cap_t remote, pm_container_t *weak);
+/// Ends all weak capabilities to a container of one's own, at once (R21). The data stays. PM_EPERM: a weak capability;
+/// PM_EBUSY: locked.
+pm_error_t pm_container_revoke(pm_container_t container);
+/// Makes a container with the ids [0, count) in use, as pm_container_allocate would, and shares it (R23).
+/// PM_ENOMEM, PM_EINVAL, PM_EFAULT.
+pm_error_t pm_container_create_with(pm_container_t *container, uint32_t count, pm_cap_t remote, pm_container_t *weak);
+/// Makes a container whose ids [0, count) are logical copies of [start, start + count) of `source`, and shares it
+/// (R23). Errors as for pm_container_copy and pm_container_share; nothing is made then.
+pm_error_t pm_container_create_from(pm_container_t *container, pm_container_t source, pm_frame_t start, uint32_t count,
+                                    pm_cap_t remote, pm_container_t *weak);
+/// The same with copies of the `count` ids at `frames` (R23). PM_EINVAL: more than PM_FRAMES_MAXIMUM ids.
+pm_error_t pm_container_create_gather(pm_container_t *container, pm_container_t source, const pm_frame_t *frames,
+                                      uint32_t count, pm_cap_t remote, pm_container_t *weak);
+/// Keeps the owner from a container for `timeout_us`, at most PM_LOCK_MAXIMUM_US (R21): its calls on the container are
+/// PM_EBUSY, its accesses wait for the end, and so does its own end. Again by the holder: a new time from now on. The
+/// lock ends by pm_container_unlock, with its time, or with its holder. PM_EPERM: not a weak capability; PM_EBUSY:
+/// another one holds it; PM_ECANCELED: revoked; PM_EINVAL: 0 or more than the maximum.
+pm_error_t pm_container_lock(pm_container_t container, uint64_t timeout_us);
+/// Ends one's own lock (R21). PM_EPERM: one has none, or its time was up.
+pm_error_t pm_container_unlock(pm_container_t container);
+/// Keeps the frames [start, start + count) in place for `timeout_us`, at most PM_LOCK_MAXIMUM_US (R22): each gets a
+/// physical frame of its own now, whose address goes to `physical`. Until then, pm_container_unpin or the task's end,
+/// freeing or copying one of them is PM_EBUSY. PM_ENOENT: an id is not in use; PM_ENOMEM; PM_ECANCELED; PM_EINVAL:
+/// count 0, ids beyond 2^32, the time 0 or more than the maximum; PM_EFAULT.
+pm_error_t pm_container_pin(pm_container_t container, pm_frame_t start, uint32_t count, uint64_t timeout_us,
+                            uint64_t *physical);
+/// Ends the pin of the frames [start, start + count) (R22). PM_EPERM: another task's pin; PM_ENOENT: one is not pinned.
+pm_error_t pm_container_unpin(pm_container_t container, pm_frame_t start, uint32_t count);
 
 // ---- mapping (R25-R27) -------------------------------------------------------
 
 /// Maps the frames [start, start + count) at `address`, in place of what was mapped there (R25, R26).
 /// Flags: PM_MAP_READ, _WRITE, _EXECUTE, _FORCE_WRITE, at least one; PM_MAP_LAZY: fill in on first access.
+/// A content that other frames share is mapped without the right to write; PM_MAP_FORCE_WRITE copies it first. A write
+/// to it copies it where PM_MAP_LAZY or PM_MAP_FORCE_WRITE was given, and is the task's own fault elsewhere (R37); the
+/// last frame that names a content writes it in place.
 /// The server may drop a mapping at any time and restores it at the next access.
-/// PM_ENOENT: an id is not in use; PM_ENOMEM; PM_EINVAL: count 0, no right, unknown flags, not page aligned or
-/// outside [PM_USER_START, PM_USER_END).
+/// PM_ENOENT: an id is not in use; PM_ENOMEM; PM_EBUSY: locked; PM_ECANCELED: revoked; PM_EINVAL: count 0, no right,
+/// unknown flags, not page aligned or outside [PM_USER_START, PM_USER_END).
 pm_error_t pm_container_map(pm_container_t container, pm_frame_t start, uint32_t count, void *address, uint32_t flags);
 /// Drops the mappings of `count` pages from `address` on; pages without one are no error. PM_EINVAL as for map.
 pm_error_t pm_unmap(void *address, uint32_t count);
 /// What is mapped at the page of `address` (R27). PM_ENOENT: nothing, as always outside the task's range; PM_EFAULT.
 pm_error_t pm_mapping(const void *address, struct pm_mapping *mapping);
+
+// ---- messages (R20, R40) ---------------------------------------------------------
+// A call goes to an endpoint, and to whoever receives on it: it takes eight words and four capabilities there and as
+// many back, in one struct pm_message. Only the task that made an endpoint receives on it, or one that it moved the
+// capability to; with a copy, or from pm_name_lookup, one can only call. Times: 0 not to wait, PM_FOREVER.
+
+/// Makes an endpoint (R20). It ends with its maker, or when that drops it. PM_ENOMEM, PM_EFAULT.
+pm_error_t pm_endpoint_create(pm_cap_t *endpoint);
+/// Sends a message, waits for the reply, and puts it in the message's place. `caps` are handles of one's own, moved
+/// where the bit in `moves` is set; `sender` and `reply` are the server's to write.
+/// PM_ETIMEDOUT: no reply in time, which withdraws the call; with 0 the call is made only if somebody receives already.
+/// PM_ECANCELED: the endpoint is gone, or its receiver ended with the call unanswered. With either the capabilities
+/// may have gone. PM_EINVAL: no endpoint, one's own, a capability that one does not hold; PM_EPERM: one that cannot
+/// travel, such as a container of one's own; PM_EFAULT.
+pm_error_t pm_call(pm_cap_t endpoint, struct pm_message *message, uint64_t timeout_us);
+/// Waits for a call. `sender` is the caller's task id, and `caps` has handles of one's own: 0 where there was none, or
+/// no room for it. PM_EPERM: not one's own endpoint; PM_ETIMEDOUT; PM_EINVAL; PM_EFAULT.
+pm_error_t pm_receive(pm_cap_t endpoint, struct pm_message *message, uint64_t timeout_us);
+/// Answers the call that `reply` names, with words and capabilities. PM_ECANCELED: the caller is gone or waits no
+/// more; PM_EINVAL: no such call, or answered already; capabilities as for pm_call.
+pm_error_t pm_reply(struct pm_message *message);
+/// Answers a call, then waits for the next, which comes in the same message, in one exit. An error of the reply is
+/// returned at once, without waiting.
+pm_error_t pm_reply_receive(pm_cap_t endpoint, struct pm_message *message, uint64_t timeout_us);
+/// Gives one's own endpoint a name that other tasks can look up, until it ends. PM_EEXIST: taken; PM_EINVAL: empty,
+/// longer than PM_NAME_MAXIMUM, or not one's own endpoint; PM_EFAULT.
+pm_error_t pm_name_register(const char *name, pm_cap_t endpoint);
+/// A capability to call the endpoint of that name; waits until there is one. PM_ENOENT: none, and the time is 0;
+/// PM_ETIMEDOUT; PM_ENOMEM; PM_EINVAL; PM_EFAULT.
+pm_error_t pm_name_lookup(const char *name, pm_cap_t *endpoint, uint64_t timeout_us);
+/// Gives up a handle: a container of one's own is destroyed, an endpoint of one's own ends. PM_EPERM: PM_CAP_SELF,
+/// PM_CAP_CONTAINER; PM_EBUSY as for pm_container_destroy; PM_EINVAL.
+pm_error_t pm_cap_drop(pm_cap_t cap);
 
 // ---- self-paging (R37) -------------------------------------------------------
 

@@ -20,3 +20,35 @@ CALL(pm_error_t, pm_container_deallocate, PM_CALL_CONTAINER_DEALLOCATE, pm_conta
 CALL(pm_error_t, pm_container_map, PM_CALL_CONTAINER_MAP, pm_container_t, pm_frame_t, uint32_t, void *, uint32_t)
 CALL(pm_error_t, pm_unmap, PM_CALL_UNMAP, void *, uint32_t)
 CALL(pm_error_t, pm_mapping, PM_CALL_MAPPING, const void *, struct pm_mapping *)
+
+CALL(pm_error_t, pm_container_copy, PM_CALL_CONTAINER_COPY, pm_container_t, pm_frame_t, pm_container_t, pm_frame_t,
+     uint32_t, pm_frame_t *)
+CALL(pm_error_t, pm_container_copy_scatter, PM_CALL_CONTAINER_COPY_SCATTER, pm_container_t, pm_frame_t, pm_container_t,
+     const pm_frame_t *, uint32_t, pm_frame_t *)
+CALL(pm_error_t, pm_container_copy_gather, PM_CALL_CONTAINER_COPY_GATHER, pm_container_t, const pm_frame_t *,
+     pm_container_t, pm_frame_t, uint32_t, pm_frame_t *)
+CALL(pm_error_t, pm_container_copy_scatter_gather, PM_CALL_CONTAINER_COPY_SCATTER_GATHER, pm_container_t,
+     const pm_frame_t *, pm_container_t, const pm_frame_t *, uint32_t, pm_frame_t *)
+CALL(pm_error_t, pm_release_data, PM_CALL_RELEASE_DATA, pm_container_t, const pm_frame_t *, uint32_t)
+
+CALL(pm_error_t, pm_container_create_with, PM_CALL_CONTAINER_CREATE_WITH, pm_container_t *, uint32_t, pm_cap_t,
+     pm_container_t *)
+CALL(pm_error_t, pm_container_create_from, PM_CALL_CONTAINER_CREATE_FROM, pm_container_t *, pm_container_t, pm_frame_t,
+     uint32_t, pm_cap_t, pm_container_t *)
+CALL(pm_error_t, pm_container_create_gather, PM_CALL_CONTAINER_CREATE_GATHER, pm_container_t *, pm_container_t,
+     const pm_frame_t *, uint32_t, pm_cap_t, pm_container_t *)
+CALL(pm_error_t, pm_container_share, PM_CALL_CONTAINER_SHARE, pm_container_t, pm_cap_t, pm_container_t *)
+CALL(pm_error_t, pm_container_revoke, PM_CALL_CONTAINER_REVOKE, pm_container_t)
+CALL(pm_error_t, pm_container_lock, PM_CALL_CONTAINER_LOCK, pm_container_t, uint64_t)
+CALL(pm_error_t, pm_container_unlock, PM_CALL_CONTAINER_UNLOCK, pm_container_t)
+CALL(pm_error_t, pm_container_pin, PM_CALL_CONTAINER_PIN, pm_container_t, pm_frame_t, uint32_t, uint64_t, uint64_t *)
+CALL(pm_error_t, pm_container_unpin, PM_CALL_CONTAINER_UNPIN, pm_container_t, pm_frame_t, uint32_t)
+
+CALL(pm_error_t, pm_endpoint_create, PM_CALL_ENDPOINT_CREATE, pm_cap_t *)
+CALL(pm_error_t, pm_call, PM_CALL_CALL, pm_cap_t, struct pm_message *, uint64_t)
+CALL(pm_error_t, pm_receive, PM_CALL_RECEIVE, pm_cap_t, struct pm_message *, uint64_t)
+CALL(pm_error_t, pm_reply, PM_CALL_REPLY, struct pm_message *)
+CALL(pm_error_t, pm_reply_receive, PM_CALL_REPLY_RECEIVE, pm_cap_t, struct pm_message *, uint64_t)
+CALL(pm_error_t, pm_name_register, PM_CALL_NAME_REGISTER, const char *, pm_cap_t)
+CALL(pm_error_t, pm_name_lookup, PM_CALL_NAME_LOOKUP, const char *, pm_cap_t *, uint64_t)
+CALL(pm_error_t, pm_cap_drop, PM_CALL_CAP_DROP, pm_cap_t)

@@ -100,11 +100,40 @@ bool is_zero(const void *bytes, size_t size);
 /// Fills pages with numbers that follow from their addresses and `seed`, and checks that they are still there.
 void fill_pages(void *address, uint32_t count, uint64_t seed);
 void check_pages(const void *address, uint32_t count, uint64_t seed);
+/// Checks that pages hold what was filled in at another address.
+void check_copied_pages(const void *address, const void *filled, uint32_t count, uint64_t seed);
+/// Lazily maps frames for reading and writing.
+void map_lazily(pm_container_t container, pm_frame_t start, uint32_t count, void *address);
+/// map_fresh, with the number first + n in the first word of frame n; and checks of such pages.
+pm_container_t map_numbered(void *address, uint32_t count, uint64_t first);
+void check_numbered(const void *address, uint32_t count, uint64_t first);
+/// Whether the task gets a fault for reading or writing there; the byte stays as it is. After a fault nothing is mapped
+/// at the page, and `probed` is the fault. The task has no fault handler then.
+bool read_faults(const void *address);
+bool write_faults(void *address);
+extern struct pm_fault probed;
 /// The next of a row of random numbers that is the same in each run; `state` starts as any number but 0.
 uint64_t next_random(uint64_t *state);
 /// A call with any number and arguments.
 pm_error_t raw_call(uint64_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e);
 
 #define PAGE(base, index) ((char *)(base) + (size_t)(index) * PM_PAGE_SIZE)
+/// The first word of a page. Two pages may be one frame, so it is read and written where the program says so.
+#define WORD(base, index) (*(volatile uint64_t *)PAGE(base, index))
+
+// ---- cases of several tasks --------------------------------------------------------
+
+/// Longer than anything takes that a test waits for.
+#define LONG_US 5000000
+
+/// Brings together the tasks of a case, all `copies` of them: 0 in one, the server, and 1, 2, … in its clients.
+unsigned join(unsigned copies);
+/// After join: what the server receives on, and what the clients call.
+extern pm_cap_t partner;
+/// In a client: sends a number and a capability or PM_CAP_NONE to the server, and returns its answer.
+struct pm_message ask(uint64_t number, pm_cap_t cap);
+/// In the server: waits for a question, and answers one.
+struct pm_message next_question(void);
+void answer(const struct pm_message *question, uint64_t number, pm_cap_t cap);
 
 #endif

@@ -59,9 +59,28 @@ void fill_pages(void *address, uint32_t count, uint64_t seed) {
   for (size_t i = 0; i < (size_t)count * PM_PAGE_SIZE / sizeof *word; i++) word[i] = word_for(word + i, seed);
 }
 
+void check_copied_pages(const void *address, const void *filled, uint32_t count, uint64_t seed) {
+  const uint64_t *word = address, *original = filled;
+  for (size_t i = 0; i < (size_t)count * PM_PAGE_SIZE / sizeof *word; i++)
+    CHECK_EQ(word[i], word_for(original + i, seed));
+}
+
 void check_pages(const void *address, uint32_t count, uint64_t seed) {
-  const uint64_t *word = address;
-  for (size_t i = 0; i < (size_t)count * PM_PAGE_SIZE / sizeof *word; i++) CHECK_EQ(word[i], word_for(word + i, seed));
+  check_copied_pages(address, address, count, seed);
+}
+
+void map_lazily(pm_container_t container, pm_frame_t start, uint32_t count, void *address) {
+  CHECK_OK(pm_container_map(container, start, count, address, LAZY_READ_WRITE));
+}
+
+pm_container_t map_numbered(void *address, uint32_t count, uint64_t first) {
+  pm_container_t container = map_fresh(address, count);
+  for (uint32_t i = 0; i < count; i++) WORD(address, i) = first + i;
+  return container;
+}
+
+void check_numbered(const void *address, uint32_t count, uint64_t first) {
+  for (uint32_t i = 0; i < count; i++) CHECK_EQ(WORD(address, i), first + i);
 }
 
 uint64_t next_random(uint64_t *state) {
@@ -72,11 +91,11 @@ uint64_t next_random(uint64_t *state) {
 }
 
 pm_error_t raw_call(uint64_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e) {
-  register uint64_t fifth __asm__("r8") = e;
+  register uint64_t fifth __asm__("r8") = e, sixth __asm__("r9") = 0;
   pm_error_t error;
   __asm__ volatile("out %%al, %1"
                    : "=a"(error)
-                   : "i"(PM_CALL_PORT), "0"(number), "D"(a), "S"(b), "d"(c), "c"(d), "r"(fifth)
+                   : "i"(PM_CALL_PORT), "0"(number), "D"(a), "S"(b), "d"(c), "c"(d), "r"(fifth), "r"(sixth)
                    : "memory");
   return error;
 }
