@@ -215,6 +215,9 @@ public final class PhysicalMemoryServer: Sendable {
   /// - Returns: the frames, so that the caller can populate them; empty when there is nothing to do.
   public func zeroAhead(target: Int) -> [FrameRun] { state.withLock { $0.zeroAhead(target: target) } }
 
+  /// For tests: unmaps some frame for everyone, as the server may at any time.
+  public func revokeSomeFrame(_ random: UInt64) -> Bool { state.withLock { $0.revokeSomeFrame(random) } }
+
   public var statistics: ServerStatistics { state.withLock { $0.currentStatistics } }
 
   /// Everything that must always hold, checked from both ends. Costs a walk over all there is.
