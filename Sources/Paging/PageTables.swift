@@ -134,25 +134,36 @@ public struct PageTables: ~Copyable {
     _ = unsafe ckvm_and(table + Self.index(page, level: 0), ~PageTableEntry.writable)
   }
 
+  /// Entries that one search looks at, at most: a task can make as many empty tables as there are frames.
+  public static let searchLimit = 1 << 15
+
   /// The first page in `page ..< end` with a present leaf, skipping absent tables whole.
+  /// - Returns: nil when there is none; a page without a leaf, to go on from, when the search took too long.
   public func firstPresent(from page: PageNumber, to end: PageNumber) -> PageNumber? {
     var page = page
-    while page < end {
+    var budget = Self.searchLimit
+    while page < end, budget > 0 {
       var table = root
       var level: UInt64 = 3
       while true {
-        let entry = unsafe PageTableEntry(
-          rawValue: ckvm_load(Self.table(table, memory) + Self.index(page, level: level)))
-        if !entry.isPresent {
-          page = PageNumber((page.rawValue >> (9 * level) + 1) << (9 * level))
-          break
-        }
+        let first = Self.index(page, level: level)
+        let index = firstPresentEntry(table, from: first)
+        budget -= index - first + 1
+        if index > first { page = PageNumber((page.rawValue >> (9 * level) + UInt64(index - first)) << (9 * level)) }
+        if index == Self.pagesPerTable || page >= end { break }
         if level == 0 { return page }
-        table = entry.frame
+        table = unsafe PageTableEntry(rawValue: ckvm_load(Self.table(table, memory) + index)).frame
         level -= 1
       }
     }
-    return nil
+    return page < end ? page : nil
+  }
+
+  private func firstPresentEntry(_ table: FrameNumber, from first: Int) -> Int {
+    let entries = unsafe Self.table(table, memory)
+    var index = first
+    while index < Self.pagesPerTable, unsafe ckvm_load(entries + index) & PageTableEntry.present == 0 { index += 1 }
+    return index
   }
 
   /// How many pages from `page` on have no present leaf: up to `limit`, and not past the end of the leaf table.

@@ -34,74 +34,124 @@ public struct CountedResult: Equatable, Sendable {
   }
 }
 
+/// An allocation that has been checked and charged, and is now carried out in bounded steps.
+struct AllocationPlan {
+  let container: UInt32
+  /// The ids still to be done.
+  var rest: Range<UInt64>
+  let result: CountedResult
+}
+
 extension ServerState {
-  mutating func allocate(
+  /// Leaves emptied and frames let go in one step.
+  private static let releasedInOneStep = 2048
+
+  /// Checks an allocation and charges the frames it adds: nobody else can have them from here on, and carrying it out
+  /// cannot fail.
+  mutating func planAllocation(
     _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ flags: AllocationFlags
-  ) throws(ServerError) -> CountedResult {
+  ) throws(ServerError) -> AllocationPlan {
     let slot = try ownedContainer(task, handle)
-    let headroom = ledger.headroom(tasks[task.rawValue].entitlement, extra: flags.contains(.extra))
-    var count = range.count
+    let headroom = headroom(tasks[task.rawValue].entitlement, extra: flags.contains(.extra), wanted: range.count)
+    var count: Int
     var error: ServerError?
-    if !flags.contains(.squash) {
+    if flags.contains(.squash) {
+      count = containers[slot].frames.prefix(from: range.start, limit: range.count, unused: headroom)
+      if count < range.count { error = .noMemory }
+    } else {
       count = containers[slot].frames.run(from: range.start, limit: range.count, inUse: false)
       if count < range.count { error = .exists }
       if count > headroom {
         count = headroom
         error = .noMemory
       }
-    } else {
-      count = containers[slot].frames.prefix(from: range.start, limit: range.count, unused: headroom)
-      if count < range.count { error = .noMemory }
     }
-    if error != nil, !flags.contains(.partial) { return CountedResult(count: 0, error: error) }
-    if count > 0 {
-      if flags.contains(.squash) { releaseUsedFrames(slot, start: range.start, count: count) }
-      containers[slot].frames.fill(range.start, count: count, .empty)
-      ledger.charge(&tasks[task.rawValue].entitlement, count)
-    }
-    return CountedResult(count: count, error: error)
+    if error != nil, !flags.contains(.partial) { count = 0 }
+    let fresh = count - containers[slot].frames.usedCount(from: range.start, count: count)
+    ledger.charge(&tasks[task.rawValue].entitlement, fresh)
+    containers[slot].promised += fresh
+    let start = UInt64(range.start)
+    return AllocationPlan(
+      container: slot, rest: start..<(start + UInt64(count)), result: CountedResult(count: count, error: error))
   }
 
-  /// What a deallocation would do: how many ids from the range's start on it goes over, and the error to report.
+  /// One step: empties the next few ids. False: nothing is left to be done.
+  mutating func continueAllocation(_ plan: inout AllocationPlan) -> Bool {
+    guard let first = plan.rest.first else { return false }
+    let slot = plan.container
+    let start = UInt32(first)
+    let count = dropContents(slot, start: start, count: min(plan.rest.count, Self.releasedInOneStep))
+    containers[slot].promised -= count - containers[slot].frames.usedCount(from: start, count: count)
+    containers[slot].frames.fill(start, count: count, .empty)
+    plan.rest = (first + UInt64(count))..<plan.rest.upperBound
+    finishRevocations()
+    return true
+  }
+
+  /// What a deallocation would do: how many ids from the range's start on it goes over, how many of them are in use,
+  /// and the error to report.
   func planDeallocation(
     _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ flags: DeallocationFlags
-  ) throws(ServerError) -> (container: UInt32, result: CountedResult) {
+  ) throws(ServerError) -> (container: UInt32, ids: Int, result: CountedResult) {
     let slot = try ownedContainer(task, handle)
-    if flags.contains(.squash) { return (slot, CountedResult(count: range.count, error: nil)) }
+    if flags.contains(.squash) {
+      let used = containers[slot].frames.usedCount(from: range.start, count: range.count)
+      return (slot, range.count, CountedResult(count: used, error: nil))
+    }
     let count = containers[slot].frames.run(from: range.start, limit: range.count, inUse: true)
-    if count == range.count { return (slot, CountedResult(count: count, error: nil)) }
-    return (slot, CountedResult(count: flags.contains(.partial) ? count : 0, error: .noEntry))
+    if count == range.count { return (slot, count, CountedResult(count: count, error: nil)) }
+    let done = flags.contains(.partial) ? count : 0
+    return (slot, done, CountedResult(count: done, error: .noEntry))
   }
 
-  /// Lets go of what the ids in use in a range name, and makes them unused. Their owner's charge goes down.
-  /// - Returns: how many were in use.
-  @discardableResult
-  mutating func releaseUsedFrames(_ slot: UInt32, start: UInt32, count: Int) -> Int {
-    var released = 0
-    var next = UInt64(start)
-    let end = next + UInt64(count)
-    while next < end, let id = containers[slot].frames.firstUsed(from: UInt32(next)), UInt64(id) < end {
-      let run = containers[slot].frames.run(from: id, limit: Int(end - UInt64(id)), inUse: true)
-      releaseRun(slot, start: id, count: run)
-      released += run
-      next = UInt64(id) + UInt64(run)
+  /// One step: lets go of what the next few ids in use name, and makes them unused. Their owner's charge goes down.
+  /// - Returns: where to go on; nil when no id in `ids` is in use any more.
+  mutating func releaseFrames(_ slot: UInt32, _ ids: Range<UInt64>) -> UInt64? {
+    defer { finishRevocations() }
+    var next = ids.lowerBound
+    var left = Self.releasedInOneStep
+    while next < ids.upperBound, let id = containers[slot].frames.firstUsed(from: UInt32(next)),
+      UInt64(id) < ids.upperBound
+    {
+      guard left > 0 else { return UInt64(id) }
+      let most = min(left, Int(ids.upperBound - UInt64(id)))
+      let run = containers[slot].frames.run(from: id, limit: most, inUse: true)
+      let done = dropContents(slot, start: id, count: run)
+      containers[slot].frames.fill(id, count: done, .unused)
+      uncharge(containers[slot].owner, done)
+      next = UInt64(id) + UInt64(done)
+      left -= done < run ? left : done
     }
-    finishRevocations()
-    return released
+    return nil
   }
 
-  private mutating func releaseRun(_ slot: UInt32, start: UInt32, count: Int) {
+  /// Lets go of the contents that ids name, and leaves the ids for the caller to change. Stops when a step's worth of
+  /// leaves has been emptied.
+  /// - Returns: how many ids were done, at least one.
+  private mutating func dropContents(_ slot: UInt32, start: UInt32, count: Int) -> Int {
+    let most = revocations.leavesRemoved + Self.releasedInOneStep
     for offset in 0..<UInt32(count) {
-      if let content = containers[slot].frames[start + offset].content {
-        dropContent(content, shownBy: ContainerFrame(container: slot, id: start + offset))
-      }
+      guard let content = containers[slot].frames[start + offset].content else { continue }
+      dropContent(content, shownBy: ContainerFrame(container: slot, id: start + offset))
+      if revocations.leavesRemoved >= most { return Int(offset) + 1 }
     }
-    containers[slot].frames.fill(start, count: count, .unused)
-    let owner = containers[slot].owner
+    return count
+  }
+
+  private mutating func uncharge(_ owner: TaskSlot, _ count: Int) {
     if owner == .server {
       ledger.restore(count)
     } else {
       ledger.charge(&tasks[owner.rawValue].entitlement, -count)
     }
+  }
+
+  /// How many more frames a task may allocate. When that is less than it wants, tables kept for tasks that have ended
+  /// are given up for it.
+  private mutating func headroom(_ entitlement: Entitlement, extra: Bool, wanted: Int) -> Int {
+    let headroom = ledger.headroom(entitlement, extra: extra)
+    guard headroom < wanted, tables.used > tables.reserved else { return headroom }
+    releaseClosedSpaces()
+    return ledger.headroom(entitlement, extra: extra)
   }
 }

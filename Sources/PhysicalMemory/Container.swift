@@ -10,8 +10,12 @@ internal import GuestMemory
 
 struct Container: ~Copyable {
   let owner: TaskSlot
+  /// The owner's handle.
+  var handle: UInt32 = 0
   var isDying = false
   var frames = VirtualFrameTable()
+  /// Frames charged for ids that an allocation under way has not come to yet.
+  var promised = 0
 
   init(owner: TaskSlot) { self.owner = owner }
 }
@@ -55,11 +59,12 @@ extension ServerState {
       _ = containers.remove(at: reference.slot)
       throw .noMemory
     }
+    containers[reference.slot].handle = handle
     return handle
   }
 
-  /// Takes the container from its owner at once; its frames go with `releaseFrames`.
-  mutating func beginDestroy(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
+  /// Takes the container from its owner at once; its frames go with `continueDestroying`.
+  mutating func beginDestroying(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
     let slot = try ownedContainer(task, handle)
     guard slot != tasks[task.rawValue].initialContainer.slot else { throw .notPermitted }
     tasks[task.rawValue].handles.remove(handle)
@@ -67,13 +72,9 @@ extension ServerState {
     return slot
   }
 
-  /// Releases up to `limit` frames of a dying container. True: none is left, and the container is gone.
-  mutating func releaseFrames(ofDying slot: UInt32, limit: Int) -> Bool {
-    if let first = containers[slot].frames.firstUsed(from: 0) {
-      let most = min(limit, 1 << 32 - Int(first))
-      releaseUsedFrames(slot, start: first, count: most)
-    }
-    guard containers[slot].frames.count == 0 else { return false }
+  /// One step. True: no frame is left, and the container is gone.
+  mutating func continueDestroying(_ slot: UInt32) -> Bool {
+    guard releaseFrames(slot, 0..<(1 << 32)) == nil else { return false }
     _ = containers.remove(at: slot)
     return true
   }

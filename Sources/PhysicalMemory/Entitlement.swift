@@ -45,10 +45,12 @@ struct Ledger {
 
   /// Sets a guarantee; false, and nothing changed, when it would overcommit (R4).
   mutating func setGuarantee(_ entitlement: inout Entitlement, _ guaranteed: Int) -> Bool {
+    // Whoever asks may name any number: first the bounds, so that no sum overflows.
+    guard guaranteed >= 0, guaranteed <= allocatable else { return false }
     var changed = entitlement
     changed.guaranteed = guaranteed
     let claimed = claimed - entitlement.claim + changed.claim
-    guard guaranteed >= 0, claimed <= allocatable else { return false }
+    guard claimed <= allocatable else { return false }
     self.claimed = claimed
     entitlement = changed
     return true

@@ -52,7 +52,7 @@ extension ServerState {
   private func faultAroundWindow(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> Int {
     let left = Int(min(mapping.end.rawValue - page.rawValue, UInt64(FaultAround.most)))
     switch tasks[task.rawValue].faultAround {
-    case .fixed(let pages): return min(pages, left)
+    case .fixed(let pages): return max(1, min(pages, left))
     case .automatic:
       guard mapping.window > 0, page == mapping.expected else { return 1 }
       return min(Int(mapping.window) * 2, left)
@@ -141,7 +141,7 @@ extension ServerState {
 
   /// Gives an empty frame its physical frame.
   @inline(__always)
-  private mutating func makeResident(_ container: UInt32, _ id: UInt32) -> FrameNumber? {
+  mutating func makeResident(_ container: UInt32, _ id: UInt32) -> FrameNumber? {
     guard let frame = takeZeroFrame() else { return nil }
     guard let number = contents.insert(frame: frame) else {
       pool.give(FrameRun(start: frame, count: 1))

@@ -52,11 +52,6 @@ struct HandleTable: ~Copyable {
     free.append(index)
   }
 
-  /// A handle for the target, if the task holds one.
-  func handle(for target: HandleTarget) -> UInt32? {
-    entries.firstIndex { $0.target == target }.map { entries[$0].reuse << 16 | UInt32($0) }
-  }
-
   func forEach(_ body: (HandleTarget) -> Void) {
     for entry in entries { if let target = entry.target { body(target) } }
   }

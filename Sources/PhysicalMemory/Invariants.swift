@@ -51,6 +51,9 @@ extension ServerState {
       let task = TaskSlot(slot)
       var page = PageNumber(0)
       while let mapped = operations.firstMapped(task, from: page, to: end) {
+        page = mapped
+        // The search may stop where there is no leaf, to be gone on with.
+        guard operations.mappedPage(task, mapped) != nil else { continue }
         leaves += 1
         page = mapped.advanced(by: 1)
         if let violation = leafViolation(task, mapped) { found.append("task slot \(slot): \(violation)") }
@@ -90,7 +93,9 @@ extension ServerState {
   private func accountingViolations() -> [String] {
     var found: [String] = []
     var allocated: [TaskSlot: Int] = [:]
-    containers.forEachIndex { slot in allocated[containers[slot].owner, default: 0] += containers[slot].frames.count }
+    containers.forEachIndex { slot in
+      allocated[containers[slot].owner, default: 0] += containers[slot].frames.count + containers[slot].promised
+    }
     var claimed = 0
     tasks.forEachIndex { slot in
       let entitlement = tasks[slot].entitlement
@@ -106,12 +111,19 @@ extension ServerState {
     if claimed > ledger.allocatable { found.append("more is claimed than can be had") }
     var inUse = 0
     var tableCount = 0
+    var reserved = 0
     for frame in 0..<UInt32(pool.count) {
       switch pool.records[FrameNumber(frame)].state {
       case .inUse: inUse += 1
       case .table: tableCount += 1
+      case .reserved: reserved += 1
       default: break
       }
+    }
+    let mostTables = max(tables.used, tables.reserved)
+    let allocatable = max(0, pool.count - reserved - mostTables - (allocated[.server] ?? 0))
+    if ledger.allocatable != allocatable {
+      found.append("\(allocatable) frames can be had, the ledger says \(ledger.allocatable)")
     }
     if inUse != contents.count { found.append("\(inUse) frames are in use, \(contents.count) contents have one") }
     if tableCount != tables.used { found.append("\(tableCount) frames are tables, \(tables.used) are counted") }

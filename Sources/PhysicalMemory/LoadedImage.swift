@@ -17,7 +17,8 @@ public struct ImageSegment: Sendable {
   public init(
     start: PageNumber, pageCount: Int, isWritable: Bool, isExecutable: Bool, bytes: ArraySlice<UInt8>, offset: Int
   ) {
-    precondition(pageCount > 0 && offset >= 0 && offset + bytes.count <= pageCount << 12)
+    precondition(pageCount > 0 && pageCount <= Int(PM_USER_END >> 12), "a segment of no pages, or too many")
+    precondition((0..<4096).contains(offset) && bytes.count <= pageCount << 12 - offset, "bytes outside of the segment")
     self.start = start
     self.pageCount = pageCount
     self.isWritable = isWritable
@@ -56,7 +57,10 @@ struct LoadedImage: ~Copyable {
 
 extension ServerState {
   /// Loads a program's pages. They are withdrawn from what tasks can have for as long as the image is loaded.
+  /// PM_EINVAL: segments that overlap, or that lie outside of a task's memory or in its stack.
   mutating func loadImage(_ parts: [ImageSegment]) throws(ServerError) -> UInt32 {
+    let parts = parts.sorted { $0.start < $1.start }
+    guard Self.haveRoom(parts) else { throw .invalid }
     let filePages = parts.reduce(0) { $0 + $1.filePages }
     guard ledger.withdraw(filePages) else { throw .noMemory }
     let container: UInt32
@@ -74,12 +78,10 @@ extension ServerState {
         LoadedImage.Segment(
           start: part.start, pageCount: part.pageCount, filePages: part.filePages, flags: part.flags, firstFrame: id))
       for page in 0..<part.filePages {
-        guard let frame = takeZeroFrame(), let number = contents.insert(frame: frame) else {
+        guard let frame = makeResident(container, id) else {
           unloadContainer(container)
           throw .noMemory
         }
-        pool.records[frame].owner = number.rawValue
-        containers[container].frames.set(id, VirtualFrameWord(number))
         write(part, page: page, to: frame)
         id += 1
       }
@@ -89,6 +91,19 @@ extension ServerState {
       throw .noMemory
     }
     return image
+  }
+
+  /// Whether segments, in order, lie one after another between the first page and the stack.
+  private static func haveRoom(_ parts: [ImageSegment]) -> Bool {
+    var free = PM_USER_START >> 12
+    let end = PM_STACK_TOP >> 12 - UInt64(PM_STACK_PAGES)
+    for part in parts {
+      guard part.start.rawValue >= free, part.start.rawValue < end,
+        UInt64(part.pageCount) <= end - part.start.rawValue
+      else { return false }
+      free = part.start.rawValue + UInt64(part.pageCount)
+    }
+    return true
   }
 
   /// Copies what the file has for one page of a segment.
@@ -101,7 +116,7 @@ extension ServerState {
 
   private mutating func unloadContainer(_ container: UInt32) {
     containers[container].isDying = true
-    while !releaseFrames(ofDying: container, limit: 4096) {}
+    while !continueDestroying(container) {}
   }
 
   /// Forgets an image; PM_EBUSY while a task runs it.

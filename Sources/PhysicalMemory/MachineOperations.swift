@@ -40,7 +40,8 @@ public protocol MachineOperations: AnyObject {
   // Leaves.
 
   func mappedPage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage?
-  /// The first page in `page ..< end` with a leaf.
+  /// The first page in `page ..< end` with a leaf; nil: there is none. May stop after a bounded search at a later page
+  /// without a leaf, from where the caller goes on.
   func firstMapped(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber?
   /// How many pages from `page` on have tables and no leaf, up to `limit`; may stop early at a table's end.
   func absentRun(_ slot: TaskSlot, from page: PageNumber, limit: Int) -> Int

@@ -97,14 +97,26 @@ struct MappingTable: ~Copyable {
     return Index(chunk: chunk, offset: low)
   }
 
-  /// Removes what lies in `first ..< end`, cutting mappings that reach over its ends.
-  mutating func remove(from first: PageNumber, to end: PageNumber) {
+  /// Removes what lies in `first ..< end`, cutting mappings that reach over its ends, at most `limit` of them.
+  /// - Returns: false when there is more to remove.
+  @discardableResult
+  mutating func remove(from first: PageNumber, to end: PageNumber, limit: Int = .max) -> Bool {
+    var left = limit
     while let index = lowerBound(first), self[index].start < end {
+      guard left > 0 else { return false }
       let mapping = self[index]
       delete(index)
       if mapping.start < first { insertOne(mapping.clamped(from: mapping.start, to: first)) }
       if mapping.end > end { insertOne(mapping.clamped(from: end, to: mapping.end)) }
+      left -= 1
     }
+    return true
+  }
+
+  /// Whether removing `first ..< end` leaves two parts of one mapping.
+  func isCutInTwo(by first: PageNumber, _ end: PageNumber) -> Bool {
+    guard let index = lowerBound(first) else { return false }
+    return self[index].start < first && self[index].end > end
   }
 
   /// Inserts a mapping where there is none, joining it with neighbours that it continues.
@@ -144,10 +156,22 @@ struct MappingTable: ~Copyable {
     count = 0
   }
 
-  /// Removes mappings that `keep` says no to.
-  mutating func filter(_ keep: (Mapping) -> Bool) {
-    chunks = chunks.map { $0.filter(keep) }.filter { !$0.isEmpty }
-    count = chunks.reduce(0) { $0 + $1.count }
+  /// Calls `body` with each mapping of a chunk.
+  func forEach(chunk: Int, _ body: (Mapping) -> Void) {
+    guard chunk < chunks.count else { return }
+    for mapping in chunks[chunk] { body(mapping) }
+  }
+
+  /// Removes the mappings of a chunk that `keep` says no to.
+  /// - Returns: the next chunk, if there is one.
+  mutating func filter(chunk: Int, _ keep: (Mapping) -> Bool) -> Int? {
+    guard chunk < chunks.count else { return nil }
+    let before = chunks[chunk].count
+    chunks[chunk].removeAll { !keep($0) }
+    count -= before - chunks[chunk].count
+    guard chunks[chunk].isEmpty else { return chunk + 1 < chunks.count ? chunk + 1 : nil }
+    chunks.remove(at: chunk)
+    return chunk < chunks.count ? chunk : nil
   }
 
   private mutating func delete(_ index: Index) {

@@ -29,51 +29,63 @@ public struct MappingInformation: Equatable, Sendable {
 }
 
 extension ServerState {
-  /// Checks all that `installMapping` needs, and readies what an eager mapping could lack.
-  mutating func prepareMapping(
-    _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, address: UInt64, _ flags: MappingFlags
+  /// Checks a mapping: the frames are there, and there will be room for it.
+  func checkMapping(
+    _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ pages: PageRange, _ flags: MappingFlags
   ) throws(ServerError) -> Mapping {
-    let pages = try PageRange(address: address, count: UInt64(range.count))
     guard flags.isSubset(of: .all), !flags.effectiveRights.isEmpty else { throw .invalid }
     let slot = try ownedContainer(task, handle)
     guard containers[slot].frames.run(from: range.start, limit: range.count, inUse: true) == range.count else {
       throw .noEntry
     }
-    try makeRoomForMappings(task)
-    let mapping = Mapping(
+    return Mapping(
       start: pages.start, count: pages.count,
       container: ContainerReference(slot: slot, generation: containers.generation(at: slot)),
       frame: range.start, flags: flags)
-    if !flags.contains(.lazy) { try prepareEager(task, mapping) }
-    return mapping
   }
 
-  /// Puts a prepared mapping in place of what its pages showed before. They have no leaf any more.
-  mutating func installMapping(_ task: TaskSlot, _ mapping: Mapping) {
-    tasks[task.rawValue].mappings.remove(from: mapping.start, to: mapping.end)
-    tasks[task.rawValue].mappings.insert(mapping)
+  /// Whether the task's table has room for what changing `pages` adds: an end that is cut off, and `new` mappings.
+  func hasRoomForMappings(_ task: TaskSlot, _ pages: PageRange, new: Int) -> Bool {
+    let added = new + (tasks[task.rawValue].mappings.isCutInTwo(by: pages.start, pages.end) ? 1 : 0)
+    return tasks[task.rawValue].mappings.count + added <= MappingTable.capacity
   }
 
-  /// A new mapping can cut one in two: room for two more, if need be by forgetting those of destroyed containers.
-  private mutating func makeRoomForMappings(_ task: TaskSlot) throws(ServerError) {
-    guard tasks[task.rawValue].mappings.count + 2 > MappingTable.capacity else { return }
+  /// One step of forgetting mappings of containers that were destroyed, from a place in the table on.
+  /// - Returns: where to go on; nil at the table's end.
+  mutating func forgetDeadMappings(_ task: TaskSlot, from position: Int) -> Int? {
     var dead = Set<ContainerReference>()
-    tasks[task.rawValue].mappings.forEach(from: PageNumber(0), to: PageNumber(.max)) { mapping in
+    tasks[task.rawValue].mappings.forEach(chunk: position) { mapping in
       if !isLive(mapping.container) { dead.insert(mapping.container) }
     }
-    tasks[task.rawValue].mappings.filter { !dead.contains($0.container) }
-    guard tasks[task.rawValue].mappings.count + 2 <= MappingTable.capacity else { throw .noMemory }
+    return tasks[task.rawValue].mappings.filter(chunk: position) { !dead.contains($0.container) }
   }
 
-  /// Everything an eager mapping needs that may be lacking: page tables, and frames for contents to be copied.
-  private mutating func prepareEager(_ task: TaskSlot, _ mapping: Mapping) throws(ServerError) {
-    var page = mapping.start
-    while page < mapping.end {
-      try makeTables(task, for: page)
-      page = PageNumber((page.rawValue | UInt64(FaultAround.most - 1)) + 1)
+  /// One step of readying what an eager mapping could lack: page tables, and frames for contents to be copied.
+  /// - Returns: where to go on; nil at the mapping's end.
+  mutating func prepareEager(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) throws(ServerError) -> PageNumber? {
+    try makeTables(task, for: page)
+    let end = min(mapping.end, PageNumber((page.rawValue | UInt64(FaultAround.most - 1)) + 1))
+    var page = page
+    if mapping.flags.contains(.forceWrite) {
+      let mostCopies = statistics.copiesOnWrite + 32
+      while page < end, statistics.copiesOnWrite < mostCopies {
+        try breakSharing(mapping, page)
+        page = page.advanced(by: 1)
+      }
+    } else {
+      page = end
     }
-    guard mapping.flags.contains(.forceWrite) else { return }
-    for offset in 0..<mapping.count { try breakSharing(mapping, mapping.start.advanced(by: Int(offset))) }
+    return page < mapping.end ? page : nil
+  }
+
+  /// One step of forgetting what pages show. They have no leaf any more. False: there is more to be done.
+  mutating func removeMappings(_ task: TaskSlot, from start: PageNumber, to end: PageNumber) -> Bool {
+    tasks[task.rawValue].mappings.remove(from: start, to: end, limit: 2048)
+  }
+
+  /// Puts a mapping where there is none.
+  mutating func installMapping(_ task: TaskSlot, _ mapping: Mapping) {
+    tasks[task.rawValue].mappings.insert(mapping)
   }
 
   /// Fills in leaves of a mapping from `page` on, up to the end of a leaf table.
@@ -90,13 +102,6 @@ extension ServerState {
     return page.advanced(by: filled)
   }
 
-  /// Unmapping what is not mapped is no error: the server may have forgotten it already.
-  func checkUnmap(_ task: TaskSlot, address: UInt64, count: UInt32) throws(ServerError) -> PageRange {
-    let pages = try PageRange(address: address, count: UInt64(count))
-    guard tasks[task.rawValue].mappings.count + 1 <= MappingTable.capacity else { throw .noMemory }
-    return pages
-  }
-
   /// PM_ENOENT where nothing is mapped, or only a frame that is no longer allocated.
   mutating func mappingInformation(_ task: TaskSlot, address: UInt64) throws(ServerError) -> MappingInformation {
     let page = PageNumber(containing: address)
@@ -107,7 +112,7 @@ extension ServerState {
     let word = containers[mapping.container.slot].frames[id]
     guard word.isUsed else { throw .noEntry }
     return MappingInformation(
-      container: tasks[task.rawValue].handles.handle(for: .container(mapping.container)) ?? 0,
+      container: containers[mapping.container.slot].owner == task ? containers[mapping.container.slot].handle : 0,
       frame: id,
       rights: operations.mappedPage(task, page)?.rights ?? [],
       requested: mapping.flags,

@@ -9,7 +9,7 @@ import Synchronization
 public final class PhysicalMemoryServer: Sendable {
   private let state: Mutex<ServerState>
 
-  /// Frames handled before the lock is given to others.
+  /// Leaves handled before the lock is given to others.
   private static let step = 2048
 
   /// - Parameters:
@@ -71,23 +71,24 @@ public final class PhysicalMemoryServer: Sendable {
   }
 
   public func destroyContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    let slot = try state.withLock { (state) throws(ServerError) in try state.beginDestroy(task, handle) }
-    while !state.withLock({ $0.releaseFrames(ofDying: slot, limit: Self.step) }) {}
+    let slot = try state.withLock { (state) throws(ServerError) in try state.beginDestroying(task, handle) }
+    while !state.withLock({ $0.continueDestroying(slot) }) {}
   }
 
   /// `countAddress`: how many frames are wanted, and where to store how many were done, with an error too.
   public func allocate(
     _ task: TaskSlot, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
   ) throws(ServerError) {
-    try state.withLock { (state) throws(ServerError) in
+    var plan = try state.withLock { (state) throws(ServerError) in
       let flags = AllocationFlags(rawValue: flags)
       let count = try state.loadCount(task, countAddress)
       guard flags.isSubset(of: .all) else { throw .invalid }
-      let range = try FrameIDRange(start: start, count: count)
-      let result = try state.allocate(task, handle, range, flags)
-      try state.store(UInt32(result.count), task, countAddress)
-      if let error = result.error { throw error }
+      return try state.planAllocation(task, handle, FrameIDRange(start: start, count: count), flags)
     }
+    while state.withLock({ $0.continueAllocation(&plan) }) {}
+    // It could be written before, and what it shows has been charged for: it can be written now.
+    try state.withLock { (state) throws(ServerError) in try state.store(UInt32(plan.result.count), task, countAddress) }
+    if let error = plan.result.error { throw error }
   }
 
   public func deallocate(
@@ -98,51 +99,60 @@ public final class PhysicalMemoryServer: Sendable {
       let count = try state.loadCount(task, countAddress)
       guard flags.isSubset(of: .all) else { throw .invalid }
       let plan = try state.planDeallocation(task, handle, FrameIDRange(start: start, count: count), flags)
-      if !flags.contains(.squash) { try state.store(UInt32(plan.result.count), task, countAddress) }
+      // Now: the result may lie in one of the frames. Nothing can fail from here on.
+      try state.store(UInt32(plan.result.count), task, countAddress)
       return plan
     }
     // Only the owner deallocates, and it waits here: nothing planned can change before it is done.
-    var done = 0
-    var released = 0
-    while done < plan.result.count {
-      let count = min(Self.step, plan.result.count - done)
-      released += state.withLock {
-        $0.releaseUsedFrames(plan.container, start: start + UInt32(done), count: count)
-      }
-      done += count
-    }
+    var next = UInt64(start)
+    let end = next + UInt64(plan.ids)
+    while next < end, let id = state.withLock({ $0.releaseFrames(plan.container, next..<end) }) { next = id }
     if let error = plan.result.error { throw error }
-    if released != plan.result.count {
-      try state.withLock { (state) throws(ServerError) in try state.store(UInt32(released), task, countAddress) }
-    }
   }
 
   public func map(
     _ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32, address: UInt64, flags: UInt32
   ) throws(ServerError) {
     let range = try FrameIDRange(start: start, count: count)
+    let pages = try PageRange(address: address, count: UInt64(count))
     let flags = MappingFlags(rawValue: flags)
     let mapping = try state.withLock { (state) throws(ServerError) in
-      try state.prepareMapping(task, handle, range, address: address, flags)
+      try state.checkMapping(task, handle, range, pages, flags)
     }
-    removeLeaves(task, from: mapping.start, to: mapping.end)
+    try makeRoom(task, pages, new: 1)
+    var page = mapping.start
+    while !flags.contains(.lazy),
+      let next = try state.withLock({ (state) throws(ServerError) in try state.prepareEager(task, mapping, page) })
+    {
+      page = next
+    }
+    remove(task, pages)
     state.withLock { $0.installMapping(task, mapping) }
     guard !flags.contains(.lazy) else { return }
-    var page = mapping.start
+    page = mapping.start
     while let next = state.withLock({ $0.fillNext(task, page, to: mapping.end) }) { page = next }
   }
 
+  /// Unmapping what is not mapped is no error: the server may have forgotten it already.
   public func unmap(_ task: TaskSlot, address: UInt64, count: UInt32) throws(ServerError) {
-    let pages = try state.withLock { (state) throws(ServerError) in
-      try state.checkUnmap(task, address: address, count: count)
-    }
-    removeLeaves(task, from: pages.start, to: pages.end)
-    state.withLock { $0.removeMappings(task, from: pages.start, to: pages.end) }
+    let pages = try PageRange(address: address, count: UInt64(count))
+    try makeRoom(task, pages, new: 0)
+    remove(task, pages)
   }
 
-  private func removeLeaves(_ task: TaskSlot, from start: PageNumber, to end: PageNumber) {
-    var page = start
-    while let next = state.withLock({ $0.unmapPages(task, from: page, to: end, limit: Self.step) }) { page = next }
+  /// Makes sure that the task's table has room, if need be by forgetting what shows containers that are gone.
+  private func makeRoom(_ task: TaskSlot, _ pages: PageRange, new: Int) throws(ServerError) {
+    if state.withLock({ $0.hasRoomForMappings(task, pages, new: new) }) { return }
+    var position = 0
+    while let next = state.withLock({ $0.forgetDeadMappings(task, from: position) }) { position = next }
+    guard state.withLock({ $0.hasRoomForMappings(task, pages, new: new) }) else { throw .noMemory }
+  }
+
+  /// The leaves first, then what is behind them.
+  private func remove(_ task: TaskSlot, _ pages: PageRange) {
+    var page = pages.start
+    while let next = state.withLock({ $0.unmapPages(task, from: page, to: pages.end, limit: Self.step) }) { page = next }
+    while !state.withLock({ $0.removeMappings(task, from: pages.start, to: pages.end) }) {}
   }
 
   public func mappingInformation(_ task: TaskSlot, address: UInt64) throws(ServerError) -> MappingInformation {
@@ -161,7 +171,7 @@ public final class PhysicalMemoryServer: Sendable {
     repeat {
       let (part, overflow) = address.addingReportingOverflow(done)
       guard !overflow else { throw .fault }
-      let length = min(count - done, UInt64(Self.step) << 12)
+      let length = min(count - done, 1 << 20)
       try state.withLock { (state) throws(ServerError) in try state.checkReadable(task, part, Int(length)) }
       done += length
     } while done < count

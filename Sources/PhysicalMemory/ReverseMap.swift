@@ -25,7 +25,9 @@ struct ReverseMap: ~Copyable {
   struct Node: BitwiseCopyable {
     var places: (UInt64, UInt64, UInt64)
     var next: UInt32
-    var used: UInt32
+    /// Places in this node; and in it and all behind it.
+    var used: UInt16
+    var total: UInt16
   }
 
   /// More leaves than this for one frame, and the server drops one of them for a new one: what a task can make
@@ -55,7 +57,7 @@ struct ReverseMap: ~Copyable {
   private mutating func addToChain(_ place: MappedPlace, _ link: inout UInt64) -> Bool {
     if link & Self.single != 0 {
       guard let node = takeNode() else { return false }
-      nodes[Int(node)] = Node(places: (link & ~Self.single, place.rawValue, 0), next: 0, used: 2)
+      nodes[Int(node)] = Node(places: (link & ~Self.single, place.rawValue, 0), next: 0, used: 2, total: 2)
       link = Self.chain | UInt64(node)
       return true
     }
@@ -64,15 +66,18 @@ struct ReverseMap: ~Copyable {
     case 1:
       nodes[Int(head)].places.1 = place.rawValue
       nodes[Int(head)].used = 2
+      nodes[Int(head)].total += 1
       return true
     case 2:
       nodes[Int(head)].places.2 = place.rawValue
       nodes[Int(head)].used = 3
+      nodes[Int(head)].total += 1
       return true
     default: break
     }
-    guard count(link) < Self.maximumPlaces, let node = takeNode() else { return false }
-    nodes[Int(node)] = Node(places: (place.rawValue, 0, 0), next: head, used: 1)
+    let total = nodes[Int(head)].total
+    guard total < Self.maximumPlaces, let node = takeNode() else { return false }
+    nodes[Int(node)] = Node(places: (place.rawValue, 0, 0), next: head, used: 1, total: total + 1)
     // Only a head is ever less than full.
     link = Self.chain | UInt64(node)
     return true
@@ -106,9 +111,11 @@ struct ReverseMap: ~Copyable {
     switch node.used {
     case 3:
       nodes[Int(head)].used = 2
+      nodes[Int(head)].total -= 1
       return node.places.2
     case 2:
       nodes[Int(head)].used = 1
+      nodes[Int(head)].total -= 1
       return node.places.1
     default:
       link = node.next == 0 ? 0 : Self.chain | UInt64(node.next)
@@ -134,12 +141,18 @@ struct ReverseMap: ~Copyable {
   /// Any one place of a frame that has one.
   func first(of link: UInt64) -> MappedPlace? {
     if link == 0 { return nil }
-    if link & Self.single != 0 { return MappedPlace(rawValue: link & ~Self.single) }
+    if let place = only(of: link) { return place }
     return MappedPlace(rawValue: nodes[Int(UInt32(truncatingIfNeeded: link))].places.0)
   }
 
+  /// The place of a frame that has exactly one and no node.
+  @inline(__always)
+  func only(of link: UInt64) -> MappedPlace? {
+    link & Self.single != 0 ? MappedPlace(rawValue: link & ~Self.single) : nil
+  }
+
   func forEach(in link: UInt64, _ body: (MappedPlace) -> Void) {
-    if link & Self.single != 0 { return body(MappedPlace(rawValue: link & ~Self.single)) }
+    if let place = only(of: link) { return body(place) }
     var node = UInt32(truncatingIfNeeded: link)
     while node != 0 {
       let record = nodes[Int(node)]
@@ -151,9 +164,8 @@ struct ReverseMap: ~Copyable {
   }
 
   func count(_ link: UInt64) -> Int {
-    var count = 0
-    forEach(in: link) { _ in count += 1 }
-    return count
+    if link & Self.chain == 0 { return link == 0 ? 0 : 1 }
+    return Int(nodes[Int(UInt32(truncatingIfNeeded: link))].total)
   }
 
   private mutating func takeNode() -> UInt32? {
@@ -172,7 +184,7 @@ struct ReverseMap: ~Copyable {
   }
 
   private mutating func giveNode(_ node: UInt32) {
-    nodes[Int(node)] = Node(places: (0, 0, 0), next: firstFree, used: 0)
+    nodes[Int(node)] = Node(places: (0, 0, 0), next: firstFree, used: 0, total: 0)
     firstFree = node
     nodeCount -= 1
   }

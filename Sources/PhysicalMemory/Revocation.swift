@@ -19,6 +19,8 @@ struct Revocations: ~Copyable {
   /// Runs without users, waiting for the zaps.
   var unused: [FrameRun] = []
   static let capacity = 256
+  /// Leaves emptied so far: the measure of how long a step takes.
+  var leavesRemoved = 0
 
   init() {
     zaps.reserveCapacity(Self.capacity)
@@ -67,6 +69,7 @@ extension ServerState {
     let found = operations.unmap(place.slot, place.page)
     precondition(found == frame, "the reverse map names a leaf of another frame")
     reverseMap.remove(place, from: &pool.records[frame].link)
+    revocations.leavesRemoved += 1
     Revocations.append(frame, to: &revocations.zaps)
     if revocations.isFull { finishRevocations() }
   }
@@ -78,6 +81,10 @@ extension ServerState {
 
   /// Empties the leaves through which tasks see the frame as `shown`, and leaves those of other logical copies.
   mutating func revoke(_ frame: FrameNumber, shownBy shown: ContainerFrame) {
+    if let place = reverseMap.only(of: pool.records[frame].link) {
+      if containerFrame(at: place) == shown { removeLeaf(place, of: frame) }
+      return
+    }
     var places: [MappedPlace] = []
     reverseMap.forEach(in: pool.records[frame].link) { places.append($0) }
     for place in places where containerFrame(at: place) == shown { removeLeaf(place, of: frame) }
@@ -102,19 +109,19 @@ extension ServerState {
     if revocations.isFull { finishRevocations() }
   }
 
-  /// Empties the leaves of a task in `page ..< end`, at most `limit` of them.
+  /// Empties leaves of a task in `page ..< end`, at most `limit` of them.
   /// - Returns: where to go on, or nil when none is left.
   mutating func unmapPages(_ task: TaskSlot, from page: PageNumber, to end: PageNumber, limit: Int) -> PageNumber? {
+    defer { finishRevocations() }
     var page = page
     var left = limit
     while let mapped = operations.firstMapped(task, from: page, to: end) {
-      guard left > 0 else { return mapped }
-      guard let leaf = operations.mappedPage(task, mapped) else { preconditionFailure("a leaf vanished") }
+      // Without a leaf: the search was long enough for one step.
+      guard left > 0, let leaf = operations.mappedPage(task, mapped) else { return mapped }
       removeLeaf(MappedPlace(task, mapped), of: leaf.frame)
       page = mapped.advanced(by: 1)
       left -= 1
     }
-    finishRevocations()
     return nil
   }
 

@@ -53,6 +53,12 @@ struct Slab<Element: ~Copyable>: ~Copyable {
   /// slot.
   func generation(at index: UInt32) -> UInt32 { slots[Int(index)].generation }
 
+  /// For tests: makes an empty slot, or an occupied one, as old as if it had been used that often.
+  mutating func age(_ index: UInt32, to generation: UInt32) {
+    precondition(slots[Int(index)].generation & 1 == generation & 1, "an occupied slot is of an odd generation")
+    slots[Int(index)].generation = generation
+  }
+
   /// The index that the next `insert` uses; nil when the slab is full.
   var nextIndex: UInt32? {
     if firstEmpty != 0 { return firstEmpty - 1 }
@@ -79,9 +85,12 @@ struct Slab<Element: ~Copyable>: ~Copyable {
   mutating func remove(at index: UInt32) -> Element {
     precondition(contains(index), "removing from an empty slot")
     slots[Int(index)].generation &+= 1
-    slots[Int(index)].nextEmpty = firstEmpty
-    firstEmpty = index + 1
     count -= 1
+    // A slot whose generations are used up is left alone: no handle ever takes one element for another.
+    if slots[Int(index)].generation != 0 {
+      slots[Int(index)].nextEmpty = firstEmpty
+      firstEmpty = index + 1
+    }
     // SAFETY: the slot held an element, and its generation now says that it does not.
     return unsafe (elements + Int(index)).move()
   }

@@ -69,8 +69,4 @@ extension ServerState {
     let bytes = InlineArray<4, UInt8> { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) }
     try writeMemory(task, address, bytes.span)
   }
-
-  mutating func removeMappings(_ task: TaskSlot, from start: PageNumber, to end: PageNumber) {
-    tasks[task.rawValue].mappings.remove(from: start, to: end)
-  }
 }

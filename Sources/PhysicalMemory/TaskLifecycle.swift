@@ -35,26 +35,31 @@ extension ServerState {
     var entitlement = Entitlement()
     entitlement.mayUseExtra = parameters.mayUseExtra
     entitlement.hasContract = parameters.hasContract
-    guard ledger.setGuarantee(&entitlement, parameters.guaranteed) else { throw .noMemory }
-    guard frameCount <= ledger.headroom(entitlement, extra: true) else {
-      _ = ledger.setGuarantee(&entitlement, 0)
-      throw .noMemory
+    if !book(&entitlement, guaranteed: parameters.guaranteed, frameCount) {
+      releaseClosedSpaces()
+      guard book(&entitlement, guaranteed: parameters.guaranteed, frameCount) else { throw .noMemory }
     }
-    ledger.charge(&entitlement, frameCount)
+    let task = try insertTask(image, parameters, entitlement)
+    images[image].taskCount += 1
+    statistics.tasksCreated += 1
     do throws(ServerError) {
-      let task = try insertTask(image, parameters, entitlement)
-      images[image].taskCount += 1
-      statistics.tasksCreated += 1
-      do throws(ServerError) {
-        try mapImage(task, image)
-      } catch {
-        endTaskAtOnce(task)
-        throw error
-      }
-      return (task, tasks[task.rawValue].id)
+      try mapImage(task, image)
     } catch {
+      endTaskAtOnce(task)
       throw error
     }
+    return (task, tasks[task.rawValue].id)
+  }
+
+  /// Books a new task's guarantee and its first frames. False, and nothing changed: they are not to be had.
+  private mutating func book(_ entitlement: inout Entitlement, guaranteed: Int, _ frameCount: Int) -> Bool {
+    guard ledger.setGuarantee(&entitlement, guaranteed) else { return false }
+    guard frameCount <= ledger.headroom(entitlement, extra: true) else {
+      _ = ledger.setGuarantee(&entitlement, 0)
+      return false
+    }
+    ledger.charge(&entitlement, frameCount)
+    return true
   }
 
   /// The task with an empty initial container and address space; on an error the charge is taken back.
@@ -70,6 +75,7 @@ extension ServerState {
     let container: ContainerReference
     do throws(ServerError) {
       container = try makeContainer(owner: TaskSlot(slot))
+      containers[container.slot].handle = UInt32(PM_CAP_CONTAINER)
     } catch {
       uncharge(&entitlement)
       throw error
@@ -152,14 +158,15 @@ extension ServerState {
   /// One bounded step: leaves first, then frames, then the address space.
   /// - Returns: true when the task is gone.
   mutating func continueEnding(_ task: TaskSlot) -> Bool {
-    let step = 2048
+    let start = tasks[task.rawValue].unmappedUpTo
     let end = PageNumber(containing: PM_USER_END)
-    if unmapPages(task, from: PageNumber(0), to: end, limit: step) != nil {
-      finishRevocations()
+    if let next = unmapPages(task, from: start, to: end, limit: 2048) {
+      tasks[task.rawValue].unmappedUpTo = next
       return false
     }
+    tasks[task.rawValue].unmappedUpTo = end
     if let container = tasks[task.rawValue].dying.last {
-      if releaseFrames(ofDying: container, limit: step) { tasks[task.rawValue].dying.removeLast() }
+      if continueDestroying(container) { tasks[task.rawValue].dying.removeLast() }
       return false
     }
     let operations = operations

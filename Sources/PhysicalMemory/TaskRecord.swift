@@ -43,6 +43,8 @@ struct TaskRecord: ~Copyable {
   var isEnding = false
   /// Once the task is ending: its containers whose frames are still to be released.
   var dying: [UInt32] = []
+  /// And the page up to which its leaves are gone.
+  var unmappedUpTo = PageNumber(0)
   var handles: HandleTable
   var mappings = MappingTable()
   var entitlement: Entitlement

@@ -105,25 +105,34 @@ struct VirtualFrameTable: ~Copyable {
     }
   }
 
-  /// How many ids from `start` on, up to `limit`, are in use (or are not), in one unbroken run.
+  /// How many ids from `start` on, up to `limit`, are in use (or are not), in one unbroken run. Takes a step a leaf.
   func run(from start: UInt32, limit: Int, inUse: Bool) -> Int {
-    var length = 0
-    while length < limit {
-      let id = UInt32(UInt64(start) + UInt64(length))
-      let key = id >> Self.shift
-      let offset = Int(id) & (Self.idsPerLeaf - 1)
-      let most = min(Self.idsPerLeaf - offset, limit - length)
-      let position = position(key)
-      guard position < leaves.count, leaves[position].key == key else {
-        if inUse { return length }
-        length += most
+    var position = position(start >> Self.shift)
+    var id = UInt64(start)
+    let end = id + UInt64(limit)
+    while id < end {
+      let leafStart = position < leaves.count ? UInt64(leaves[position].key) << UInt64(Self.shift) : 1 << 32
+      if leafStart > id {
+        // No leaf: none of these ids is in use.
+        if inUse { break }
+        id = min(leafStart, end)
         continue
       }
-      let words = unsafe leaves[position].words
-      for index in offset..<(offset + most) {
-        if unsafe (words[index] != 0) != inUse { return length + index - offset }
-      }
-      length += most
+      let length = Int(min(leafStart + UInt64(Self.idsPerLeaf), end) - id)
+      let same = leafRun(position, Int(id - leafStart), length, inUse: inUse)
+      id += UInt64(same)
+      if same < length { break }
+      position += 1
+    }
+    return Int(id - UInt64(start))
+  }
+
+  /// As `run`, within one leaf.
+  private func leafRun(_ position: Int, _ offset: Int, _ length: Int, inUse: Bool) -> Int {
+    if leaves[position].used == Self.idsPerLeaf { return inUse ? length : 0 }
+    let words = unsafe leaves[position].words
+    for index in offset..<(offset + length) {
+      if unsafe (words[index] != 0) != inUse { return index - offset }
     }
     return length
   }
@@ -144,18 +153,65 @@ struct VirtualFrameTable: ~Copyable {
     return nil
   }
 
-  /// The longest stretch from `start` on, up to `limit` ids, with no more than `unused` unused ids in it.
-  func prefix(from start: UInt32, limit: Int, unused: Int) -> Int {
-    var length = 0
-    var left = unused
-    while length < limit {
-      length += run(from: UInt32(UInt64(start) + UInt64(length)), limit: limit - length, inUse: true)
-      guard length < limit else { break }
-      let fresh = run(from: UInt32(UInt64(start) + UInt64(length)), limit: limit - length, inUse: false)
-      length += min(fresh, left)
-      if fresh > left { break }
-      left -= fresh
+  /// How many of `count` ids from `start` on are in use. Takes a step a leaf.
+  func usedCount(from start: UInt32, count: Int) -> Int {
+    let end = UInt64(start) + UInt64(count)
+    var position = position(start >> Self.shift)
+    var used = 0
+    while position < leaves.count {
+      let leafStart = UInt64(leaves[position].key) << UInt64(Self.shift)
+      guard leafStart < end else { break }
+      let first = Int(max(leafStart, UInt64(start)) - leafStart)
+      let last = Int(min(leafStart + UInt64(Self.idsPerLeaf), end) - leafStart)
+      used += usedCount(leaf: position, first..<last)
+      position += 1
     }
-    return length
+    return used
+  }
+
+  private func usedCount(leaf position: Int, _ offsets: Range<Int>) -> Int {
+    if offsets.count == Self.idsPerLeaf { return leaves[position].used }
+    let words = unsafe leaves[position].words
+    var used = 0
+    for index in offsets { used += unsafe words[index] != 0 ? 1 : 0 }
+    return used
+  }
+
+  /// The longest stretch from `start` on, up to `limit` ids, with no more than `unused` unused ids in it. Takes a
+  /// step a leaf.
+  func prefix(from start: UInt32, limit: Int, unused: Int) -> Int {
+    let end = UInt64(start) + UInt64(limit)
+    var position = position(start >> Self.shift)
+    var id = UInt64(start)
+    var left = UInt64(unused)
+    while id < end {
+      let leafStart = position < leaves.count ? UInt64(leaves[position].key) << UInt64(Self.shift) : 1 << 32
+      if leafStart > id {
+        let gap = min(leafStart, end) - id
+        if gap > left { return Int(id + left - UInt64(start)) }
+        left -= gap
+        id += gap
+        continue
+      }
+      let offset = Int(id - leafStart)
+      let length = Int(min(leafStart + UInt64(Self.idsPerLeaf), end) - id)
+      let fresh = UInt64(length - usedCount(leaf: position, offset..<(offset + length)))
+      if fresh > left { return Int(id - UInt64(start)) + leafPrefix(position, offset, Int(left)) }
+      left -= fresh
+      id += UInt64(length)
+      position += 1
+    }
+    return limit
+  }
+
+  /// The ids from `offset` of a leaf on, up to the one that is one unused id too many.
+  private func leafPrefix(_ position: Int, _ offset: Int, _ unused: Int) -> Int {
+    let words = unsafe leaves[position].words
+    var left = unused
+    for index in offset..<Self.idsPerLeaf where unsafe words[index] == 0 {
+      if left == 0 { return index - offset }
+      left -= 1
+    }
+    return Self.idsPerLeaf - offset
   }
 }

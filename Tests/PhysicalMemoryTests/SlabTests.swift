@@ -63,6 +63,21 @@ import Testing
     #expect(slab[1] == 10)
   }
 
+  @Test func aSlotWhoseGenerationsAreUsedUpIsLeftAlone() throws {
+    var slab = try Slab<Int>(capacity: 3)
+    for value in 0..<2 { _ = slab.insert(value) }
+    slab.age(0, to: .max)
+    let last = slab.generation(at: 0)
+    _ = slab.remove(at: 0)
+    #expect(slab.contains(0) == false)
+    #expect(slab.generation(at: 0) != last)
+    #expect(slab.insert(7) == 2)
+    #expect(slab.insert(8) == nil)
+    #expect(slab.count == 2)
+    _ = slab.remove(at: 1)
+    #expect(slab.insert(9) == 1)
+  }
+
   @Test func occupiedIndicesComeInOrder() throws {
     var slab = try Slab<Int>(capacity: 10)
     for value in 0..<10 { _ = slab.insert(value) }
