@@ -16,8 +16,13 @@ public struct MachineConfiguration: Sendable {
   public var isPopulated: Bool
   /// Frames kept zeroed ahead.
   public var stock: Int
+  /// For tests: microseconds after which another frame is unmapped at random; nil: never.
+  public var revocationInterval: UInt64?
 
-  public init(memory: Int = 256 << 20, isPopulated: Bool = false, stock: Int = 1024) {
+  public init(
+    memory: Int = 256 << 20, isPopulated: Bool = false, stock: Int = 1024, revocationInterval: UInt64? = nil
+  ) {
+    self.revocationInterval = revocationInterval
     self.memory = memory
     self.isPopulated = isPopulated
     self.stock = stock
@@ -43,6 +48,7 @@ public final class Machine: Sendable {
   private let memory: PoolMemory
   private let vcpus = VCPUPool()
   private let preparation = FramePreparation()
+  private let revoker = Revoker()
   private let tasks = TaskList()
 
   /// Makes the machine and starts its background thread. `shutDown` must be called before it is let go.
@@ -79,7 +85,7 @@ public final class Machine: Sendable {
       throw .noAddressSpace
     }
     if configuration.isPopulated { try populate() }
-    try startPreparation()
+    try startThreads()
   }
 
   private static func openDevice() throws(MachineError) -> KVMDevice {
@@ -101,9 +107,12 @@ public final class Machine: Sendable {
     }
   }
 
-  private func startPreparation() throws(MachineError) {
+  private func startThreads() throws(MachineError) {
     do throws(Errno) {
       try preparation.start(server: server, memory: memory, target: configuration.stock)
+      if let interval = configuration.revocationInterval {
+        try revoker.start(server: server, interval: max(1, interval), seed: monotonicNanoseconds())
+      }
     } catch {
       throw .system("pthread_create", error)
     }
@@ -153,7 +162,8 @@ public final class Machine: Sendable {
       throw .noMemory("the arguments")
     }
     let task = GuestTask(
-      id: id, slot: slot, program: program, initialStack: stack, console: console, gate: gates[slot], launchTime: launchTime,
+      id: id, slot: slot, program: program, initialStack: stack, console: console, gate: gates[slot],
+      launchTime: launchTime,
       isMeasured: isMeasured)
     tasks.add(task)
     do throws(MachineError) {
@@ -194,6 +204,7 @@ public final class Machine: Sendable {
     for task in tasks.all { task.stop(.machineEnd) }
     for task in tasks.all { _ = task.wait() }
     vcpus.close()
+    revoker.stop()
     preparation.stop()
   }
 }

@@ -11,7 +11,8 @@ extension ServerState {
     guard let number = containers[shown.container].frames[shown.id].content else { return }
     let content = contents[number]
     guard content.sharers > 1 else { return }
-    guard let copy = pool.takeFrame() else { throw .noMemory }
+    // One of the stock, although it need not be zero: those are populated, and the fault does not pay for that.
+    guard let copy = pool.takeZeroedFrame()?.frame else { throw .noMemory }
     guard let fresh = contents.insert(frame: copy) else {
       pool.give(FrameRun(start: copy, count: 1))
       throw .noMemory
@@ -24,5 +25,6 @@ extension ServerState {
     contents.addSharers(number, -1)
     containers[shown.container].frames.set(shown.id, VirtualFrameWord(fresh))
     statistics.copiesOnWrite += 1
+    watchStock()
   }
 }

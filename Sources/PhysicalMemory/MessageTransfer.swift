@@ -25,7 +25,9 @@ struct Message {
   var bytes: [UInt8] {
     var bytes: [UInt8] = []
     bytes.reserveCapacity(Self.byteCount)
-    func append(_ word: UInt64) { for shift in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: word >> UInt64(8 * shift))) } }
+    func append(_ word: UInt64) {
+      for shift in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: word >> UInt64(8 * shift))) }
+    }
     for index in words.indices { append(words[index]) }
     append(UInt64(capabilities[0]) | UInt64(capabilities[1]) << 32)
     append(UInt64(capabilities[2]) | UInt64(capabilities[3]) << 32)
@@ -72,7 +74,9 @@ extension ServerState {
   }
 
   /// - Returns: the receiver's handle; none where there is none to give, or no room for it.
-  private mutating func transfer(_ handle: UInt32, from sender: TaskSlot, to receiver: TaskSlot, isMoved: Bool) -> UInt32 {
+  private mutating func transfer(_ handle: UInt32, from sender: TaskSlot, to receiver: TaskSlot, isMoved: Bool)
+    -> UInt32
+  {
     guard handle != PM_CAP_NONE, let target = tasks[sender.rawValue].handles[handle] else { return UInt32(PM_CAP_NONE) }
     let moves = isMoved && handle != PM_CAP_SELF
     let given: HandleTarget
@@ -86,7 +90,9 @@ extension ServerState {
     guard let received = tasks[receiver.rawValue].handles.insert(given) else { return UInt32(PM_CAP_NONE) }
     guard moves else { return received }
     tasks[sender.rawValue].handles.remove(handle)
-    if case .endpoint(let reference, mayReceive: true) = given, isLive(reference) { moveEndpoint(reference, to: receiver) }
+    if case .endpoint(let reference, mayReceive: true) = given, isLive(reference) {
+      moveEndpoint(reference, to: receiver)
+    }
     return received
   }
 

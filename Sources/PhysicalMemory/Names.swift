@@ -62,7 +62,8 @@ extension ServerState {
   }
 
   /// A handle to call the endpoint with, stored where the task wants it.
-  private mutating func giveEndpoint(_ task: TaskSlot, _ reference: EndpointReference, _ result: UInt64) -> ServerError? {
+  private mutating func giveEndpoint(_ task: TaskSlot, _ reference: EndpointReference, _ result: UInt64) -> ServerError?
+  {
     do throws(ServerError) {
       try checkWritable(task, result, 4)
       guard let handle = tasks[task.rawValue].handles.insert(.endpoint(reference, mayReceive: false)) else {

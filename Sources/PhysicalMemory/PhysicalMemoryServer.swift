@@ -167,7 +167,9 @@ public final class PhysicalMemoryServer: Sendable {
   /// The leaves first, then what is behind them.
   private func remove(_ task: TaskSlot, _ pages: PageRange) {
     var page = pages.start
-    while let next = state.withLock({ $0.unmapPages(task, from: page, to: pages.end, limit: Self.step) }) { page = next }
+    while let next = state.withLock({ $0.unmapPages(task, from: page, to: pages.end, limit: Self.step) }) {
+      page = next
+    }
     while !state.withLock({ $0.removeMappings(task, from: pages.start, to: pages.end) }) {}
   }
 
@@ -212,6 +214,9 @@ public final class PhysicalMemoryServer: Sendable {
   /// Clears a few free frames and puts them in stock, up to `target` frames.
   /// - Returns: the frames, so that the caller can populate them; empty when there is nothing to do.
   public func zeroAhead(target: Int) -> [FrameRun] { state.withLock { $0.zeroAhead(target: target) } }
+
+  /// For tests: unmaps some frame for everyone, as the server may at any time.
+  public func revokeSomeFrame(_ random: UInt64) -> Bool { state.withLock { $0.revokeSomeFrame(random) } }
 
   public var statistics: ServerStatistics { state.withLock { $0.currentStatistics } }
 

@@ -109,6 +109,38 @@ extension ServerState {
     if revocations.isFull { finishRevocations() }
   }
 
+  /// For tests: takes some mapped frame from everyone who sees it, as moving it would (R25).
+  /// - Parameter random: any number; the search for a mapped frame begins there.
+  /// - Returns: false when none was found nearby.
+  mutating func revokeSomeFrame(_ random: UInt64) -> Bool {
+    var index = Int(random % UInt64(pool.count))
+    for _ in 0..<4096 {
+      let frame = FrameNumber(UInt32(index))
+      if pool.records[frame].state == .inUse, pool.records[frame].link != 0 {
+        forgetMappings(of: frame)
+        revokeAll(frame)
+        finishRevocations()
+        return true
+      }
+      index = index + 1 == pool.count ? 0 : index + 1
+    }
+    return false
+  }
+
+  /// Forgets the page of each task that re-establishes its mappings itself; images and stacks stay known.
+  private mutating func forgetMappings(of frame: FrameNumber) {
+    var places: [MappedPlace] = []
+    reverseMap.forEach(in: pool.records[frame].link) { places.append($0) }
+    for place in places where !tasks[place.slot.rawValue].keepsMappings {
+      guard let index = tasks[place.slot.rawValue].mappings.find(place.page),
+        !tasks[place.slot.rawValue].mappings[index].isInitial,
+        tasks[place.slot.rawValue].mappings.count < MappingTable.capacity
+      else { continue }
+      removeLeaf(place, of: frame)
+      _ = tasks[place.slot.rawValue].mappings.remove(from: place.page, to: place.page.advanced(by: 1), limit: 4)
+    }
+  }
+
   /// Empties leaves of a task in `page ..< end`, at most `limit` of them.
   /// - Returns: where to go on, or nil when none is left.
   mutating func unmapPages(_ task: TaskSlot, from page: PageNumber, to end: PageNumber, limit: Int) -> PageNumber? {

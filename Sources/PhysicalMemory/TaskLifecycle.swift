@@ -12,10 +12,14 @@ public struct TaskParameters: Sendable {
   /// False: first come, first served, until somebody decides (R8).
   public var hasContract: Bool
   public var faultAround: FaultAround
+  /// Fill in a page again after the server has unmapped it. False: such a fault is the task's own (R27).
+  public var keepsMappings: Bool
 
   public init(
-    guaranteed: Int = 0, mayUseExtra: Bool = true, hasContract: Bool = false, faultAround: FaultAround = .automatic
+    guaranteed: Int = 0, mayUseExtra: Bool = true, hasContract: Bool = false, faultAround: FaultAround = .automatic,
+    keepsMappings: Bool = true
   ) {
+    self.keepsMappings = keepsMappings
     self.guaranteed = guaranteed
     self.mayUseExtra = mayUseExtra
     self.hasContract = hasContract
@@ -90,7 +94,7 @@ extension ServerState {
     }
     let record = TaskRecord(
       id: nextTaskID(), initialContainer: container, image: image, faultAround: parameters.faultAround,
-      entitlement: entitlement)
+      keepsMappings: parameters.keepsMappings, entitlement: entitlement)
     guard tasks.insert(record) == slot else { preconditionFailure("the task table changed its mind") }
     let task = TaskSlot(slot)
     let operations = operations

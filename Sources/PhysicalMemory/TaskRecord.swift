@@ -40,6 +40,7 @@ struct TaskRecord: ~Copyable {
   let initialContainer: ContainerReference
   let image: UInt32
   let faultAround: FaultAround
+  let keepsMappings: Bool
   var isEnding = false
   /// Once the task is ending: its containers whose frames are still to be released.
   var dying: [UInt32] = []
@@ -60,12 +61,14 @@ struct TaskRecord: ~Copyable {
   var endpoints: Set<EndpointReference> = []
 
   init(
-    id: TaskID, initialContainer: ContainerReference, image: UInt32, faultAround: FaultAround, entitlement: Entitlement
+    id: TaskID, initialContainer: ContainerReference, image: UInt32, faultAround: FaultAround, keepsMappings: Bool,
+    entitlement: Entitlement
   ) {
     self.id = id
     self.initialContainer = initialContainer
     self.image = image
     self.faultAround = faultAround
+    self.keepsMappings = keepsMappings
     self.entitlement = entitlement
     handles = HandleTable(initialContainer: initialContainer)
   }

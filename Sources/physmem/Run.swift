@@ -61,6 +61,9 @@ struct Run: ParsableCommand {
   )
   var faultAround: FaultAround = .automatic
 
+  @OptionGroup(title: "Switches for tests")
+  var switches: TestSwitches
+
   @Argument(help: "A bundled program (see `physmem list`) or a program's file.")
   var task: String
 
@@ -71,13 +74,15 @@ struct Run: ParsableCommand {
   func run() throws {
     var request = RunRequest(task: task)
     request.arguments = arguments
-    if let memory { request.memory = memory }
+    if let memory { request.machine.memory = memory }
     request.parameters.faultAround = faultAround
     if guaranteed != nil || extra {
       request.parameters.hasContract = true
       request.parameters.guaranteed = guaranteed ?? 0
       request.parameters.mayUseExtra = extra
     }
+    switches.apply(to: &request.machine)
+    switches.apply(to: &request.parameters)
     request.companions = companions
     request.timeout = timeout
     request.statistics = stats

@@ -3,7 +3,10 @@
 
 enum RunArguments {
   /// Options whose value is the next argument, unless it comes with a "=".
-  static let optionsWithValue: Set<String> = ["--memory", "--guaranteed", "--with", "--timeout", "--fault-around"]
+  static let optionsWithValue: Set<String> = [
+    "--memory", "--guaranteed", "--with", "--timeout", "--fault-around",
+    "--revoke-every",
+  ]
 
   /// - Returns: the arguments up to TASK, in which "--stats" is spelled out as "--stats=text", and those behind TASK.
   ///   Arguments for another subcommand are all in the first part.

@@ -6,8 +6,7 @@ internal import PhysicalMemory
 struct RunRequest {
   var task: String
   var arguments: [String] = []
-  /// In bytes.
-  var memory = 256 << 20
+  var machine = MachineConfiguration()
   var parameters = TaskParameters()
   var companions: [Companion] = []
   /// In seconds.
@@ -29,7 +28,7 @@ struct RunRequest {
   func perform() throws -> Int32 {
     let file = try TaskFile(task)
     let companionFiles = try companions.map { try TaskFile($0.task) }
-    let machine = try Machine(MachineConfiguration(memory: memory))
+    let machine = try Machine(self.machine)
     let program = try machine.load(name: file.name, bytes: file.bytes)
     for (companion, file) in zip(companions, companionFiles) {
       try start(companion, machine.load(name: file.name, bytes: file.bytes), on: machine)
@@ -56,7 +55,9 @@ struct RunRequest {
   /// The companion goes on until the command leaves. If it dies before, somebody may be waiting for it in vain: that
   /// is said at once.
   private func start(_ companion: Companion, _ program: Program, on machine: Machine) throws {
-    let task = try machine.launch(program) { StandardStream.error.write($0) }
+    var shared = TaskParameters()
+    shared.keepsMappings = parameters.keepsMappings
+    let task = try machine.launch(program, parameters: shared) { StandardStream.error.write($0) }
     do {
       _ = try HostThread {
         let end = task.wait()

@@ -33,12 +33,14 @@ struct TestResult {
 
 extension TestResult {
   /// Runs the case.
-  init(_ testCase: TestCase) {
+  init(_ testCase: TestCase, _ switches: TestSwitches) {
     let output = CapturedOutput()
     let start = monotonicNanoseconds()
     var failures: [String] = []
     do throws(MachineError) {
-      failures = try testCase.failures(on: try Machine(), output)
+      var configuration = MachineConfiguration()
+      switches.apply(to: &configuration)
+      failures = try testCase.failures(on: try Machine(configuration), switches, output)
     } catch {
       failures.append("the machine failed: \(error)")
     }
@@ -57,13 +59,15 @@ extension TestCase {
 
   /// Runs the case's tasks.
   /// - Returns: a sentence for each thing that is wrong.
-  fileprivate func failures(on machine: Machine, _ output: CapturedOutput) throws(MachineError) -> [String] {
+  fileprivate func failures(
+    on machine: Machine, _ switches: TestSwitches, _ output: CapturedOutput
+  ) throws(MachineError) -> [String] {
     var failures: [String] = []
     let before: ServerStatistics
     do throws(MachineError) {
       let image = try machine.load(name: program.name, bytes: program.bytes)
       before = machine.server.statistics
-      let tasks = try launch(image, on: machine, output)
+      let tasks = try launch(image, on: machine, switches, output)
       guard wait(for: tasks, &failures) else {
         // The machine cannot be looked at or shut down with the task in it, and stays behind.
         return failures + ["a task cannot be stopped"]
@@ -82,11 +86,14 @@ extension TestCase {
   private func launch(
     _ image: Program,
     on machine: Machine,
+    _ switches: TestSwitches,
     _ output: CapturedOutput
   ) throws(MachineError) -> [GuestTask] {
     var tasks: [GuestTask] = []
+    var parameters = TaskParameters()
+    switches.apply(to: &parameters)
     for _ in 0..<test.copies {
-      tasks.append(try machine.launch(image, arguments: [test.name]) { output.append($0) })
+      tasks.append(try machine.launch(image, arguments: [test.name], parameters: parameters) { output.append($0) })
     }
     return tasks
   }

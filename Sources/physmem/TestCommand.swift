@@ -23,6 +23,9 @@ struct TestCommand: ParsableCommand {
   @Flag(name: .shortAndLong, help: "List each case with its time.")
   var verbose = false
 
+  @OptionGroup(title: "Switches for tests")
+  var switches: TestSwitches
+
   func run() throws {
     let programs = try BundledProgram.all()
     if let broken = programs.first(where: { $0.info.malformedTests > 0 }) {
@@ -58,7 +61,7 @@ struct TestCommand: ParsableCommand {
     var results: [TestResult] = []
     for testCase in cases {
       progress.show("\(results.count)/\(cases.count)  \(testCase.name)")
-      let result = TestResult(testCase)
+      let result = TestResult(testCase, switches)
       results.append(result)
       if json { continue }
       if verbose || result.failure != nil {

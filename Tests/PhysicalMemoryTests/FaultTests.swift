@@ -142,7 +142,8 @@ import Testing
     #expect((0..<200).filter { task.leaf(page($0)) != nil } == Array(100..<(100 + count)))
   }
 
-  @Test("a number of pages that makes no sense counts as one, or as many as there may be",
+  @Test(
+    "a number of pages that makes no sense counts as one, or as many as there may be",
     arguments: [(0, 1), (-5, 1), (Int.min, 1), (Int.max, 512)])
   func nonsense(count: Int, expected: Int) throws {
     let task = try task(.fixed(count))

@@ -37,6 +37,17 @@ final class ModelMachine: MachineOperations, Sendable {
   func leaf(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? { state.withLock { $0.leaf(Place(slot, page)) } }
   func bytes(_ frame: FrameNumber) -> [UInt8] { state.withLock { $0.bytes(frame) } }
 
+  // MARK: Time, and who was woken
+
+  private let clock = Atomic<UInt64>(1_000_000_000)
+  private let woken = Mutex<Set<TaskSlot>>([])
+
+  var now: UInt64 { clock.load(ordering: .relaxed) }
+  func advance(microseconds: UInt64) { clock.wrappingAdd(microseconds * 1000, ordering: .relaxed) }
+  func wake(_ slot: TaskSlot) { _ = woken.withLock { $0.insert(slot) } }
+  /// Whether the task was woken since this was asked last.
+  func wasWoken(_ slot: TaskSlot) -> Bool { woken.withLock { $0.remove(slot) != nil } }
+
   // MARK: The processor
 
   /// Reads a byte as the task would; nil: a page fault.
@@ -189,7 +200,9 @@ final class ModelMachine: MachineOperations, Sendable {
   func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>) {
     state.withLock { state in
       state.checkBacked(frame, "is written")
-      for index in bytes.indices { state.frames[frame, default: ModelMachineState.zeros][offset + index] = bytes[index] }
+      for index in bytes.indices {
+        state.frames[frame, default: ModelMachineState.zeros][offset + index] = bytes[index]
+      }
     }
   }
 }

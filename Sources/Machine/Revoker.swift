@@ -1,0 +1,41 @@
+// A test switch: a thread that unmaps frames at random while tasks run, as the server may at any time. What runs under
+// it proves that nothing depends on a page staying mapped.
+
+internal import PhysicalMemory
+internal import SystemPackage
+import Synchronization
+
+final class Revoker: Sendable {
+  private let gate = WaitGate()
+  private let isStopping = Atomic<Bool>(false)
+  private let thread = Mutex<HostThread?>(nil)
+
+  /// - Parameter interval: microseconds from one frame to the next.
+  func start(server: PhysicalMemoryServer, interval: UInt64, seed: UInt64) throws(Errno) {
+    let started = try HostThread { [self] in run(server, interval * 1000, seed) }
+    thread.withLock { $0 = started }
+  }
+
+  func stop() {
+    isStopping.store(true, ordering: .releasing)
+    gate.open()
+    thread.withLock { $0.take() }?.join()
+  }
+
+  private func run(_ server: PhysicalMemoryServer, _ interval: UInt64, _ seed: UInt64) {
+    var random = seed | 1
+    var next = monotonicNanoseconds() + interval
+    while !isStopping.load(ordering: .acquiring) {
+      gate.wait(until: next)
+      // Sleep is coarser than the interval may be: what has come due meanwhile is done at once, within reason.
+      let now = monotonicNanoseconds()
+      let due = next > now ? 0 : min((now - next) / interval + 1, 64)
+      for _ in 0..<due {
+        // A multiplicative generator: any sequence that goes everywhere will do.
+        random = random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        _ = server.revokeSomeFrame(random >> 20)
+      }
+      next = max(next + due * interval, now)
+    }
+  }
+}
