@@ -58,18 +58,18 @@ struct pm_test {
 
 /// Two integers or pointers are the same number.
 #define CHECK_EQ(left, right)                                                                          \
-  do {                                                                                                 \
+  ({                                                                                                   \
     uint64_t check_left = (uint64_t)(left), check_right = (uint64_t)(right);                           \
     if (check_left != check_right)                                                                     \
       fail_equal(__FILE_NAME__, __LINE__, #left " == " #right, check_left, check_right);               \
-  } while (0)
+  })
 
 /// A call's result is that error, or PM_OK.
 #define CHECK_ERROR(call, error)                                                                       \
-  do {                                                                                                 \
+  ({                                                                                                   \
     pm_error_t check_result = (call);                                                                  \
     if (check_result != (error)) fail_error(__FILE_NAME__, __LINE__, #call, check_result, error);      \
-  } while (0)
+  })
 
 #define CHECK_OK(call) CHECK_ERROR(call, PM_OK)
 
