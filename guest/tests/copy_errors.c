@@ -213,6 +213,7 @@ PM_TEST(wild_arrays, 0, 1, "Safety: arrays of ids at addresses that the task can
 PM_TEST(array_at_border, 0, 1, "Safety: an array whose last id lies in a page that is not mapped, and one at its end") {
   set_up();
   map_fresh(PAGE(REGION, 1000), 1);
+  allocated = allocated_frames();
   pm_frame_t *ids = (pm_frame_t *)PAGE(REGION, 1001) - 3;
   for (uint32_t i = 0; i < 3; i++) ids[i] = i;
   CHECK_ERROR(pm_container_copy_gather(first, ids, second, 0, 4, NULL), PM_EFAULT);
@@ -241,6 +242,7 @@ PM_TEST(wild_results, 0, 1, "Safety: no place for the id at fault: PM_EFAULT, al
   set_up();
   pm_container_t read_only = make_container(1);
   CHECK_OK(pm_container_map(read_only, 0, 1, PAGE(REGION, 1000), PM_MAP_READ));
+  allocated = allocated_frames();
   const pm_frame_t ids[] = {1, 2};
   for (size_t i = 0; i <= WILD_COUNT; i++) {
     pm_frame_t *bad = i < WILD_COUNT ? (pm_frame_t *)wild[i] : (pm_frame_t *)PAGE(REGION, 1000);
