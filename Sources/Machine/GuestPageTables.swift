@@ -40,14 +40,14 @@ final class GuestPageTables: MachineOperations {
 
   // MARK: Address spaces
 
-  func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Bool {
-    if spaces.reopen(slot) { return true }
-    guard let root = takeTable() else { return false }
+  func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Int? {
+    if spaces.reopen(slot) { return spaces.tableCount(slot) }
+    guard let root = takeTable() else { return nil }
     var tables = PageTables(root: root, memory: memory)
     tables.shareTopLevel(index: SupervisorArea.rootIndex, table: SupervisorArea.sharedTable)
     spaces.insert(slot, tables)
     roots.set(slot, root)
-    return true
+    return 0
   }
 
   func closeSpace(_ slot: TaskSlot, giveTable: (FrameNumber) -> Void) {

@@ -131,13 +131,18 @@ extension VCPULoop {
     try machine.server.writeMemory(task.slot, address, bytes.span)
   }
 
-  /// All of it or nothing: the text is looked at once before the first byte is put out.
+  /// All of it or nothing: the text is looked at once before the first byte is put out. A task that is stopped
+  /// meanwhile need not get to its end.
   private func writeToConsole(_ address: UInt64, _ length: UInt64) throws(ServerError) {
-    guard length > 0 else { return }
-    guard length <= PM_USER_END else { throw .fault }
-    try machine.server.checkReadable(task.slot, address, length)
+    guard address <= PM_USER_END, length <= PM_USER_END - address else { throw .fault }
     var done: UInt64 = 0
-    while done < length {
+    while done < length, task.stopReason == nil {
+      let part = min(length - done, 1 << 20)
+      try machine.server.checkReadable(task.slot, address + done, part)
+      done += part
+    }
+    done = 0
+    while done < length, task.stopReason == nil {
       var text = [UInt8](repeating: 0, count: Int(min(length - done, 1 << 16)))
       try machine.server.readMemory(task.slot, address + done, into: &text)
       task.console(text)

@@ -44,6 +44,8 @@ final class VCPUPool: Sendable {
     var idle: [VCPUWorker] = []
     var workers: [VCPUWorker] = []
     var threads: [HostThread] = []
+    /// vCPUs tried to be made: the next one's index.
+    var made = 0
   }
 
   private let state = Mutex(State())
@@ -57,24 +59,29 @@ final class VCPUPool: Sendable {
   }
 
   private func make(_ machine: Machine) throws(MachineError) -> VCPUWorker {
-    try state.withLock { (state) throws(MachineError) in
-      let index = state.workers.count
-      guard index < SupervisorArea.maximumVCPUs else { throw .tooManyTasks(SupervisorArea.maximumVCPUs) }
-      let worker = VCPUWorker(index: index)
-      var runner = Optional(try VCPURunner(machine, index: index))
-      let thread: HostThread
-      do throws(Errno) {
-        thread = try HostThread { [self] in
-          guard let taken = runner.take() else { return }
-          serve(worker, taken)
-        }
-      } catch {
-        throw .system("pthread_create", error)
+    // An index is spent even if what follows fails: KVM takes each only once.
+    let next = state.withLock { state -> Int? in
+      guard state.made < SupervisorArea.maximumVCPUs else { return nil }
+      defer { state.made += 1 }
+      return state.made
+    }
+    guard let index = next else { throw .tooManyTasks(SupervisorArea.maximumVCPUs) }
+    let worker = VCPUWorker(index: index)
+    var runner = Optional(try VCPURunner(machine, index: index))
+    let thread: HostThread
+    do throws(Errno) {
+      thread = try HostThread { [self] in
+        guard let taken = runner.take() else { return }
+        serve(worker, taken)
       }
+    } catch {
+      throw .system("pthread_create", error)
+    }
+    state.withLock { state in
       state.workers.append(worker)
       state.threads.append(thread)
-      return worker
     }
+    return worker
   }
 
   /// The body of a vCPU's thread.

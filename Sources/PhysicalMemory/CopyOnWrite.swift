@@ -12,7 +12,7 @@ extension ServerState {
     let content = contents[number]
     guard content.sharers > 1 else { return }
     // One of the stock, although it need not be zero: those are populated, and the fault does not pay for that.
-    guard let copy = pool.takeZeroedFrame()?.frame else { throw .noMemory }
+    guard let copy = takeContentFrame() else { throw .noMemory }
     guard let fresh = contents.insert(frame: copy) else {
       pool.give(FrameRun(start: copy, count: 1))
       throw .noMemory

@@ -145,7 +145,7 @@ extension ServerState {
   /// Gives an empty frame its physical frame.
   @inline(__always)
   mutating func makeResident(_ container: UInt32, _ id: UInt32) -> FrameNumber? {
-    guard let frame = takeZeroFrame() else { return nil }
+    guard let frame = takeContentFrame() else { return nil }
     guard let number = contents.insert(frame: frame) else {
       pool.give(FrameRun(start: frame, count: 1))
       return nil

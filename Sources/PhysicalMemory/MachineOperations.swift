@@ -33,8 +33,9 @@ public protocol MachineOperations: AnyObject {
 
   // Address spaces. Their tables are frames the server gives; `takeTable` gives a zeroed one or nil.
 
-  /// Readies the slot's empty address space. False: no frame for its tables.
-  func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Bool
+  /// Readies the slot's empty address space.
+  /// - Returns: how many tables were kept for it; nil: there is no frame for its root.
+  func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Int?
   /// The task has ended and no leaf is left. The tables may be kept for the slot's next task.
   func closeSpace(_ slot: TaskSlot, giveTable: (FrameNumber) -> Void)
   /// Gives back all tables kept for slots whose task has ended.

@@ -185,14 +185,7 @@ public final class PhysicalMemoryServer: Sendable {
 
   /// PM_EFAULT where the task itself could not read all of it.
   public func checkReadable(_ task: TaskSlot, _ address: UInt64, _ count: UInt64) throws(ServerError) {
-    var done: UInt64 = 0
-    repeat {
-      let (part, overflow) = address.addingReportingOverflow(done)
-      guard !overflow else { throw .fault }
-      let length = min(count - done, 1 << 20)
-      try state.withLock { (state) throws(ServerError) in try state.checkReadable(task, part, Int(length)) }
-      done += length
-    } while done < count
+    try state.withLock { (state) throws(ServerError) in try state.checkReadable(task, address, Int(count)) }
   }
 
   public func readMemory(_ task: TaskSlot, _ address: UInt64, into buffer: inout [UInt8]) throws(ServerError) {
@@ -206,7 +199,7 @@ public final class PhysicalMemoryServer: Sendable {
   // MARK: The machine's own
 
   /// A zeroed frame for the machine itself, for good; nil when none is left.
-  public func takeMachineFrame() -> FrameNumber? { state.withLock { $0.takeTable() } }
+  public func takeMachineFrame() -> FrameNumber? { state.withLock { $0.takeMachineFrame() } }
 
   /// Takes back the page tables kept for tasks that have ended.
   public func releaseClosedSpaces() { state.withLock { $0.releaseClosedSpaces() } }

@@ -34,12 +34,12 @@ struct ServerState: ~Copyable {
     var pool = try FramePool(frameCount: frameCount)
     let contents = try ContentTable(capacity: frameCount)
     let reverseMap = try ReverseMap(capacity: frameCount)
-    let containers = try Slab<Container>(capacity: 1 << 20)
+    let containers = try Slab<Container>(capacity: taskCapacity << 16)
     let tasks = try Slab<TaskRecord>(capacity: taskCapacity)
     let endpoints = try Slab<Endpoint>(capacity: 1 << 16)
     let images = try Slab<LoadedImage>(capacity: 1 << 10)
     if reserved > 1 { pool.reserve(FrameRun(start: FrameNumber(1), count: reserved - 1)) }
-    let tables = TableReserve(frames: max(32, frameCount / 64))
+    let tables = TableReserve(frameCount: frameCount)
     lowStock = stock / 2
     ledger = Ledger(allocatable: max(0, pool.freeCount - tables.reserved))
     self.operations = operations
@@ -60,9 +60,18 @@ struct ServerState: ~Copyable {
 
   // MARK: Frames
 
+  /// A frame for a content; if none is free, one of the tables kept for tasks that have ended. Claims never exceed what
+  /// there is, so that nil means an image that is too large.
+  @inline(__always)
+  mutating func takeContentFrame() -> FrameNumber? {
+    if let frame = takeZeroFrame() { return frame }
+    releaseClosedSpaces()
+    return takeZeroFrame()
+  }
+
   /// A frame that reads zero; nil when none is free.
   @inline(__always)
-  mutating func takeZeroFrame() -> FrameNumber? {
+  private mutating func takeZeroFrame() -> FrameNumber? {
     guard let (frame, isZero) = pool.takeZeroedFrame() else { return nil }
     if !isZero { operations.zero(FrameRun(start: frame, count: 1)) }
     return frame
@@ -76,15 +85,33 @@ struct ServerState: ~Copyable {
     operations.wantZeroedFrames()
   }
 
-  /// A zeroed frame for a page table. First from the reserve, then from what no task claims.
-  mutating func takeTable() -> FrameNumber? {
-    if tables.used >= tables.reserved {
-      guard ledger.withdraw(1) else { return nil }
-    }
-    guard let frame = takeZeroFrame() else {
-      if tables.used >= tables.reserved { ledger.restore(1) }
+  /// A zeroed frame for a page table of a task. Within the task's quota there always is one; beyond it the task takes
+  /// what nobody claims.
+  mutating func takeTable(for task: TaskSlot) -> FrameNumber? {
+    let quota = TableReserve.quota(claim: tasks[task.rawValue].entitlement.claim)
+    let isExtra = tasks[task.rawValue].tables >= quota
+    if isExtra { guard ledger.withdraw(1) else { return nil } }
+    guard let frame = takeTableFrame() else {
+      if isExtra { ledger.restore(1) }
       return nil
     }
+    tasks[task.rawValue].tables += 1
+    if isExtra { tasks[task.rawValue].extraTables += 1 }
+    return frame
+  }
+
+  /// A zeroed frame for the machine itself, for good.
+  mutating func takeMachineFrame() -> FrameNumber? {
+    guard ledger.withdraw(1) else { return nil }
+    guard let frame = takeTableFrame() else {
+      ledger.restore(1)
+      return nil
+    }
+    return frame
+  }
+
+  private mutating func takeTableFrame() -> FrameNumber? {
+    guard let frame = takeZeroFrame() else { return nil }
     pool.records[frame].state = .table
     tables.used += 1
     return frame
@@ -92,7 +119,6 @@ struct ServerState: ~Copyable {
 
   mutating func giveTable(_ frame: FrameNumber) {
     tables.used -= 1
-    if tables.used >= tables.reserved { ledger.restore(1) }
     pool.give(FrameRun(start: frame, count: 1))
   }
 
@@ -104,18 +130,43 @@ struct ServerState: ~Copyable {
   /// Links the tables for a page; if there is no frame for them, first takes back those kept for ended tasks.
   mutating func makeTables(_ task: TaskSlot, for page: PageNumber) throws(ServerError) {
     let operations = operations
-    if operations.makeTables(task, for: page, takeTable: { takeTable() }) { return }
+    if operations.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
     releaseClosedSpaces()
-    guard operations.makeTables(task, for: page, takeTable: { takeTable() }) else { throw .noMemory }
+    guard operations.makeTables(task, for: page, takeTable: { takeTable(for: task) }) else { throw .noMemory }
   }
 }
 
-/// Frames set aside for page tables, so that a guaranteed frame can always be mapped. Counts are in frames.
+/// Frames set aside for page tables, so that a frame a task has a claim to can always be mapped, whatever other tasks
+/// do (R3). Counts are in frames.
 struct TableReserve {
+  /// Not to be had for contents.
   let reserved: Int
+  /// What quotas promise beyond the share of the claims.
+  private(set) var committed = 0
+  private let committable: Int
   var used = 0
 
-  init(frames: Int) { reserved = frames }
+  /// A task's tables whatever it claims: its image, stack and heap need seven.
+  static let base = 16
+  private static let claimShare = 256
+
+  /// Tables a task can always have: twice what its frames need when they are mapped in a row.
+  static func quota(claim: Int) -> Int { base + claim / claimShare }
+
+  init(frameCount: Int) {
+    let share = frameCount / Self.claimShare
+    reserved = max(4 * share, share + 2 * Self.base)
+    committable = reserved - share
+  }
+
+  /// Promises a new task its base. False: the reserve is promised already, and the base must come from elsewhere.
+  mutating func commit() -> Bool {
+    guard committed + Self.base <= committable else { return false }
+    committed += Self.base
+    return true
+  }
+
+  mutating func release() { committed -= Self.base }
 }
 
 /// Scratch for the frames of one fault, allocated once.

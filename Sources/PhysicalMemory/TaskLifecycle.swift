@@ -51,7 +51,18 @@ extension ServerState {
       releaseClosedSpaces()
       guard book(&entitlement, guaranteed: parameters.guaranteed, frameCount) else { throw .noMemory }
     }
-    let task = try insertTask(image, parameters, entitlement)
+    let isCommitted = tables.commit()
+    guard isCommitted || ledger.withdraw(TableReserve.base) else {
+      uncharge(&entitlement)
+      throw .noMemory
+    }
+    let task: TaskSlot
+    do throws(ServerError) {
+      task = try insertTask(image, parameters, entitlement, isCommitted: isCommitted)
+    } catch {
+      giveBackBase(isCommitted)
+      throw error
+    }
     images[image].taskCount += 1
     statistics.tasksCreated += 1
     do throws(ServerError) {
@@ -76,7 +87,7 @@ extension ServerState {
 
   /// The task with an empty initial container and address space; on an error the charge is taken back.
   private mutating func insertTask(
-    _ image: UInt32, _ parameters: TaskParameters, _ entitlement: Entitlement
+    _ image: UInt32, _ parameters: TaskParameters, _ entitlement: Entitlement, isCommitted: Bool
   ) throws(ServerError) -> TaskSlot {
     var entitlement = entitlement
     // The owner's slot is known only once the task is in the table, whose record needs the container.
@@ -97,19 +108,25 @@ extension ServerState {
       keepsMappings: parameters.keepsMappings, entitlement: entitlement)
     guard tasks.insert(record) == slot else { preconditionFailure("the task table changed its mind") }
     let task = TaskSlot(slot)
+    tasks[slot].isCommitted = isCommitted
     let operations = operations
-    var isOpen = operations.openSpace(task) { takeTable() }
-    if !isOpen {
+    var kept = operations.openSpace(task) { takeTable(for: task) }
+    if kept == nil {
       releaseClosedSpaces()
-      isOpen = operations.openSpace(task) { takeTable() }
+      kept = operations.openSpace(task) { takeTable(for: task) }
     }
-    guard isOpen else {
+    guard let kept else {
       _ = containers.remove(at: container.slot)
       var record = tasks.remove(at: slot)
       uncharge(&record.entitlement)
       throw .noMemory
     }
+    tasks[slot].tables += kept
     return task
+  }
+
+  private mutating func giveBackBase(_ isCommitted: Bool) {
+    if isCommitted { tables.release() } else { ledger.restore(TableReserve.base) }
   }
 
   private mutating func uncharge(_ entitlement: inout Entitlement) {
@@ -190,6 +207,8 @@ extension ServerState {
     operations.closeSpace(task) { giveTable($0) }
     var record = tasks.remove(at: task.rawValue)
     uncharge(&record.entitlement)
+    ledger.restore(record.extraTables)
+    giveBackBase(record.isCommitted)
     images[record.image].taskCount -= 1
     return .done
   }

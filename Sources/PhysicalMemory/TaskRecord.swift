@@ -44,6 +44,11 @@ struct TaskRecord: ~Copyable {
   var isEnding = false
   /// Once the task is ending: its containers whose frames are still to be released.
   var dying: [UInt32] = []
+  /// Page tables it took, and those of them beyond its quota.
+  var tables = 0
+  var extraTables = 0
+  /// Its base of tables is the reserve's promise, not withdrawn from what tasks can have.
+  var isCommitted = false
   /// And the page up to which its leaves are gone.
   var unmappedUpTo = PageNumber(0)
   var handles: HandleTable

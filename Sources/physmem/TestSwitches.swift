@@ -6,7 +6,8 @@ internal import PhysicalMemory
 
 struct TestSwitches: ParsableArguments {
   @Option(
-    help: ArgumentHelp("Unmap a page at random each time so many microseconds have gone by.", valueName: "microseconds"),
+    help: ArgumentHelp(
+      "Unmap a page at random each time so many microseconds have gone by.", valueName: "microseconds"),
     transform: { UInt64(try parseCount($0, of: "microseconds", in: 1...1_000_000_000)) }
   )
   var revokeEvery: UInt64?

@@ -69,18 +69,18 @@ final class ModelMachine: MachineOperations, Sendable {
 
   // MARK: Address spaces. `takeTable` and `giveTable` call the server, which may call the machine: never under the lock.
 
-  func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Bool {
-    let isKept = state.withLock { state in
+  func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Int? {
+    let kept = state.withLock { state in
       state.spaces[slot]?.isOpen = true
-      return state.spaces[slot] != nil
+      return state.spaces[slot]?.tableCount
     }
-    if isKept { return true }
-    guard let root = takeTable() else { return false }
+    if let kept { return kept }
+    guard let root = takeTable() else { return nil }
     state.withLock { state in
       state.useAsTable(root)
       state.spaces[slot] = ModelSpace(root: root)
     }
-    return true
+    return 0
   }
 
   func closeSpace(_ slot: TaskSlot, giveTable: (FrameNumber) -> Void) {
