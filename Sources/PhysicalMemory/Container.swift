@@ -16,8 +16,8 @@ struct Container: ~Copyable {
   var frames = VirtualFrameTable()
   /// Which weak capabilities are good: those of the same epoch. Begins at 1; 0 stands for the owner.
   var epoch: UInt32 = 1
-  /// Somebody else has or had a mapping of it since the last revocation.
-  var hasForeignMappings = false
+  /// Somebody mapped it through a weak capability since the last revocation.
+  var hasSharedMappings = false
   var lock: ContainerLock?
   var pins: [UInt32: Pin] = [:]
   /// Frames charged for ids that an allocation under way has not come to yet.
@@ -65,6 +65,8 @@ extension ServerState {
     case .weak(let reference, let epoch, let holder):
       guard isLive(reference), containers[reference.slot].epoch == epoch else { throw .canceled }
       guard holder == nil || holder == tasks[task.rawValue].id else { throw .notPermitted }
+      // The owner is locked out whatever it holds.
+      guard containers[reference.slot].owner != task || currentLock(reference.slot) == nil else { throw .busy }
       return ContainerAccess(slot: reference.slot, epoch: epoch)
     default: throw .invalid
     }

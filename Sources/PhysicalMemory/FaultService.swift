@@ -25,7 +25,7 @@ extension ServerState {
     let mapping = tasks[task.rawValue].mappings[index]
     guard mapping.flags.effectiveRights.contains(access.right) else { return .forbidden }
     guard isGood(mapping) else { return .notMapped }
-    if let lock = currentLock(mapping) { return .locked(until: lock.deadline) }
+    if let lock = currentLock(mapping, against: task) { return .locked(until: lock.deadline) }
     let wanted = faultAroundWindow(task, mapping, page)
 
     var absent = operations.absentRun(task, from: page, limit: wanted)

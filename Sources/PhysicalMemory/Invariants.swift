@@ -120,8 +120,11 @@ extension ServerState {
       default: break
       }
     }
-    let mostTables = max(tables.used, tables.reserved)
-    let allocatable = max(0, pool.count - reserved - mostTables - (allocated[.server] ?? 0))
+    var withdrawn = tables.reserved + machineFrames + (allocated[.server] ?? 0)
+    tasks.forEachIndex { slot in
+      withdrawn += tasks[slot].extraTables + (tasks[slot].isCommitted ? 0 : TableReserve.base)
+    }
+    let allocatable = max(0, pool.count - reserved - withdrawn)
     if ledger.allocatable != allocatable {
       found.append("\(allocatable) frames can be had, the ledger says \(ledger.allocatable)")
     }

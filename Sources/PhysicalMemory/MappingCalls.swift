@@ -39,7 +39,7 @@ extension ServerState {
     guard containers[slot].frames.run(from: range.start, limit: range.count, inUse: true) == range.count else {
       throw .noEntry
     }
-    if !access.isOwner { containers[slot].hasForeignMappings = true }
+    if !access.isOwner { containers[slot].hasSharedMappings = true }
     return Mapping(
       start: pages.start, count: pages.count,
       container: ContainerReference(slot: slot, generation: containers.generation(at: slot)),
@@ -98,7 +98,7 @@ extension ServerState {
   mutating func fillNext(_ task: TaskSlot, _ page: PageNumber, to end: PageNumber) -> PageNumber? {
     guard page < end, let index = tasks[task.rawValue].mappings.find(page) else { return nil }
     let mapping = tasks[task.rawValue].mappings[index]
-    guard isGood(mapping), currentLock(mapping) == nil else { return nil }
+    guard isGood(mapping), currentLock(mapping, against: task) == nil else { return nil }
     let left = Int(min(end.rawValue - page.rawValue, UInt64(FaultAround.most)))
     let absent = operations.absentRun(task, from: page, limit: left)
     if absent == 0 { return operations.mappedPage(task, page) == nil ? nil : page.advanced(by: 1) }

@@ -90,10 +90,15 @@ extension ServerState {
     for place in places where containerFrame(at: place) == shown { removeLeaf(place, of: frame) }
   }
 
+  /// The mapping behind a leaf.
+  mutating func mapping(at place: MappedPlace) -> Mapping? {
+    guard let index = tasks[place.slot.rawValue].mappings.find(place.page) else { return nil }
+    return tasks[place.slot.rawValue].mappings[index]
+  }
+
   /// What the mapping behind a leaf shows there.
   mutating func containerFrame(at place: MappedPlace) -> ContainerFrame? {
-    guard let index = tasks[place.slot.rawValue].mappings.find(place.page) else { return nil }
-    let mapping = tasks[place.slot.rawValue].mappings[index]
+    guard let mapping = mapping(at: place) else { return nil }
     return ContainerFrame(container: mapping.container.slot, id: mapping.frame(at: place.page))
   }
 

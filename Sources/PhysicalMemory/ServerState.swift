@@ -15,6 +15,8 @@ struct ServerState: ~Copyable {
   var endpoints: Slab<Endpoint>
   var names = NameTable()
   var pinnedFrames = 0
+  /// Taken by the machine for itself.
+  private(set) var machineFrames = 0
   var callCount: UInt64 = 0
   var ledger: Ledger
   var tables: TableReserve
@@ -107,6 +109,7 @@ struct ServerState: ~Copyable {
       ledger.restore(1)
       return nil
     }
+    machineFrames += 1
     return frame
   }
 

@@ -50,8 +50,8 @@ extension ServerState {
     guard heldByOthers(slot, owner: task) == nil else { throw .busy }
     // The same number comes again after four billion revocations; 0 is the owner's.
     containers[slot].epoch = containers[slot].epoch == .max ? 1 : containers[slot].epoch + 1
-    defer { containers[slot].hasForeignMappings = false }
-    return containers[slot].hasForeignMappings ? slot : nil
+    defer { containers[slot].hasSharedMappings = false }
+    return containers[slot].hasSharedMappings ? slot : nil
   }
 
   /// Whether a mapping still shows anything: its container is there, and its share has not been cancelled.
@@ -60,18 +60,25 @@ extension ServerState {
     isLive(mapping.container) && (mapping.epoch == 0 || mapping.epoch == containers[mapping.container.slot].epoch)
   }
 
-  /// One step of emptying leaves of a container: the owner's, or everyone else's, from id `start` on.
+  /// Whose leaves of a container go.
+  enum CutOff {
+    /// The owner's, however it mapped them: the container has been locked.
+    case owner
+    /// Those of mappings made through weak capabilities: the shares have been cancelled.
+    case shares
+  }
+
+  /// One step of emptying leaves of a container, from id `start` on.
   /// - Returns: where to go on; nil at the container's end.
-  mutating func cutOff(_ slot: UInt32, owners: Bool, from start: UInt64) -> UInt64? {
+  mutating func cutOff(_ slot: UInt32, _ meant: CutOff, from start: UInt64) -> UInt64? {
     defer { finishRevocations() }
-    let owner = containers[slot].owner
     let most = revocations.leavesRemoved + 2048
     var next = start
     var looked = 0
     while next < 1 << 32, let id = containers[slot].frames.firstUsed(from: UInt32(next)) {
       guard revocations.leavesRemoved < most, looked < 1 << 14 else { return UInt64(id) }
       if let number = containers[slot].frames[id].content {
-        cutOff(contents[number].frame, ContainerFrame(container: slot, id: id)) { ($0 == owner) == owners }
+        cutOff(contents[number].frame, ContainerFrame(container: slot, id: id), meant)
       }
       next = UInt64(id) + 1
       looked += 1
@@ -79,11 +86,22 @@ extension ServerState {
     return nil
   }
 
-  private mutating func cutOff(_ frame: FrameNumber, _ shown: ContainerFrame, _ isMeant: (TaskSlot) -> Bool) {
+  private mutating func cutOff(_ frame: FrameNumber, _ shown: ContainerFrame, _ meant: CutOff) {
     guard pool.records[frame].link != 0 else { return }
+    let owner = containers[shown.container].owner
     var places: [MappedPlace] = []
-    reverseMap.forEach(in: pool.records[frame].link) { if isMeant($0.slot) { places.append($0) } }
-    for place in places where containerFrame(at: place) == shown { removeLeaf(place, of: frame) }
+    reverseMap.forEach(in: pool.records[frame].link) { places.append($0) }
+    for place in places {
+      guard let mapping = mapping(at: place), mapping.container.slot == shown.container,
+        mapping.frame(at: place.page) == shown.id
+      else { continue }
+      let isMeant =
+        switch meant {
+        case .owner: place.slot == owner
+        case .shares: mapping.epoch != 0
+        }
+      if isMeant { removeLeaf(place, of: frame) }
+    }
   }
 
   // MARK: Locks
@@ -96,10 +114,12 @@ extension ServerState {
     return nil
   }
 
-  /// The lock that keeps an owner's mapping from being filled in.
+  /// The lock that keeps a mapping of the owner's from being filled in.
   @inline(__always)
-  mutating func currentLock(_ mapping: Mapping) -> ContainerLock? {
-    guard mapping.epoch == 0, containers[mapping.container.slot].lock != nil else { return nil }
+  mutating func currentLock(_ mapping: Mapping, against task: TaskSlot) -> ContainerLock? {
+    guard containers[mapping.container.slot].lock != nil, containers[mapping.container.slot].owner == task else {
+      return nil
+    }
     return currentLock(mapping.container.slot)
   }
 

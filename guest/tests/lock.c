@@ -259,6 +259,9 @@ PM_TEST(one_holder, 0, 3, "R21: another holder: PM_EBUSY to lock, PM_EPERM to un
   ask(number, PM_CAP_NONE);
 }
 
+// More than the owner can count to meanwhile.
+#define LOCKED_STEP (1ull << 40)
+
 PM_TEST(many_times, 0, 2, "R21: 200 locks of a moment each, while the owner counts in the frame") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(1);
@@ -268,7 +271,7 @@ PM_TEST(many_times, 0, 2, "R21: 200 locks of a moment each, while the owner coun
       // Nobody else counts now.
       uint64_t now = WORD(REGION_2, 0);
       for (int j = 0; j < 50; j++) CHECK_EQ(WORD(REGION_2, 0), now);
-      WORD(REGION_2, 0) = now + 1000000;
+      WORD(REGION_2, 0) = now + LOCKED_STEP;
       if (i == 199) ((volatile uint64_t *)REGION_2)[1] = 1;
       CHECK_OK(pm_container_unlock(weak));
       pm_sleep(20);
@@ -281,7 +284,7 @@ PM_TEST(many_times, 0, 2, "R21: 200 locks of a moment each, while the owner coun
   uint64_t added = 0;
   volatile uint64_t *word = (uint64_t *)REGION;
   while (!word[1]) __atomic_fetch_add(word, 1, __ATOMIC_SEQ_CST), added++;
-  CHECK_EQ(*word, 200 * 1000000u + 100 + added);
+  CHECK_EQ(*word, 200 * LOCKED_STEP + 100 + added);
   ask(0, PM_CAP_NONE);
 }
 
