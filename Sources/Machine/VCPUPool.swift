@@ -1,7 +1,7 @@
 // The vCPUs: made when first needed, parked between tasks, each with a thread of its own.
 //
 // The life of a vCPU:
-//  1. made: its thread creates it and waits.
+//  1. made: its thread creates it, for the first task.
 //  2. running: it has a task, and is in no list.
 //  3. parked: the task has ended, everything is reset; it is on the list of idle ones, the last used first.
 //  4. gone, with the machine.
@@ -22,9 +22,16 @@ final class VCPUWorker: Sendable {
 
   let index: Int
   private let gate = WaitGate()
-  private let mailbox = Mutex<Message?>(nil)
+  private let mailbox: Mutex<Message?>
+  private let isMade = WaitGate()
+  private let failure = Mutex<MachineError?>(nil)
 
-  init(index: Int) { self.index = index }
+  /// `first`: what it does once its vCPU is made.
+  init(index: Int, first task: GuestTask) {
+    self.index = index
+    mailbox = Mutex(.run(task))
+    gate.open()
+  }
 
   func send(_ message: Message) {
     mailbox.withLock { $0 = message }
@@ -36,6 +43,18 @@ final class VCPUWorker: Sendable {
       gate.wait()
       if let message = mailbox.withLock({ message in message.take() }) { return message }
     }
+  }
+
+  /// Called once by the thread: its vCPU is made, or why it cannot be.
+  func report(_ error: MachineError? = nil) {
+    failure.withLock { $0 = error }
+    isMade.open()
+  }
+
+  /// Waits for the report.
+  func waitUntilMade() throws(MachineError) {
+    isMade.wait()
+    if let error = failure.withLock({ $0 }) { throw error }
   }
 }
 
@@ -50,35 +69,43 @@ final class VCPUPool: Sendable {
 
   /// Gives the task to a parked vCPU, or to a new one.
   func start(_ task: GuestTask, on machine: Machine) throws(MachineError) {
-    let idle = state.withLock { $0.idle.popLast() }
-    let worker: VCPUWorker
-    if let idle { worker = idle } else { worker = try make(machine) }
-    worker.send(.run(task))
-  }
-
-  private func make(_ machine: Machine) throws(MachineError) -> VCPUWorker {
+    if let worker = state.withLock({ $0.idle.popLast() }) { return worker.send(.run(task)) }
     try state.withLock { (state) throws(MachineError) in
       let index = state.workers.count
       guard index < SupervisorArea.maximumVCPUs else { throw .tooManyTasks(SupervisorArea.maximumVCPUs) }
-      let worker = VCPUWorker(index: index)
-      var runner = Optional(try VCPURunner(machine, index: index))
-      let thread: HostThread
-      do throws(Errno) {
-        thread = try HostThread { [self] in
-          guard let taken = runner.take() else { return }
-          serve(worker, taken)
-        }
-      } catch {
-        throw .system("pthread_create", error)
-      }
+      let worker = VCPUWorker(index: index, first: task)
+      state.threads.append(try make(worker, machine))
       state.workers.append(worker)
-      state.threads.append(thread)
-      return worker
     }
+  }
+
+  /// Starts the worker's thread, which makes its vCPU. In this order, because KVM never takes a vCPU back, and a thread
+  /// that is no use simply ends.
+  private func make(_ worker: VCPUWorker, _ machine: Machine) throws(MachineError) -> HostThread {
+    let thread: HostThread
+    do throws(Errno) {
+      thread = try HostThread { [self] in
+        do throws(MachineError) {
+          serve(worker, try VCPURunner(machine, index: worker.index))
+        } catch {
+          worker.report(error)
+        }
+      }
+    } catch {
+      throw .system("pthread_create", error)
+    }
+    do throws(MachineError) {
+      try worker.waitUntilMade()
+    } catch {
+      thread.join()
+      throw error
+    }
+    return thread
   }
 
   /// The body of a vCPU's thread.
   private func serve(_ worker: VCPUWorker, _ runner: consuming VCPURunner) {
+    worker.report()
     runner.attachThread()
     while case .run(let task) = worker.receive() {
       let end = runner.run(task)
@@ -89,9 +116,12 @@ final class VCPUPool: Sendable {
     runner.detachThread()
   }
 
-  /// Ends all threads; no task may be running.
+  /// Ends all threads, once; no task may be running, and none may be started after this.
   func close() {
-    let (workers, threads) = state.withLock { ($0.workers, $0.threads) }
+    let (workers, threads) = state.withLock { state in
+      defer { state.threads = [] }
+      return (state.workers, state.threads)
+    }
     for worker in workers { worker.send(.finish) }
     for thread in threads { thread.join() }
   }

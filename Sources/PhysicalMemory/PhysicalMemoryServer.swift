@@ -188,7 +188,16 @@ public final class PhysicalMemoryServer: Sendable {
   // MARK: The machine's own
 
   /// A zeroed frame for the machine itself, for good; nil when none is left.
-  public func takeMachineFrame() -> FrameNumber? { state.withLock { $0.takeTable() } }
+  public func takeMachineFrame() -> FrameNumber? {
+    state.withLock { state in
+      if let frame = state.takeTable() { return frame }
+      state.releaseClosedSpaces()
+      return state.takeTable()
+    }
+  }
+
+  /// Takes such a frame back after all; nothing may refer to it.
+  public func giveMachineFrame(_ frame: FrameNumber) { state.withLock { $0.giveTable(frame) } }
 
   /// Takes back the page tables kept for tasks that have ended.
   public func releaseClosedSpaces() { state.withLock { $0.releaseClosedSpaces() } }
