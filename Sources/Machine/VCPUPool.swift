@@ -1,7 +1,7 @@
 // The vCPUs: made when first needed, parked between tasks, each with a thread of its own.
 //
 // The life of a vCPU:
-//  1. made: its thread creates it, for the first task.
+//  1. made, with a thread that takes it and waits.
 //  2. running: it has a task, and is in no list.
 //  3. parked: the task has ended, everything is reset; it is on the list of idle ones, the last used first.
 //  4. gone, with the machine.
@@ -20,18 +20,17 @@ final class VCPUWorker: Sendable {
     case finish
   }
 
-  let index: Int
+  /// Until its thread takes it.
+  private let runner: Mutex<VCPURunner?>
   private let gate = WaitGate()
-  private let mailbox: Mutex<Message?>
-  private let isMade = WaitGate()
-  private let failure = Mutex<MachineError?>(nil)
+  private let mailbox = Mutex<Message?>(nil)
 
-  /// `first`: what it does once its vCPU is made.
-  init(index: Int, first task: GuestTask) {
-    self.index = index
-    mailbox = Mutex(.run(task))
-    gate.open()
+  init(_ machine: Machine, index: Int) throws(MachineError) {
+    runner = Mutex(try VCPURunner(machine, index: index))
   }
+
+  /// The vCPU, for the worker's thread.
+  func takeRunner() -> VCPURunner? { runner.withLock { $0.take() } }
 
   func send(_ message: Message) {
     mailbox.withLock { $0 = message }
@@ -44,18 +43,6 @@ final class VCPUWorker: Sendable {
       if let message = mailbox.withLock({ message in message.take() }) { return message }
     }
   }
-
-  /// Called once by the thread: its vCPU is made, or why it cannot be.
-  func report(_ error: MachineError? = nil) {
-    failure.withLock { $0 = error }
-    isMade.open()
-  }
-
-  /// Waits for the report.
-  func waitUntilMade() throws(MachineError) {
-    isMade.wait()
-    if let error = failure.withLock({ $0 }) { throw error }
-  }
 }
 
 final class VCPUPool: Sendable {
@@ -63,49 +50,41 @@ final class VCPUPool: Sendable {
     var idle: [VCPUWorker] = []
     var workers: [VCPUWorker] = []
     var threads: [HostThread] = []
+    /// One for which there was no thread. KVM takes no vCPU back, so it waits for the next attempt.
+    var threadless: VCPUWorker?
   }
 
   private let state = Mutex(State())
 
   /// Gives the task to a parked vCPU, or to a new one.
   func start(_ task: GuestTask, on machine: Machine) throws(MachineError) {
-    if let worker = state.withLock({ $0.idle.popLast() }) { return worker.send(.run(task)) }
+    let idle = state.withLock { $0.idle.popLast() }
+    let worker: VCPUWorker
+    if let idle { worker = idle } else { worker = try make(machine) }
+    worker.send(.run(task))
+  }
+
+  private func make(_ machine: Machine) throws(MachineError) -> VCPUWorker {
     try state.withLock { (state) throws(MachineError) in
       let index = state.workers.count
       guard index < SupervisorArea.maximumVCPUs else { throw .tooManyTasks(SupervisorArea.maximumVCPUs) }
-      let worker = VCPUWorker(index: index, first: task)
-      state.threads.append(try make(worker, machine))
-      state.workers.append(worker)
-    }
-  }
-
-  /// Starts the worker's thread, which makes its vCPU. In this order, because KVM never takes a vCPU back, and a thread
-  /// that is no use simply ends.
-  private func make(_ worker: VCPUWorker, _ machine: Machine) throws(MachineError) -> HostThread {
-    let thread: HostThread
-    do throws(Errno) {
-      thread = try HostThread { [self] in
-        do throws(MachineError) {
-          serve(worker, try VCPURunner(machine, index: worker.index))
-        } catch {
-          worker.report(error)
-        }
+      let worker: VCPUWorker
+      if let made = state.threadless { worker = made } else { worker = try VCPUWorker(machine, index: index) }
+      state.threadless = worker
+      do throws(Errno) {
+        state.threads.append(try HostThread { [self] in serve(worker) })
+      } catch {
+        throw .system("pthread_create", error)
       }
-    } catch {
-      throw .system("pthread_create", error)
+      state.threadless = nil
+      state.workers.append(worker)
+      return worker
     }
-    do throws(MachineError) {
-      try worker.waitUntilMade()
-    } catch {
-      thread.join()
-      throw error
-    }
-    return thread
   }
 
   /// The body of a vCPU's thread.
-  private func serve(_ worker: VCPUWorker, _ runner: consuming VCPURunner) {
-    worker.report()
+  private func serve(_ worker: VCPUWorker) {
+    guard var runner = worker.takeRunner() else { preconditionFailure("a vCPU with two threads") }
     runner.attachThread()
     while case .run(let task) = worker.receive() {
       let end = runner.run(task)
@@ -119,7 +98,10 @@ final class VCPUPool: Sendable {
   /// Ends all threads, once; no task may be running, and none may be started after this.
   func close() {
     let (workers, threads) = state.withLock { state in
-      defer { state.threads = [] }
+      defer {
+        state.threads = []
+        state.threadless = nil
+      }
       return (state.workers, state.threads)
     }
     for worker in workers { worker.send(.finish) }
