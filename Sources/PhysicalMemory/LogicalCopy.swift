@@ -56,7 +56,7 @@ struct CopyPlan {
 }
 
 extension ServerState {
-  private static let copiedInOneStep = 1024
+  private static let copiedInOneStep = 4096
 
   // MARK: 1. Check
 
@@ -140,17 +140,13 @@ extension ServerState {
     while plan.collected < plan.count {
       guard left > 0 else { return true }
       let id = plan.sourceIDs[plan.collected]
-      var empty = 0
-      if case .from = plan.sourceIDs {
-        empty = containers[plan.source.slot].frames.emptyRun(from: id, limit: plan.count - plan.collected)
+      let word = takeReference(plan.source.slot, id)
+      var run = 1
+      if word == .empty, case .from = plan.sourceIDs {
+        run = max(1, containers[plan.source.slot].frames.emptyRun(from: id, limit: plan.count - plan.collected))
       }
-      if empty > 0 {
-        plan.entries.append((.empty, empty))
-        plan.collected += empty
-      } else {
-        plan.entries.append((takeReference(plan.source.slot, id), 1))
-        plan.collected += 1
-      }
+      plan.entries.append((word, run))
+      plan.collected += run
       left -= 1
     }
     return false
@@ -161,7 +157,8 @@ extension ServerState {
     let word = containers[slot].frames[id]
     // Another task may have let go of it since it was checked: then it is as if it had been empty.
     guard let number = word.content else { return .empty }
-    if contents[number].sharers == 1 { writeProtectAll(contents[number].frame) }
+    let content = contents[number]
+    if content.sharers == 1, pool.records[content.frame].link != 0 { writeProtectAll(content.frame) }
     contents.addSharers(number, 1)
     return word
   }
@@ -197,7 +194,9 @@ extension ServerState {
     if old == VirtualFrameWord(number) { return false }
     guard claimID(&plan, old) else { return false }
     if let content = old.content { dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) }
-    containers[slot].frames.set(id, VirtualFrameWord(number))
+    if !containers[slot].frames.replace(id, VirtualFrameWord(number)) {
+      containers[slot].frames.set(id, VirtualFrameWord(number))
+    }
     return true
   }
 

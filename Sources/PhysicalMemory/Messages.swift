@@ -36,7 +36,7 @@ enum WaitState {
   /// Its call has been received by that task; `call` is the number the reply must name.
   case received(by: TaskSlot, address: UInt64, call: UInt64)
   case receiving(EndpointReference, address: UInt64)
-  case name(String, address: UInt64)
+  case name([UInt8], address: UInt64)
   /// What it waited for has come.
   case finished(ServerError?)
 }

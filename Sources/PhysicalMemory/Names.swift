@@ -7,15 +7,16 @@ struct NameTable: ~Copyable {
   /// More names than this, and registering answers PM_ENOMEM.
   static let capacity = 4096
 
-  private var endpoints: [String: EndpointReference] = [:]
+  /// By their bytes: text that looks alike is not the same name.
+  private var endpoints: [[UInt8]: EndpointReference] = [:]
   /// Tasks that wait for a name to be registered.
   private(set) var waiting: [TaskSlot] = []
 
   var isFull: Bool { endpoints.count >= Self.capacity }
 
-  subscript(_ name: String) -> EndpointReference? { endpoints[name] }
+  subscript(_ name: [UInt8]) -> EndpointReference? { endpoints[name] }
 
-  mutating func insert(_ name: String, _ endpoint: EndpointReference) { endpoints[name] = endpoint }
+  mutating func insert(_ name: [UInt8], _ endpoint: EndpointReference) { endpoints[name] = endpoint }
 
   mutating func remove(_ endpoint: EndpointReference) {
     if endpoints.values.contains(endpoint) { endpoints = endpoints.filter { $0.value != endpoint } }
@@ -27,7 +28,7 @@ struct NameTable: ~Copyable {
 
 extension ServerState {
   /// A null-terminated name in the task's memory; PM_EINVAL: empty, or too long.
-  private mutating func loadName(_ task: TaskSlot, _ address: UInt64) throws(ServerError) -> String {
+  private mutating func loadName(_ task: TaskSlot, _ address: UInt64) throws(ServerError) -> [UInt8] {
     var bytes: [UInt8] = []
     while bytes.count <= PM_NAME_MAXIMUM {
       // No further than the end of its page at a time: what lies behind the name need not be there.
@@ -38,9 +39,7 @@ extension ServerState {
       if let end = read.firstIndex(of: 0) {
         bytes += read[..<end]
         guard !bytes.isEmpty else { throw .invalid }
-        // Names are bytes; those that are not UTF-8 must not become alike.
-        guard let name = String(validating: bytes, as: UTF8.self) else { throw .invalid }
-        return name
+        return bytes
       }
       bytes += read
     }

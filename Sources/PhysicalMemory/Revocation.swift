@@ -105,12 +105,13 @@ extension ServerState {
   /// Takes the right to write from every leaf of the frame.
   mutating func writeProtectAll(_ frame: FrameNumber) {
     let operations = operations
-    var any = false
-    reverseMap.forEach(in: pool.records[frame].link) { place in
+    let link = pool.records[frame].link
+    if let place = reverseMap.only(of: link) {
       operations.writeProtect(place.slot, place.page)
-      any = true
+    } else {
+      reverseMap.forEach(in: link) { operations.writeProtect($0.slot, $0.page) }
     }
-    if any { Revocations.append(frame, to: &revocations.zaps) }
+    if link != 0 { Revocations.append(frame, to: &revocations.zaps) }
     if revocations.isFull { finishRevocations() }
   }
 

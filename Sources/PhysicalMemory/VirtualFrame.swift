@@ -68,6 +68,18 @@ struct VirtualFrameTable: ~Copyable {
     fill(id, count: 1, word)
   }
 
+  /// Changes what an id in use names, to something else. False: the id is not in use.
+  @inline(__always)
+  mutating func replace(_ id: UInt32, _ word: VirtualFrameWord) -> Bool {
+    let key = id >> Self.shift
+    let position = position(key)
+    guard word.isUsed, position < leaves.count, leaves[position].key == key else { return false }
+    let words = unsafe leaves[position].words
+    guard unsafe words[Int(id) & (Self.idsPerLeaf - 1)] != 0 else { return false }
+    unsafe words[Int(id) & (Self.idsPerLeaf - 1)] = word.rawValue
+    return true
+  }
+
   /// Makes `count` ids from `start` on name the same: `.empty`, `.unused` or, for one id, a content.
   mutating func fill(_ start: UInt32, count: Int, _ word: VirtualFrameWord) {
     var id = UInt64(start)

@@ -40,7 +40,7 @@ struct Bench: ParsableCommand {
 }
 
 enum BenchmarkGroup: String, CaseIterable {
-  case fault, hypercall, launch, alloc
+  case fault, hypercall, launch, alloc, cow, ipc
 
   static var names: String { allCases.map(\.rawValue).joined(separator: " ") }
 
@@ -50,6 +50,8 @@ enum BenchmarkGroup: String, CaseIterable {
     case .hypercall: try measureCalls(run)
     case .launch: try measureLaunches(run)
     case .alloc: try measureAllocation(run) + measureStarts(run)
+    case .cow: try measureCopies(run)
+    case .ipc: try measureMessages(run)
     }
   }
 }

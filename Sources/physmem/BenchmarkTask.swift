@@ -15,6 +15,9 @@ struct BenchmarkTask {
     program = try machine.load(name: file.name, bytes: file.bytes)
   }
 
+  /// Starts the program, as a partner of another one.
+  func start() throws -> GuestTask { try machine.launch(program) { _ in } }
+
   /// Runs the program once, to its end.
   func run(_ arguments: [String] = [], _ parameters: TaskParameters = TaskParameters()) throws -> ExitSamples {
     let task = try machine.launch(program, arguments: arguments, parameters: parameters, isMeasured: true) { _ in }
@@ -29,6 +32,11 @@ struct BenchmarkTask {
 }
 
 extension ExitSamples {
+  /// The last row of exits of one kind that is so long.
+  func lastRow(of kind: ExitSample.Kind, longerThan length: Int) -> ArraySlice<ExitSample> {
+    samples.split { $0.kind != kind }.last { $0.count > length } ?? []
+  }
+
   /// The longest row of exits of one kind: what the program is made for, without its beginning and end.
   func longestRow(of kind: ExitSample.Kind) -> ArraySlice<ExitSample> {
     var longest = samples[0..<0]

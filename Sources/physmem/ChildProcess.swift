@@ -6,13 +6,15 @@ internal import SystemPackage
 struct ChildProcess {
   private let id: pid_t
 
-  /// Starts a program, with an empty environment, nothing to read, and no files but those that are not closed on exec.
+  /// Starts a program, with an empty environment and no files but those that are not closed on exec.
   /// - Parameters:
   ///   - arguments: its argv, the first element included.
+  ///   - input: what its standard input is; nil: /dev/null.
   ///   - output, error: what its standard output and standard error are; nil: /dev/null.
   init(
     _ path: String,
     _ arguments: [String],
+    input: FileDescriptor? = nil,
     output: FileDescriptor? = nil,
     error: FileDescriptor? = nil
   ) throws(Errno) {
@@ -20,7 +22,11 @@ struct ChildProcess {
     var actions = unsafe posix_spawn_file_actions_t()
     unsafe posix_spawn_file_actions_init(&actions)
     defer { unsafe posix_spawn_file_actions_destroy(&actions) }
-    unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+    if let input {
+      unsafe posix_spawn_file_actions_adddup2(&actions, input.rawValue, 0)
+    } else {
+      unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+    }
     for (stream, file) in [(Int32(1), output), (2, error)] {
       if let file {
         unsafe posix_spawn_file_actions_adddup2(&actions, file.rawValue, stream)
@@ -34,6 +40,19 @@ struct ChildProcess {
     let result = unsafe posix_spawn(&id, path, &actions, nil, strings, [nil])
     guard result == 0 else { throw Errno(rawValue: result) }
     self.id = id
+  }
+
+  /// A pipe whose ends a child has only where it is given them: an end left open in it would keep the other one waiting.
+  static func pipe() throws(Errno) -> (readEnd: FileDescriptor, writeEnd: FileDescriptor) {
+    var ends: (Int32, Int32) = (0, 0)
+    // SAFETY: two adjacent integers, as the call wants them.
+    let result = unsafe withUnsafeMutablePointer(to: &ends) { pair in
+      unsafe pair.withMemoryRebound(to: Int32.self, capacity: 2) { unsafe Glibc.pipe($0) }
+    }
+    guard result == 0 else { throw Errno(rawValue: errno) }
+    _ = fcntl(ends.0, F_SETFD, FD_CLOEXEC)
+    _ = fcntl(ends.1, F_SETFD, FD_CLOEXEC)
+    return (FileDescriptor(rawValue: ends.0), FileDescriptor(rawValue: ends.1))
   }
 
   /// Waits for its end; once.
