@@ -177,7 +177,7 @@ PM_TEST(model_again, 0, 1, "R24, R38: the same with a seed that is different in 
   run_model(seed);
 }
 
-PM_TEST(models_at_once, 0, 6, "R24, R38: six tasks at once, which share the image's frames") {
+PM_TEST(models_at_once, 0, 3, "R24, R38: three tasks at once, which share the image's frames") {
   struct pm_task_info info;
   CHECK_OK(pm_task_info(&info));
   run_model(info.id);
