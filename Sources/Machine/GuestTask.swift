@@ -18,6 +18,7 @@ public final class GuestTask: Sendable {
   /// Nanoseconds of the monotonic clock when the launch was asked for.
   let launchTime: UInt64
   let isMeasured: Bool
+  let keepsMappings: Bool
   /// Opened to wake the task where it waits in the host.
   let gate: WaitGate
 
@@ -33,7 +34,7 @@ public final class GuestTask: Sendable {
 
   init(
     id: TaskID, slot: TaskSlot, program: Program, initialStack: InitialStack, console: @escaping Console,
-    gate: WaitGate, launchTime: UInt64, isMeasured: Bool
+    gate: WaitGate, launchTime: UInt64, isMeasured: Bool, keepsMappings: Bool
   ) {
     self.id = id
     self.slot = slot
@@ -44,6 +45,7 @@ public final class GuestTask: Sendable {
     self.gate = gate
     self.launchTime = launchTime
     self.isMeasured = isMeasured
+    self.keepsMappings = keepsMappings
   }
 
   /// Waits for the task's end. Everything it held is back in the pool then.

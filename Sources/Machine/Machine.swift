@@ -164,7 +164,7 @@ public final class Machine: Sendable {
     let task = GuestTask(
       id: id, slot: slot, program: program, initialStack: stack, console: console, gate: gates[slot],
       launchTime: launchTime,
-      isMeasured: isMeasured)
+      isMeasured: isMeasured, keepsMappings: parameters.keepsMappings)
     tasks.add(task)
     do throws(MachineError) {
       try vcpus.start(task, on: self)

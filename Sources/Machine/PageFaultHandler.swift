@@ -14,6 +14,11 @@ internal import PhysicalMemory
 struct PageFaultCode {
   let rawValue: UInt64
   var isPresent: Bool { rawValue & 1 != 0 }
+  init(rawValue: UInt64) { self.rawValue = rawValue }
+  /// As the processor would say it.
+  init(_ access: Access, isPresent: Bool) {
+    rawValue = (isPresent ? 1 : 0) | (access == .write ? 1 << 1 : access == .execute ? 1 << 4 : 0)
+  }
   var access: Access { rawValue & 1 << 4 != 0 ? .execute : rawValue & 1 << 1 != 0 ? .write : .read }
 }
 
@@ -24,6 +29,8 @@ struct FaultHandlerState {
   /// The registers at the fault being handled, and what it was.
   var interrupted: kvm_regs?
   var fault: TaskFault?
+  /// It was a pointer of a call: giving up means PM_EFAULT.
+  var isCall = false
 }
 
 extension VCPULoop {
@@ -78,16 +85,41 @@ extension VCPULoop {
   private mutating func deliverFault(_ frame: ExceptionFrame, _ fault: TaskFault) -> Continuation {
     resume(after: frame)
     guard handler.entry != 0, handler.interrupted == nil else { return .end(.died(report(.pageFault(fault)))) }
+    handler.isCall = false
+    enterHandler(fault)
+    return .resume
+  }
+
+  /// A server without a mapping cache leaves it to the task to map again what a call points to, and the call is made
+  /// again. nil: there is nobody to ask.
+  mutating func deliverPointerFault() -> Continuation? {
+    guard !task.keepsMappings, handler.entry != 0, handler.interrupted == nil,
+      let (address, access, isPresent) = machine.server.takePointerFault(task.slot)
+    else { return nil }
+    // The registers behind the `out`, whether the processor has come there yet or not.
+    guard (try? cpu.completePendingExit()) != nil else { return nil }
+    var code = [UInt8](repeating: 0, count: 1)
+    guard (try? machine.server.readMemory(task.slot, cpu.registers.rip &- 2, into: &code)) != nil, code[0] == 0xe6 else {
+      return nil
+    }
+    cpu.registers.rip &-= 2
+    handler.isCall = true
+    enterHandler(TaskFault(address: address, code: PageFaultCode(access, isPresent: isPresent), outcome: .notMapped))
+    cpu.useChangedRegisters()
+    return .resume
+  }
+
+  /// Saves the registers, which are those of the fault, and sets those that the handler begins with.
+  private mutating func enterHandler(_ fault: TaskFault) {
     handler.interrupted = cpu.registers
     handler.fault = fault
     cpu.registers.rdi = fault.address
-    cpu.registers.rsi = frame.rip
+    cpu.registers.rsi = cpu.registers.rip
     cpu.registers.rdx = UInt64(fault.code.access.flag)
     cpu.registers.rcx = fault.code.isPresent ? 1 : 0
     cpu.registers.rip = handler.entry
     cpu.registers.rsp = handler.stackTop & ~15
     cpu.registers.rflags = VCPULoop.userFlags
-    return .resume
   }
 
   mutating func setFaultHandler(_ entry: UInt64, _ stackTop: UInt64) -> Continuation {
@@ -111,6 +143,11 @@ extension VCPULoop {
     handler.fault = nil
     cpu.registers = interrupted
     cpu.useChangedRegisters()
+    if handler.isCall, status != 0 {
+      cpu.registers.rip &+= 2
+      cpu.registers.rax = UInt64(PM_EFAULT.rawValue)
+      return .resume
+    }
     return status == 0 ? .resume : .end(.died(report(.pageFault(fault))))
   }
 }

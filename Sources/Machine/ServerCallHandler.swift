@@ -23,6 +23,7 @@ extension VCPULoop {
       try serve(call)
       return answer(PM_OK)
     } catch {
+      if error == .fault, let continuation = deliverPointerFault() { return continuation }
       return answer(error)
     }
   }

@@ -110,6 +110,7 @@ struct VCPULoop: ~Copyable {
     registers.rdi = UInt64(task.initialStack.argumentCount)
     registers.rsi = task.initialStack.arguments
     registers.rdx = machine.timestampFrequency
+    registers.rcx = task.keepsMappings ? 0 : UInt64(PM_START_NO_MAPPING_CACHE)
     registers.rflags = Self.userFlags
     cpu.registers = registers
     cpu.systemRegisters = template

@@ -196,6 +196,15 @@ public final class PhysicalMemoryServer: Sendable {
     try state.withLock { (state) throws(ServerError) in try state.writeMemory(task, address, bytes) }
   }
 
+  /// Where the last call that answered PM_EFAULT got stuck; nil: outside the task's half. Asked once.
+  public func takePointerFault(_ task: TaskSlot) -> (address: UInt64, access: Access, isPresent: Bool)? {
+    state.withLock { state in
+      guard let (address, access) = state.tasks[task.rawValue].pointerFault.take() else { return nil }
+      let leaf = state.operations.mappedPage(task, PageNumber(containing: address))
+      return (address, access, leaf != nil)
+    }
+  }
+
   // MARK: The machine's own
 
   /// A zeroed frame for the machine itself, for good; nil when none is left.

@@ -27,7 +27,10 @@ extension ServerState {
       let at = address + UInt64(done)
       let offset = Int(at & 4095)
       let length = min(count - done, 4096 - offset)
-      guard let frame = frame(task, PageNumber(containing: at), access) else { return false }
+      guard let frame = frame(task, PageNumber(containing: at), access) else {
+        tasks[task.rawValue].pointerFault = (at, access)
+        return false
+      }
       body(frame, offset, done..<(done + length))
       done += length
     }

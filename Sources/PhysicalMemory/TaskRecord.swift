@@ -44,6 +44,8 @@ struct TaskRecord: ~Copyable {
   var isEnding = false
   /// Once the task is ending: its containers whose frames are still to be released.
   var dying: [UInt32] = []
+  /// The last pointer of a call that could not be followed.
+  var pointerFault: (address: UInt64, access: Access)?
   /// Page tables it took, and those of them beyond its quota.
   var tables = 0
   var extraTables = 0

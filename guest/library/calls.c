@@ -1,6 +1,8 @@
 // The calls to the server, one function each: the arguments are where the C calling order has put them already.
 #include <physmem.h>
 
+#include "library.h"
+
 // Only RAX changes over a call, so nothing need be saved or listed.
 #define CALL(result, name, number, ...)                                         \
   __attribute__((naked)) result name(__VA_ARGS__) {                             \
@@ -17,8 +19,8 @@ CALL(pm_error_t, pm_container_allocate, PM_CALL_CONTAINER_ALLOCATE, pm_container
 CALL(pm_error_t, pm_container_deallocate, PM_CALL_CONTAINER_DEALLOCATE, pm_container_t, pm_frame_t, uint32_t *,
      uint32_t)
 
-CALL(pm_error_t, pm_container_map, PM_CALL_CONTAINER_MAP, pm_container_t, pm_frame_t, uint32_t, void *, uint32_t)
-CALL(pm_error_t, pm_unmap, PM_CALL_UNMAP, void *, uint32_t)
+CALL(pm_error_t, pm_map_call, PM_CALL_CONTAINER_MAP, pm_container_t, pm_frame_t, uint32_t, void *, uint32_t)
+CALL(pm_error_t, pm_unmap_call, PM_CALL_UNMAP, void *, uint32_t)
 CALL(pm_error_t, pm_mapping, PM_CALL_MAPPING, const void *, struct pm_mapping *)
 
 CALL(pm_error_t, pm_container_copy, PM_CALL_CONTAINER_COPY, pm_container_t, pm_frame_t, pm_container_t, pm_frame_t,

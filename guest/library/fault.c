@@ -3,6 +3,8 @@
 #include <cpuid.h>
 #include <physmem.h>
 
+#include "library.h"
+
 #define FAULT_STACK_SIZE (32u << 10)
 #define STATE_ALIGNMENT 64u
 // The largest state there is today, with matrix tiles, takes 11 KiB.
@@ -72,7 +74,7 @@ static unsigned xsave_size(void) {
   return ebx;
 }
 
-pm_error_t pm_on_fault(int (*handler)(const struct pm_fault *fault)) {
+pm_error_t pm_set_fault_handler(int (*handler)(const struct pm_fault *fault)) {
   if (!handler) return set_entry(NULL, NULL);
   unsigned size = xsave_size();
   if (size > STATE_ROOM) return PM_ENOMEM;

@@ -2,11 +2,22 @@
 #ifndef PHYSMEM_LIBRARY_H
 #define PHYSMEM_LIBRARY_H
 
+#include <physmem.h>
 #include <stddef.h>
 #include <stdint.h>
 
 /// The TSC's frequency as the task's first registers gave it; 0 where the server does not know. Set where linked.
 extern uint64_t pm_tsc_khz;
+
+/// The PM_START_… flags that the task's first registers gave. Set where linked.
+extern uint32_t pm_start_flags;
+
+/// The calls themselves, without what the library remembers of mappings.
+pm_error_t pm_map_call(pm_container_t container, pm_frame_t start, uint32_t count, void *address, uint32_t flags);
+pm_error_t pm_unmap_call(void *address, uint32_t count);
+
+/// Makes `handler` the one that the fault trampoline calls.
+pm_error_t pm_set_fault_handler(int (*handler)(const struct pm_fault *fault));
 
 /// What main was called with, for programs whose main does not see it. Set where linked.
 struct pm_arguments {

@@ -9,6 +9,11 @@
 __attribute__((naked, noreturn, section(".text.pm_start"))) void _start(void) {
   __asm__(
       "xor %%ebp, %%ebp\n\t"
+      "mov %%ecx, %%eax\n\t"
+      "mov $pm_start_flags, %%ecx\n\t"
+      "jrcxz 0f\n\t"
+      "mov %%eax, (%%rcx)\n"
+      "0:\n\t"
       "mov $pm_tsc_khz, %%ecx\n\t"
       "jrcxz 1f\n\t"
       "mov %%rdx, (%%rcx)\n"
@@ -21,6 +26,7 @@ __attribute__((naked, noreturn, section(".text.pm_start"))) void _start(void) {
       "call main\n\t"
       "mov %%eax, %%edi\n\t"
       "call pm_exit\n\t"
+      ".weak pm_start_flags\n\t"
       ".weak pm_tsc_khz\n\t"
       ".weak pm_arguments\n\t"
       ".weak pm_flush" ::);

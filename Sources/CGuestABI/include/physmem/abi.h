@@ -5,8 +5,8 @@
 // Pointers are virtual addresses of the task; the server resolves them before it changes anything, and
 // answers PM_EFAULT where it cannot.
 //
-// A task starts at its ELF entry point with RDI = argc, RSI = argv, RDX = the TSC's frequency in kHz,
-// RSP = the stack's top, 16-byte aligned as before a call (so the entry point calls main at once), and every
+// A task starts at its ELF entry point with RDI = argc, RSI = argv, RDX = the TSC's frequency in kHz, RCX =
+// PM_START_… flags, RSP = the stack's top, 16-byte aligned as before a call (so the entry point calls main at once), and every
 // other general register 0. argv, its strings and a closing null pointer lie above RSP.
 #ifndef PHYSMEM_ABI_H
 #define PHYSMEM_ABI_H
@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #define PM_ABI_VERSION 1
+#define PM_START_NO_MAPPING_CACHE 1u  // the server forgets a page's mapping when it unmaps the page: map it again
 #define PM_PAGE_SIZE 4096
 
 // The only I/O port a task may write to.
@@ -168,6 +169,8 @@ enum pm_call {
   // PM_CALL_FAULT_RETURN(0: retry | other: give up), which puts back all general registers, RIP, RSP and RFLAGS;
   // vector and floating-point state is the handler's to keep. A fault in the handler that is not the server's ends
   // the task. PM_CALL_FAULT_RETURN outside a handler is PM_EINVAL.
+  // With PM_START_NO_MAPPING_CACHE a pointer of a call that the server cannot follow is such a fault as well, at the
+  // call's `out` (0xe6) instruction: after 0 the call is made again, after anything else it answers PM_EFAULT.
   PM_CALL_ON_FAULT = 0x70,
   PM_CALL_FAULT_RETURN = 0x71,
 };
