@@ -1,4 +1,4 @@
-// Containers (R15-R18) and mapping their frames (R25-R27).
+// Containers (R15-R18, R20, R23, R38) and mapping their frames (R25-R27).
 
 import CPhysmem
 
@@ -26,7 +26,7 @@ public struct AllocationOptions: OptionSet, Sendable {
 }
 
 /// A name space of frame ids, each naming a virtual frame. The value owns the container: its end is the container's.
-public struct Container: ~Copyable {
+public struct Container: ~Copyable, FrameSpace {
   /// The handle in the C interface.
   public let handle: UInt32
   private let isOwned: Bool
@@ -36,6 +36,28 @@ public struct Container: ~Copyable {
     var handle: pm_container_t = 0
     // SAFETY: the pointer is used within the call only.
     try PMError.check(unsafe pm_container_create(&handle))
+    self.init(handle: handle, isOwned: true)
+  }
+
+  /// Makes a container with `count` fresh frames, numbered from 0 on, and a weak capability to it (R23).
+  /// - Parameter remote: as for `share`.
+  public init(
+    count: UInt32, sharedAs weak: inout WeakContainer?, with remote: UInt32 = 0
+  ) throws(PMError) {
+    var handle: pm_container_t = 0
+    var shared: pm_container_t = 0
+    try PMError.check(unsafe pm_container_create_with(&handle, count, remote, &shared))
+    weak = WeakContainer(handle: shared)
+    self.init(handle: handle, isOwned: true)
+  }
+
+  /// Makes a container whose frames, numbered from 0 on, are logical copies of these (R23).
+  public init(
+    copying frames: Range<UInt32>, of source: borrowing some FrameSpace & ~Copyable
+  ) throws(PMError) {
+    var handle: pm_container_t = 0
+    let count = UInt32(frames.count)
+    try PMError.check(unsafe pm_container_create_from(&handle, source.handle, frames.lowerBound, count, 0, nil))
     self.init(handle: handle, isOwned: true)
   }
 
@@ -77,18 +99,24 @@ public struct Container: ~Copyable {
     try PMError.check(unsafe pm_container_deallocate(handle, frames.lowerBound, &count, flags))
   }
 
-  /// Maps the frames in order from the page at `address` on, in place of what was mapped there.
-  public func map(
-    _ frames: Range<UInt32>,
-    at address: UInt,
-    rights: Rights,
-    lazily: Bool = true
-  ) throws(PMError) {
-    let flags = rights.rawValue | (lazily ? UInt32(PM_MAP_LAZY) : 0)
-    // SAFETY: the server checks the address; the program says what it uses the pages for.
-    let place = unsafe UnsafeMutableRawPointer(bitPattern: address)
-    try PMError.check(unsafe pm_container_map(handle, frames.lowerBound, UInt32(frames.count), place, flags))
+  /// Lets each of the frames go of a content that it shares with others: it reads as zero then (R38).
+  public func releaseData(_ frames: [UInt32]) throws(PMError) {
+    let result = unsafe frames.withUnsafeBufferPointer {
+      unsafe pm_release_data(handle, $0.baseAddress, UInt32($0.count))
+    }
+    try PMError.check(result)
   }
+
+  /// A weak capability, to be sent to others (R20).
+  /// - Parameter remote: who may use it: 0 for whoever holds it, or a handle of a task or of an endpoint.
+  public func share(with remote: UInt32 = 0) throws(PMError) -> WeakContainer {
+    var weak: pm_container_t = 0
+    try PMError.check(unsafe pm_container_share(handle, remote, &weak))
+    return WeakContainer(handle: weak)
+  }
+
+  /// Ends all weak capabilities, and what others mapped through them (R21).
+  public func revoke() throws(PMError) { try PMError.check(pm_container_revoke(handle)) }
 }
 
 /// A page of the task's address space (R27).

@@ -252,19 +252,3 @@ PM_TEST(drop, 0, 1, "R20: a capability is dropped, the others and the container 
   CHECK_ERROR(map_weak(2), PM_ECANCELED);
   CHECK(read_faults(REGION));
 }
-
-PM_TEST(handles_run_out, 0, 1, "Safety: sharing ends with PM_ENOMEM at worst, and the task goes on") {
-  set_up(2);
-  pm_error_t error = PM_OK;
-  pm_container_t last = 0;
-  int made = 0;
-  for (pm_container_t next; made < 70000 && !(error = pm_container_share(container, PM_CAP_NONE, &next)); made++)
-    last = next;
-  CHECK_ERROR(error, PM_ENOMEM);
-  CHECK(made > 10000);
-  weak = last;
-  CHECK_OK(map_weak(2));
-  CHECK_OK(pm_cap_drop(last));
-  CHECK_OK(pm_container_share(container, PM_CAP_NONE, &weak));
-  CHECK_OK(pm_container_revoke(container));
-}
