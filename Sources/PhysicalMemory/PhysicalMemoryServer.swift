@@ -185,6 +185,7 @@ public final class PhysicalMemoryServer: Sendable {
 
   /// PM_EFAULT where the task itself could not read all of it.
   public func checkReadable(_ task: TaskSlot, _ address: UInt64, _ count: UInt64) throws(ServerError) {
+    guard count <= PM_USER_END else { throw .fault }
     try state.withLock { (state) throws(ServerError) in try state.checkReadable(task, address, Int(count)) }
   }
 
