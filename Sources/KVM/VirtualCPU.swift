@@ -16,7 +16,7 @@ public struct VirtualCPU: ~Copyable {
   private let descriptor: Int32
   private let run: UnsafeMutablePointer<kvm_run>
 
-  /// `index`: unique in the machine, below KVM_CAP_MAX_VCPUS.
+  /// `index`: unique in the machine for good, below KVM_CAP_MAX_VCPUS. Where this throws, it may be tried again.
   public init(_ machine: VirtualMachine, index: Int) throws(KVMError) {
     let created = unsafe try Self.create(machine, index: index)
     descriptor = unsafe created.descriptor
@@ -30,8 +30,7 @@ public struct VirtualCPU: ~Copyable {
   private static func create(
     _ machine: VirtualMachine, index: Int
   ) throws(KVMError) -> (descriptor: Int32, run: UnsafeMutablePointer<kvm_run>) {
-    let descriptor = try check(
-      ckvm_ioctl_value(machine.descriptor, CKVM_CREATE_VCPU, UInt(index)), "KVM_CREATE_VCPU")
+    let descriptor = try machine.makeVCPU(index: index)
     do throws(KVMError) {
       try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_CPUID2, machine.cpuid.pointer), "KVM_SET_CPUID2")
       try setExtendedFeatures(machine.extendedFeatures, descriptor)
@@ -41,7 +40,7 @@ public struct VirtualCPU: ~Copyable {
       }
       return unsafe (descriptor, area.bindMemory(to: kvm_run.self, capacity: 1))
     } catch {
-      close(descriptor)
+      machine.keepUnfinished(descriptor, index: index)
       throw error
     }
   }
@@ -101,11 +100,15 @@ public struct VirtualCPU: ~Copyable {
     }
   }
 
-  /// Finishes what the last exit left open (an `out` is skipped over only at the next entry), without running
-  /// the guest.
+  /// Finishes what the last exit left open, without running the guest: an `out` is skipped over only at the next entry,
+  /// and only then a string that was read from a port is written to memory, through the address space of that moment.
+  /// - Throws: EBUSY as well, when there is no end to it.
   public func completePendingExit() throws(KVMError) {
-    handle.setImmediateExit(true)
-    _ = try enter()
+    for _ in 0..<16 {
+      handle.setImmediateExit(true)
+      if case .interrupted = try enter() { return }
+    }
+    throw KVMError(call: "KVM_RUN", errno: .resourceBusy)
   }
 
   // MARK: Interrupts

@@ -10,8 +10,8 @@ import Synchronization
 public final class VirtualCPUHandle: Sendable {
   nonisolated(unsafe) let run: UnsafeMutablePointer<kvm_run>
   private let byteCount: Int
-  /// The pthread_t that runs this vCPU; 0: none does.
-  private let thread = Atomic<UInt>(0)
+  /// The thread that runs this vCPU. Locked while it is signalled, so that it cannot be gone by then.
+  private let thread = Mutex<pthread_t?>(nil)
 
   init(run: UnsafeMutablePointer<kvm_run>, byteCount: Int) {
     unsafe self.run = run
@@ -28,18 +28,19 @@ public final class VirtualCPUHandle: Sendable {
     unsafe sigemptyset(&signals)
     unsafe sigaddset(&signals, SIGUSR1)
     unsafe pthread_sigmask(SIG_UNBLOCK, &signals, nil)
-    thread.store(UInt(pthread_self()), ordering: .sequentiallyConsistent)
+    thread.withLock { $0 = pthread_self() }
   }
 
   /// Must be called before the thread ends.
-  public func detachThread() { thread.store(0, ordering: .sequentiallyConsistent) }
+  public func detachThread() { thread.withLock { $0 = nil } }
 
   /// Makes KVM_RUN return `.interrupted`, now or the next time it is called. Kicks coalesce: the receiver clears
   /// the flag first and looks at its mailbox afterwards.
   public func kick() {
     setImmediateExit(true)
-    let target = thread.load(ordering: .sequentiallyConsistent)
-    if target != 0 { pthread_kill(pthread_t(target), SIGUSR1) }
+    thread.withLock { thread in
+      if let thread { pthread_kill(thread, SIGUSR1) }
+    }
   }
 
   func setImmediateExit(_ wanted: Bool) { unsafe ckvm_set_immediate_exit(run, wanted ? 1 : 0) }

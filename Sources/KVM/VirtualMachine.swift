@@ -4,6 +4,7 @@
 internal import CKVM
 internal import Glibc
 internal import SystemPackage
+import Synchronization
 
 public final class VirtualMachine: Sendable {
   let descriptor: Int32
@@ -13,6 +14,8 @@ public final class VirtualMachine: Sendable {
   public let extendedFeatures: UInt64
   /// Whether tasks may set their FS and GS bases themselves.
   public let hasFSGSBase: Bool
+  /// Descriptors of vCPUs that could not be set up, by index. KVM makes each index once: the next attempt goes on here.
+  private let unfinished = Mutex<[Int: Int32]>([:])
 
   private static let memorySlot: UInt32 = 0
   private static let flushSlot: UInt32 = 1
@@ -26,12 +29,24 @@ public final class VirtualMachine: Sendable {
     _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
   }
 
-  deinit { close(descriptor) }
+  deinit {
+    for unfinished in unfinished.withLock({ Array($0.values) }) { close(unfinished) }
+    close(descriptor)
+  }
 
   /// Makes `byteCount` bytes at `hostAddress` the guest-physical memory from address 0 on.
   public func setMemory(hostAddress: UInt64, byteCount: UInt64) throws(KVMError) {
     try setSlot(Self.memorySlot, at: 0, hostAddress: hostAddress, byteCount: byteCount)
   }
+
+  /// A new vCPU's descriptor, or that of an attempt that came to nothing.
+  func makeVCPU(index: Int) throws(KVMError) -> Int32 {
+    if let descriptor = unfinished.withLock({ $0.removeValue(forKey: index) }) { return descriptor }
+    return try check(ckvm_ioctl_value(descriptor, CKVM_CREATE_VCPU, UInt(index)), "KVM_CREATE_VCPU")
+  }
+
+  /// Keeps the descriptor of a vCPU that could not be set up.
+  func keepUnfinished(_ vcpu: Int32, index: Int) { unfinished.withLock { $0[index] = vcpu } }
 
   /// kHz of the time-stamp counter of new vCPUs; 0 where KVM does not tell.
   public var timestampFrequency: UInt64 { UInt64(max(0, ckvm_ioctl_value(descriptor, CKVM_GET_TSC_KHZ, 0))) }

@@ -31,5 +31,5 @@ package final class HostThread: Sendable {
   }
 
   /// Waits for the thread's end; once.
-  func join() { pthread_join(thread, nil) }
+  package func join() { pthread_join(thread, nil) }
 }

@@ -8,6 +8,7 @@ internal import GuestMemory
 internal import KVM
 public import PhysicalMemory
 internal import SystemPackage
+import Synchronization
 
 public struct MachineConfiguration: Sendable {
   /// Bytes of the frame pool; rounded down to frames.
@@ -50,6 +51,8 @@ public final class Machine: Sendable {
   private let preparation = FramePreparation()
   private let revoker = Revoker()
   private let tasks = TaskList()
+  /// Held while the machine is shut down.
+  private let ending = Mutex(())
 
   /// Makes the machine and starts its background thread. `shutDown` must be called before it is let go.
   public init(_ configuration: MachineConfiguration = MachineConfiguration()) throws(MachineError) {
@@ -163,14 +166,15 @@ public final class Machine: Sendable {
     }
     let task = GuestTask(
       id: id, slot: slot, program: program, initialStack: stack, console: console, gate: gates[slot],
-      launchTime: launchTime,
-      isMeasured: isMeasured, keepsMappings: parameters.keepsMappings)
-    tasks.add(task)
+      launchTime: launchTime, isMeasured: isMeasured, keepsMappings: parameters.keepsMappings)
     do throws(MachineError) {
+      guard tasks.add(task) else { throw .shutDown }
       try vcpus.start(task, on: self)
     } catch {
-      tasks.remove(task)
       server.endTask(slot)
+      tasks.remove(task)
+      // Whoever shuts the machine down may be waiting for it already.
+      task.finish(.failed("\(error)"))
       throw error
     }
     return task
@@ -199,12 +203,17 @@ public final class Machine: Sendable {
   /// Forgets a task that has ended; called by its vCPU's thread.
   func taskEnded(_ task: GuestTask) { tasks.remove(task) }
 
-  /// Stops every task, waits for their ends, and ends all threads. The machine can do nothing after this.
+  /// Stops every task, waits for their ends, and ends all threads. No task can be launched from then on; what the server
+  /// tells can still be read. May be called more than once, from any thread but those that consoles are called on: each
+  /// call returns when all is done.
   public func shutDown() {
-    for task in tasks.all { task.stop(.machineEnd) }
-    for task in tasks.all { _ = task.wait() }
-    vcpus.close()
-    revoker.stop()
-    preparation.stop()
+    ending.withLock { _ in
+      let left = tasks.close()
+      for task in left { task.stop(.machineEnd) }
+      for task in left { _ = task.wait() }
+      vcpus.close()
+      revoker.stop()
+      preparation.stop()
+    }
   }
 }

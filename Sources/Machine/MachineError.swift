@@ -21,6 +21,8 @@ public enum MachineError: Error, CustomStringConvertible {
   case overcommitted(guaranteed: Int, available: Int)
   /// The task may have no more frames than are guaranteed to it, and begins with more.
   case guaranteeTooSmall(name: String, needed: Int, guaranteed: Int)
+  /// A task was launched after, or while, the machine was shut down.
+  case shutDown
 
   public var description: String {
     switch self {
@@ -41,6 +43,7 @@ public enum MachineError: Error, CustomStringConvertible {
       "\(guaranteed) frames cannot be guaranteed, only \(available) are not claimed yet: use a larger --memory"
     case .guaranteeTooSmall(let name, let needed, let guaranteed):
       "\(name) begins with \(needed) frames and is to have no more than \(guaranteed): use a larger --guaranteed, or --extra"
+    case .shutDown: "the machine was shut down: make another one"
     }
   }
 }

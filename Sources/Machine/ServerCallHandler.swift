@@ -132,22 +132,30 @@ extension VCPULoop {
     try machine.server.writeMemory(task.slot, address, bytes.span)
   }
 
-  /// All of it or nothing: the text is looked at once before the first byte is put out. A task that is stopped
-  /// meanwhile need not get to its end.
+  /// All of it or nothing: the text is looked at once before the first byte is put out. There can be far more of it
+  /// than there is memory, so a task that is stopped meanwhile does not go on with it.
   private func writeToConsole(_ address: UInt64, _ length: UInt64) throws(ServerError) {
+    guard length > 0 else { return }
     guard address <= PM_USER_END, length <= PM_USER_END - address else { throw .fault }
-    var done: UInt64 = 0
-    while done < length, task.stopReason == nil {
-      let part = min(length - done, 1 << 20)
-      try machine.server.checkReadable(task.slot, address + done, part)
-      done += part
+    try forEachPart(of: length, 1 << 20) { (done, count) throws(ServerError) in
+      try machine.server.checkReadable(task.slot, address + done, count)
     }
-    done = 0
-    while done < length, task.stopReason == nil {
-      var text = [UInt8](repeating: 0, count: Int(min(length - done, 1 << 16)))
+    try forEachPart(of: length, 1 << 16) { (done, count) throws(ServerError) in
+      var text = [UInt8](repeating: 0, count: Int(count))
       try machine.server.readMemory(task.slot, address + done, into: &text)
       task.console(text)
-      done += UInt64(text.count)
+    }
+  }
+
+  /// Goes over `length` bytes in order, at most `most` at a time, up to the end or until the task shall stop.
+  private func forEachPart(
+    of length: UInt64, _ most: UInt64, _ body: (_ done: UInt64, _ count: UInt64) throws(ServerError) -> Void
+  ) throws(ServerError) {
+    var done: UInt64 = 0
+    while done < length, task.stopReason == nil {
+      let count = min(length - done, most)
+      try body(done, count)
+      done += count
     }
   }
 

@@ -1,12 +1,34 @@
 // The tasks that have been launched and have not ended.
+//
+// Open until the machine is shut down: a task is in the list before it is started, so whoever closes the list knows of
+// every task that will ever run.
 
 internal import PhysicalMemory
 import Synchronization
 
 final class TaskList: Sendable {
-  private let tasks = Mutex<[UInt64: GuestTask]>([:])
+  private struct State {
+    var tasks: [UInt64: GuestTask] = [:]
+    var isClosed = false
+  }
+  private let state = Mutex(State())
 
-  func add(_ task: GuestTask) { tasks.withLock { $0[task.id.rawValue] = task } }
-  func remove(_ task: GuestTask) { tasks.withLock { _ = $0.removeValue(forKey: task.id.rawValue) } }
-  var all: [GuestTask] { tasks.withLock { Array($0.values) } }
+  /// False: the list is closed, and the task must not be started.
+  func add(_ task: GuestTask) -> Bool {
+    state.withLock { state in
+      if !state.isClosed { state.tasks[task.id.rawValue] = task }
+      return !state.isClosed
+    }
+  }
+
+  func remove(_ task: GuestTask) { state.withLock { _ = $0.tasks.removeValue(forKey: task.id.rawValue) } }
+
+  /// Takes no task from now on.
+  /// - Returns: those that have not ended yet.
+  func close() -> [GuestTask] {
+    state.withLock { state in
+      state.isClosed = true
+      return Array(state.tasks.values)
+    }
+  }
 }

@@ -1,7 +1,7 @@
 // The vCPUs: made when first needed, parked between tasks, each with a thread of its own.
 //
 // The life of a vCPU:
-//  1. made: its thread creates it and waits.
+//  1. made, with a thread that takes it and waits.
 //  2. running: it has a task, and is in no list.
 //  3. parked: the task has ended, everything is reset; it is on the list of idle ones, the last used first.
 //  4. gone, with the machine.
@@ -20,11 +20,17 @@ final class VCPUWorker: Sendable {
     case finish
   }
 
-  let index: Int
+  /// Until its thread takes it.
+  private let runner: Mutex<VCPURunner?>
   private let gate = WaitGate()
   private let mailbox = Mutex<Message?>(nil)
 
-  init(index: Int) { self.index = index }
+  init(_ machine: Machine, index: Int) throws(MachineError) {
+    runner = Mutex(try VCPURunner(machine, index: index))
+  }
+
+  /// The vCPU, for the worker's thread.
+  func takeRunner() -> VCPURunner? { runner.withLock { $0.take() } }
 
   func send(_ message: Message) {
     mailbox.withLock { $0 = message }
@@ -44,8 +50,8 @@ final class VCPUPool: Sendable {
     var idle: [VCPUWorker] = []
     var workers: [VCPUWorker] = []
     var threads: [HostThread] = []
-    /// vCPUs tried to be made: the next one's index.
-    var made = 0
+    /// One for which there was no thread. KVM takes no vCPU back, so it waits for the next attempt.
+    var threadless: VCPUWorker?
   }
 
   private let state = Mutex(State())
@@ -59,33 +65,26 @@ final class VCPUPool: Sendable {
   }
 
   private func make(_ machine: Machine) throws(MachineError) -> VCPUWorker {
-    // An index is spent even if what follows fails: KVM takes each only once.
-    let next = state.withLock { state -> Int? in
-      guard state.made < SupervisorArea.maximumVCPUs else { return nil }
-      defer { state.made += 1 }
-      return state.made
-    }
-    guard let index = next else { throw .tooManyTasks(SupervisorArea.maximumVCPUs) }
-    let worker = VCPUWorker(index: index)
-    var runner = Optional(try VCPURunner(machine, index: index))
-    let thread: HostThread
-    do throws(Errno) {
-      thread = try HostThread { [self] in
-        guard let taken = runner.take() else { return }
-        serve(worker, taken)
+    try state.withLock { (state) throws(MachineError) in
+      let index = state.workers.count
+      guard index < SupervisorArea.maximumVCPUs else { throw .tooManyTasks(SupervisorArea.maximumVCPUs) }
+      let worker: VCPUWorker
+      if let made = state.threadless { worker = made } else { worker = try VCPUWorker(machine, index: index) }
+      state.threadless = worker
+      do throws(Errno) {
+        state.threads.append(try HostThread { [self] in serve(worker) })
+      } catch {
+        throw .system("pthread_create", error)
       }
-    } catch {
-      throw .system("pthread_create", error)
-    }
-    state.withLock { state in
+      state.threadless = nil
       state.workers.append(worker)
-      state.threads.append(thread)
+      return worker
     }
-    return worker
   }
 
   /// The body of a vCPU's thread.
-  private func serve(_ worker: VCPUWorker, _ runner: consuming VCPURunner) {
+  private func serve(_ worker: VCPUWorker) {
+    guard var runner = worker.takeRunner() else { preconditionFailure("a vCPU with two threads") }
     runner.attachThread()
     while case .run(let task) = worker.receive() {
       let end = runner.run(task)
@@ -96,9 +95,15 @@ final class VCPUPool: Sendable {
     runner.detachThread()
   }
 
-  /// Ends all threads; no task may be running.
+  /// Ends all threads, once; no task may be running, and none may be started after this.
   func close() {
-    let (workers, threads) = state.withLock { ($0.workers, $0.threads) }
+    let (workers, threads) = state.withLock { state in
+      defer {
+        state.threads = []
+        state.threadless = nil
+      }
+      return (state.workers, state.threads)
+    }
     for worker in workers { worker.send(.finish) }
     for thread in threads { thread.join() }
   }

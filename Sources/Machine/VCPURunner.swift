@@ -13,7 +13,14 @@ struct VCPURunner: ~Copyable {
 
   init(_ machine: Machine, index: Int) throws(MachineError) {
     guard let frame = machine.server.takeMachineFrame() else { throw .noMemory("a vCPU") }
-    self.init(try Self.makeCPU(machine, index), machine.supervisor.addVCPUPage(index, frame), machine, index: index)
+    let cpu: VirtualCPU
+    do throws(MachineError) {
+      cpu = try Self.makeCPU(machine, index)
+    } catch {
+      machine.server.giveMachineFrame(frame)
+      throw error
+    }
+    self.init(cpu, machine.supervisor.addVCPUPage(index, frame), machine, index: index)
   }
 
   private init(_ cpu: consuming VirtualCPU, _ page: VCPUPage, _ machine: Machine, index: Int) {
@@ -47,17 +54,20 @@ struct VCPURunner: ~Copyable {
     machine.waiting.threadRuns()
     let end = loop.run()
     machine.waiting.threadWaits()
-    var used = loop.finish()
+    let used = loop.finish()
+    // Before the address space goes: what the last exit left open may be a write to it, and the next task in the slot
+    // would find that in its own memory.
+    let isReset = Self.reset(used)
     task.keep(machine.server.taskInformation(task.slot).counters)
     machine.server.endTask(task.slot) { deadline in task.gate.wait(until: deadline) }
     machine.taskEnded(task)
-    if Self.reset(&used) { self.cpu = consume used }
+    if isReset { self.cpu = consume used }
     return end
   }
 
-  private static func reset(_ cpu: inout VirtualCPU) -> Bool {
+  /// False: what the vCPU would do next is not known, and it must never run again.
+  private static func reset(_ cpu: borrowing VirtualCPU) -> Bool {
     do throws(KVMError) {
-      // An `out` whose exit ended the task is otherwise skipped over at the next task's first entry.
       try cpu.completePendingExit()
       try cpu.resetForNextTask()
       return true

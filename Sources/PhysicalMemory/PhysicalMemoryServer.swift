@@ -208,7 +208,16 @@ public final class PhysicalMemoryServer: Sendable {
   // MARK: The machine's own
 
   /// A zeroed frame for the machine itself, for good; nil when none is left.
-  public func takeMachineFrame() -> FrameNumber? { state.withLock { $0.takeMachineFrame() } }
+  public func takeMachineFrame() -> FrameNumber? {
+    state.withLock { state in
+      if let frame = state.takeMachineFrame() { return frame }
+      state.releaseClosedSpaces()
+      return state.takeMachineFrame()
+    }
+  }
+
+  /// Takes such a frame back after all; nothing may refer to it.
+  public func giveMachineFrame(_ frame: FrameNumber) { state.withLock { $0.giveMachineFrame(frame) } }
 
   /// Takes back the page tables kept for tasks that have ended.
   public func releaseClosedSpaces() { state.withLock { $0.releaseClosedSpaces() } }

@@ -113,6 +113,12 @@ struct ServerState: ~Copyable {
     return frame
   }
 
+  mutating func giveMachineFrame(_ frame: FrameNumber) {
+    giveTable(frame)
+    machineFrames -= 1
+    ledger.restore(1)
+  }
+
   private mutating func takeTableFrame() -> FrameNumber? {
     guard let frame = takeZeroFrame() else { return nil }
     pool.records[frame].state = .table

@@ -29,7 +29,8 @@ extension CommandFailure {
       switch error {
       // Other arguments would do.
       case .badImage, .tooSmall, .argumentsTooLong, .overcommitted, .guaranteeTooSmall: ExitStatus.usage
-      case .noKVM, .missingCapability, .kvm, .system, .noAddressSpace, .noMemory, .tooManyTasks: ExitStatus.failure
+      case .noKVM, .missingCapability, .kvm, .system, .noAddressSpace, .noMemory, .tooManyTasks, .shutDown:
+        ExitStatus.failure
       }
   }
 }
