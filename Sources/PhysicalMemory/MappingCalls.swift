@@ -62,7 +62,10 @@ extension ServerState {
 
   /// One step of readying what an eager mapping could lack: page tables, and frames for contents to be copied.
   /// - Returns: where to go on; nil at the mapping's end.
-  mutating func prepareEager(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) throws(ServerError) -> PageNumber? {
+  mutating func prepareEager(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) throws(ServerError)
+    -> PageNumber?
+  {
+    guard isLive(mapping.container) else { throw .canceled }
     try makeTables(task, for: page)
     let end = min(mapping.end, PageNumber((page.rawValue | UInt64(FaultAround.most - 1)) + 1))
     var page = page

@@ -83,11 +83,16 @@ public final class PhysicalMemoryServer: Sendable {
       let flags = AllocationFlags(rawValue: flags)
       let count = try state.loadCount(task, countAddress)
       guard flags.isSubset(of: .all) else { throw .invalid }
-      return try state.planAllocation(task, handle, FrameIDRange(start: start, count: count), flags)
+      let plan = try state.planAllocation(task, handle, FrameIDRange(start: start, count: count), flags)
+      // It could be written a moment ago: it can be written now, and nothing can fail from here on.
+      try state.store(UInt32(plan.result.count), task, countAddress)
+      return plan
     }
     while state.withLock({ $0.continueAllocation(&plan) }) {}
-    // It could be written before, and what it shows has been charged for: it can be written now.
-    try state.withLock { (state) throws(ServerError) in try state.store(UInt32(plan.result.count), task, countAddress) }
+    // The result may have been in one of the frames that were dropped.
+    if flags & UInt32(PM_ALLOC_SQUASH) != 0 {
+      state.withLock { state in try? state.store(UInt32(plan.result.count), task, countAddress) }
+    }
     if let error = plan.result.error { throw error }
   }
 
@@ -151,7 +156,9 @@ public final class PhysicalMemoryServer: Sendable {
   /// The leaves first, then what is behind them.
   private func remove(_ task: TaskSlot, _ pages: PageRange) {
     var page = pages.start
-    while let next = state.withLock({ $0.unmapPages(task, from: page, to: pages.end, limit: Self.step) }) { page = next }
+    while let next = state.withLock({ $0.unmapPages(task, from: page, to: pages.end, limit: Self.step) }) {
+      page = next
+    }
     while !state.withLock({ $0.removeMappings(task, from: pages.start, to: pages.end) }) {}
   }
 

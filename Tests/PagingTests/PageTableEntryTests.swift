@@ -16,11 +16,12 @@ import Testing
     #expect(PageTableEntry.addressMask == 0x000f_ffff_ffff_f000)
   }
 
-  @Test(arguments: [
-    (false, false, true, 0x8000_0000_0000_0025), (true, false, true, 0x8000_0000_0000_0067),
-    (false, true, true, 0x25), (true, true, true, 0x67), (false, false, false, 0x8000_0000_0000_0021),
-    (true, true, false, 0x63),
-  ] as [(Bool, Bool, Bool, UInt64)])
+  @Test(
+    arguments: [
+      (false, false, true, 0x8000_0000_0000_0025), (true, false, true, 0x8000_0000_0000_0067),
+      (false, true, true, 0x25), (true, true, true, 0x67), (false, false, false, 0x8000_0000_0000_0021),
+      (true, true, false, 0x63),
+    ] as [(Bool, Bool, Bool, UInt64)])
   func aLeafHasItsRights(isWritable: Bool, isExecutable: Bool, isUser: Bool, bits: UInt64) {
     let entry = PageTableEntry(
       leaf: FrameNumber(0x12345), isWritable: isWritable, isExecutable: isExecutable, isUser: isUser)

@@ -158,7 +158,9 @@ private func leaf(_ frame: UInt32, isWritable: Bool = true) -> PageTableEntry {
       tables.set(page, leaf(UInt32(100 + index)))
     }
     for _ in 0..<3 {
-      for (index, page) in pages.enumerated().reversed() { #expect(tables.entry(page).frame.rawValue == 100 + UInt32(index)) }
+      for (index, page) in pages.enumerated().reversed() {
+        #expect(tables.entry(page).frame.rawValue == 100 + UInt32(index))
+      }
     }
     #expect(tables.entry(PageNumber(2 << 18 + 5)) == .empty)
   }

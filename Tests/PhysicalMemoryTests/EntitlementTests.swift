@@ -111,7 +111,8 @@ import Testing
       try #require(ledger.claimed == claimed, "seed \(seed), step \(step)")
       try #require(claimed <= total - withdrawn, "seed \(seed), step \(step)")
       for task in tasks {
-        try #require(ledger.headroom(task, extra: false) >= task.guaranteed - task.allocated, "seed \(seed), step \(step)")
+        try #require(
+          ledger.headroom(task, extra: false) >= task.guaranteed - task.allocated, "seed \(seed), step \(step)")
       }
     }
   }

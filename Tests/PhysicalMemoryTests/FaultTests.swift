@@ -105,6 +105,8 @@ import Testing
     #expect(task.deallocate(TestTask.container, 0, 3) == .ok(3))
     #expect(bed.statistics.contents == contents)
     #expect(task.read(SampleProgram.text).outcome == .notMapped)
+    // The other's leaf was not even touched.
+    #expect(witness.leaf(SampleProgram.text) != nil)
     #expect(witness.read(SampleProgram.text) == .success(SampleProgram.textByte(0)))
     #expect(task.allocate(TestTask.container, 0, 3) == .ok(3))
     #expect(task.read(SampleProgram.text) == .success(0))
@@ -142,7 +144,8 @@ import Testing
     #expect((0..<200).filter { task.leaf(page($0)) != nil } == Array(100..<(100 + count)))
   }
 
-  @Test("a number of pages that makes no sense counts as one, or as many as there may be",
+  @Test(
+    "a number of pages that makes no sense counts as one, or as many as there may be",
     arguments: [(0, 1), (-5, 1), (Int.min, 1), (Int.max, 512)])
   func nonsense(count: Int, expected: Int) throws {
     let task = try task(.fixed(count))

@@ -8,7 +8,9 @@ import Testing
 private func container(_ slot: UInt32) -> HandleTarget { .container(ContainerReference(slot: slot, generation: 1)) }
 
 @Suite struct HandleTableTests {
-  private static func table() -> HandleTable { HandleTable(initialContainer: ContainerReference(slot: 77, generation: 1)) }
+  private static func table() -> HandleTable {
+    HandleTable(initialContainer: ContainerReference(slot: 77, generation: 1))
+  }
 
   @Test func aTaskBeginsWithItselfAndItsContainer() {
     let table = Self.table()

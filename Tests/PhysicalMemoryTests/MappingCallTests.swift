@@ -24,10 +24,12 @@ import Testing
     #expect(task.bed.machine.store(task.slot, page(105).address, 1))
   }
 
-  @Test("write and execute imply read, enforced write implies write", arguments: [
-    (.read, .read), (.write, [.read, .write]), (.execute, [.read, .execute]), (.forceWrite, [.read, .write]),
-    ([.read, .execute], [.read, .execute]), ([.write, .execute], [.read, .write, .execute]),
-  ] as [(MappingFlags, MappingFlags)])
+  @Test(
+    "write and execute imply read, enforced write implies write",
+    arguments: [
+      (.read, .read), (.write, [.read, .write]), (.execute, [.read, .execute]), (.forceWrite, [.read, .write]),
+      ([.read, .execute], [.read, .execute]), ([.write, .execute], [.read, .write, .execute]),
+    ] as [(MappingFlags, MappingFlags)])
   func rights(flags: MappingFlags, effective: MappingFlags) throws {
     let task = try Testbed().start()
     let handle = try task.container(2)
@@ -159,7 +161,8 @@ import Testing
     #expect(task.read(SampleProgram.text.address, .execute) == .success(SampleProgram.textByte(0)))
   }
 
-  @Test("R25: a mapping across the borders of tables of every level",
+  @Test(
+    "R25: a mapping across the borders of tables of every level",
     arguments: [0x20_0000, 0x4000_0000, 0x80_0000_0000, 0x7fff_4000_0000] as [UInt64], [true, false])
   func acrossTables(border: UInt64, isLazy: Bool) throws {
     let bed = try Testbed()
@@ -200,7 +203,9 @@ import Testing
     for offset in 0..<9 { #expect(try task.mapping(page(offset)).get().frame == UInt32(offset)) }
   }
 
-  @Test("R26: text mapped for writing is read-only; with enforced write it is copied at once") func enforcedWrite() throws {
+  @Test("R26: text mapped for writing is read-only; with enforced write it is copied at once") func enforcedWrite()
+    throws
+  {
     let bed = try Testbed()
     let image = try bed.load()
     let task = try bed.start(image)

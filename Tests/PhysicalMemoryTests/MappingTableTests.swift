@@ -5,7 +5,9 @@ import Testing
 
 @testable import PhysicalMemory
 
-private func mapping(_ start: UInt64, _ count: UInt64, container: UInt32 = 1, frame: UInt32 = 0, _ flags: MappingFlags = .read)
+private func mapping(
+  _ start: UInt64, _ count: UInt64, container: UInt32 = 1, frame: UInt32 = 0, _ flags: MappingFlags = .read
+)
   -> Mapping
 {
   Mapping(
@@ -94,7 +96,9 @@ extension MappingTable {
     table.insert(mapping(10, 10))
     table.insert(mapping(30, 10, container: 2))
     var parts: [[UInt64]] = []
-    table.forEach(from: PageNumber(15), to: PageNumber(32)) { parts.append([$0.start.rawValue, $0.count, UInt64($0.frame)]) }
+    table.forEach(from: PageNumber(15), to: PageNumber(32)) {
+      parts.append([$0.start.rawValue, $0.count, UInt64($0.frame)])
+    }
     #expect(parts == [[15, 5, 5], [30, 2, 0]])
   }
 
@@ -113,7 +117,9 @@ extension MappingTable {
   @Test func onlyCuttingFromTheMiddleMakesTwo() {
     var table = MappingTable()
     table.insert(mapping(10, 10))
-    for (first, end, isCut) in [(11, 19, true), (10, 19, false), (11, 20, false), (5, 30, false), (15, 15, true), (30, 40, false)]
+    for (first, end, isCut) in [
+      (11, 19, true), (10, 19, false), (11, 20, false), (5, 30, false), (15, 15, true), (30, 40, false),
+    ]
       as [(UInt64, UInt64, Bool)]
     {
       #expect(table.isCutInTwo(by: PageNumber(first), PageNumber(end)) == isCut)

@@ -189,7 +189,9 @@ final class ModelMachine: MachineOperations, Sendable {
   func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>) {
     state.withLock { state in
       state.checkBacked(frame, "is written")
-      for index in bytes.indices { state.frames[frame, default: ModelMachineState.zeros][offset + index] = bytes[index] }
+      for index in bytes.indices {
+        state.frames[frame, default: ModelMachineState.zeros][offset + index] = bytes[index]
+      }
     }
   }
 }

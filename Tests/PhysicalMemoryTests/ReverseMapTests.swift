@@ -109,7 +109,8 @@ extension ReverseMap {
       let comment = Comment(rawValue: "seed \(seed), step \(step)")
       try #require(map.count(links[frame]) == model[frame].count, comment)
       try #require(Set(map.places(links[frame])) == model[frame], comment)
-      try #require(map.first(of: links[frame]).map { model[frame].contains($0.rawValue) } ?? model[frame].isEmpty, comment)
+      try #require(
+        map.first(of: links[frame]).map { model[frame].contains($0.rawValue) } ?? model[frame].isEmpty, comment)
     }
     #expect(refusals > 0)
     for frame in 0..<frames {

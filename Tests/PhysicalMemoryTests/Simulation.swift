@@ -160,10 +160,12 @@ struct Simulation {
     case 3..<5: return .destroy(name, chooseHandle(name))
     case 5..<17:
       let handle = chooseHandle(name)
-      return .allocate(name, handle, chooseIDs(handle), AllocationFlags(rawValue: UInt32.random(in: 0..<8, using: &random)))
+      return .allocate(
+        name, handle, chooseIDs(handle), AllocationFlags(rawValue: UInt32.random(in: 0..<8, using: &random)))
     case 17..<25:
       let handle = chooseHandle(name)
-      return .deallocate(name, handle, chooseIDs(handle), DeallocationFlags(rawValue: UInt32.random(in: 0..<4, using: &random)))
+      return .deallocate(
+        name, handle, chooseIDs(handle), DeallocationFlags(rawValue: UInt32.random(in: 0..<4, using: &random)))
     case 25..<40:
       let flags = MappingFlags(rawValue: UInt32.random(in: 0..<(chance(3) ? 64 : 32), using: &random))
       let handle = chooseHandle(name)
@@ -204,7 +206,9 @@ struct Simulation {
   /// Ids for allocating. Those of the stack stay as they are: results are stored there.
   private mutating func chooseIDs(_ handle: UInt32) -> SimulatedOperation.IDs {
     let count = UInt32.random(in: 0...(chance(10) ? 400 : 12), using: &random)
-    if chance(4) { return SimulatedOperation.IDs(start: .max - UInt32.random(in: 0...12, using: &random), count: count) }
+    if chance(4) {
+      return SimulatedOperation.IDs(start: .max - UInt32.random(in: 0...12, using: &random), count: count)
+    }
     let free: ClosedRange<UInt32> = handle == TestTask.container ? 40...80 : 0...60
     if handle == TestTask.container, chance(30) {
       let start = UInt32.random(in: 0..<SampleProgram.firstStackID, using: &random)

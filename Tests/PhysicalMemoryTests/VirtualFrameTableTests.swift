@@ -89,7 +89,8 @@ import Testing
     let islands: [UInt64] = [0, 1 << 32 - 5000]
     for step in 0..<1500 {
       let length = Int.random(in: 1...(Bool.random(using: &random) ? 8 : 1500), using: &random)
-      let start = UInt32(islands.randomElement(using: &random)! + UInt64.random(in: 0...UInt64(5000 - length), using: &random))
+      let start = UInt32(
+        islands.randomElement(using: &random)! + UInt64.random(in: 0...UInt64(5000 - length), using: &random))
       if Int.random(in: 0..<4, using: &random) == 0 {
         let word = VirtualFrameWord(rawValue: UInt32.random(in: 0..<9, using: &random))
         table.set(start, word)
