@@ -37,6 +37,9 @@ final class GuestPageTables: MachineOperations {
 
   var now: UInt64 { monotonicNanoseconds() }
   func wake(_ slot: TaskSlot) { gates[slot].open() }
+  func raiseUpcall(_ slot: TaskSlot) { gates[slot].open() }
+  func drop(_ slot: TaskSlot, missing: Int) { gates[slot].open() }
+  func processorTime(_ slot: TaskSlot) -> UInt64 { .max }
 
   // MARK: Address spaces
 

@@ -185,7 +185,7 @@ public final class Machine: Sendable {
     _ program: Program, _ parameters: TaskParameters
   ) throws(MachineError) -> (slot: TaskSlot, id: TaskID) {
     do throws(ServerError) {
-      return try server.createTask(program.number, parameters)
+      return try server.createTask(program.number, parameters) { slot, until in gates[slot].wait(until: until) }
     } catch {
       let statistics = server.statistics
       let available = statistics.allocatableFrames - statistics.claimedFrames

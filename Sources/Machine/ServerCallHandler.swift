@@ -18,14 +18,29 @@ extension VCPULoop {
     case .faultReturn(let status): return returnFromFaultHandler(status)
     default: break
     }
-    do throws(ServerError) {
-      if let continuation = try handleWaiting(call) { return continuation }
-      try serve(call)
-      return answer(PM_OK)
-    } catch {
-      if error == .fault, let continuation = deliverPointerFault() { return continuation }
-      return answer(error)
+    var hasWaited = false
+    defer { if hasWaited { machine.server.endRequest(task.slot) } }
+    while true {
+      do throws(ServerError) {
+        if let continuation = try handleWaiting(call) { return continuation }
+        try serve(call)
+        return answer(PM_OK)
+      } catch {
+        if error == .fault, let continuation = deliverPointerFault() { return continuation }
+        guard error == .waitForFrames else { return answer(error) }
+        hasWaited = true
+        if let reason = waitForFrames() { return .end(.stopped(reason)) }
+      }
     }
+  }
+
+  /// Frames that the call needs are being taken back from other tasks. It has changed nothing, and is made again then.
+  private func waitForFrames() -> StopReason? {
+    while case .waiting(let until) = machine.server.frameWait(task.slot) {
+      _ = machine.waiting.wait(task.gate, until: until)
+      if let reason = task.stopReason { return reason }
+    }
+    return nil
   }
 
   private mutating func answer(_ error: ServerError?) -> Continuation {

@@ -52,7 +52,7 @@ extension ServerState {
     _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ flags: AllocationFlags
   ) throws(ServerError) -> AllocationPlan {
     let slot = try ownedContainer(task, handle)
-    let headroom = headroom(tasks[task.rawValue].entitlement, extra: flags.contains(.extra), wanted: range.count)
+    let headroom = headroom(task, extra: flags.contains(.extra))
     var count: Int
     var error: ServerError?
     if flags.contains(.squash) {
@@ -70,7 +70,7 @@ extension ServerState {
     let first = UInt64(range.start)
     guard firstPinned(slot, first..<(first + UInt64(count))) == nil else { throw .busy }
     let fresh = count - containers[slot].frames.usedCount(from: range.start, count: count)
-    ledger.charge(&tasks[task.rawValue].entitlement, fresh)
+    try charge(task, fresh)
     containers[slot].promised += fresh
     containers[slot].changes += 1
     let start = UInt64(range.start)
@@ -126,7 +126,7 @@ extension ServerState {
       let run = containers[slot].frames.run(from: id, limit: most, inUse: true)
       let done = dropContents(slot, start: id, count: run)
       containers[slot].frames.fill(id, count: done, .unused)
-      uncharge(containers[slot].owner, done)
+      giveBack(containers[slot].owner, done)
       next = UInt64(id) + UInt64(done)
       left -= done < run ? left : done
     }
@@ -146,18 +146,11 @@ extension ServerState {
     return count
   }
 
-  private mutating func uncharge(_ owner: TaskSlot, _ count: Int) {
+  private mutating func giveBack(_ owner: TaskSlot, _ count: Int) {
     if owner == .server {
-      ledger.restore(count)
+      restore(count)
     } else {
-      ledger.charge(&tasks[owner.rawValue].entitlement, -count)
+      uncharge(owner, count)
     }
-  }
-
-  /// How many more frames a task may allocate. When that is less than it wants, tables kept for tasks that have ended
-  /// are given up for it.
-  mutating func headroom(_ entitlement: Entitlement, extra: Bool, wanted: Int) -> Int {
-    let headroom = ledger.headroom(entitlement, extra: extra)
-    return headroom
   }
 }

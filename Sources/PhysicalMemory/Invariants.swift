@@ -97,10 +97,12 @@ extension ServerState {
       allocated[containers[slot].owner, default: 0] += containers[slot].frames.count + containers[slot].promised
     }
     var claimed = 0
+    var total = 0
     tasks.forEachIndex { slot in
       let entitlement = tasks[slot].entitlement
       claimed += entitlement.claim
-      let owned = allocated[TaskSlot(slot)] ?? 0
+      let owned = (allocated[TaskSlot(slot)] ?? 0) + tasks[slot].setAside
+      total += entitlement.allocated
       if entitlement.allocated != owned {
         found.append("task slot \(slot) is charged \(entitlement.allocated) frames, its containers have \(owned)")
       }
@@ -109,6 +111,11 @@ extension ServerState {
       found.append("the ledger has \(ledger.claimed) claimed, the tasks claim \(claimed)")
     }
     if claimed > ledger.allocatable { found.append("more is claimed than can be had") }
+    if total != ledger.allocated {
+      found.append("the ledger has \(ledger.allocated) allocated, the tasks have \(total)")
+    }
+    if total > ledger.allocatable { found.append("more is allocated than can be had") }
+    found += reclaimViolations()
     var inUse = 0
     var tableCount = 0
     var reserved = 0
@@ -134,6 +141,28 @@ extension ServerState {
     if inUse != contents.count { found.append("\(inUse) frames are in use, \(contents.count) contents have one") }
     if tableCount != tables.used { found.append("\(tableCount) frames are tables, \(tables.used) are counted") }
     if !revocations.zaps.isEmpty || !revocations.unused.isEmpty { found.append("a revocation was left unfinished") }
+    return found
+  }
+
+  /// Demands against what tasks have, and nobody waiting for what is there.
+  private func reclaimViolations() -> [String] {
+    var found: [String] = []
+    var demanded = 0
+    tasks.forEachIndex { slot in
+      let asked = tasks[slot].demanded
+      demanded += asked
+      if asked > tasks[slot].entitlement.extra, !tasks[slot].isDropped, !tasks[slot].isEnding {
+        found.append("task slot \(slot) is asked for \(asked) frames and has \(tasks[slot].entitlement.extra) extra")
+      }
+      if (asked > 0) != reclaim.victims.contains(TaskSlot(slot)) {
+        found.append("task slot \(slot) and the list of victims disagree")
+      }
+      if tasks[slot].untold > asked { found.append("task slot \(slot) is to be told more than is asked") }
+    }
+    if demanded != reclaim.demanded { found.append("\(demanded) frames are asked for, \(reclaim.demanded) counted") }
+    if let first = reclaim.requests.first, first.count <= ledger.free {
+      found.append("a request waits for free frames")
+    }
     return found
   }
 }

@@ -67,7 +67,7 @@ extension ServerState {
     do throws(ServerError) {
       container = try makeContainer(owner: .server).slot
     } catch {
-      ledger.restore(filePages)
+      restore(filePages)
       throw error
     }
     containers[container].frames.fill(0, count: filePages, .empty)

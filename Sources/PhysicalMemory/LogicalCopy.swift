@@ -117,7 +117,7 @@ extension ServerState {
     _ task: TaskSlot, _ slot: UInt32, _ ids: FrameIDs, _ count: Int
   ) throws(CopyError) -> Int {
     var fresh = 0
-    let headroom = headroom(tasks[task.rawValue].entitlement, extra: false, wanted: count)
+    let headroom = headroom(task, extra: false)
     switch ids {
     case .from(let start):
       fresh = count - containers[slot].frames.usedCount(from: start, count: count)
@@ -132,7 +132,7 @@ extension ServerState {
       }
       fresh = seen.count
     }
-    ledger.charge(&tasks[task.rawValue].entitlement, fresh)
+    do throws(ServerError) { try charge(task, fresh) } catch { throw CopyError(error: error) }
     return fresh
   }
 
@@ -263,7 +263,7 @@ extension ServerState {
     containers[slot].changes -= 1
     guard plan.promised > 0 else { return }
     containers[slot].promised -= plan.promised
-    ledger.charge(&tasks[containers[slot].owner.rawValue].entitlement, -plan.promised)
+    uncharge(containers[slot].owner, plan.promised)
     plan.promised = 0
   }
 

@@ -30,6 +30,13 @@ public protocol MachineOperations: AnyObject {
   var now: UInt64 { get }
   /// What the task waits for may have come: an answer, a message, the end of a lock.
   func wake(_ slot: TaskSlot)
+  /// Interrupts the task wherever it is: its pm_return_pages handler shall ask `takeReturnRequest`.
+  func raiseUpcall(_ slot: TaskSlot)
+  /// Stops the task for good, which has not given back `missing` frames in time; `endTask` follows.
+  func drop(_ slot: TaskSlot, missing: Int)
+  /// Nanoseconds that the task has had its processor for. `.max` while it cannot take an upcall and waits of its own
+  /// accord: then time is no excuse.
+  func processorTime(_ slot: TaskSlot) -> UInt64
 
   // Address spaces. Their tables are frames the server gives; `takeTable` gives a zeroed one or nil.
 

@@ -16,14 +16,17 @@ public final class PhysicalMemoryServer: Sendable {
   ///   - frameCount: frames of the pool.
   ///   - reserved: frames at the pool's start that the machine keeps for itself, frame 0 included.
   ///   - taskCapacity: tasks at a time.
+  ///   - reclaim: how frames are taken back from tasks that have more than their guarantee.
   ///   - stock: frames to keep zeroed ahead; `zeroAhead` is asked for when half of them are left.
   /// - Throws: when there is no address space for the metadata: 32 bytes a frame, used as frames are touched.
   public init(
-    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, operations: sending any MachineOperations
+    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, reclaim: ReclaimRules = ReclaimRules(),
+    operations: sending any MachineOperations
   ) throws(ReservationError) {
     state = Mutex(
       try ServerState(
-        frameCount: frameCount, reserved: reserved, taskCapacity: taskCapacity, stock: stock, operations: operations))
+        frameCount: frameCount, reserved: reserved, taskCapacity: taskCapacity, stock: stock, reclaim: reclaim,
+        operations: operations))
   }
 
   /// One bounded step, with the lock held.
@@ -45,10 +48,24 @@ public final class PhysicalMemoryServer: Sendable {
     try state.withLock { (state) throws(ServerError) in try state.unloadImage(image.rawValue) }
   }
 
+  /// Makes a task. Where its first frames are to be taken back from others, that takes as long as those may take.
+  /// - Parameter wait: called meanwhile; returns at a time of the machine's clock, or when `wake` is called for the task.
   public func createTask(
-    _ image: ImageNumber, _ parameters: TaskParameters
+    _ image: ImageNumber, _ parameters: TaskParameters, wait: (TaskSlot, _ until: UInt64) -> Void = { _, _ in }
   ) throws(ServerError) -> (slot: TaskSlot, id: TaskID) {
-    try state.withLock { (state) throws(ServerError) in try state.createTask(image.rawValue, parameters) }
+    let (task, id) = try state.withLock { (state) throws(ServerError) in
+      try state.createTask(image.rawValue, parameters)
+    }
+    while true {
+      do throws(ServerError) {
+        try state.withLock { (state) throws(ServerError) in try state.startTask(task) }
+        endRequest(task)
+        return (task, id)
+      } catch {
+        guard error == .waitForFrames else { throw error }
+        while case .waiting(let until) = frameWait(task) { wait(task, until) }
+      }
+    }
   }
 
   /// Takes back everything the task held. It must not run any more.
@@ -64,6 +81,15 @@ public final class PhysicalMemoryServer: Sendable {
       }
     }
   }
+
+  // MARK: Frames that others must give back first. A call that throws `.waitForFrames` has changed nothing: it is made
+  // again when `frameWait` is `.ready`, and `endRequest` follows it, however it came out.
+
+  public func frameWait(_ task: TaskSlot) -> FrameWait { state.withLock { $0.frameWait(task) } }
+  public func endRequest(_ task: TaskSlot) { state.withLock { $0.endRequest(task) } }
+
+  /// What the task's pm_return_pages handler is to be told now, in frames; 0: nothing.
+  public func takeReturnRequest(_ task: TaskSlot) -> Int { state.withLock { $0.takeReturnRequest(task) } }
 
   // MARK: Faults
 

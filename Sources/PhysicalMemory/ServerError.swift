@@ -14,4 +14,7 @@ public enum ServerError: Int32, Error, Sendable {
   case fault = 11
   case canceled = 12
   case again = 13
+  /// Never told to a task: frames that the call needs are being taken back from others. `frameWait` says when to make
+  /// the call again.
+  case waitForFrames = -1
 }

@@ -20,6 +20,8 @@ struct ServerState: ~Copyable {
   var callCount: UInt64 = 0
   var ledger: Ledger
   var tables: TableReserve
+  var reclaim: ReclaimState
+  var policy = PolicyState()
   var revocations = Revocations()
   var batch = FrameBatch()
   var statistics = ServerStatistics()
@@ -30,7 +32,8 @@ struct ServerState: ~Copyable {
 
   /// `reserved`: frames at the pool's start that are the machine's own.
   init(
-    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, operations: any MachineOperations
+    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, reclaim: ReclaimRules = ReclaimRules(),
+    operations: any MachineOperations
   ) throws(ReservationError) {
     // Each may fail, and a value whose parts free something may not be left half made: first all, then the value.
     var pool = try FramePool(frameCount: frameCount)
@@ -44,6 +47,7 @@ struct ServerState: ~Copyable {
     let tables = TableReserve(frameCount: frameCount)
     lowStock = stock / 2
     ledger = Ledger(allocatable: max(0, pool.freeCount - tables.reserved))
+    self.reclaim = ReclaimState(rules: reclaim)
     self.operations = operations
     self.pool = pool
     self.contents = contents
@@ -93,7 +97,7 @@ struct ServerState: ~Copyable {
     let isExtra = tasks[task.rawValue].reservedTables >= quota || tables.taken >= tables.reserved
     if isExtra { guard ledger.withdraw(1) else { return nil } }
     guard let frame = takeTableFrame() else {
-      if isExtra { ledger.restore(1) }
+      if isExtra { restore(1) }
       return nil
     }
     if isExtra {
@@ -113,7 +117,7 @@ struct ServerState: ~Copyable {
   mutating func takeMachineFrame() -> FrameNumber? {
     guard ledger.withdraw(1) else { return nil }
     guard let frame = takeTableFrame() else {
-      ledger.restore(1)
+      restore(1)
       return nil
     }
     machineFrames += 1
@@ -123,7 +127,13 @@ struct ServerState: ~Copyable {
   mutating func giveMachineFrame(_ frame: FrameNumber) {
     giveTable(frame)
     machineFrames -= 1
-    ledger.restore(1)
+    restore(1)
+  }
+
+  /// Gives frames that were withdrawn to the tasks again.
+  mutating func restore(_ count: Int) {
+    ledger.restore(count)
+    serveRequests()
   }
 
   private mutating func takeTableFrame() -> FrameNumber? {
@@ -194,12 +204,16 @@ public struct ServerStatistics: Equatable, Sendable {
   public var zaps: UInt64 = 0
   public var framesZapped: UInt64 = 0
   public var tasksCreated: UInt64 = 0
+  /// Demands for frames, and tasks that did not meet theirs.
+  public var upcalls: UInt64 = 0
+  public var tasksDropped: UInt64 = 0
 
   public var frames = 0
   public var freeFrames = 0
   public var stockedFrames = 0
   public var allocatableFrames = 0
   public var claimedFrames = 0
+  public var allocatedFrames = 0
   public var tableFrames = 0
   public var contents = 0
   public var containers = 0

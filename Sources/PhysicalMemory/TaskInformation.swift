@@ -10,7 +10,7 @@ public struct TaskInformation: Equatable, Sendable {
   public var swapped: Int
   /// What it could allocate now, extra frames included.
   public var available: Int
-  /// 0: nothing is claimed; 100: everything is.
+  /// In percent: 0: nothing is in use; 100: everything is, or somebody waits for frames.
   public var pressure: Int
   public var counters: TaskCounters
 }
@@ -23,8 +23,8 @@ extension ServerState {
       guaranteed: entitlement.guaranteed,
       allocated: entitlement.allocated,
       swapped: entitlement.swapped,
-      available: ledger.headroom(entitlement, extra: true),
-      pressure: ledger.allocatable == 0 ? 100 : 100 * ledger.claimed / ledger.allocatable,
+      available: ledger.headroom(entitlement, extra: true, lendable: lendable),
+      pressure: lendable == 0 ? 100 : 100 * ledger.allocated / ledger.allocatable,
       counters: tasks[task.rawValue].counters)
   }
 
@@ -35,6 +35,7 @@ extension ServerState {
     current.stockedFrames = pool.stockedCount
     current.allocatableFrames = ledger.allocatable
     current.claimedFrames = ledger.claimed
+    current.allocatedFrames = ledger.allocated
     current.tableFrames = tables.used
     current.contents = contents.count
     current.containers = containers.count

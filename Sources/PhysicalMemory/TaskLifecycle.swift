@@ -39,49 +39,61 @@ extension ServerState {
   /// Pages of each segment that get their leaves before the task begins; the rest comes by faults.
   private static let pagesMappedAhead = 64
 
-  /// Makes a task with the image's segments and a stack in its initial container. Its address space holds the first
-  /// pages of each segment and the stack's last one.
+  /// Makes a task with an empty address space, and what it is promised; `startTask` is to follow.
   mutating func createTask(_ image: UInt32, _ parameters: TaskParameters) throws(ServerError) -> (TaskSlot, TaskID) {
     guard images.contains(image) else { throw .contentGone }
-    let frameCount = images[image].pageCount + Int(PM_STACK_PAGES)
     var entitlement = Entitlement()
     entitlement.mayUseExtra = parameters.mayUseExtra
-    entitlement.hasContract = parameters.hasContract
-    if !book(&entitlement, guaranteed: parameters.guaranteed, frameCount) {
+    if !promise(&entitlement, parameters, frameCount(image)) {
       releaseClosedSpaces()
-      guard book(&entitlement, guaranteed: parameters.guaranteed, frameCount) else { throw .noMemory }
+      guard promise(&entitlement, parameters, frameCount(image)) else { throw .noMemory }
     }
     let task = try insertTask(image, parameters, entitlement)
     images[image].taskCount += 1
     statistics.tasksCreated += 1
-    do throws(ServerError) {
-      try mapImage(task, image)
-    } catch {
-      endTaskAtOnce(task)
-      throw error
-    }
     return (task, tasks[task.rawValue].id)
   }
 
-  /// Books a new task's guarantee and its first frames. False, and nothing changed: they are not to be had.
-  private mutating func book(_ entitlement: inout Entitlement, guaranteed: Int, _ frameCount: Int) -> Bool {
-    guard ledger.setGuarantee(&entitlement, guaranteed) else { return false }
-    guard frameCount <= ledger.headroom(entitlement, extra: true) else {
-      _ = ledger.setGuarantee(&entitlement, 0)
-      return false
-    }
-    ledger.charge(&entitlement, frameCount)
-    return true
+  /// What a task needs to begin.
+  private func frameCount(_ image: UInt32) -> Int { images[image].pageCount + Int(PM_STACK_PAGES) }
+
+  /// Promises a new task what its launch asks for; once there is a policy, at least what it begins with. False, and
+  /// nothing changed: that cannot be had, or is too little to begin with.
+  private mutating func promise(_ entitlement: inout Entitlement, _ parameters: TaskParameters, _ frameCount: Int)
+    -> Bool
+  {
+    let hasContract = parameters.hasContract || policy.isControlled
+    let guaranteed =
+      parameters.hasContract ? parameters.guaranteed : max(parameters.guaranteed, hasContract ? frameCount : 0)
+    guard ledger.set(&entitlement, guaranteed: guaranteed, hasContract: hasContract) else { return false }
+    if ledger.headroom(entitlement, extra: true, lendable: lendable) >= frameCount { return true }
+    dissolve(&entitlement)
+    return false
   }
 
-  /// The task with an empty initial container and address space; on an error the charge is taken back.
+  /// Fills a new task's initial container and the first pages of its address space: those of each segment, and the
+  /// stack's last one. On an error the task is gone, but for `.waitForFrames`.
+  mutating func startTask(_ task: TaskSlot) throws(ServerError) {
+    let image = tasks[task.rawValue].image
+    let frameCount = frameCount(image)
+    do throws(ServerError) {
+      guard headroom(task, extra: true) >= frameCount else { throw .noMemory }
+      try charge(task, frameCount)
+      try mapImage(task, image)
+    } catch {
+      if error != .waitForFrames { endTaskAtOnce(task) }
+      throw error
+    }
+  }
+
+  /// The task with an empty initial container and address space; on an error what it was promised is taken back.
   private mutating func insertTask(
     _ image: UInt32, _ parameters: TaskParameters, _ entitlement: Entitlement
   ) throws(ServerError) -> TaskSlot {
     var entitlement = entitlement
     // The owner's slot is known only once the task is in the table, whose record needs the container.
     guard tasks.count < tasks.capacity, let slot = tasks.nextIndex else {
-      uncharge(&entitlement)
+      dissolve(&entitlement)
       throw .noMemory
     }
     let container: ContainerReference
@@ -89,7 +101,7 @@ extension ServerState {
       container = try makeContainer(owner: TaskSlot(slot))
       containers[container.slot].handle = UInt32(PM_CAP_CONTAINER)
     } catch {
-      uncharge(&entitlement)
+      dissolve(&entitlement)
       throw error
     }
     let record = TaskRecord(
@@ -106,16 +118,17 @@ extension ServerState {
     guard let kept else {
       _ = containers.remove(at: container.slot)
       var record = tasks.remove(at: slot)
-      uncharge(&record.entitlement)
+      dissolve(&record.entitlement)
       throw .noMemory
     }
     takeFromReserve(task, kept)
     return task
   }
 
-  private mutating func uncharge(_ entitlement: inout Entitlement) {
-    ledger.charge(&entitlement, -entitlement.allocated)
-    _ = ledger.setGuarantee(&entitlement, 0)
+  /// Takes back what a task was promised, which has no frames any more.
+  private mutating func dissolve(_ entitlement: inout Entitlement) {
+    precondition(entitlement.allocated == 0, "a task went and left frames")
+    _ = ledger.set(&entitlement, guaranteed: 0, hasContract: false)
   }
 
   /// Fills the initial container: text as logical copies, data as copies, the rest and the stack empty.
@@ -161,6 +174,7 @@ extension ServerState {
   /// Nothing is served to the task from here on; `continueEnding` takes back what it held.
   mutating func beginEnding(_ task: TaskSlot) {
     tasks[task.rawValue].isEnding = true
+    endRequest(task)
     tasks[task.rawValue].mappings.removeAll()
     leaveSharing(task)
     leaveMessages(task)
@@ -182,16 +196,20 @@ extension ServerState {
     }
     tasks[task.rawValue].unmappedUpTo = end
     if let container = tasks[task.rawValue].dying.last {
-      if let deadline = heldByOthers(container, owner: task) { return .wait(until: deadline) }
+      if let deadline = heldByOthers(container, owner: task) {
+        forgetDemands(task)
+        return .wait(until: deadline)
+      }
       containers[container].isDying = true
       if continueDestroying(container) { tasks[task.rawValue].dying.removeLast() }
       return .more
     }
     let operations = operations
     operations.closeSpace(task) { giveTable($0) }
+    forgetDemands(task)
     var record = tasks.remove(at: task.rawValue)
-    uncharge(&record.entitlement)
-    ledger.restore(record.extraTables)
+    dissolve(&record.entitlement)
+    restore(record.extraTables)
     tables.taken -= record.reservedTables
     images[record.image].taskCount -= 1
     return .done

@@ -42,6 +42,15 @@ struct TaskRecord: ~Copyable {
   let faultAround: FaultAround
   let keepsMappings: Bool
   var isEnding = false
+  /// It did not give frames back in time: it is about to end.
+  var isDropped = false
+  /// Frames charged for the call that waits for them.
+  var setAside = 0
+  /// What it is asked to give back, the oldest first; and what of it its handler has not been told.
+  var demands: [FrameDemand] = []
+  var untold = 0
+  /// When it was asked last.
+  var lastTurn: UInt64 = 0
   /// Once the task is ending: its containers whose frames are still to be released.
   var dying: [UInt32] = []
   /// The last pointer of a call that could not be followed.
@@ -64,6 +73,9 @@ struct TaskRecord: ~Copyable {
   var abandoned: Set<UInt64> = []
   /// Endpoints it receives from.
   var endpoints: Set<EndpointReference> = []
+
+  /// Frames asked back from it in all.
+  var demanded: Int { demands.reduce(0) { $0 + $1.count } }
 
   init(
     id: TaskID, initialContainer: ContainerReference, image: UInt32, faultAround: FaultAround, keepsMappings: Bool,

@@ -19,6 +19,7 @@ private struct OpenServer: ~Copyable {
     var state = try ServerState(frameCount: frames, reserved: 1, taskCapacity: 4, stock: 0, operations: machine)
     let image = try state.loadImage(segments)
     let task = try state.createTask(image, TaskParameters()).0
+    try state.startTask(task)
     self.machine = machine
     self.state = state
     self.task = task

@@ -5,50 +5,62 @@ import Testing
 @testable import PhysicalMemory
 
 @Suite struct EntitlementTests {
-  @Test("R2: a claim is what a task has or was promised, whichever is more") func claims() {
+  @Test("R2: a claim is what a task was promised; with nobody to decide, what it has") func claims() {
     var entitlement = Entitlement()
     #expect(entitlement.claim == 0)
     entitlement.guaranteed = 10
     #expect(entitlement.claim == 10)
     entitlement.allocated = 12
     #expect(entitlement.claim == 12)
+    #expect(entitlement.extra == 0)
+    entitlement.hasContract = true
+    #expect(entitlement.claim == 10)
+    #expect(entitlement.extra == 2)
   }
 
   @Test("R5: beyond its guarantee go tasks that may, when they ask, or nobody decided about")
   func headroom() {
     var ledger = Ledger(allocatable: 100)
     var entitlement = Entitlement()
-    #expect(ledger.setGuarantee(&entitlement, 30) == true)
-    #expect(ledger.headroom(entitlement, extra: false) == 100)
+    #expect(ledger.set(&entitlement, guaranteed: 30, hasContract: false) == true)
+    #expect(ledger.headroom(entitlement, extra: false, lendable: 100) == 100)
     entitlement.hasContract = true
-    #expect(ledger.headroom(entitlement, extra: false) == 30)
-    #expect(ledger.headroom(entitlement, extra: true) == 100)
+    #expect(ledger.headroom(entitlement, extra: false, lendable: 100) == 30)
+    #expect(ledger.headroom(entitlement, extra: true, lendable: 100) == 100)
+    #expect(ledger.headroom(entitlement, extra: true, lendable: 0) == 30)
     entitlement.mayUseExtra = false
-    #expect(ledger.headroom(entitlement, extra: true) == 30)
+    #expect(ledger.headroom(entitlement, extra: true, lendable: 100) == 30)
     ledger.charge(&entitlement, 30)
-    #expect(ledger.headroom(entitlement, extra: true) == 0)
+    #expect(ledger.headroom(entitlement, extra: true, lendable: 70) == 0)
     entitlement.mayUseExtra = true
-    #expect(ledger.headroom(entitlement, extra: false) == 0)
-    #expect(ledger.headroom(entitlement, extra: true) == 70)
+    #expect(ledger.headroom(entitlement, extra: false, lendable: 70) == 0)
+    #expect(ledger.headroom(entitlement, extra: true, lendable: 70) == 70)
   }
 
-  @Test("R4: what is promised is not given to others") func promises() {
+  @Test("R4, R5: what is promised is promised to one only, and lent to others while it is not used") func promises() {
     var ledger = Ledger(allocatable: 100)
     var (first, second) = (Entitlement(), Entitlement())
-    #expect(ledger.setGuarantee(&first, 60) == true)
-    #expect(ledger.setGuarantee(&second, 41) == false)
-    #expect(second.guaranteed == 0)
+    #expect(ledger.set(&first, guaranteed: 60, hasContract: true) == true)
+    #expect(ledger.set(&second, guaranteed: 41, hasContract: true) == false)
+    #expect(second.guaranteed == 0 && second.hasContract == false)
     #expect(ledger.claimed == 60)
-    #expect(ledger.headroom(second, extra: true) == 40)
-    ledger.charge(&second, 40)
+    // Without a contract it can have what nobody was promised.
+    #expect(ledger.headroom(second, extra: true, lendable: ledger.free) == 40)
+    #expect(ledger.set(&second, guaranteed: 10, hasContract: true) == true)
+    #expect(ledger.headroom(second, extra: true, lendable: ledger.free) == 100)
+    ledger.charge(&second, 90)
+    #expect(second.extra == 80)
+    #expect(ledger.headroom(first, extra: false, lendable: ledger.free) == 60)
+    #expect(ledger.free == 10)
+    #expect(ledger.withdraw(11) == false)
+    // A guarantee can go down, and up to what the others were not promised.
+    #expect(ledger.set(&second, guaranteed: 41, hasContract: true) == false)
+    #expect(ledger.set(&second, guaranteed: 40, hasContract: true) == true)
     #expect(ledger.withdraw(1) == false)
-    #expect(ledger.headroom(first, extra: true) == 60)
-    // A guarantee can go down to what the others leave, and come back.
-    #expect(ledger.setGuarantee(&first, 10) == true)
-    #expect(ledger.withdraw(50) == true)
-    #expect(ledger.setGuarantee(&first, 11) == false)
-    ledger.restore(50)
-    #expect(ledger.setGuarantee(&first, 60) == true)
+    #expect(ledger.set(&first, guaranteed: 10, hasContract: true) == true)
+    #expect(ledger.withdraw(10) == true)
+    #expect(ledger.free == 0)
+    ledger.restore(10)
   }
 
   @Test("R4: no number overflows") func bounds() {
@@ -56,10 +68,10 @@ import Testing
     var entitlement = Entitlement()
     ledger.charge(&entitlement, 50)
     for guaranteed in [Int.max, Int.min, -1, 101, Int.max - 49] {
-      #expect(ledger.setGuarantee(&entitlement, guaranteed) == false)
+      #expect(ledger.set(&entitlement, guaranteed: guaranteed, hasContract: false) == false)
       #expect(ledger.claimed == 50)
     }
-    #expect(ledger.setGuarantee(&entitlement, 100) == true)
+    #expect(ledger.set(&entitlement, guaranteed: 100, hasContract: false) == true)
   }
 
   @Test func chargingMoreThanThereIsTraps() async {
@@ -87,14 +99,16 @@ import Testing
       switch Int.random(in: 0..<5, using: &random) {
       case 0:
         let guaranteed = Int.random(in: -10...600, using: &random)
+        let hasContract = Bool.random(using: &random)
         let others = tasks.indices.filter { $0 != index }.reduce(0) { $0 + tasks[$1].claim }
-        let fits = guaranteed >= 0 && others + max(guaranteed, tasks[index].allocated) <= total - withdrawn
-        try #require(ledger.setGuarantee(&tasks[index], guaranteed) == fits, "seed \(seed), step \(step)")
-      case 1:
-        tasks[index].mayUseExtra.toggle()
-        tasks[index].hasContract = Bool.random(using: &random)
+        let own = hasContract ? guaranteed : max(guaranteed, tasks[index].allocated)
+        let fits = guaranteed >= 0 && others + own <= total - withdrawn
+        let isSet = ledger.set(&tasks[index], guaranteed: guaranteed, hasContract: hasContract)
+        try #require(isSet == fits, "seed \(seed), step \(step)")
+      case 1: tasks[index].mayUseExtra.toggle()
       case 2:
-        let most = ledger.headroom(tasks[index], extra: Bool.random(using: &random))
+        let wants = Bool.random(using: &random)
+        let most = min(ledger.free, ledger.headroom(tasks[index], extra: wants, lendable: ledger.free))
         ledger.charge(&tasks[index], Int.random(in: 0...most, using: &random))
       case 3:
         ledger.charge(&tasks[index], -Int.random(in: 0...tasks[index].allocated, using: &random))
@@ -110,9 +124,14 @@ import Testing
       let claimed = tasks.reduce(0) { $0 + $1.claim }
       try #require(ledger.claimed == claimed, "seed \(seed), step \(step)")
       try #require(claimed <= total - withdrawn, "seed \(seed), step \(step)")
+      let allocated = tasks.reduce(0) { $0 + $1.allocated }
+      try #require(ledger.allocated == allocated && allocated <= total - withdrawn, "seed \(seed), step \(step)")
+      // Whoever has a claim on more finds it free, or extra frames in the hands of others.
+      let extra = tasks.reduce(0) { $0 + $1.extra }
       for task in tasks {
-        try #require(
-          ledger.headroom(task, extra: false) >= task.guaranteed - task.allocated, "seed \(seed), step \(step)")
+        let left = ledger.headroom(task, extra: false, lendable: 0)
+        try #require(left >= task.guaranteed - task.allocated, "seed \(seed), step \(step)")
+        try #require(left <= ledger.free + extra, "seed \(seed), step \(step)")
       }
     }
   }

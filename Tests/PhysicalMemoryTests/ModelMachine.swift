@@ -44,6 +44,9 @@ final class ModelMachine: MachineOperations, Sendable {
 
   var now: UInt64 { clock.load(ordering: .relaxed) }
   func advance(microseconds: UInt64) { clock.wrappingAdd(microseconds * 1000, ordering: .relaxed) }
+  func raiseUpcall(_ slot: TaskSlot) {}
+  func drop(_ slot: TaskSlot, missing: Int) {}
+  func processorTime(_ slot: TaskSlot) -> UInt64 { .max }
   func wake(_ slot: TaskSlot) { _ = woken.withLock { $0.insert(slot) } }
   /// Whether the task was woken since this was asked last.
   func wasWoken(_ slot: TaskSlot) -> Bool { woken.withLock { $0.remove(slot) != nil } }

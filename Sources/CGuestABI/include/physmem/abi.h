@@ -153,6 +153,14 @@ enum pm_call {
   PM_CALL_MAPPING = 0x42,        // (address, struct pm_mapping *)
 
   PM_CALL_RELEASE_DATA = 0x50,  // (container, frames *, count)
+  PM_CALL_RELEASE_PAGES = 0x51,  // (container, frames *, count)
+  PM_CALL_RECOVER_PAGES = 0x52,  // (container, frames *, count, pm_frame_t *error)
+  PM_CALL_EXPIRED_PAGES = 0x53,  // (container, frames *, count, uint8_t *expired)
+
+  PM_CALL_GET_CONTROL = 0x60,        // (pm_cap_t *)
+  PM_CALL_GET_POLICY_BUFFER = 0x61,  // (control, address, uint32_t *entries)
+  PM_CALL_POLICY_COMMIT = 0x62,      // (control)
+  PM_CALL_TASK_NAME = 0x63,          // (control, task id, char name[PM_NAME_MAXIMUM + 1])
 
   PM_CALL_ENDPOINT_CREATE = 0x80,  // (pm_cap_t *)
   PM_CALL_CALL = 0x81,             // (endpoint, struct pm_message *, microseconds)
@@ -173,6 +181,13 @@ enum pm_call {
   // call's `out` (0xe6) instruction: after 0 the call is made again, after anything else it answers PM_EFAULT.
   PM_CALL_ON_FAULT = 0x70,
   PM_CALL_FAULT_RETURN = 0x71,
+
+  // (entry, stack top), as for PM_CALL_ON_FAULT. When frames are asked back, an interrupt takes the task to entry on
+  // that stack with RDI = how many, RFLAGS clear but for IF, and every other register as it was. The handler ends with
+  // PM_CALL_UPCALL_RETURN, which puts back all general registers, RIP, RSP and RFLAGS; vector and floating-point state is
+  // the handler's to keep. What is asked for meanwhile comes as one more call of the handler then.
+  PM_CALL_ON_RETURN_PAGES = 0x72,
+  PM_CALL_UPCALL_RETURN = 0x73,  // ()
 };
 
 #if defined(__cplusplus)

@@ -1,0 +1,244 @@
+// Taking extra frames back, so that whoever has a claim gets its frames (R3, R28–R30). Nobody waits here: the server
+// asks, and the one who wants the frames waits in the machine and looks again.
+//
+// The life of a request:
+//  1. waiting: in `requests`, the first to come first. The call that needs the frames has changed nothing.
+//  2. served: the frames are set aside, charged to the task, which is woken.
+//  3. used: the call is made again and takes them; what it leaves goes back.
+//
+// The life of a demand on a task with extra frames:
+//  1. asked: pm_return_pages is raised, and the deadline runs.
+//  2. met: the task has given that many frames back, by whatever call. Or
+//  3. expired: the task is dropped whole; all it has comes back as it ends.
+
+internal import GuestMemory
+
+/// Frames that a task has a claim to and that are not there.
+struct FrameRequest {
+  let task: TaskSlot
+  let count: Int
+}
+
+/// Frames asked back from a task.
+struct FrameDemand {
+  var count: Int
+  /// Nanoseconds of the machine's clock.
+  let deadline: UInt64
+  /// What the task had used of its processor when it was asked.
+  let processorTime: UInt64
+}
+
+/// How frames are taken back.
+public struct ReclaimRules: Sendable {
+  /// From the demand to the drop, in nanoseconds.
+  public var timeLimit: UInt64
+  public var selection: any VictimSelection
+
+  public init(timeLimit: UInt64 = 100_000_000, selection: any VictimSelection = MostExtraFirst()) {
+    self.timeLimit = timeLimit
+    self.selection = selection
+  }
+}
+
+struct ReclaimState {
+  let rules: ReclaimRules
+  var requests: [FrameRequest] = []
+  /// Tasks with demands on them.
+  var victims: [TaskSlot] = []
+  /// Frames in all demands.
+  var demanded = 0
+  /// Counts the demands made, for taking turns.
+  var turn: UInt64 = 0
+
+  init(rules: ReclaimRules) { self.rules = rules }
+
+  /// A task is not dropped before it could have run for so long, whatever else the machine does: 5 ms.
+  static let leastProcessorTime: UInt64 = 5_000_000
+  /// One upcall for a frame is dear; the next request finds the rest.
+  static let leastDemand = 32
+}
+
+/// Where a request stands.
+public enum FrameWait: Equatable, Sendable {
+  /// Make the call again.
+  case ready
+  /// Look again at this time of the machine's clock, or when woken.
+  case waiting(until: UInt64)
+}
+
+extension ServerState {
+  // MARK: Requests
+
+  /// How many more frames a task may allocate. Frames set aside for this call are counted again from here on.
+  mutating func headroom(_ task: TaskSlot, extra: Bool) -> Int {
+    let setAside = tasks[task.rawValue].setAside
+    if setAside > 0 {
+      tasks[task.rawValue].setAside = 0
+      ledger.charge(&tasks[task.rawValue].entitlement, -setAside)
+    }
+    return ledger.headroom(tasks[task.rawValue].entitlement, extra: extra, lendable: lendable)
+  }
+
+  /// Nobody borrows while others wait for what is theirs.
+  var lendable: Int { reclaim.requests.isEmpty ? ledger.free : 0 }
+
+  /// Charges frames that `headroom` allowed.
+  /// - Throws: `.waitForFrames` when some must be taken back first; nothing has changed then.
+  mutating func charge(_ task: TaskSlot, _ count: Int) throws(ServerError) {
+    if count > ledger.free {
+      reclaim.requests.append(FrameRequest(task: task, count: count))
+      demandFrames()
+      throw .waitForFrames
+    }
+    ledger.charge(&tasks[task.rawValue].entitlement, count)
+    noteAllocated(task)
+  }
+
+  /// Takes frames off a task's account: they meet what is demanded of it, and whoever waits gets them.
+  mutating func uncharge(_ task: TaskSlot, _ count: Int) {
+    guard count > 0 else { return }
+    ledger.charge(&tasks[task.rawValue].entitlement, -count)
+    noteAllocated(task)
+    if !tasks[task.rawValue].demands.isEmpty { meetDemands(task, count) }
+    serveRequests()
+  }
+
+  /// Gives the free frames to those who wait, in their order.
+  mutating func serveRequests() {
+    while let request = reclaim.requests.first, request.count <= ledger.free {
+      reclaim.requests.removeFirst()
+      ledger.charge(&tasks[request.task.rawValue].entitlement, request.count)
+      tasks[request.task.rawValue].setAside += request.count
+      operations.wake(request.task)
+    }
+  }
+
+  /// Looks after the task's request: drops who is late, asks others if that is not enough.
+  mutating func frameWait(_ task: TaskSlot) -> FrameWait {
+    guard reclaim.requests.contains(where: { $0.task == task }) else { return .ready }
+    let next = expireDemands()
+    demandFrames()
+    return .waiting(until: next)
+  }
+
+  /// The call is done, or given up: what was set aside for it and not used goes back.
+  mutating func endRequest(_ task: TaskSlot) {
+    reclaim.requests.removeAll { $0.task == task }
+    let setAside = tasks[task.rawValue].setAside
+    tasks[task.rawValue].setAside = 0
+    uncharge(task, setAside)
+    serveRequests()
+  }
+
+  // MARK: Demands
+
+  /// Demands as many frames as the requests lack, from as many tasks as it takes.
+  private mutating func demandFrames() {
+    var missing = reclaim.requests.reduce(0) { $0 + $1.count } - ledger.free - reclaim.demanded
+    guard missing > 0 else { return }
+    var candidates = victimCandidates()
+    while missing > 0, !candidates.isEmpty {
+      let index = reclaim.rules.selection.choose(among: candidates)
+      precondition(candidates.indices.contains(index), "a victim that is no candidate")
+      let candidate = candidates.remove(at: index)
+      let count = min(candidate.extra, max(missing, ReclaimState.leastDemand))
+      demand(candidate.slot, count)
+      missing -= count
+    }
+  }
+
+  private func victimCandidates() -> [VictimCandidate] {
+    var candidates: [VictimCandidate] = []
+    tasks.forEachIndex { slot in
+      guard !tasks[slot].isEnding, !tasks[slot].isDropped else { return }
+      let extra = tasks[slot].entitlement.extra - tasks[slot].demanded
+      guard extra > 0 else { return }
+      candidates.append(
+        VictimCandidate(
+          slot: TaskSlot(slot), task: tasks[slot].id, guaranteed: tasks[slot].entitlement.guaranteed,
+          allocated: tasks[slot].entitlement.allocated, extra: extra, lastTurn: tasks[slot].lastTurn))
+    }
+    return candidates
+  }
+
+  private mutating func demand(_ task: TaskSlot, _ count: Int) {
+    reclaim.turn += 1
+    reclaim.demanded += count
+    if tasks[task.rawValue].demands.isEmpty { reclaim.victims.append(task) }
+    tasks[task.rawValue].lastTurn = reclaim.turn
+    tasks[task.rawValue].untold += count
+    tasks[task.rawValue].demands.append(
+      FrameDemand(
+        count: count, deadline: operations.now + reclaim.rules.timeLimit, processorTime: operations.processorTime(task))
+    )
+    statistics.upcalls += 1
+    operations.raiseUpcall(task)
+  }
+
+  /// What the task's handler is to be told now: frames asked for since it was told last, or 0.
+  mutating func takeReturnRequest(_ task: TaskSlot) -> Int {
+    defer { tasks[task.rawValue].untold = 0 }
+    return tasks[task.rawValue].untold
+  }
+
+  /// The oldest demand first.
+  private mutating func meetDemands(_ task: TaskSlot, _ count: Int) {
+    var left = count
+    while left > 0, let first = tasks[task.rawValue].demands.first {
+      let met = min(left, first.count)
+      left -= met
+      reclaim.demanded -= met
+      tasks[task.rawValue].demands[0].count -= met
+      if met == first.count { tasks[task.rawValue].demands.removeFirst() }
+    }
+    let rest = tasks[task.rawValue].demanded
+    tasks[task.rawValue].untold = min(tasks[task.rawValue].untold, rest)
+    if rest == 0 { reclaim.victims.removeAll { $0 == task } }
+  }
+
+  /// Never more is asked for than a task has beyond its guarantee (R28).
+  mutating func limitDemands(_ task: TaskSlot) {
+    let surplus = tasks[task.rawValue].demanded - tasks[task.rawValue].entitlement.extra
+    if surplus > 0, !tasks[task.rawValue].isDropped { meetDemands(task, surplus) }
+  }
+
+  /// The task has nothing more to give, or nothing for now: who waits asks others.
+  mutating func forgetDemands(_ task: TaskSlot) { meetDemands(task, tasks[task.rawValue].demanded) }
+
+  // MARK: Deadlines
+
+  /// Drops the tasks whose time is up.
+  /// - Returns: when to look again.
+  private mutating func expireDemands() -> UInt64 {
+    let now = operations.now
+    var next = now + 1_000_000_000
+    for task in reclaim.victims {
+      guard !tasks[task.rawValue].isDropped, !tasks[task.rawValue].isEnding,
+        let first = tasks[task.rawValue].demands.first
+      else { continue }
+      if first.deadline > now {
+        next = min(next, first.deadline)
+      } else if hasHadTime(task, since: first.processorTime) {
+        drop(task, late: first.count)
+      } else {
+        next = min(next, now + 1_000_000)
+      }
+    }
+    return next
+  }
+
+  private func hasHadTime(_ task: TaskSlot, since start: UInt64) -> Bool {
+    let time = operations.processorTime(task)
+    return time == .max || time &- start >= ReclaimState.leastProcessorTime
+  }
+
+  /// The task loses everything (R30). It ends as others do; all that it has is on its way back.
+  private mutating func drop(_ task: TaskSlot, late: Int) {
+    statistics.tasksDropped += 1
+    tasks[task.rawValue].isDropped = true
+    let coming = tasks[task.rawValue].entitlement.allocated
+    reclaim.demanded += coming - tasks[task.rawValue].demanded
+    tasks[task.rawValue].demands = [FrameDemand(count: coming, deadline: .max, processorTime: 0)]
+    operations.drop(task, missing: late)
+  }
+}
