@@ -19,9 +19,17 @@ static struct mapped table[CAPACITY];
 static uint32_t used;
 static int (*task_handler)(const struct pm_fault *fault);
 
+static int calls_task_handler;
+
 static int remembers(void) { return pm_start_flags & PM_START_NO_MAPPING_CACHE; }
 
 static void remember(struct mapped mapped) {
+  struct mapped *last = used ? &table[used - 1] : NULL;
+  if (last && last->end == mapped.start && last->container == mapped.container && last->flags == mapped.flags &&
+      last->frame + (last->end - last->start) / PM_PAGE_SIZE == mapped.frame) {
+    last->end = mapped.end;
+    return;
+  }
   // Beyond that a page that goes is the task's own affair.
   if (used < CAPACITY) table[used++] = mapped;
 }
@@ -45,14 +53,17 @@ static void forget(uint64_t start, uint64_t end) {
 }
 
 /// Maps the page again that the server has unmapped.
+/// - Returns: other than 0 where there is nothing to map: the task was told that the page is mapped, or never mapped it.
 static int map_again(const struct pm_fault *fault) {
   if (fault->present) return 1;
   for (uint32_t i = 0; i < used; i++) {
     if (fault->address < table[i].start || fault->address >= table[i].end) continue;
     uint64_t page = fault->address & ~(uint64_t)(PM_PAGE_SIZE - 1);
     pm_frame_t frame = table[i].frame + (pm_frame_t)((page - table[i].start) / PM_PAGE_SIZE);
-    // Lazily, with all else as it was: the access that follows asks for the right it needs.
-    return pm_map_call(table[i].container, frame, 1, (void *)page, table[i].flags) != PM_OK;
+    uint32_t flags = table[i].flags;
+    // Enforced writing copies what is shared when it is mapped. That is done: from now on only a write shall copy.
+    if (flags & PM_MAP_FORCE_WRITE) flags |= PM_MAP_LAZY;
+    return pm_map_call(table[i].container, frame, 1, (void *)page, flags) != PM_OK;
   }
   return 1;
 }
@@ -60,8 +71,13 @@ static int map_again(const struct pm_fault *fault) {
 static int handle_fault(const struct pm_fault *fault) {
   if (!map_again(fault)) return 0;
   // A pointer of a call: the server answers for it.
-  int is_call = *(const uint8_t *)fault->rip == 0xe6 && fault->access != PM_ACCESS_EXECUTE;
-  return is_call || !task_handler ? 1 : task_handler(fault);
+  int is_call = fault->access != PM_ACCESS_EXECUTE && *(const uint8_t *)fault->rip == 0xe6;
+  // A fault in the task's own handler that is not the server's doing is the end.
+  if (is_call || !task_handler || calls_task_handler) return 1;
+  calls_task_handler = 1;
+  int result = task_handler(fault);
+  calls_task_handler = 0;
+  return result;
 }
 
 pm_error_t pm_container_map(pm_container_t container, pm_frame_t start, uint32_t count, void *address, uint32_t flags) {
