@@ -5,6 +5,8 @@
 #include "library.h"
 
 #define CAPACITY 4096
+// How long an access to a locked container waits before it looks again.
+#define LOCKED_US 100
 
 struct mapped {
   uint64_t start, end;
@@ -52,28 +54,38 @@ static void forget(uint64_t start, uint64_t end) {
   }
 }
 
-/// Maps the page again that the server has unmapped.
-/// - Returns: other than 0 where there is nothing to map: the task was told that the page is mapped, or never mapped it.
+/// Whether the fault is of a pointer that the task gave to a call, which is one instruction: `out`.
+static int is_of_call(const struct pm_fault *fault) {
+  return fault->access != PM_ACCESS_EXECUTE && *(const uint8_t *)fault->rip == 0xe6;
+}
+
+/// Maps a page again that the server has unmapped.
+static pm_error_t map_page(const struct mapped *mapped, uint64_t page) {
+  // Enforced writing copies what is shared when it is mapped. That is done: from now on only a write shall copy.
+  uint32_t flags = mapped->flags & PM_MAP_FORCE_WRITE ? mapped->flags | PM_MAP_LAZY : mapped->flags;
+  pm_frame_t frame = mapped->frame + (pm_frame_t)((page - mapped->start) / PM_PAGE_SIZE);
+  return pm_map_call(mapped->container, frame, 1, (void *)page, flags);
+}
+
+/// - Returns: other than 0 where there is nothing to map again: the page is mapped, only not for that, or never was.
 static int map_again(const struct pm_fault *fault) {
   if (fault->present) return 1;
   for (uint32_t i = 0; i < used; i++) {
     if (fault->address < table[i].start || fault->address >= table[i].end) continue;
-    uint64_t page = fault->address & ~(uint64_t)(PM_PAGE_SIZE - 1);
-    pm_frame_t frame = table[i].frame + (pm_frame_t)((page - table[i].start) / PM_PAGE_SIZE);
-    uint32_t flags = table[i].flags;
-    // Enforced writing copies what is shared when it is mapped. That is done: from now on only a write shall copy.
-    if (flags & PM_MAP_FORCE_WRITE) flags |= PM_MAP_LAZY;
-    return pm_map_call(table[i].container, frame, 1, (void *)page, flags) != PM_OK;
+    pm_error_t error;
+    // An access to a locked container waits for the lock's end; the pointer of a call does not.
+    while ((error = map_page(&table[i], fault->address & ~(uint64_t)(PM_PAGE_SIZE - 1))) == PM_EBUSY &&
+           !is_of_call(fault))
+      pm_sleep(LOCKED_US);
+    return error != PM_OK;
   }
   return 1;
 }
 
 static int handle_fault(const struct pm_fault *fault) {
   if (!map_again(fault)) return 0;
-  // A pointer of a call: the server answers for it.
-  int is_call = fault->access != PM_ACCESS_EXECUTE && *(const uint8_t *)fault->rip == 0xe6;
-  // A fault in the task's own handler that is not the server's doing is the end.
-  if (is_call || !task_handler || calls_task_handler) return 1;
+  // For a pointer of a call the server answers; and a fault in the task's own handler is the end.
+  if (is_of_call(fault) || !task_handler || calls_task_handler) return 1;
   calls_task_handler = 1;
   int result = task_handler(fault);
   calls_task_handler = 0;

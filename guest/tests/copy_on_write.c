@@ -252,7 +252,7 @@ PM_TEST(last_of_many, 0, 1, "R24: of 50 sharers each that writes gets a frame, a
   check_numbered(REGION, COUNT, 1000);
 }
 
-PM_TEST(takes_no_memory, 0, 1, "R24: with all frames allocated, every sharer can still write") {
+PM_TEST(takes_no_memory, 0, 1, "R3, R24: with all frames allocated, every sharer can still write") {
   set_up(100);
   struct pm_task_info info;
   CHECK_OK(pm_task_info(&info));
