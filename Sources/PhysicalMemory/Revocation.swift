@@ -120,26 +120,34 @@ extension ServerState {
   /// - Returns: false when none was found nearby.
   mutating func revokeSomeFrame(_ random: UInt64) -> Bool {
     var index = Int(random % UInt64(pool.count))
+    // Mapped frames lie together: not always the first of them.
+    var passed = Int(random >> 32 & 63)
+    var found: FrameNumber?
     for _ in 0..<4096 {
       let frame = FrameNumber(UInt32(index))
       if pool.records[frame].state == .inUse, pool.records[frame].link != 0 {
-        forgetMappings(of: frame)
-        revokeAll(frame)
-        finishRevocations()
-        return true
+        found = frame
+        if passed == 0 { break }
+        passed -= 1
       }
       index = index + 1 == pool.count ? 0 : index + 1
     }
-    return false
+    guard let found else { return false }
+    forgetMappings(of: found)
+    revokeAll(found)
+    finishRevocations()
+    return true
   }
 
-  /// Forgets the page of each task that re-establishes its mappings itself; images and stacks stay known.
+  /// Forgets the page of each task that re-establishes its mappings itself; images and stacks stay known, and so does
+  /// where a task that waits wants its message: it could not map that again before it is too late.
   private mutating func forgetMappings(of frame: FrameNumber) {
     var places: [MappedPlace] = []
     reverseMap.forEach(in: pool.records[frame].link) { places.append($0) }
     for place in places where !tasks[place.slot.rawValue].keepsMappings {
       guard let index = tasks[place.slot.rawValue].mappings.find(place.page),
         !tasks[place.slot.rawValue].mappings[index].isInitial,
+        !tasks[place.slot.rawValue].wait.needs(place.page),
         tasks[place.slot.rawValue].mappings.count < MappingTable.capacity
       else { continue }
       removeLeaf(place, of: frame)
