@@ -24,6 +24,21 @@ extension ServerState {
         next = id == .max ? nil : containers[slot].frames.firstUsed(from: id + 1)
       }
     }
+    var soft = softReferences.oldest
+    while let number = soft {
+      let reference = softReferences[number]
+      if let content = reference.contentNumber { sharers[content.rawValue, default: 0] += 1 }
+      let isThere = containers.contains(reference.container)
+      if !isThere || containers[reference.container].frames[reference.id].softReference != number {
+        found.append("id \(reference.id) of container slot \(reference.container) does not name its soft reference")
+      }
+      soft = softReferences.after(number)
+    }
+    var released = 0
+    containers.forEachIndex { released += containers[$0].frames.releasedCount }
+    if released != softReferences.count {
+      found.append("\(released) ids are released, there are \(softReferences.count) soft references")
+    }
     if sharers.count != contents.count {
       found.append("\(contents.count) contents exist, and \(sharers.count) are named by a virtual frame")
     }
