@@ -99,7 +99,8 @@ extension VCPULoop {
     // The registers behind the `out`, whether the processor has come there yet or not.
     guard (try? cpu.completePendingExit()) != nil else { return nil }
     var code = [UInt8](repeating: 0, count: 1)
-    guard (try? machine.server.readMemory(task.slot, cpu.registers.rip &- 2, into: &code)) != nil, code[0] == 0xe6 else {
+    guard (try? machine.server.readMemory(task.slot, cpu.registers.rip &- 2, into: &code)) != nil, code[0] == 0xe6
+    else {
       return nil
     }
     cpu.registers.rip &-= 2

@@ -92,9 +92,11 @@ struct SupervisorArea: Sendable {
   private func writeIDT() {
     for vector in 0..<256 {
       let handler = Self.base + UInt64(min(vector, 32)) * 16
-      // An interrupt gate that only the processor itself may go through (DPL 0), on the TSS's stack.
+      // An interrupt gate, on the TSS's stack. Only the processor itself may go through it (DPL 0), but for breakpoints,
+      // which are an instruction of the task: INT3 checks the gate's level like INT n (Intel SDM volume 2).
+      let attributes: UInt64 = vector == 3 ? 0xee : 0x8e
       let low =
-        handler & 0xffff | UInt64(Self.kernelCode) << 16 | 0x8e << 40 | (handler >> 16 & 0xffff) << 48
+        handler & 0xffff | UInt64(Self.kernelCode) << 16 | attributes << 40 | (handler >> 16 & 0xffff) << 48
       store(low, Self.idt, vector * 2)
       store(handler >> 32, Self.idt, vector * 2 + 1)
     }

@@ -72,6 +72,7 @@ extension ServerState {
     let fresh = count - containers[slot].frames.usedCount(from: range.start, count: count)
     ledger.charge(&tasks[task.rawValue].entitlement, fresh)
     containers[slot].promised += fresh
+    containers[slot].changes += 1
     let start = UInt64(range.start)
     return AllocationPlan(
       container: slot, rest: start..<(start + UInt64(count)), result: CountedResult(count: count, error: error))
@@ -79,8 +80,11 @@ extension ServerState {
 
   /// One step: empties the next few ids. False: nothing is left to be done.
   mutating func continueAllocation(_ plan: inout AllocationPlan) -> Bool {
-    guard let first = plan.rest.first else { return false }
     let slot = plan.container
+    guard let first = plan.rest.first else {
+      containers[slot].changes -= 1
+      return false
+    }
     let start = UInt32(first)
     let count = dropContents(slot, start: start, count: min(plan.rest.count, Self.releasedInOneStep))
     containers[slot].promised -= count - containers[slot].frames.usedCount(from: start, count: count)

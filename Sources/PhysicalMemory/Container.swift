@@ -20,6 +20,8 @@ struct Container: ~Copyable {
   var hasSharedMappings = false
   var lock: ContainerLock?
   var pins: [UInt32: Pin] = [:]
+  /// Calls under way that change what ids name, step by step: no frame is pinned meanwhile.
+  var changes = 0
   /// Frames charged for ids that an allocation under way has not come to yet.
   var promised = 0
 

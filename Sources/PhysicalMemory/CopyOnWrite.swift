@@ -25,6 +25,5 @@ extension ServerState {
     contents.addSharers(number, -1)
     containers[shown.container].frames.set(shown.id, VirtualFrameWord(fresh))
     statistics.copiesOnWrite += 1
-    watchStock()
   }
 }

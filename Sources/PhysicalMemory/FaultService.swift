@@ -84,6 +84,7 @@ extension ServerState {
     }
     tasks[task.rawValue].counters.faults += 1
     tasks[task.rawValue].counters.pages += 1
+    watchStock()
     return .served(pages: 1)
   }
 

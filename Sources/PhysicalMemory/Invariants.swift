@@ -121,9 +121,12 @@ extension ServerState {
       }
     }
     var withdrawn = tables.reserved + machineFrames + (allocated[.server] ?? 0)
+    var taken = 0
     tasks.forEachIndex { slot in
-      withdrawn += tasks[slot].extraTables + (tasks[slot].isCommitted ? 0 : TableReserve.base)
+      withdrawn += tasks[slot].extraTables
+      taken += tasks[slot].reservedTables
     }
+    if taken != tables.taken { found.append("\(taken) tables are from the reserve, \(tables.taken) are counted") }
     let allocatable = max(0, pool.count - reserved - withdrawn)
     if ledger.allocatable != allocatable {
       found.append("\(allocatable) frames can be had, the ledger says \(ledger.allocatable)")

@@ -80,10 +80,12 @@ extension ServerState {
       destinationIDs: destinationIDs, count: count)
     guard to.isOwner else {
       if let missing = firstUnused(to.slot, destinationIDs, count) { throw CopyError(error: .noEntry, frame: missing) }
+      containers[to.slot].changes += 1
       return plan
     }
     plan.promised = try chargeCopy(task, to.slot, destinationIDs, count)
     containers[to.slot].promised += plan.promised
+    containers[to.slot].changes += 1
     return plan
   }
 
@@ -137,6 +139,11 @@ extension ServerState {
   mutating func collect(_ plan: inout CopyPlan) -> Bool {
     defer { finishRevocations() }
     var left = Self.copiedInOneStep
+    // Its owner may have destroyed the source since it was checked: then the rest is as if it had been empty.
+    if !isCurrent(plan.source), plan.collected < plan.count {
+      plan.entries.append((.empty, plan.count - plan.collected))
+      plan.collected = plan.count
+    }
     while plan.collected < plan.count {
       guard left > 0 else { return true }
       let id = plan.sourceIDs[plan.collected]
@@ -155,7 +162,7 @@ extension ServerState {
   /// One more name for what an id names. Nobody may write it from here on.
   private mutating func takeReference(_ slot: UInt32, _ id: UInt32) -> VirtualFrameWord {
     let word = containers[slot].frames[id]
-    // Another task may have let go of it since it was checked: then it is as if it had been empty.
+    // Its owner may have let go of it since it was checked: then it is as if it had been empty.
     guard let number = word.content else { return .empty }
     let content = contents[number]
     if content.sharers == 1, pool.records[content.frame].link != 0 { writeProtectAll(content.frame) }
@@ -247,8 +254,10 @@ extension ServerState {
   }
 
   private mutating func finishCopy(_ plan: inout CopyPlan) {
-    guard plan.promised > 0, isCurrent(plan.destination) else { return }
+    guard isCurrent(plan.destination) else { return }
     let slot = plan.destination.slot
+    containers[slot].changes -= 1
+    guard plan.promised > 0 else { return }
     containers[slot].promised -= plan.promised
     ledger.charge(&tasks[containers[slot].owner.rawValue].entitlement, -plan.promised)
     plan.promised = 0

@@ -67,6 +67,7 @@ extension ServerState {
   mutating func prepareEager(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) throws(ServerError)
     -> PageNumber?
   {
+    guard isGood(mapping) else { throw .canceled }
     try makeTables(task, for: page)
     let end = min(mapping.end, PageNumber((page.rawValue | UInt64(FaultAround.most - 1)) + 1))
     var page = page

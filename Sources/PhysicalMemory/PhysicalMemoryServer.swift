@@ -99,11 +99,16 @@ public final class PhysicalMemoryServer: Sendable {
       let flags = AllocationFlags(rawValue: flags)
       let count = try state.loadCount(task, countAddress)
       guard flags.isSubset(of: .all) else { throw .invalid }
-      return try state.planAllocation(task, handle, FrameIDRange(start: start, count: count), flags)
+      let plan = try state.planAllocation(task, handle, FrameIDRange(start: start, count: count), flags)
+      // It could be written a moment ago: it can be written now, and nothing can fail from here on.
+      try state.store(UInt32(plan.result.count), task, countAddress)
+      return plan
     }
     while state.withLock({ $0.continueAllocation(&plan) }) {}
-    // It could be written before, and what it shows has been charged for: it can be written now.
-    try state.withLock { (state) throws(ServerError) in try state.store(UInt32(plan.result.count), task, countAddress) }
+    // The result may have been in one of the frames that were dropped.
+    if flags & UInt32(PM_ALLOC_SQUASH) != 0 {
+      state.withLock { state in try? state.store(UInt32(plan.result.count), task, countAddress) }
+    }
     if let error = plan.result.error { throw error }
   }
 
@@ -117,12 +122,14 @@ public final class PhysicalMemoryServer: Sendable {
       let plan = try state.planDeallocation(task, handle, FrameIDRange(start: start, count: count), flags)
       // Now: the result may lie in one of the frames. Nothing can fail from here on.
       try state.store(UInt32(plan.result.count), task, countAddress)
+      state.containers[plan.container].changes += 1
       return plan
     }
     // Only the owner deallocates, and it waits here: nothing planned can change before it is done.
     var next = UInt64(start)
     let end = next + UInt64(plan.ids)
     while next < end, let id = state.withLock({ $0.releaseFrames(plan.container, next..<end) }) { next = id }
+    state.withLock { $0.containers[plan.container].changes -= 1 }
     if let error = plan.result.error { throw error }
   }
 
@@ -185,6 +192,7 @@ public final class PhysicalMemoryServer: Sendable {
 
   /// PM_EFAULT where the task itself could not read all of it.
   public func checkReadable(_ task: TaskSlot, _ address: UInt64, _ count: UInt64) throws(ServerError) {
+    guard count <= PM_USER_END else { throw .fault }
     try state.withLock { (state) throws(ServerError) in try state.checkReadable(task, address, Int(count)) }
   }
 

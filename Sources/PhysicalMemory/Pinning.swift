@@ -23,6 +23,9 @@ extension ServerState {
     guard containers[slot].frames.run(from: range.start, limit: range.count, inUse: true) == range.count else {
       throw .noEntry
     }
+    // A frame on its way out must not be pinned, nor one whose owner is ending and waits for pins to end.
+    guard containers[slot].changes == 0 else { throw .busy }
+    guard !tasks[containers[slot].owner.rawValue].isEnding else { throw .canceled }
     expirePins(slot)
     for offset in 0..<UInt32(range.count) {
       if let pin = containers[slot].pins[range.start + offset], pin.task != task { throw .busy }

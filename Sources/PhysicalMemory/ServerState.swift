@@ -87,19 +87,26 @@ struct ServerState: ~Copyable {
     operations.wantZeroedFrames()
   }
 
-  /// A zeroed frame for a page table of a task. Within the task's quota there always is one; beyond it the task takes
-  /// what nobody claims.
+  /// A zeroed frame for a page table of a task: from the reserve within the task's quota, else from what nobody claims.
   mutating func takeTable(for task: TaskSlot) -> FrameNumber? {
     let quota = TableReserve.quota(claim: tasks[task.rawValue].entitlement.claim)
-    let isExtra = tasks[task.rawValue].tables >= quota
+    let isExtra = tasks[task.rawValue].reservedTables >= quota || tables.taken >= tables.reserved
     if isExtra { guard ledger.withdraw(1) else { return nil } }
     guard let frame = takeTableFrame() else {
       if isExtra { ledger.restore(1) }
       return nil
     }
-    tasks[task.rawValue].tables += 1
-    if isExtra { tasks[task.rawValue].extraTables += 1 }
+    if isExtra {
+      tasks[task.rawValue].extraTables += 1
+    } else {
+      takeFromReserve(task, 1)
+    }
     return frame
+  }
+
+  mutating func takeFromReserve(_ task: TaskSlot, _ count: Int) {
+    tasks[task.rawValue].reservedTables += count
+    tables.taken += count
   }
 
   /// A zeroed frame for the machine itself, for good.
@@ -145,37 +152,23 @@ struct ServerState: ~Copyable {
   }
 }
 
-/// Frames set aside for page tables, so that a frame a task has a claim to can always be mapped, whatever other tasks
-/// do (R3). Counts are in frames.
+/// Frames set aside for page tables, so that a frame a task has a claim to can be mapped, whatever other tasks do (R3):
+/// no task gets more than its quota of them. Counts are in frames.
 struct TableReserve {
   /// Not to be had for contents.
   let reserved: Int
-  /// What quotas promise beyond the share of the claims.
-  private(set) var committed = 0
-  private let committable: Int
+  /// Of these, taken by tasks within their quotas.
+  var taken = 0
+  /// All tables, those kept for tasks that have ended too.
   var used = 0
 
-  /// A task's tables whatever it claims: its image, stack and heap need seven.
-  static let base = 16
-  private static let claimShare = 256
+  /// What a task may take whatever it claims: its image, stack and heap need about nine.
+  private static let base = 32
 
-  /// Tables a task can always have: twice what its frames need when they are mapped in a row.
-  static func quota(claim: Int) -> Int { base + claim / claimShare }
+  init(frameCount: Int) { reserved = max(32, frameCount / 64) }
 
-  init(frameCount: Int) {
-    let share = frameCount / Self.claimShare
-    reserved = max(4 * share, share + 2 * Self.base)
-    committable = reserved - share
-  }
-
-  /// Promises a new task its base. False: the reserve is promised already, and the base must come from elsewhere.
-  mutating func commit() -> Bool {
-    guard committed + Self.base <= committable else { return false }
-    committed += Self.base
-    return true
-  }
-
-  mutating func release() { committed -= Self.base }
+  /// Tables a task may take from the reserve: twice what the frames it has a claim to need when mapped in a row.
+  static func quota(claim: Int) -> Int { base + claim / 256 }
 }
 
 /// Scratch for the frames of one fault, allocated once.

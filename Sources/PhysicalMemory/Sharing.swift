@@ -11,6 +11,7 @@ internal import GuestMemory
 struct ContainerLock {
   let holder: TaskSlot
   /// Nanoseconds of the machine's clock.
+  let start: UInt64
   let deadline: UInt64
 }
 
@@ -45,13 +46,13 @@ extension ServerState {
 
   /// Cancels every share at once.
   /// - Returns: the container, if others may still see it: `cutOff` is to follow.
-  mutating func revokeShares(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32? {
+  mutating func revokeShares(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerReference? {
     let slot = try ownedContainer(task, handle)
     guard heldByOthers(slot, owner: task) == nil else { throw .busy }
     // The same number comes again after four billion revocations; 0 is the owner's.
     containers[slot].epoch = containers[slot].epoch == .max ? 1 : containers[slot].epoch + 1
     defer { containers[slot].hasSharedMappings = false }
-    return containers[slot].hasSharedMappings ? slot : nil
+    return containers[slot].hasSharedMappings ? reference(slot) : nil
   }
 
   /// Whether a mapping still shows anything: its container is there, and its share has not been cancelled.
@@ -70,8 +71,11 @@ extension ServerState {
 
   /// One step of emptying leaves of a container, from id `start` on.
   /// - Returns: where to go on; nil at the container's end.
-  mutating func cutOff(_ slot: UInt32, _ meant: CutOff, from start: UInt64) -> UInt64? {
+  mutating func cutOff(_ reference: ContainerReference, _ meant: CutOff, from start: UInt64) -> UInt64? {
+    // A short lock may be over by now, and the container destroyed.
+    guard isCurrent(reference) else { return nil }
     defer { finishRevocations() }
+    let slot = reference.slot
     let most = revocations.leavesRemoved + 2048
     var next = start
     var looked = 0
@@ -123,16 +127,25 @@ extension ServerState {
     return currentLock(mapping.container.slot)
   }
 
-  /// Locks out the owner from now on; its leaves go with `cutOff`. The holder may extend its lock.
-  mutating func lock(_ task: TaskSlot, _ handle: UInt32, microseconds: UInt64) throws(ServerError) -> UInt32 {
+  /// Locks out the owner from now on; its leaves go with `cutOff`. The holder may extend its lock, but not beyond the
+  /// longest time from its beginning.
+  mutating func lock(
+    _ task: TaskSlot, _ handle: UInt32, microseconds: UInt64
+  ) throws(ServerError) -> ContainerReference {
     guard microseconds > 0, microseconds <= PM_LOCK_MAXIMUM_US else { throw .invalid }
     let access = try container(task, handle)
     guard !access.isOwner else { throw .notPermitted }
-    if let lock = currentLock(access.slot), lock.holder != task { throw .busy }
-    guard containers[access.slot].owner != task else { throw .notPermitted }
-    containers[access.slot].lock = ContainerLock(holder: task, deadline: operations.now + microseconds * 1000)
+    let current = currentLock(access.slot)
+    if let current, current.holder != task { throw .busy }
+    let owner = containers[access.slot].owner
+    guard owner != task else { throw .notPermitted }
+    guard !tasks[owner.rawValue].isEnding else { throw .canceled }
+    let now = operations.now
+    let start = current?.start ?? now
+    containers[access.slot].lock = ContainerLock(
+      holder: task, start: start, deadline: min(now + microseconds * 1000, start + PM_LOCK_MAXIMUM_US * 1000))
     tasks[task.rawValue].held.insert(reference(access.slot))
-    return access.slot
+    return reference(access.slot)
   }
 
   mutating func unlock(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {

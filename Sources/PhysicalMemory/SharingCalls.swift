@@ -80,20 +80,20 @@ extension PhysicalMemoryServer {
   }
 
   public func revoke(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    let slot = try withState { (state) throws(ServerError) in try state.revokeShares(task, handle) }
-    if let slot { cutOff(slot, .shares) }
+    let container = try withState { (state) throws(ServerError) in try state.revokeShares(task, handle) }
+    if let container { cutOff(container, .shares) }
   }
 
-  private func cutOff(_ slot: UInt32, _ meant: ServerState.CutOff) {
+  private func cutOff(_ container: ContainerReference, _ meant: ServerState.CutOff) {
     var next: UInt64 = 0
-    while let id = withState({ $0.cutOff(slot, meant, from: next) }) { next = id }
+    while let id = withState({ $0.cutOff(container, meant, from: next) }) { next = id }
   }
 
   public func lock(_ task: TaskSlot, _ handle: UInt32, microseconds: UInt64) throws(ServerError) {
-    let slot = try withState { (state) throws(ServerError) in
+    let container = try withState { (state) throws(ServerError) in
       try state.lock(task, handle, microseconds: microseconds)
     }
-    cutOff(slot, .owner)
+    cutOff(container, .owner)
   }
 
   public func unlock(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {

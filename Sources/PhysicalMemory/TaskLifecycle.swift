@@ -51,18 +51,7 @@ extension ServerState {
       releaseClosedSpaces()
       guard book(&entitlement, guaranteed: parameters.guaranteed, frameCount) else { throw .noMemory }
     }
-    let isCommitted = tables.commit()
-    guard isCommitted || ledger.withdraw(TableReserve.base) else {
-      uncharge(&entitlement)
-      throw .noMemory
-    }
-    let task: TaskSlot
-    do throws(ServerError) {
-      task = try insertTask(image, parameters, entitlement, isCommitted: isCommitted)
-    } catch {
-      giveBackBase(isCommitted)
-      throw error
-    }
+    let task = try insertTask(image, parameters, entitlement)
     images[image].taskCount += 1
     statistics.tasksCreated += 1
     do throws(ServerError) {
@@ -87,7 +76,7 @@ extension ServerState {
 
   /// The task with an empty initial container and address space; on an error the charge is taken back.
   private mutating func insertTask(
-    _ image: UInt32, _ parameters: TaskParameters, _ entitlement: Entitlement, isCommitted: Bool
+    _ image: UInt32, _ parameters: TaskParameters, _ entitlement: Entitlement
   ) throws(ServerError) -> TaskSlot {
     var entitlement = entitlement
     // The owner's slot is known only once the task is in the table, whose record needs the container.
@@ -108,7 +97,6 @@ extension ServerState {
       keepsMappings: parameters.keepsMappings, entitlement: entitlement)
     guard tasks.insert(record) == slot else { preconditionFailure("the task table changed its mind") }
     let task = TaskSlot(slot)
-    tasks[slot].isCommitted = isCommitted
     let operations = operations
     var kept = operations.openSpace(task) { takeTable(for: task) }
     if kept == nil {
@@ -121,12 +109,8 @@ extension ServerState {
       uncharge(&record.entitlement)
       throw .noMemory
     }
-    tasks[slot].tables += kept
+    takeFromReserve(task, kept)
     return task
-  }
-
-  private mutating func giveBackBase(_ isCommitted: Bool) {
-    if isCommitted { tables.release() } else { ledger.restore(TableReserve.base) }
   }
 
   private mutating func uncharge(_ entitlement: inout Entitlement) {
@@ -208,7 +192,7 @@ extension ServerState {
     var record = tasks.remove(at: task.rawValue)
     uncharge(&record.entitlement)
     ledger.restore(record.extraTables)
-    giveBackBase(record.isCommitted)
+    tables.taken -= record.reservedTables
     images[record.image].taskCount -= 1
     return .done
   }

@@ -46,11 +46,9 @@ struct TaskRecord: ~Copyable {
   var dying: [UInt32] = []
   /// The last pointer of a call that could not be followed.
   var pointerFault: (address: UInt64, access: Access)?
-  /// Page tables it took, and those of them beyond its quota.
-  var tables = 0
+  /// Page tables it took from the reserve, and from what nobody claimed.
+  var reservedTables = 0
   var extraTables = 0
-  /// Its base of tables is the reserve's promise, not withdrawn from what tasks can have.
-  var isCommitted = false
   /// And the page up to which its leaves are gone.
   var unmappedUpTo = PageNumber(0)
   var handles: HandleTable

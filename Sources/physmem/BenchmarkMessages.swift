@@ -4,7 +4,9 @@ internal import Machine
 internal import PhysicalMemory
 internal import SystemPackage
 
-func measureMessages(_ run: BenchmarkRun) throws -> [Measurement] { [try measureRoundTrips(run), try measurePipes(run)] }
+func measureMessages(_ run: BenchmarkRun) throws -> [Measurement] {
+  [try measureRoundTrips(run), try measurePipes(run)]
+}
 
 private func measureRoundTrips(_ run: BenchmarkRun) throws -> Measurement {
   let machine = try Machine(MachineConfiguration(memory: 64 << 20))

@@ -33,14 +33,15 @@ struct TestResult {
 
 extension TestResult {
   /// Runs the case.
-  init(_ testCase: TestCase, _ switches: TestSwitches) {
+  init(
+    _ testCase: TestCase, configuration: MachineConfiguration = MachineConfiguration(),
+    parameters: TaskParameters = TaskParameters()
+  ) {
     let output = CapturedOutput()
     let start = monotonicNanoseconds()
     var failures: [String] = []
     do throws(MachineError) {
-      var configuration = MachineConfiguration()
-      switches.apply(to: &configuration)
-      failures = try testCase.failures(on: try Machine(configuration), switches, output)
+      failures = try testCase.failures(on: try Machine(configuration), parameters, output)
     } catch {
       failures.append("the machine failed: \(error)")
     }
@@ -60,14 +61,14 @@ extension TestCase {
   /// Runs the case's tasks.
   /// - Returns: a sentence for each thing that is wrong.
   fileprivate func failures(
-    on machine: Machine, _ switches: TestSwitches, _ output: CapturedOutput
+    on machine: Machine, _ parameters: TaskParameters, _ output: CapturedOutput
   ) throws(MachineError) -> [String] {
     var failures: [String] = []
     let before: ServerStatistics
     do throws(MachineError) {
       let image = try machine.load(name: program.name, bytes: program.bytes)
       before = machine.server.statistics
-      let tasks = try launch(image, on: machine, switches, output)
+      let tasks = try launch(image, on: machine, parameters, output)
       guard wait(for: tasks, &failures) else {
         // The machine cannot be looked at or shut down with the task in it, and stays behind.
         return failures + ["a task cannot be stopped"]
@@ -86,12 +87,10 @@ extension TestCase {
   private func launch(
     _ image: Program,
     on machine: Machine,
-    _ switches: TestSwitches,
+    _ parameters: TaskParameters,
     _ output: CapturedOutput
   ) throws(MachineError) -> [GuestTask] {
     var tasks: [GuestTask] = []
-    var parameters = TaskParameters()
-    switches.apply(to: &parameters)
     for _ in 0..<test.copies {
       tasks.append(try machine.launch(image, arguments: [test.name], parameters: parameters) { output.append($0) })
     }

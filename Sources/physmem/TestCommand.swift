@@ -2,6 +2,7 @@
 
 internal import ArgumentParser
 internal import Machine
+internal import PhysicalMemory
 internal import SystemPackage
 
 struct TestCommand: ParsableCommand {
@@ -57,11 +58,15 @@ struct TestCommand: ParsableCommand {
   /// Runs the cases one after the other, and says what comes of them meanwhile.
   private func run(_ cases: [TestCase]) -> [TestResult] {
     let progress = Progress()
+    var configuration = MachineConfiguration()
+    switches.apply(to: &configuration)
+    var parameters = TaskParameters()
+    switches.apply(to: &parameters)
     let width = cases.map(\.name.count).max() ?? 0
     var results: [TestResult] = []
     for testCase in cases {
       progress.show("\(results.count)/\(cases.count)  \(testCase.name)")
-      let result = TestResult(testCase, switches)
+      let result = TestResult(testCase, configuration: configuration, parameters: parameters)
       results.append(result)
       if json { continue }
       if verbose || result.failure != nil {

@@ -34,7 +34,7 @@ import Testing
         ["test", "--junit", "/nowhere/x"],
         "/nowhere/x: cannot be written (No such file or directory): name another file for the report"
       ),
-      (["bench", "alloc", "nope"], "there is no benchmark nope: name some of fault hypercall launch alloc"),
+      (["bench", "alloc", "nope"], "there is no benchmark nope: name some of fault hypercall launch alloc cow ipc"),
       (["list", "extra"], "unexpected argument 'extra' (see `physmem help list`)"),
       (["doctor", "--nope"], "unknown option '--nope' (see `physmem help doctor`)"),
     ] as [([String], String)]

@@ -186,12 +186,13 @@ extension OnKVM {
     @Test("a pool too small for a program is refused with what it needs")
     func tooSmall() throws {
       try withMachine(MachineConfiguration(memory: MachineConfiguration.leastMemory)) { machine in
-        let image = try machine.bundled("hello")
+        let image = try machine.bundled("sleep")
         var tasks: [GuestTask] = []
         let error = #expect(throws: MachineError.self) {
-          while tasks.count < 100 { tasks.append(try machine.launch(image) { _ in }) }
+          while tasks.count < 100 { tasks.append(try machine.launch(image, arguments: ["100000"]) { _ in }) }
         }
         #expect(error?.description.contains("--memory") == true, "\(String(describing: error))")
+        for task in tasks { task.stop(.machineEnd) }
         for task in tasks { _ = task.wait() }
         #expect(machine.server.statistics.claimedFrames == 0)
       }
@@ -270,6 +271,28 @@ extension OnKVM {
             #expect(end.exitStatus == 0)
           }
         }
+      }
+    }
+  }
+}
+
+extension OnKVM {
+  @Suite struct TableTests {
+    @Test("R3: a task that uses up page tables does not take a guaranteed frame from another one")
+    func greedyTables() throws {
+      try withMachine(MachineConfiguration(memory: 64 << 20)) { machine in
+        let modest = try machine.launch(
+          machine.bundled("touch"), arguments: ["1000", "seq", "1", "2500"],
+          parameters: TaskParameters(guaranteed: 1100, hasContract: true)
+        ) { _ in }
+        let greedy = try machine.launch(machine.bundled("sparse"), arguments: ["100000"]) { _ in }
+        // It goes on until no table is left for it, and keeps what it has.
+        #expect(greedy.wait(seconds: 2) == nil)
+        let statistics = machine.server.statistics
+        #expect(statistics.allocatableFrames == statistics.claimedFrames)
+        #expect(modest.wait(seconds: 20)?.exitStatus == 0)
+        greedy.stop(.machineEnd)
+        _ = greedy.wait()
       }
     }
   }

@@ -322,4 +322,21 @@ import Testing
       #expect(task.destroy(handle) == nil)
     }
   }
+
+  @Test("R18: the count of what was allocated is stored, even where SQUASH dropped the page")
+  func resultInSquashed() throws {
+    let bed = try Testbed()
+    let task = try bed.start()
+    let handle = try task.container(2)
+    #expect(task.map(handle, 0, 2, TestTask.free, [.read, .write]) == nil)
+    #expect(task.write(TestTask.free, 99) == nil)
+    let address = TestTask.free.address + 8
+    try bed.server.writeMemory(task.slot, address, ([5, 0, 0, 0] as [UInt8]).span)
+    try bed.server.allocate(
+      task.slot, handle, start: 0, countAddress: address, flags: AllocationFlags.squash.rawValue)
+    bed.check()
+    #expect(task.loadWord(address) == 5)
+    #expect(task.read(TestTask.free) == .success(0))
+    #expect(task.information.allocated == SampleProgram.pages + 5)
+  }
 }

@@ -87,6 +87,26 @@ private struct OpenServer: ~Copyable {
     server.check()
   }
 
+  @Test("what is being destroyed is shown to nobody any more") func dying() throws {
+    var server = try OpenServer(frames: 1024)
+    let handle = try server.container(2, shownAt: [free])
+    let range = try FrameIDRange(start: 0, count: 2)
+    let pages = try PageRange(address: free.address, count: 2)
+    let prepared = try server.state.checkMapping(server.task, handle, range, pages, .forceWrite)
+    _ = try server.state.beginDestroying(server.task, handle)
+    _ = server.state.unmapPages(server.task, from: free, to: free.advanced(by: 2), limit: 9)
+    let outcome = server.state.serveFault(server.task, free, .write)
+    #expect(outcome == .notMapped)
+    let next = server.state.fillNext(server.task, free, to: free.advanced(by: 2))
+    #expect(next == nil)
+    do throws(ServerError) {
+      _ = try server.state.prepareEager(server.task, prepared, free)
+      Issue.record("a mapping of a dying container was readied")
+    } catch {
+      #expect(error == .canceled)
+    }
+  }
+
   @Test("an allocation that drops what ids named goes in steps, and nobody can take its frames between them")
   func squashing() throws {
     var server = try OpenServer(frames: 4096)

@@ -105,6 +105,8 @@ import Testing
     #expect(task.deallocate(TestTask.container, 0, 3) == .ok(3))
     #expect(bed.statistics.contents == contents)
     #expect(task.read(SampleProgram.text).outcome == .notMapped)
+    // The other's leaf was not even touched.
+    #expect(witness.leaf(SampleProgram.text) != nil)
     #expect(witness.read(SampleProgram.text) == .success(SampleProgram.textByte(0)))
     #expect(task.allocate(TestTask.container, 0, 3) == .ok(3))
     #expect(task.read(SampleProgram.text) == .success(0))

@@ -2,7 +2,7 @@
 // there is nothing but the loop.
 #include <physmem.h>
 
-PM_PROGRAM("Touches PAGES lazy pages once a round. Arguments: PAGES seq|random ROUNDS.");
+PM_PROGRAM("Touches PAGES lazy pages once a round. Arguments: PAGES seq|random ROUNDS [DELAY_MS].");
 
 #define REGION 0x200000000000ull
 
@@ -60,6 +60,7 @@ int main(int argc, char **argv) {
   bool random = argc > 2 && !strcmp(argv[2], "random");
   uint64_t rounds = argc > 3 ? strtoull(argv[3], NULL, 0) : 1;
   if (!pages) return 64;
+  if (argc > 4) pm_sleep(strtoull(argv[4], NULL, 0) * 1000);
   const uint64_t *order = random ? random_order(pages) : NULL;
   pm_container_t container;
   if ((random && !order) || pm_container_create(&container)) return 1;

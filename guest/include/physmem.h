@@ -90,13 +90,14 @@ pm_error_t pm_release_data(pm_container_t container, const pm_frame_t *frames, u
 /// Makes a weak capability to a container of one's own, in one's own table; a message hands it over (R20). `remote`:
 /// PM_CAP_NONE for whoever holds it, or who alone may use it: the task of a task's capability (its PM_CAP_SELF), or
 /// the one that made an endpoint. Others can only pass it on: PM_EPERM.
-/// PM_EPERM: a weak capability; PM_EBUSY: locked; PM_ENOMEM; PM_EINVAL: `remote` is something else; PM_EFAULT.
+/// PM_EPERM: a weak capability; PM_EBUSY: locked; PM_ENOMEM; PM_ECANCELED: the endpoint is gone; PM_EINVAL: `remote` is
+/// something else; PM_EFAULT.
 pm_error_t pm_container_share(pm_container_t container, pm_cap_t remote, pm_container_t *weak);
 /// Ends all weak capabilities to a container of one's own, at once (R21). The data stays. PM_EPERM: a weak capability;
-/// PM_EBUSY: locked.
+/// PM_EBUSY: locked, or another task has pinned a frame.
 pm_error_t pm_container_revoke(pm_container_t container);
-/// Makes a container with the ids [0, count) in use, as pm_container_allocate would, and shares it (R23).
-/// PM_ENOMEM, PM_EINVAL, PM_EFAULT.
+/// Makes a container with the ids [0, count) in use, as pm_container_allocate would, and shares it, but where `weak` is
+/// NULL (R23). PM_ENOMEM, PM_EINVAL, PM_EFAULT.
 pm_error_t pm_container_create_with(pm_container_t *container, uint32_t count, pm_cap_t remote, pm_container_t *weak);
 /// Makes a container whose ids [0, count) are logical copies of [start, start + count) of `source`, and shares it
 /// (R23). Errors as for pm_container_copy and pm_container_share; nothing is made then.
@@ -107,15 +108,16 @@ pm_error_t pm_container_create_gather(pm_container_t *container, pm_container_t 
                                       uint32_t count, pm_cap_t remote, pm_container_t *weak);
 /// Keeps the owner from a container for `timeout_us`, at most PM_LOCK_MAXIMUM_US (R21): its calls on the container are
 /// PM_EBUSY, its accesses wait for the end, and so does its own end. Again by the holder: a new time from now on. The
-/// lock ends by pm_container_unlock, with its time, or with its holder. PM_EPERM: not a weak capability; PM_EBUSY:
-/// another one holds it; PM_ECANCELED: revoked; PM_EINVAL: 0 or more than the maximum.
+/// lock ends by pm_container_unlock, with its time, or with its holder. PM_EPERM: not a weak capability, or an owner's;
+/// PM_EBUSY: another one holds it; PM_ECANCELED: revoked; PM_EINVAL: 0 or more than the maximum.
 pm_error_t pm_container_lock(pm_container_t container, uint64_t timeout_us);
 /// Ends one's own lock (R21). PM_EPERM: one has none, or its time was up.
 pm_error_t pm_container_unlock(pm_container_t container);
 /// Keeps the frames [start, start + count) in place for `timeout_us`, at most PM_LOCK_MAXIMUM_US (R22): each gets a
 /// physical frame of its own now, whose address goes to `physical`. Until then, pm_container_unpin or the task's end,
-/// freeing or copying one of them is PM_EBUSY. PM_ENOENT: an id is not in use; PM_ENOMEM; PM_ECANCELED; PM_EINVAL:
-/// count 0, ids beyond 2^32, the time 0 or more than the maximum; PM_EFAULT.
+/// freeing or copying one of them is PM_EBUSY. PM_ENOENT: an id is not in use; PM_EBUSY: another task's pin; PM_ENOMEM:
+/// more than half of all frames would be pinned; PM_ECANCELED; PM_EINVAL: count 0 or more than PM_FRAMES_MAXIMUM, ids
+/// beyond 2^32, the time 0 or more than the maximum; PM_EFAULT.
 pm_error_t pm_container_pin(pm_container_t container, pm_frame_t start, uint32_t count, uint64_t timeout_us,
                             uint64_t *physical);
 /// Ends the pin of the frames [start, start + count) (R22). PM_EPERM: another task's pin; PM_ENOENT: one is not pinned.
@@ -140,16 +142,16 @@ pm_error_t pm_mapping(const void *address, struct pm_mapping *mapping);
 // ---- messages (R20, R40) ---------------------------------------------------------
 // A call goes to an endpoint, and to whoever receives on it: it takes eight words and four capabilities there and as
 // many back, in one struct pm_message. Only the task that made an endpoint receives on it, or one that it moved the
-// capability to; with a copy, or from pm_name_lookup, one can only call. Times: 0 not to wait, PM_FOREVER.
+// capability to; with a copy, or one from pm_name_lookup, others can only call. A time of 0 is not to wait at all.
 
 /// Makes an endpoint (R20). It ends with its maker, or when that drops it. PM_ENOMEM, PM_EFAULT.
 pm_error_t pm_endpoint_create(pm_cap_t *endpoint);
 /// Sends a message, waits for the reply, and puts it in the message's place. `caps` are handles of one's own, moved
 /// where the bit in `moves` is set; `sender` and `reply` are the server's to write.
-/// PM_ETIMEDOUT: no reply in time, which withdraws the call; with 0 the call is made only if somebody receives already.
-/// PM_ECANCELED: the endpoint is gone, or its receiver ended with the call unanswered. With either the capabilities
-/// may have gone. PM_EINVAL: no endpoint, one's own, a capability that one does not hold; PM_EPERM: one that cannot
-/// travel, such as a container of one's own; PM_EFAULT.
+/// PM_ETIMEDOUT: no reply in time, which withdraws the call; with 0 in any case, and the message goes over only if
+/// somebody receives already. PM_ECANCELED: the endpoint is gone, or its receiver ended with the call unanswered. With
+/// either, what was to be moved may have gone over. PM_EINVAL: no endpoint, one's own, a capability that one does not
+/// hold; PM_EPERM: one that cannot travel, such as a container of one's own; PM_EFAULT.
 pm_error_t pm_call(pm_cap_t endpoint, struct pm_message *message, uint64_t timeout_us);
 /// Waits for a call. `sender` is the caller's task id, and `caps` has handles of one's own: 0 where there was none, or
 /// no room for it. PM_EPERM: not one's own endpoint; PM_ETIMEDOUT; PM_EINVAL; PM_EFAULT.
@@ -158,10 +160,10 @@ pm_error_t pm_receive(pm_cap_t endpoint, struct pm_message *message, uint64_t ti
 /// more; PM_EINVAL: no such call, or answered already; capabilities as for pm_call.
 pm_error_t pm_reply(struct pm_message *message);
 /// Answers a call, then waits for the next, which comes in the same message, in one exit. An error of the reply is
-/// returned at once, without waiting.
+/// returned at once, without waiting: PM_ECANCELED says that this caller is gone, and others may wait.
 pm_error_t pm_reply_receive(pm_cap_t endpoint, struct pm_message *message, uint64_t timeout_us);
-/// Gives one's own endpoint a name that other tasks can look up, until it ends. PM_EEXIST: taken; PM_EINVAL: empty,
-/// longer than PM_NAME_MAXIMUM, or not one's own endpoint; PM_EFAULT.
+/// Gives one's own endpoint a name that other tasks can look up, until it ends. Any bytes but 0 make a name.
+/// PM_EEXIST: taken; PM_EINVAL: empty, longer than PM_NAME_MAXIMUM, or not one's own endpoint; PM_ENOMEM; PM_EFAULT.
 pm_error_t pm_name_register(const char *name, pm_cap_t endpoint);
 /// A capability to call the endpoint of that name; waits until there is one. PM_ENOENT: none, and the time is 0;
 /// PM_ETIMEDOUT; PM_ENOMEM; PM_EINVAL; PM_EFAULT.

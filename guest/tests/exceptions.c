@@ -23,6 +23,13 @@ DIES(x87_division, 144, "Exceptions: division by zero in the x87, not masked",
 // ---- traps ------------------------------------------------------------------------
 
 DIES(breakpoint, DIES_OF_BREAKPOINT, "Exceptions: a breakpoint", "int3")
+DIES(breakpoint_as_interrupt, 131 or 134 or 141, "Exceptions: a breakpoint as a software interrupt", ".byte 0xcd, 3")
+DIES(overflow, 132 or 134 or 141, "Exceptions: a software interrupt that plays an overflow", "int $4")
+DIES(debug_trap, DIES_OF_DEBUG_TRAP, "Exceptions: the instruction for hardware debuggers", ".byte 0xf1")
+DIES(single_step_of_call, DIES_OF_DEBUG_TRAP, "Exceptions: the trap flag over a call",
+     "pushf\n\torl $0x100, (%rsp)\n\tmov $0, %eax\n\tpopf\n\tout %al, $0x50\n\tnop")
+DIES(single_step_of_exit, 5, "Exceptions: the trap flag over the last call",
+     "mov $1, %eax\n\tmov $5, %edi\n\tpushf\n\torl $0x100, (%rsp)\n\tpopf\n\tout %al, $0x50")
 DIES(single_step, DIES_OF_DEBUG_TRAP, "Exceptions: the trap flag", "pushf\n\torl $0x100, (%rsp)\n\tpopf\n\tnop\n\tnop")
 DIES(undefined, DIES_OF_INVALID_INSTRUCTION, "Exceptions: an undefined instruction", "ud2")
 DIES(long_instruction, DIES_OF_PROTECTION_FAULT, "Exceptions: an instruction of more than 15 bytes",
@@ -66,6 +73,18 @@ DIES(load_machine_status, DIES_OF_PROTECTION_FAULT, "Safety: lmsw", "xor %eax, %
 DIES(clear_task_switched, DIES_OF_PROTECTION_FAULT, "Safety: clts", "clts")
 DIES(invalidate_page, DIES_OF_PROTECTION_FAULT, "Safety: invlpg", "invlpg (%rsp)")
 DIES(invalidate_caches, DIES_OF_PROTECTION_FAULT, "Safety: wbinvd", "wbinvd")
+DIES(read_counter, DIES_OF_PROTECTION_FAULT, "Safety: rdpmc", "xor %ecx, %ecx\n\trdpmc")
+DIES(read_cr8, DIES_OF_PROTECTION_FAULT, "Safety: reading CR8", "mov %cr8, %rax")
+DIES(monitor, 134 or 141, "Safety: monitor", "mov %rsp, %rax\n\txor %ecx, %ecx\n\txor %edx, %edx\n\tmonitor")
+DIES(wait, 134 or 141, "Safety: mwait", "xor %eax, %eax\n\txor %ecx, %ecx\n\tmwait")
+DIES(resume_from_management, DIES_OF_INVALID_INSTRUCTION, "Safety: rsm", "rsm")
+DIES(allow_supervisor_access, 134 or 141, "Safety: stac", "stac")
+DIES(write_protection_keys, DIES_OF_INVALID_INSTRUCTION, "Safety: wrpkru",
+     "xor %eax, %eax\n\txor %ecx, %ecx\n\txor %edx, %edx\n\twrpkru")
+DIES(call_to_hypervisor, 0 or 134 or 141, "Safety: vmcall", "vmcall")
+DIES(call_to_other_hypervisor, 0 or 134 or 141, "Safety: vmmcall", "vmmcall")
+DIES(forced_emulation, DIES_OF_INVALID_INSTRUCTION, "Safety: KVM's own prefix for instructions to emulate",
+     "ud2\n\t.ascii \"kvm\"\n\tcpuid")
 DIES(swap_gs, DIES_OF_PROTECTION_FAULT, "Safety: swapgs", "swapgs")
 DIES(set_extended_control, 134 or 141, "Safety: xsetbv", "xor %ecx, %ecx\n\txor %edx, %edx\n\tmov $1, %eax\n\txsetbv")
 
@@ -76,6 +95,14 @@ DIES(supervisor_stack_segment, DIES_OF_PROTECTION_FAULT, "Safety: the supervisor
      "mov $0x10, %eax\n\tmov %ax, %ss")
 DIES(far_return_to_supervisor, DIES_OF_PROTECTION_FAULT, "Safety: a far return to the supervisor's code segment",
      "push $0x8\n\tlea 1f(%rip), %rax\n\tpush %rax\n\tlretq\n1:")
+DIES(far_return_to_data, DIES_OF_PROTECTION_FAULT, "Safety: a far return to a data segment",
+     "push $0x23\n\tlea 1f(%rip), %rax\n\tpush %rax\n\tlretq\n1:")
+DIES(null_stack_segment, DIES_OF_PROTECTION_FAULT, "Safety: a null stack segment", "mov $3, %eax\n\tmov %eax, %ss")
+DIES(nested_task, DIES_OF_PROTECTION_FAULT, "Safety: an interrupt return from a nested task",
+     "pushf\n\torl $0x4000, (%rsp)\n\tpopf\n\tiretq")
+DIES(virtual_8086, DIES_OF_PROTECTION_FAULT, "Safety: an interrupt return to another mode, with I/O privilege",
+     "mov %ss, %eax\n\tmov %rsp, %rcx\n\tpush %rax\n\tpush %rcx\n\tpushf\n\torl $0x33000, (%rsp)\n\t"
+     "mov %cs, %eax\n\tpush %rax\n\tlea 1f(%rip), %rax\n\tpush %rax\n\tiretq\n1:\tcli")
 DIES(interrupt_return_to_supervisor, DIES_OF_PROTECTION_FAULT, "Safety: an interrupt return to the supervisor",
      "mov %rsp, %rcx\n\tpush $0x10\n\tpush %rcx\n\tpushf\n\tpush $0x8\n\tlea 1f(%rip), %rax\n\tpush %rax\n\tiretq\n1:")
 DIES(system_return, 134 or 141, "Safety: sysret", "lea 1f(%rip), %rcx\n\tsysretq\n1:")
@@ -85,7 +112,11 @@ DIES(system_return, 134 or 141, "Safety: sysret", "lea 1f(%rip), %rcx\n\tsysretq
 DIES(out_0, DIES_OF_PROTECTION_FAULT, "Safety: the first port", "out %al, $0")
 DIES(out_next, DIES_OF_PROTECTION_FAULT, "Safety: the port after the call port", "out %al, $0x51")
 DIES(out_before, DIES_OF_PROTECTION_FAULT, "Safety: the port before the call port", "out %al, $0x4f")
-DIES(out_stub, DIES_OF_PROTECTION_FAULT, "Safety: a port that stands for an exception", "out %al, $0x20")
+DIES(out_page_fault, DIES_OF_PROTECTION_FAULT, "Safety: the port that the supervisor's code reports page faults by",
+     "out %al, $0x8e")
+DIES(out_first_exception, DIES_OF_PROTECTION_FAULT, "Safety: the port that stands for the first exception",
+     "mov $0x80, %edx\n\tout %al, %dx")
+DIES(out_interrupt, DIES_OF_PROTECTION_FAULT, "Safety: the port that stands for interrupts", "out %al, $0xa0")
 DIES(out_last, DIES_OF_PROTECTION_FAULT, "Safety: the last port", "mov $0xffff, %edx\n\tout %al, %dx")
 DIES(out_serial, DIES_OF_PROTECTION_FAULT, "Safety: the serial line's port", "mov $0x3f8, %edx\n\tout %al, %dx")
 DIES(out_word, DIES_OF_PROTECTION_FAULT, "Safety: a word to the call port reaches the next one",

@@ -313,7 +313,7 @@ PM_TEST(owner_ends, 0, 2, "R21: an owner that ends with its container locked: th
   ask(0, weak);
 }
 
-PM_TEST(owner_ends_for_good, 0, 2, "R21: but no longer than the lock's time") {
+PM_TEST(owner_ends_for_good, 0, 2, "R21: but not longer than the lock's time") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(2);
     CHECK_OK(pm_container_lock(weak, 200000));
@@ -326,6 +326,25 @@ PM_TEST(owner_ends_for_good, 0, 2, "R21: but no longer than the lock's time") {
     }
     CHECK_ERROR(error, PM_ECANCELED);
     return CHECK(milliseconds_since(start) >= 190);
+  }
+  set_up(2);
+  ask(0, weak);
+}
+
+PM_TEST(locked_again_and_again, 0, 2, "R21: but no longer than the lock's time, whatever the holder does") {
+  if (!join(2)) {
+    struct pm_message message = receive_and_map(2);
+    CHECK_OK(pm_container_lock(weak, 100000));
+    uint64_t start = pm_clock_us();
+    answer(&message, 0, PM_CAP_NONE);
+    // Long enough for the owner to have ended.
+    pm_sleep(50000);
+    pm_error_t error = PM_OK;
+    while (!error && milliseconds_since(start) < 4000) {
+      error = pm_container_lock(weak, 100000);
+      pm_sleep(1000);
+    }
+    return CHECK_ERROR(error, PM_ECANCELED);
   }
   set_up(2);
   ask(0, weak);

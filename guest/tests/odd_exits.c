@@ -57,6 +57,172 @@ PM_TEST(out_string_lazy, 0, 1, "R25: a string to the call port from pages that w
   out_string(REGION + 100, 2 * PM_PAGE_SIZE, PM_CALL_NULL);
 }
 
+// ---- calls at the border of two pages ------------------------------------------------------------------
+
+/// Two pages of code at REGION that put `out %al, $0x50; ret` where its first byte is the last one but `tail` of the
+/// first page. `pages` of them are mapped.
+static void (*call_at_border(size_t tail, uint32_t pages, uint32_t flags))(void) {
+  static const uint8_t code[] = {0xe6, PM_CALL_PORT, 0xc3};
+  pm_container_t container = map_fresh(REGION_2, 2);
+  char *at = PAGE(REGION_2, 1) - 1 - tail;
+  memcpy(at, code, sizeof code);
+  CHECK_OK(pm_container_map(container, 0, pages, REGION, PM_MAP_EXECUTE | flags));
+  return (void (*)(void))(uintptr_t)(REGION + (at - REGION_2));
+}
+
+static uint64_t call_code(void (*code)(void)) {
+  uint64_t result;
+  __asm__ volatile("call *%1" : "=a"(result) : "r"(code), "0"(PM_CALL_NULL | 0x1234500000000) : "memory");
+  return result;
+}
+
+PM_TEST(border_through, 0, 1, "A call whose instruction lies in two pages") {
+  CHECK_EQ(call_code(call_at_border(0, 2, 0)), PM_OK);
+}
+PM_TEST(border_through_lazy, 0, 1, "R25: a call whose instruction lies in two pages that were never touched") {
+  CHECK_EQ(call_code(call_at_border(0, 2, PM_MAP_LAZY)), PM_OK);
+}
+PM_TEST(border_missing, DIES_OF_PAGE_FAULT, 1, "Safety: a call the second half of whose instruction is not mapped") {
+  call_code(call_at_border(0, 1, 0));
+}
+PM_TEST(border_before, DIES_OF_PAGE_FAULT, 1, "Safety: a call that is the last instruction before nothing") {
+  call_code(call_at_border(1, 1, 0));
+}
+PM_TEST(border_before_lazy, 0, 1, "R25: a call that is the last instruction before a page never touched") {
+  CHECK_EQ(call_code(call_at_border(1, 2, PM_MAP_LAZY)), PM_OK);
+}
+PM_TEST(border_exit, 7, 1, "A task that ends with its last mapped byte") {
+  void (*code)(void) = call_at_border(1, 1, 0);
+  __asm__ volatile("jmp *%0" ::"r"(code), "a"(PM_CALL_EXIT), "D"(7));
+}
+
+PM_TEST(code_through_another_mapping, 0, 1, "R25: code that is changed through a second mapping is changed at once") {
+  pm_container_t container = map_fresh(REGION_2, 1);
+  uint8_t *code = (uint8_t *)REGION_2;
+  CHECK_OK(pm_container_map(container, 0, 1, REGION, PM_MAP_EXECUTE));
+  for (int i = 0; i < 1000; i++) {
+    // A call, or instructions as long that set what it would: one after the other at the same place.
+    memcpy(code, i % 2 ? (uint8_t[]){0xe6, PM_CALL_PORT, 0xc3} : (uint8_t[]){0xb0, 0x77, 0xc3}, 3);
+    CHECK_EQ(call_code((void (*)(void))(uintptr_t)REGION), i % 2 ? (uint64_t)PM_OK : 0x1234500000077);
+  }
+}
+
+// ---- flags and bases that a fault must not change ------------------------------------------------------
+
+#define NESTED_TASK 0x4000u
+#define ALIGNMENT_CHECK 0x40000u
+#define IDENTIFICATION 0x200000u
+#define IO_PRIVILEGE 0x3000u
+
+/// The flags after a write to `address` with `flags` set.
+static uint64_t flags_over_write(void *address, uint64_t flags) {
+  uint64_t after;
+  __asm__ volatile(
+      "pushf\n\tor %1, (%%rsp)\n\tpopf\n\tmovb $1, (%2)\n\tpushf\n\tpop %0\n\tpush $0x202\n\tpopf"
+      : "=&r"(after)
+      : "r"(flags), "r"(address)
+      : "memory", "cc");
+  return after;
+}
+
+static void check_flags(void *address) {
+  // The nested-task flag means nothing to 64-bit code, and kvm_pvm drops it.
+  const uint64_t flags = ALIGNMENT_CHECK | IDENTIFICATION;
+  uint64_t after = flags_over_write(address, flags | NESTED_TASK | IO_PRIVILEGE);
+  CHECK_EQ(after & flags, flags);
+  CHECK_EQ(after & IO_PRIVILEGE, 0);
+  CHECK_EQ(after & 0x202, 0x202);
+}
+
+PM_TEST(odd_flags, 0, 1, "R25: flags that no compiler sets survive a fault, and none gives a privilege") {
+  map_fresh(REGION, 1);
+  check_flags(REGION);
+}
+
+static uint64_t handler_flags;
+
+static int map_region(const struct pm_fault *fault) {
+  (void)fault;
+  __asm__ volatile("pushf\n\tpop %0" : "=r"(handler_flags)::"memory");
+  map_fresh(REGION, 1);
+  return 0;
+}
+
+PM_TEST(odd_flags_own, 0, 1, "R37: nor does the task's own handler see or change them") {
+  CHECK_OK(pm_on_fault(map_region));
+  check_flags(REGION);
+  CHECK_EQ(handler_flags & (NESTED_TASK | ALIGNMENT_CHECK | IDENTIFICATION | IO_PRIVILEGE | 0x500), 0);
+}
+
+PM_TEST(traced_fault, DIES_OF_DEBUG_TRAP, 1, "R37: a handler is not traced, what it returns to is") {
+  CHECK_OK(pm_on_fault(map_region));
+  flags_over_write(REGION, 0x100);
+}
+
+static bool has_bases(void) {
+  uint32_t a = 7, b, c = 0, d;
+  __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  return b & 1;
+}
+
+/// Sets both bases behind null selectors, writes to a page never touched, and calls.
+PM_TEST(bases, 0, 4, "R25: the bases of FS and GS, and null selectors, survive faults and calls") {
+  if (!has_bases()) return;
+  map_fresh(REGION, 50);
+  for (uint64_t i = 0; i < 50; i++) {
+    uint64_t fs = 0x1234500000 + i, gs = 0x7edcba987654 - i, fs_after, gs_after;
+    __asm__ volatile(
+        "xor %%eax, %%eax\n\tmov %%eax, %%ds\n\tmov %%eax, %%es\n\tmov %%eax, %%fs\n\tmov %%eax, %%gs\n\t"
+        "wrfsbase %[fs]\n\twrgsbase %[gs]\n\tmovb $1, (%[page])\n\tmov %[null], %%eax\n\tout %%al, %[port]\n\t"
+        "rdfsbase %[fs_after]\n\trdgsbase %[gs_after]"
+        : [fs_after] "=&r"(fs_after), [gs_after] "=&r"(gs_after)
+        : [fs] "r"(fs), [gs] "r"(gs), [page] "r"(PAGE(REGION, i)), [null] "i"(PM_CALL_NULL), [port] "i"(PM_CALL_PORT)
+        : "rax", "memory");
+    CHECK_EQ(fs_after, fs);
+    CHECK_EQ(gs_after, gs);
+  }
+}
+
+// ---- returns from a handler that is not one -------------------------------------------------------------
+
+static volatile int faults;
+
+static int count_and_map(const struct pm_fault *fault) {
+  faults++;
+  pm_container_t container = make_container(1);
+  if (pm_container_map(container, 0, 1, (void *)(fault->address & -PM_PAGE_SIZE), LAZY_READ_WRITE)) return 1;
+  // No handler from here on: this fault is returned from all the same.
+  return pm_on_fault(NULL);
+}
+
+PM_TEST(handler_gone, DIES_OF_PAGE_FAULT, 1, "R37: a handler that takes itself away still returns, once") {
+  CHECK_OK(pm_on_fault(count_and_map));
+  *(volatile char *)REGION = 1;
+  CHECK_EQ(faults, 1);
+  CHECK_ERROR(raw_call(PM_CALL_FAULT_RETURN, 0, 0, 0, 0, 0), PM_EINVAL);
+  *(volatile char *)PAGE(REGION, 1) = 1;
+}
+
+/// Leaves the handler by a jump: the task goes on as if it were in it.
+static void *stack_before;
+static int jump_out(const struct pm_fault *fault) {
+  (void)fault;
+  if (faults++) return 1;
+  __asm__ volatile("mov %0, %%rsp\n\tjmp landed" ::"r"(stack_before) : "memory");
+  return 1;
+}
+
+PM_TEST(left_by_jump, DIES_OF_PAGE_FAULT, 1, "R37: a task that jumps out of its handler has none any more") {
+  CHECK_OK(pm_on_fault(jump_out));
+  __asm__ volatile("mov %%rsp, %0\n\tmovabs %1, %%rax\n\tmovb $1, (%%rax)\n.globl landed\nlanded:"
+                   : "=m"(stack_before)
+                   : "i"(REGION)
+                   : "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+                     "memory", "cc");
+  CHECK_EQ(faults, 1);
+  *(volatile char *)PAGE(REGION, 1) = 1;
+}
+
 // ---- calls that take long ------------------------------------------------------------------------------
 
 PM_TEST(long_write, 0, 1, "Safety: a text of many GiB, which are the same few frames; without more arguments, of 16 MiB") {

@@ -201,6 +201,26 @@ PM_TEST(server_dies, 0, 2, "R21, R22, R42: the pins of a server that ends are go
   CHECK_OK(pm_container_destroy(container));
 }
 
+PM_TEST(pinned_again_and_again, 0, 2, "R22: an owner that ends: no longer than the pin's time, whatever is done") {
+  if (!join(2)) {
+    struct pm_message message = next_question();
+    weak = message.caps[0];
+    CHECK_OK(pin(weak, 0, 4, 100000));
+    uint64_t start = pm_clock_us();
+    answer(&message, 0, PM_CAP_NONE);
+    pm_sleep(50000);
+    pm_error_t error = PM_OK;
+    while (!error && pm_clock_us() - start < 4000000) {
+      error = pin(weak, 0, 4, 100000);
+      pm_sleep(1000);
+    }
+    return CHECK_ERROR(error, PM_ECANCELED);
+  }
+  pm_container_t container = map_numbered(REGION, 4, 100);
+  CHECK_OK(pm_container_share(container, PM_CAP_NONE, &weak));
+  ask(0, weak);
+}
+
 PM_TEST(owner_ends, 0, 2, "R22: an owner that ends: pinned frames stay until they are unpinned") {
   if (!join(2)) {
     struct pm_message message = next_question();
