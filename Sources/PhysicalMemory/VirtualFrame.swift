@@ -245,6 +245,30 @@ struct VirtualFrameTable: ~Copyable {
     return Int(id - UInt64(start))
   }
 
+  /// For checks: calls `body` with each id that names a content.
+  /// - Returns: false: the ids in use are not as many as are counted.
+  func forEachContent(_ body: (UInt32, ContentNumber) -> Void) -> Bool {
+    var total = 0
+    var isRight = true
+    for leaf in leaves {
+      var used = 0
+      // Most words are zero: sixteen at a time.
+      for start in stride(from: 0, to: Self.idsPerLeaf, by: 16) {
+        var any: UInt32 = 0
+        for index in start..<start + 16 { any |= unsafe leaf.words[index] }
+        if any == 0 { continue }
+        for index in start..<start + 16 {
+          let word = unsafe leaf.words[index]
+          if word != 0 { used += 1 }
+          if word >= ContentTable.firstNumber { body(leaf.key << Self.shift | UInt32(index), ContentNumber(word)) }
+        }
+      }
+      if used != leaf.used || used == 0 { isRight = false }
+      total += used
+    }
+    return isRight && total == count
+  }
+
   /// The first id in `start ..< start + limit` that names a content.
   func firstContent(from start: UInt32, limit: Int) -> UInt32? {
     var position = position(start >> Self.shift)

@@ -1,10 +1,22 @@
-package enum Campaign {
-  package static func walk(seed: UInt64, episode: Int) throws -> Walk {
-    var random = Randomness(seed: seed, episode)
-    var world = World()
+// Many short walks, each in a world of its own and with a mix of its own, from one seed.
+
+/// One walk of a campaign. Two of the same seed and number are the same.
+package struct Episode: Sendable {
+  package let world: World
+  package let steps: Int
+  private let random: Randomness
+
+  /// `world`: its size; what else there is to it is chosen.
+  package init(seed: UInt64, number: Int, _ world: World) {
+    var random = Randomness(seed: seed, number)
+    var world = world
     world.stock = random.one(of: [0, 8, 40]) ?? 0
     world.tablesKept = random.one(of: [16, 16, 2]) ?? 16
-    let steps = 2000
-    return try Walk(world, Generator(world: world, random: random, steps: steps))
+    world.reserved = random.one(of: [1, 1, 5]) ?? 1
+    steps = random.chance(5) ? 10_000 : random.number(500...3000)
+    self.world = world
+    self.random = random
   }
+
+  package func walk() throws -> Walk { try Walk(world, Generator(world: world, random: random, steps: steps)) }
 }

@@ -60,7 +60,7 @@ struct Model {
   var allocatable: Int {
     var frames = world.frames - world.reserved - tables.reserved - machineFrames
     for image in images.values { frames -= image.program.filePages }
-    for task in tasks { frames -= task.extraTables + (task.isCommitted ? 0 : ModelTables.base) }
+    for task in tasks { frames -= task.extraTables }
     return frames
   }
 
@@ -94,19 +94,19 @@ struct Model {
     return true
   }
 
-  /// Within its quota a task takes what is set aside, beyond it what nobody claims.
+  /// Within its quota a task takes what is set aside, else what nobody claims.
   private mutating func takeTable(_ task: ModelTask) -> Bool {
-    let isExtra = task.tables >= ModelTables.base + claim(task) / 256
+    let taken = tasks.reduce(0) { $0 + $1.reservedTables }
+    let isExtra = task.reservedTables >= 32 + claim(task) / 256 || taken >= tables.reserved
     guard free > 0, !isExtra || unclaimed > 0 else { return false }
     tables.used += 1
-    task.tables += 1
-    task.extraTables += isExtra ? 1 : 0
+    if isExtra { task.extraTables += 1 } else { task.reservedTables += 1 }
     return true
   }
 
   private mutating func openSpace(_ task: ModelTask) -> Bool {
     if let kept = tables.reopen(task.slot) {
-      task.tables += kept
+      task.reservedTables += kept
       return true
     }
     guard takeTable(task) else { return false }
@@ -207,14 +207,12 @@ struct Model {
       tables.releaseClosed()
       guard canBook(parameters.guaranteed, frames, extra: parameters.mayUseExtra) else { throw .noMemory }
     }
-    let isCommitted = tables.committed(by: tasks) + ModelTables.base <= tables.committable
-    let left = unclaimed - max(parameters.guaranteed, frames)
-    guard isCommitted || left >= ModelTables.base, tasks.count < world.tasks else { throw .noMemory }
+    guard tasks.count < world.tasks else { throw .noMemory }
     let slot = TaskSlot(freeSlots.popLast() ?? slotsUsed)
     slotsUsed = max(slotsUsed, slot.rawValue + 1)
     lastID += 1
     let task = ModelTask(
-      name: name, slot: slot, id: TaskID(lastID), image: label, parameters, around: around, isCommitted: isCommitted)
+      name: name, slot: slot, id: TaskID(lastID), image: label, parameters, around: around)
     let container = ModelContainer(owner: name)
     container.handle = UInt32(PM_CAP_CONTAINER)
     _ = task.handles.insert(.task, HandleName(name.label, 1))
@@ -294,26 +292,18 @@ struct ModelTables {
     var names: [TableName] = []
   }
 
-  /// Set aside, and what can be promised of it to tasks besides their claims' share.
+  /// Set aside.
   let reserved: Int
-  let committable: Int
   private let kept: Int
   var used = 0
   private var spaces: [TaskSlot: Space] = [:]
   /// Of spaces that were taken apart.
   private var retired = 0
 
-  /// Tables that a task can have whatever it claims.
-  static let base = 16
-
   init(frames: Int, kept: Int) {
-    let share = frames / 256
-    reserved = max(4 * share, share + 2 * Self.base)
-    committable = reserved - share
+    reserved = max(32, frames / 64)
     self.kept = kept
   }
-
-  func committed(by tasks: [ModelTask]) -> Int { Self.base * tasks.count { $0.isCommitted } }
 
   /// A space kept for the slot: how many tables it has.
   mutating func reopen(_ slot: TaskSlot) -> Int? {

@@ -280,6 +280,20 @@ struct ModelMachineState: ~Copyable {
     return nil
   }
 
+  func forEachLeaf(_ slot: TaskSlot, _ body: (PageNumber, MappedPage) -> Void) {
+    guard let index = space(slot), let tables = spaces[index]?.leafTables else { return }
+    for table in tables {
+      for word in 0..<8 {
+        var bits = table.present[word]
+        while bits != 0 {
+          let offset = word * 64 + bits.trailingZeroBitCount
+          bits &= bits - 1
+          body(PageNumber(table.region << 9 + UInt64(offset)), entries[table.firstEntry + offset].leaf)
+        }
+      }
+    }
+  }
+
   func absentRun(_ slot: TaskSlot, from page: PageNumber, limit: Int) -> Int {
     let entry = entry(slot, page)
     guard entry != 0 else { return 0 }

@@ -19,7 +19,7 @@ extension Model {
     mapping.container.isLive && (mapping.epoch == nil || mapping.epoch == mapping.container.epoch)
   }
 
-  func currentLock(_ container: ModelContainer) -> (holder: TaskName, deadline: UInt64)? {
+  func currentLock(_ container: ModelContainer) -> (holder: TaskName, start: UInt64, deadline: UInt64)? {
     container.lock.flatMap { now < $0.deadline ? $0 : nil }
   }
 

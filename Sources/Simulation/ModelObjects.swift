@@ -32,7 +32,7 @@ final class ModelContainer {
   var frames: [UInt32: ModelFrame] = [:]
   /// Weak capabilities of another epoch are void.
   var epoch = 1
-  var lock: (holder: TaskName, deadline: UInt64)?
+  var lock: (holder: TaskName, start: UInt64, deadline: UInt64)?
   var pins: [UInt32: (holder: TaskName, deadline: UInt64)] = [:]
 
   init(owner: TaskName?) { self.owner = owner }
@@ -145,24 +145,18 @@ final class ModelTask {
   /// Calls that it received and whose callers have gone on since.
   var abandoned: Set<UInt64> = []
   var isEnding = false
-  /// Tables of its space, and those of them beyond its quota.
-  var tables = 0
+  /// Tables of its space: from those set aside, and from what nobody claimed.
+  var reservedTables = 0
   var extraTables = 0
-  /// Its quota of tables is part of what is set aside; else it is taken from what tasks can have.
-  let isCommitted: Bool
   /// The page at which a call was stuck, and the access.
   var pointerFault: (address: UInt64, access: Access)?
 
-  init(
-    name: TaskName, slot: TaskSlot, id: TaskID, image: Int, _ parameters: TaskParameters, around: Around,
-    isCommitted: Bool
-  ) {
+  init(name: TaskName, slot: TaskSlot, id: TaskID, image: Int, _ parameters: TaskParameters, around: Around) {
     self.name = name
     self.slot = slot
     self.id = id
     self.image = image
     self.around = around
-    self.isCommitted = isCommitted
     guaranteed = parameters.guaranteed
     hasContract = parameters.hasContract
     mayUseExtra = parameters.mayUseExtra

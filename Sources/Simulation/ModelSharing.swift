@@ -61,14 +61,23 @@ extension Model {
     try Self.check(microseconds: microseconds)
     let (container, epoch) = try container(task, handle)
     guard epoch != nil, container.owner != task.name else { throw .notPermitted }
-    if let lock = currentLock(container), lock.holder != task.name { throw .busy }
-    container.lock = (task.name, now + microseconds * 1000)
+    let current = currentLock(container)
+    if let current, current.holder != task.name { throw .busy }
+    guard !isEnding(container) else { throw .canceled }
+    // It may be extended, but not beyond the longest time from its beginning.
+    let start = current?.start ?? now
+    let deadline = min(now + microseconds * 1000, start + PM_LOCK_MAXIMUM_US * 1000)
+    container.lock = (task.name, start, deadline)
   }
 
   mutating func unlock(_ task: ModelTask, _ handle: UInt32) throws(ServerError) {
     let (container, _) = try container(task, handle)
     guard let lock = currentLock(container), lock.holder == task.name else { throw .notPermitted }
     endLock(container)
+  }
+
+  private func isEnding(_ container: ModelContainer) -> Bool {
+    container.owner.flatMap { task($0)?.isEnding } ?? false
   }
 
   private mutating func endLock(_ container: ModelContainer) {
@@ -97,6 +106,7 @@ extension Model {
     try Self.check(microseconds: microseconds)
     let (container, _) = try container(task, handle)
     for id in ids where container.frames[id] == nil { throw .noEntry }
+    guard !isEnding(container) else { throw .canceled }
     for id in ids where isPinned(container, id) && container.pins[id]?.holder != task.name { throw .busy }
     var pinned = 0
     for container in containers { pinned += container.pins.values.count { $0.deadline > now } }

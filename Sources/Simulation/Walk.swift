@@ -256,3 +256,10 @@ package final class Walk {
 
   func text(_ error: ServerError?) -> String { error.map { "\($0)" } ?? "ok" }
 }
+
+extension Walk {
+  /// A walk that does what a list says.
+  package convenience init(_ world: World, _ operations: [Operation]) throws {
+    try self.init(world, OperationList(operations))
+  }
+}
