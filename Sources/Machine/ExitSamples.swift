@@ -7,7 +7,7 @@ public struct ExitSample: Sendable, Equatable {
   public let kind: Kind
   /// Filled in by a fault.
   public let pages: UInt16
-  public let nanoseconds: UInt32
+  public let nanoseconds: UInt64
 }
 
 public struct ExitSamples: Sendable {
@@ -35,7 +35,7 @@ public struct ExitSamples: Sendable {
     samples.append(
       ExitSample(
         kind: kind, pages: kind == .fault ? UInt16(pages) : 0,
-        nanoseconds: UInt32(truncatingIfNeeded: min(now - last, UInt64(UInt32.max)))))
+        nanoseconds: now - last))
     last = now
   }
 }

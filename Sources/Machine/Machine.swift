@@ -117,6 +117,7 @@ public final class Machine: Sendable {
         try revoker.start(server: server, interval: max(1, interval), seed: monotonicNanoseconds())
       }
     } catch {
+      preparation.stop()
       throw .system("pthread_create", error)
     }
   }

@@ -97,7 +97,7 @@ extension VCPULoop {
       let (address, access, isPresent) = machine.server.takePointerFault(task.slot)
     else { return nil }
     // The registers behind the `out`, whether the processor has come there yet or not.
-    guard (try? cpu.completePendingExit()) != nil else { return nil }
+    if let end = finishExit() { return end }
     var code = [UInt8](repeating: 0, count: 1)
     guard (try? machine.server.readMemory(task.slot, cpu.registers.rip &- 2, into: &code)) != nil, code[0] == 0xe6
     else {
@@ -108,6 +108,17 @@ extension VCPULoop {
     enterHandler(TaskFault(address: address, code: PageFaultCode(access, isPresent: isPresent), outcome: .notMapped))
     cpu.useChangedRegisters()
     return .resume
+  }
+
+  /// Finishes the `out` of a call, before registers are set to where that would act once more.
+  private mutating func finishExit() -> Continuation? {
+    do throws(KVMError) {
+      try cpu.completePendingExit()
+    } catch {
+      return .end(.failed("\(error)"))
+    }
+    // It may have taken a kick for its own.
+    return task.stopReason.map { .end(.stopped($0)) }
   }
 
   /// Saves the registers, which are those of the fault, and sets those that the handler begins with.
@@ -140,6 +151,8 @@ extension VCPULoop {
       cpu.useChangedRegisters()
       return .resume
     }
+    // The fault may have been at the very instruction that made this call, and that is to be executed then.
+    if cpu.registers.rip == interrupted.rip, let end = finishExit() { return end }
     handler.interrupted = nil
     handler.fault = nil
     cpu.registers = interrupted

@@ -80,11 +80,14 @@ extension ServerState {
       destinationIDs: destinationIDs, count: count)
     guard to.isOwner else {
       if let missing = firstUnused(to.slot, destinationIDs, count) { throw CopyError(error: .noEntry, frame: missing) }
+      containers[from.slot].changes += 1
       containers[to.slot].changes += 1
       return plan
     }
     plan.promised = try chargeCopy(task, to.slot, destinationIDs, count)
     containers[to.slot].promised += plan.promised
+    // The source's until all is collected: a frame pinned under the copy would come to be shared.
+    containers[from.slot].changes += 1
     containers[to.slot].changes += 1
     return plan
   }
@@ -156,6 +159,7 @@ extension ServerState {
       plan.collected += run
       left -= 1
     }
+    if isCurrent(plan.source) { containers[plan.source.slot].changes -= 1 }
     return false
   }
 

@@ -61,6 +61,12 @@ struct Run: ParsableCommand {
   )
   var faultAround: FaultAround = .automatic
 
+  @Option(
+    help: ArgumentHelp(
+      "Write a timeline of the task's faults and calls to this file, as trace events.", valueName: "file")
+  )
+  var trace: String?
+
   @OptionGroup(title: "Switches for tests")
   var switches: TestSwitches
 
@@ -83,6 +89,7 @@ struct Run: ParsableCommand {
     }
     switches.apply(to: &request.machine)
     switches.apply(to: &request.parameters)
+    request.trace = trace
     request.companions = companions
     request.timeout = timeout
     request.statistics = stats

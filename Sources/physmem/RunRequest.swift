@@ -12,6 +12,8 @@ struct RunRequest {
   /// In seconds.
   var timeout: Double?
   var statistics: StatisticsFormat?
+  /// A file's path.
+  var trace: String?
 
   init(task: String) { self.task = task }
 
@@ -28,16 +30,20 @@ struct RunRequest {
   func perform() throws -> Int32 {
     let file = try TaskFile(task)
     let companionFiles = try companions.map { try TaskFile($0.task) }
+    let traceFile = try trace.map { try ReportFile(path: $0) }
     let machine = try Machine(self.machine)
     let program = try machine.load(name: file.name, bytes: file.bytes)
     for (companion, file) in zip(companions, companionFiles) {
       try start(companion, machine.load(name: file.name, bytes: file.bytes), on: machine)
     }
-    let task = try machine.launch(program, arguments: arguments, parameters: parameters) {
+    let task = try machine.launch(
+      program, arguments: arguments, parameters: parameters, isMeasured: traceFile != nil
+    ) {
       StandardStream.output.write($0)
     }
     let end = wait(for: task)
     if let sentence = end.account(of: self.task, timeout: timeout) { StandardStream.error.write(sentence + "\n") }
+    if let traceFile, let samples = task.samples { try traceFile.write(traceText(samples, task: self.task)) }
     if let statistics {
       StandardStream.error.write(RunStatistics(task.counters, machine.server.statistics).text(as: statistics))
     }

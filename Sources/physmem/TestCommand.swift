@@ -3,7 +3,6 @@
 internal import ArgumentParser
 internal import Machine
 internal import PhysicalMemory
-internal import SystemPackage
 
 struct TestCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -76,34 +75,5 @@ struct TestCommand: ParsableCommand {
     }
     progress.clear()
     return results
-  }
-}
-
-/// A file to be written at the end, opened at the start.
-private struct ReportFile {
-  let path: String
-  let file: FileDescriptor
-
-  init(path: String) throws(CommandFailure) {
-    self.path = path
-    do {
-      file = try FileDescriptor.open(
-        FilePath(path),
-        .writeOnly,
-        options: [.create, .truncate, .closeOnExec],
-        permissions: [.ownerReadWrite, .groupRead, .otherRead]
-      )
-    } catch {
-      throw .usage("\(path): cannot be written (\(error)): name another file for the report")
-    }
-  }
-
-  func write(_ text: String) throws(CommandFailure) {
-    do {
-      try file.writeAll(text.utf8)
-      try file.close()
-    } catch {
-      throw .failure("\(path): cannot be written (\(error)): name another file for the report")
-    }
   }
 }

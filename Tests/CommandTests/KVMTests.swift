@@ -40,6 +40,13 @@ struct KVMTests {
     #expect(result.error.contains(/\n +rax 0x/) && result.error.hasSuffix("\n"))
   }
 
+  @Test func `A trace`() throws {
+    let result = try CommandResult(shell: "f=$(mktemp) && \"$0\" run --trace \"$f\" hello && cat \"$f\" && rm \"$f\"")
+    #expect(result.status == 0 && result.output.contains("\"traceEvents\":["))
+    #expect(result.output.contains("\"name\":\"fault\"") && result.output.contains("\"name\":\"call\""))
+    #expect(try CommandResult("run", "--trace", "/nowhere/trace", "hello").status == 64)
+  }
+
   @Test func `A time limit`() throws {
     let result = try CommandResult("run", "--timeout", "0.2", "nullcall", "1000000000000")
     #expect(result.status == 192)

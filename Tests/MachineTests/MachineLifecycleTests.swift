@@ -100,6 +100,22 @@ extension OnKVM {
       }
     }
 
+    @Test("a task is stopped while the server leaves the pointers of its calls to its own handler")
+    func stoppedAmongPointers() throws {
+      try withMachine { machine in
+        let program = try machine.bundled("odd_exits")
+        for delay in 0..<100 {
+          let task = try machine.launch(
+            program, arguments: ["wild_pointers_forever", "forever"], parameters: TaskParameters(keepsMappings: false)
+          ) { _ in }
+          usleep(UInt32(2000 + delay * 7))
+          task.stop(.timeLimit)
+          let end = try #require(task.wait(seconds: 5), "the kick was lost")
+          #expect(end.exitStatus == 192)
+        }
+      }
+    }
+
     @Test("where the host has no more threads or descriptors, a launch fails, and the next one does not")
     func hostRunsOut() async {
       // Limits hold for a whole process: this is one of its own.

@@ -115,9 +115,10 @@ pm_error_t pm_container_lock(pm_container_t container, uint64_t timeout_us);
 pm_error_t pm_container_unlock(pm_container_t container);
 /// Keeps the frames [start, start + count) in place for `timeout_us`, at most PM_LOCK_MAXIMUM_US (R22): each gets a
 /// physical frame of its own now, whose address goes to `physical`. Until then, pm_container_unpin or the task's end,
-/// freeing or copying one of them is PM_EBUSY. PM_ENOENT: an id is not in use; PM_EBUSY: another task's pin; PM_ENOMEM:
-/// more than half of all frames would be pinned; PM_ECANCELED; PM_EINVAL: count 0 or more than PM_FRAMES_MAXIMUM, ids
-/// beyond 2^32, the time 0 or more than the maximum; PM_EFAULT.
+/// freeing or copying one of them is PM_EBUSY. PM_ENOENT: an id is not in use; PM_EBUSY: another task's pin, or a call
+/// that changes the container's frames is under way; PM_ENOMEM: more than half of all frames would be pinned;
+/// PM_ECANCELED; PM_EINVAL: count 0 or more than PM_FRAMES_MAXIMUM, ids beyond 2^32, the time 0 or more than the
+/// maximum; PM_EFAULT.
 pm_error_t pm_container_pin(pm_container_t container, pm_frame_t start, uint32_t count, uint64_t timeout_us,
                             uint64_t *physical);
 /// Ends the pin of the frames [start, start + count) (R22). PM_EPERM: another task's pin; PM_ENOENT: one is not pinned.

@@ -257,6 +257,18 @@ PM_TEST(many_copies, 0, 1, "R24: 1,000 copies of one frame in one container, eac
   check_numbered(REGION, 1000, 0);
 }
 
+PM_TEST(shown_everywhere, 0, 1, "R24, R27: 6,000 copies of one frame, all shown at once: more than it has leaves") {
+  enum { COUNT = 6000 };
+  pm_container_t container = map_numbered(REGION, 1, 5);
+  for (uint32_t count = 1; count < COUNT; count *= 2)
+    copy(container, 0, container, count, 2 * count > COUNT ? COUNT - count : count);
+  map_lazily(container, 0, COUNT, REGION);
+  for (int round = 0; round < 2; round++)
+    for (uint32_t i = 0; i < COUNT; i++) CHECK_EQ(WORD(REGION, i), 5);
+  for (uint32_t i = 0; i < COUNT; i += 100) WORD(REGION, i) = i;
+  for (uint32_t i = 0; i < COUNT; i++) CHECK_EQ(WORD(REGION, i), i % 100 ? 5 : i);
+}
+
 PM_TEST(everything_twice, 0, 1, "R3, R24: half of all frames, copied to the other half: each can still be written") {
   struct pm_task_info info;
   pm_container_t source = make_container(0), destination = make_container(0);

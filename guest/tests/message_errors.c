@@ -214,6 +214,25 @@ PM_TEST(queued_buffer_goes_away, 0, 2, "Safety: the same before the server has r
   ask(8, 0);
 }
 
+PM_TEST(receiver_buffer_goes_away, 0, 2, "Safety: the receiver's buffer is a frame that has gone: the call waits on") {
+  if (!join(2)) {
+    struct pm_message message = next_question();
+    map_lazily(message.caps[0], 0, 1, REGION);
+    answer(&message, 0, 0);
+    CHECK_ERROR(pm_receive(partner, (struct pm_message *)REGION, LONG_US), PM_EFAULT);
+    message = next_question();
+    CHECK_EQ(message.words[0], 9);
+    return answer(&message, 0, 0);
+  }
+  pm_container_t container = make_container(1), weak;
+  CHECK_OK(pm_container_share(container, PM_CAP_NONE, &weak));
+  ask(0, weak);
+  // The server waits by now.
+  pm_sleep(50000);
+  CHECK_OK(pm_container_revoke(container));
+  ask(9, 0);
+}
+
 PM_TEST(endpoint_results, 0, 1, "Safety: a handle that cannot be stored: PM_EFAULT, and none is lost") {
   pm_container_t container = make_container(1);
   CHECK_OK(pm_container_map(container, 0, 1, REGION, PM_MAP_READ));

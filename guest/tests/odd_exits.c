@@ -223,6 +223,50 @@ PM_TEST(left_by_jump, DIES_OF_PAGE_FAULT, 1, "R37: a task that jumps out of its 
   *(volatile char *)PAGE(REGION, 1) = 1;
 }
 
+// ---- one instruction for all calls ---------------------------------------------------------------------
+
+/// `out %al, $0x50; ret` at REGION, shown there by the handler only, which returns through the same instruction.
+static pm_container_t stub_container;
+
+__attribute__((naked, noreturn)) static void return_through_stub(void) {
+  __asm__(
+      "call map_stub\n\t"
+      "mov %0, %%eax\n\t"
+      "xor %%edi, %%edi\n\t"
+      "movabs %1, %%rcx\n\t"
+      "jmp *%%rcx" ::"i"(PM_CALL_FAULT_RETURN),
+      "i"(REGION));
+}
+
+__attribute__((used)) static void map_stub(void) {
+  faults++;
+  CHECK_OK(pm_container_map(stub_container, 0, 1, REGION, PM_MAP_EXECUTE));
+}
+
+PM_TEST(returns_through_faulting_call, 0, 1, "R37: a fault at a call is returned from by that very instruction") {
+  stub_container = map_fresh(REGION_2, 1);
+  memcpy(REGION_2, (uint8_t[]){0xe6, PM_CALL_PORT, 0xc3}, 3);
+  static uint8_t stack[8192] __attribute__((aligned(16)));
+  CHECK_OK(raw_call(PM_CALL_ON_FAULT, (uint64_t)return_through_stub, (uint64_t)(stack + sizeof stack), 0, 0, 0));
+  uint64_t time = 0, result = PM_CALL_CLOCK;
+  __asm__ volatile("call *%2" : "+a"(result) : "D"(&time), "r"(REGION) : "memory", "rcx");
+  CHECK_EQ(faults, 1);
+  CHECK_EQ(result, PM_OK);
+  CHECK(time != 0);
+}
+
+/// For a server that leaves mappings to their tasks: each of these calls asks the handler about its pointer.
+static int give_up(const struct pm_fault *fault) {
+  (void)fault;
+  return 1;
+}
+
+PM_TEST(wild_pointers_forever, 0, 1, "Safety: calls with wild pointers; with one more argument, without end") {
+  CHECK_OK(pm_on_fault(give_up));
+  for (int i = 0; i < 100 || pm_argument_count() > 2; i++)
+    CHECK_ERROR(raw_call(PM_CALL_CLOCK, (uint64_t)REGION, 0, 0, 0, 0), PM_EFAULT);
+}
+
 // ---- calls that take long ------------------------------------------------------------------------------
 
 PM_TEST(long_write, 0, 1, "Safety: a text of many GiB, which are the same few frames; without more arguments, of 16 MiB") {
