@@ -162,8 +162,8 @@ extension Model {
 
   mutating func leaveSharing(_ task: ModelTask) {
     for container in containers {
-      if let lock = container.lock, lock.holder == task.name { endLock(container) }
-      let ids = container.pins.filter { $0.value.holder == task.name }.map(\.key)
+      if let lock = currentLock(container), lock.holder == task.name { endLock(container) }
+      let ids = container.pins.filter { $0.value.holder == task.name && $0.value.deadline > now }.map(\.key)
       for id in ids { container.pins[id] = nil }
       if !ids.isEmpty, let owner = container.owner { woken.append(owner) }
     }

@@ -18,20 +18,27 @@ package struct Shrinker {
   }
 
   private mutating func take(_ shorter: [Operation]) -> Bool {
+    guard shorter != operations else { return false }
     attempts += 1
     guard fails(world, shorter) else { return false }
     operations = shorter
     return true
   }
 
-  /// - Returns: the list, none of whose operations can be left out or made simpler any more.
+  /// - Returns: the list, none of whose operations can be left out any more.
   package mutating func shrink() -> [Operation] {
-    var isChanged = true
-    while isChanged {
-      isChanged = leaveOut()
-      if simplify() { isChanged = true }
-    }
+    leaveOutGroups()
+    _ = leaveOut()
+    repeat { simplify() } while leaveOut()
     return operations
+  }
+
+  /// All that one task did, and all calls of one kind: most have nothing to do with it.
+  private mutating func leaveOutGroups() {
+    for task in Set(operations.compactMap(\.action.task)) {
+      _ = take(operations.filter { $0.action.task != task && $0.label != task.label })
+    }
+    for kind in Set(operations.map(\.action.kind)) { _ = take(operations.filter { $0.action.kind != kind }) }
   }
 
   /// From halves of the list down to single operations, the last ones first: what follows the failure goes at once.
@@ -50,21 +57,21 @@ package struct Shrinker {
     }
   }
 
-  private mutating func simplify() -> Bool {
-    var isChanged = false
+  private mutating func simplify() {
     for index in operations.indices.reversed() {
       for simpler in operations[index].action.simpler {
-        guard index < operations.count, simpler != operations[index].action else { continue }
         var list = operations
         list[index].action = simpler
-        if take(list) { isChanged = true }
+        _ = take(list)
       }
     }
-    return isChanged
   }
 }
 
 extension Action {
+  fileprivate var task: TaskName? { if case .task(let name, _) = self { name } else { nil } }
+  fileprivate var kind: Substring { text.prefix { $0 != " " } }
+
   /// The same with something plainer in it, one thing at a time.
   fileprivate var simpler: [Action] {
     switch self {

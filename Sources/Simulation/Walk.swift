@@ -9,6 +9,9 @@ package struct Disagreement: Error, Sendable {
   package let text: String
   /// The operation, counted from 0.
   package let step: Int
+
+  /// What is the same when it shows in another list: all but the numbers.
+  package var kind: String { String(text.filter { !$0.isHexDigit }) }
 }
 
 /// Where operations come from; nil: there are no more.
@@ -159,6 +162,7 @@ package final class Walk {
       guard let image = images[label] else { return }
       let error = attempt { () throws(ServerError) in try server.unloadImage(image) }
       try same(error, attempt { () throws(ServerError) in try model.unloadImage(label) })
+      if error == nil { images[label] = nil }
     case .start(let label, let guaranteed, let contract, let extra, let around, let keepsMappings):
       guard let image = images[label] else { return }
       let parameters = TaskParameters(

@@ -102,9 +102,15 @@ extension Walk {
     switch ids {
     case .from(let start): return (.from(start), .from(start))
     case .list(let list, let address):
-      try store(task, address, list.flatMap(littleEndian))
+      try prepare(task, list, address)
       return (.array(address), .array(address))
     }
+  }
+
+  /// Where it cannot be written the call reads what is there, and the page must be there before: see `touch`.
+  private func prepare(_ task: ModelTask, _ list: [UInt32], _ address: UInt64) throws {
+    let isThere = try store(task, address, list.flatMap(littleEndian))
+    if !isThere, task.around != 1 { try load(task, address, list.count * 4) }
   }
 
   private func prepare(
@@ -267,7 +273,7 @@ extension Walk {
       if frameError != 0, error != nil { try load(task, frameError, 4) }
     case .releaseData(let handle, let ids, let address):
       let handle = number(handle)
-      try store(task, address, ids.flatMap(littleEndian))
+      try prepare(task, ids, address)
       let count = UInt32(ids.count)
       let error = attempt { () throws(ServerError) in
         try server.releaseData(slot, handle, frames: address, count: count)
