@@ -6,10 +6,9 @@ package struct Episode: Sendable {
   package let steps: Int
   private let random: Randomness
 
-  /// `world`: its size; what else there is to it is chosen.
-  package init(seed: UInt64, number: Int, _ world: World) {
+  package init(seed: UInt64, number: Int) {
     var random = Randomness(seed: seed, number)
-    var world = world
+    var world = World()
     world.stock = random.one(of: [0, 8, 40]) ?? 0
     world.tablesKept = random.one(of: [16, 16, 2]) ?? 16
     world.reserved = random.one(of: [1, 1, 5]) ?? 1

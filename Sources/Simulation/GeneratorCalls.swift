@@ -69,11 +69,11 @@ extension Generator {
   private func chooseAllocation(_ model: borrowing Model, _ task: ModelTask) -> Call {
     let handle = chooseHandle(model, task, .own)
     let it = container(model, task, handle)
-    var start = chooseUsedID(nil)
+    var start = chooseID(it)
     var flags = UInt32(random.number(below: 8))
     // Half of them on ids that are not in use.
     if random.chance(60) {
-      for _ in 0..<4 where it?.frames[start] != nil { start = chooseUsedID(nil) }
+      for _ in 0..<4 where it?.frames[start] != nil { start = chooseID(it) }
       flags &= ~UInt32(PM_ALLOC_SQUASH)
     }
     if random.chance(1) { flags = random.one(of: [8, 1 << 31, .max]) ?? 8 }
@@ -116,7 +116,7 @@ extension Generator {
     let to = container(model, task, destination)
     let start = chooseUsedID(from)
     let count = chooseCount(from, start, most: 8)
-    var target = random.chance(50) ? chooseUsedID(to) : chooseUsedID(nil)
+    var target = random.chance(50) ? chooseUsedID(to) : chooseID(to)
     // Ranges that overlap.
     if source == destination, random.chance(50) { target = start &+ UInt32(random.number(0...4)) &- 2 }
     return .copy(

@@ -5,7 +5,7 @@ internal import CGuestABI
 internal import GuestMemory
 internal import PhysicalMemory
 
-struct Model {
+struct Model: ~Copyable {
   struct Image {
     let program: Program
     /// Of the pages from the file, segment by segment.

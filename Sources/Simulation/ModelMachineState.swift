@@ -38,16 +38,16 @@ struct ModelSpace {
     var present = [UInt64](repeating: 0, count: 8)
   }
 
-  var isOpen = true
+  /// Not there: a slot that has no space, not even one that is kept.
+  var isThere = false
+  var isOpen = false
   /// With the root.
-  var frames: [FrameNumber]
+  var frames: [FrameNumber] = []
   var tables: [TableName] = []
   /// By region.
   var leafTables: [LeafTable] = []
   var leafCount = 0
   var rememberedCount = 0
-
-  init(root: FrameNumber) { frames = [root] }
 
   @inline(__always)
   func leafTable(_ page: PageNumber) -> Int? {
@@ -73,7 +73,7 @@ struct ModelMachineState: ~Copyable {
   var memory: FrameMemory
   var now: UInt64 = 1_000_000_000
   private var woken: [Bool] = []
-  private var spaces: [ModelSpace?] = []
+  private var spaces: [ModelSpace] = []
   /// Tables of spaces taken apart, which wait until nothing remembers what they were.
   private var retired: [FrameNumber] = []
 
@@ -117,19 +117,19 @@ struct ModelMachineState: ~Copyable {
 
   // MARK: Entries
 
-  var leafCount: Int { spaces.reduce(0) { $0 + ($1?.leafCount ?? 0) } }
+  var leafCount: Int { spaces.reduce(0) { $0 + $1.leafCount } }
 
   private func space(_ slot: TaskSlot) -> Int? {
     let index = Int(slot.rawValue)
-    return index < spaces.count && spaces[index] != nil ? index : nil
+    return index < spaces.count && spaces[index].isThere ? index : nil
   }
 
   /// Where the entry of a page is; 0: it has no leaf table.
   @inline(__always)
   private func entry(_ slot: TaskSlot, _ page: PageNumber) -> Int {
     let space = Int(slot.rawValue)
-    guard space < spaces.count, let table = spaces[space]?.leafTable(page) else { return 0 }
-    return (spaces[space]?.leafTables[table].firstEntry ?? 0) + Int(page.rawValue & 511)
+    guard space < spaces.count, let table = spaces[space].leafTable(page) else { return 0 }
+    return spaces[space].leafTables[table].firstEntry + Int(page.rawValue & 511)
   }
 
   private func place(_ entry: Int) -> Place {
@@ -153,7 +153,7 @@ struct ModelMachineState: ~Copyable {
     entries[entry].previous = 0
     if first != 0 { entries[Int(first)].previous = UInt32(entry) }
     rememberers[Int(leaf.frame.rawValue)] = UInt32(entry)
-    spaces[Int(tablePlaces[entry / 512].slot.rawValue)]?.rememberedCount += 1
+    spaces[Int(tablePlaces[entry / 512].slot.rawValue)].rememberedCount += 1
     compare(entry)
   }
 
@@ -168,7 +168,7 @@ struct ModelMachineState: ~Copyable {
     if old.next != 0 { entries[Int(old.next)].previous = old.previous }
     entries[entry].remembered = MappedPage(frame: .none, rights: [])
     entries[entry].isStale = false
-    spaces[Int(tablePlaces[entry / 512].slot.rawValue)]?.rememberedCount -= 1
+    spaces[Int(tablePlaces[entry / 512].slot.rawValue)].rememberedCount -= 1
   }
 
   /// Compares what is remembered of a page with its leaf, one of which has changed.
@@ -217,17 +217,17 @@ struct ModelMachineState: ~Copyable {
     let space = Int(place.slot.rawValue)
     let had = entries[entry].hasLeaf
     entries[entry].leaf = leaf ?? MappedPage(frame: .none, rights: [])
-    if had != entries[entry].hasLeaf { spaces[space]?.setPresent(place.page, !had) }
+    if had != entries[entry].hasLeaf { spaces[space].setPresent(place.page, !had) }
     compare(entry)
   }
 
   mutating func map(_ place: Place, _ leaf: MappedPage) {
-    guard let space = space(place.slot), spaces[space]?.isOpen == true else {
+    guard let space = space(place.slot), spaces[space].isOpen else {
       return report("\(place) is mapped in a space that is not open")
     }
     let entry = entry(place.slot, place.page)
     guard entry != 0 else {
-      for level in [3, 2, 1] where spaces[space]?.tables.contains(TableName(level: level, place.page)) != true {
+      for level in [3, 2, 1] where !spaces[space].tables.contains(TableName(level: level, place.page)) {
         report("\(place) is mapped without a table at level \(level)")
       }
       return
@@ -264,8 +264,8 @@ struct ModelMachineState: ~Copyable {
   }
 
   func firstLeaf(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber? {
-    guard let index = space(slot), let space = spaces[index] else { return nil }
-    for table in space.leafTables where table.region >= page.rawValue >> 9 {
+    guard let index = space(slot) else { return nil }
+    for table in spaces[index].leafTables where table.region >= page.rawValue >> 9 {
       let start = table.region << 9
       var offset = table.region == page.rawValue >> 9 ? Int(page.rawValue & 511) : 0
       while offset < 512 {
@@ -281,8 +281,8 @@ struct ModelMachineState: ~Copyable {
   }
 
   func forEachLeaf(_ slot: TaskSlot, _ body: (PageNumber, MappedPage) -> Void) {
-    guard let index = space(slot), let tables = spaces[index]?.leafTables else { return }
-    for table in tables {
+    guard let index = space(slot) else { return }
+    for table in spaces[index].leafTables {
       for word in 0..<8 {
         var bits = table.present[word]
         while bits != 0 {
@@ -308,31 +308,31 @@ struct ModelMachineState: ~Copyable {
   /// - Returns: the tables of the space that was kept; nil: there is none.
   mutating func reopen(_ slot: TaskSlot) -> Int? {
     guard let space = space(slot) else { return nil }
-    spaces[space]?.isOpen = true
-    return spaces[space]?.frames.count
+    spaces[space].isOpen = true
+    return spaces[space].frames.count
   }
 
   mutating func open(_ slot: TaskSlot, root: FrameNumber) {
     useAsTable(root)
-    while spaces.count <= Int(slot.rawValue) { spaces.append(nil) }
-    spaces[Int(slot.rawValue)] = ModelSpace(root: root)
+    while spaces.count <= Int(slot.rawValue) { spaces.append(ModelSpace()) }
+    spaces[Int(slot.rawValue)] = ModelSpace(isThere: true, isOpen: true, frames: [root])
   }
 
   /// The highest table that a page lacks; nil: none.
   func missingTable(_ slot: TaskSlot, _ page: PageNumber) -> TableName? {
     guard entry(slot, page) == 0, let space = space(slot) else { return nil }
     let names = [3, 2, 1].map { TableName(level: $0, page) }
-    return names.first { spaces[space]?.tables.contains($0) != true }
+    return names.first { !spaces[space].tables.contains($0) }
   }
 
   mutating func link(_ slot: TaskSlot, _ name: TableName, _ frame: FrameNumber) {
     useAsTable(frame)
     guard let space = space(slot) else { return }
-    spaces[space]?.frames.append(frame)
-    spaces[space]?.tables.append(name)
+    spaces[space].frames.append(frame)
+    spaces[space].tables.append(name)
     guard name.level == 1 else { return }
     let table = ModelSpace.LeafTable(region: name.region, firstEntry: takeEntries(slot, name.region))
-    spaces[space]?.add(table)
+    spaces[space].add(table)
   }
 
   private mutating func takeEntries(_ slot: TaskSlot, _ region: UInt64) -> Int {
@@ -354,9 +354,10 @@ struct ModelMachineState: ~Copyable {
 
   /// The slot's task has ended: nothing of it may be left.
   mutating func close(_ slot: TaskSlot, tablesKept: Int) {
-    guard let index = space(slot), let space = spaces[index], space.isOpen else {
+    guard let index = space(slot), spaces[index].isOpen else {
       return report("closing what is not open")
     }
+    let space = spaces[index]
     if space.leafCount > 0 { report("slot \(slot.rawValue) is closed with \(space.leafCount) leaves") }
     if space.rememberedCount > 0 {
       for table in space.leafTables {
@@ -365,12 +366,12 @@ struct ModelMachineState: ~Copyable {
         }
       }
     }
-    spaces[index]?.isOpen = false
+    spaces[index].isOpen = false
     if space.frames.count > tablesKept { retire(index) }
   }
 
   private mutating func retire(_ index: Int) {
-    guard let space = spaces[index] else { return }
+    let space = spaces[index]
     for table in space.leafTables {
       for entry in table.firstEntry..<table.firstEntry + 512 {
         forget(entry)
@@ -378,13 +379,13 @@ struct ModelMachineState: ~Copyable {
       }
       freeTables.append(table.firstEntry / 512)
     }
-    spaces[index] = nil
+    spaces[index] = ModelSpace()
     retired += space.frames
   }
 
   /// The tables of all closed spaces, which are no more.
   mutating func takeClosed() -> [FrameNumber] {
-    for index in spaces.indices where spaces[index]?.isOpen == false { retire(index) }
+    for index in spaces.indices where spaces[index].isThere && !spaces[index].isOpen { retire(index) }
     defer { retired = [] }
     return retired
   }

@@ -10,7 +10,7 @@ func outcome(_ world: World, _ ops: [Simulation.Operation]) -> Disagreement? {
   do { try Walk(world, ops).run(); return nil } catch { return error as? Disagreement }
 }
 while steps < want {
-  let walk = try Episode(seed: seed, number: episode, World()).walk()
+  let walk = try Episode(seed: seed, number: episode).walk()
   do { try walk.run() } catch {
     let kind = (error as! Disagreement).kind
     print("episode \(episode) \(walk.operations.count): \(error)"); fflush(nil)
