@@ -146,7 +146,9 @@ extension ServerState {
     let mapping = tasks[task.rawValue].mappings[index]
     let container = mapping.container.slot
     guard isCurrent(mapping.container) else { return at("shows a container that is gone") }
-    if mapping.epoch != 0, mapping.epoch != containers[container].epoch { return at("shows a share that was cancelled") }
+    if mapping.epoch != 0, mapping.epoch != containers[container].epoch {
+      return at("shows a share that was cancelled")
+    }
     guard let number = containers[container].frames[mapping.frame(at: page)].content else {
       return at("shows a virtual frame without content")
     }
@@ -196,7 +198,8 @@ extension ServerState {
       if !tasks.contains(owner.rawValue) || !tasks[owner.rawValue].endpoints.contains(reference) {
         found.append("endpoint \(slot) is not known to its owner")
       } else if endpoints[slot].isWaiting {
-        if case .receiving(reference, _) = tasks[owner.rawValue].wait {} else {
+        if case .receiving(reference, _) = tasks[owner.rawValue].wait {
+        } else {
           found.append("endpoint \(slot) has a receiver that does not wait for it")
         }
         if !endpoints[slot].queue.isEmpty { found.append("endpoint \(slot) has a receiver and callers") }

@@ -246,7 +246,9 @@ final class Generator: OperationSource {
 
   /// Where a result goes: mostly to a place that is there.
   func chooseResult(_ task: ModelTask, _ count: Int = 4) -> UInt64 {
-    if random.chance(65) { return PM_STACK_TOP - UInt64(random.number(2...3)) * 1024 + UInt64(random.number(below: 8)) * 8 }
+    if random.chance(65) {
+      return PM_STACK_TOP - UInt64(random.number(2...3)) * 1024 + UInt64(random.number(below: 8)) * 8
+    }
     return chooseAddress(task, count)
   }
 }

@@ -157,7 +157,8 @@ extension Generator {
     let count = random.chance(2) ? chooseCount(it, start) : chooseCount(it, start, most: random.chance(90) ? 3 : 40)
     guard isPin else { return .unpin(handle, start: start, count: count) }
     return .pin(
-      handle, start: start, count: count, microseconds: chooseTime(), physical: chooseResult(task, Int(min(count, 40)) * 8))
+      handle, start: start, count: count, microseconds: chooseTime(),
+      physical: chooseResult(task, Int(min(count, 40)) * 8))
   }
 
   private func chooseMessage(_ model: borrowing Model, _ task: ModelTask) -> MessageArgument {

@@ -131,7 +131,8 @@ extension Model {
   /// A leaf that the server wrote: whether it may be, and what it tells.
   /// - Returns: what is wrong with it.
   mutating func see(_ task: ModelTask, _ page: PageNumber, _ leaf: MappedPage) -> String? {
-    guard let mapping = task.mappings[page.rawValue], isGood(mapping), mapping.container.frames[mapping.id] != nil else {
+    guard let mapping = task.mappings[page.rawValue], isGood(mapping), mapping.container.frames[mapping.id] != nil
+    else {
       return "a leaf for what shows nothing"
     }
     // Neighbours of what was accessed are served too: they have a frame now.

@@ -26,7 +26,9 @@ struct ModelMessage {
     set { set(96, littleEndian(newValue)) }
   }
 
-  private mutating func set(_ offset: Int, _ new: [UInt8]) { bytes.replaceSubrange(offset..<offset + new.count, with: new) }
+  private mutating func set(_ offset: Int, _ new: [UInt8]) {
+    bytes.replaceSubrange(offset..<offset + new.count, with: new)
+  }
 }
 
 enum ModelOutcome: Equatable {

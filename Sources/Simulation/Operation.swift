@@ -142,4 +142,10 @@ package struct World: Hashable, Sendable {
   package var tablesKept = 16
 
   package init() {}
+
+  /// Whether there can be a server of that size; 256 frames are the least.
+  package var isGood: Bool {
+    (256...1 << 20).contains(frames) && (1...frames / 4).contains(reserved) && (1...1024).contains(tasks)
+      && (0...frames).contains(stock) && tablesKept >= 0
+  }
 }

@@ -68,6 +68,25 @@ package struct Shrinker {
   }
 }
 
+extension Walk {
+  /// What goes wrong when a list is done in a world; nil: nothing.
+  package static func disagreement(_ world: World, _ operations: [Operation]) -> Disagreement? {
+    do {
+      try Walk(world, operations).run()
+      return nil
+    } catch {
+      return error as? Disagreement
+    }
+  }
+}
+
+extension Shrinker {
+  /// Shortens what a walk did for as long as the same kind of thing goes wrong.
+  package init(_ walk: Walk, _ disagreement: Disagreement) {
+    self.init(walk.world, walk.operations) { Walk.disagreement($0, $1)?.kind == disagreement.kind }
+  }
+}
+
 extension Action {
   fileprivate var task: TaskName? { if case .task(let name, _) = self { name } else { nil } }
   fileprivate var kind: Substring { text.prefix { $0 != " " } }

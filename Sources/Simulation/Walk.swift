@@ -226,6 +226,7 @@ package final class Walk {
             throw fail("the end waits until \(deadline), not until \(expected.map(String.init) ?? "now")")
           }
           try checkAll()
+          model.woken.removeAll(keepingCapacity: true)
           while left > 0, !isWoken, depth < 3, let operation = source.next(model) {
             left -= 1
             try step(operation)

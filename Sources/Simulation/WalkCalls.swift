@@ -230,7 +230,8 @@ extension Walk {
   private func checkLeaves(_ task: ModelTask, _ address: UInt64, _ count: UInt32) throws {
     for offset in 0..<UInt64(count) {
       let page = PageNumber(address / 4096 + offset)
-      guard let mapping = task.mappings[page.rawValue], case .content(let content) = mapping.container.frames[mapping.id],
+      guard let mapping = task.mappings[page.rawValue],
+        case .content(let content) = mapping.container.frames[mapping.id],
         let leaf = machine.leaf(task.slot, page)
       else { throw fail("\(hex(page.address)) has no leaf") }
       var rights = mapping.flags.effectiveRights
