@@ -75,7 +75,8 @@ let package = Package(
     .testTarget(name: "GuestMemoryTests", dependencies: ["GuestMemory"], swiftSettings: strict),
     .testTarget(name: "PagingTests", dependencies: ["Paging", "GuestMemory"], swiftSettings: strict),
     .testTarget(
-      name: "PhysicalMemoryTests", dependencies: ["PhysicalMemory", "GuestMemory", "CGuestABI"], swiftSettings: strict),
+      name: "PhysicalMemoryTests", dependencies: ["PhysicalMemory", "Simulation", "GuestMemory", "CGuestABI"],
+      swiftSettings: strict),
     .testTarget(
       name: "MachineTests",
       dependencies: ["Machine", "PhysicalMemory", "GuestMemory", "KVM", "GuestImages", "CGuestABI"],

@@ -6,9 +6,10 @@ package struct Episode: Sendable {
   package let steps: Int
   private let random: Randomness
 
-  package init(seed: UInt64, number: Int) {
+  package init(seed: UInt64, number: Int, sabotage: Sabotage? = nil) {
     var random = Randomness(seed: seed, number)
     var world = World()
+    world.sabotage = sabotage
     world.stock = random.one(of: [0, 8, 40]) ?? 0
     world.tablesKept = random.one(of: [16, 16, 2]) ?? 16
     world.reserved = random.one(of: [1, 1, 5]) ?? 1

@@ -19,16 +19,23 @@ package struct Place: Hashable, Sendable, CustomStringConvertible {
   package var description: String { "page \(String(page.rawValue, radix: 16)) of slot \(slot.rawValue)" }
 }
 
+/// What a machine leaves out, to show that the simulation notices.
+package enum Sabotage: Hashable, Sendable {
+  case zaps, zeroing, copying
+}
+
 // SAFETY: used by one thread at a time: the one that is in the server, which has a lock, or the one that plays the tasks
 // between its calls. `storage` is made and unmade with the object, and each access to it ends before the next begins.
 @safe
 package final class ModelMachine: MachineOperations, @unchecked Sendable {
   /// A closed space with more tables than this is taken apart; its tables wait for `releaseClosedSpaces`.
   package let tablesKept: Int
+  private let sabotage: Sabotage?
   private let storage: UnsafeMutablePointer<ModelMachineState>
 
   /// - keepsLog: remember which leaves are written, for `takeWritten`.
-  package init(frameCount: Int = 1 << 14, tablesKept: Int = 16, keepsLog: Bool = false) {
+  package init(frameCount: Int = 1 << 14, tablesKept: Int = 16, keepsLog: Bool = false, sabotage: Sabotage? = nil) {
+    self.sabotage = sabotage
     self.tablesKept = tablesKept
     unsafe storage = .allocate(capacity: 1)
     unsafe storage.initialize(to: ModelMachineState(frameCount: frameCount, keepsLog: keepsLog))
@@ -167,6 +174,7 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
 
   package func zap(_ run: FrameRun) {
     state.framesZapped += run.count
+    if sabotage == .zaps { return }
     for index in 0..<run.count { state.zap(run.start.advanced(by: index)) }
   }
 
@@ -174,14 +182,14 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
     for index in 0..<run.count {
       let frame = run.start.advanced(by: index)
       state.checkUnreachable(frame, "is zeroed")
-      state.memory.fill(frame, 0)
+      if sabotage != .zeroing { state.memory.fill(frame, 0) }
     }
   }
 
   package func copy(from source: FrameNumber, to destination: FrameNumber) {
     state.checkNobodyWrites(source)
     state.checkUnreachable(destination, "is copied into")
-    state.memory.copy(from: source, to: destination)
+    if sabotage != .copying { state.memory.copy(from: source, to: destination) }
   }
 
   package func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableSpan<UInt8>) {

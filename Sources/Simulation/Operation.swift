@@ -140,6 +140,7 @@ package struct World: Hashable, Sendable {
   package var stock = 16
   /// A closed space with more tables than this is taken apart.
   package var tablesKept = 16
+  package var sabotage: Sabotage?
 
   package init() {}
 

@@ -53,7 +53,8 @@ package final class Walk {
   init(_ world: World, _ source: any OperationSource) throws {
     self.world = world
     self.source = source
-    machine = ModelMachine(frameCount: world.frames, tablesKept: world.tablesKept, keepsLog: true)
+    machine = ModelMachine(
+      frameCount: world.frames, tablesKept: world.tablesKept, keepsLog: true, sabotage: world.sabotage)
     server = try PhysicalMemoryServer(
       frameCount: world.frames, reserved: world.reserved, taskCapacity: world.tasks, stock: world.stock,
       operations: machine)
