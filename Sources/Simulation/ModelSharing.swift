@@ -165,7 +165,8 @@ extension Model {
       if let lock = currentLock(container), lock.holder == task.name { endLock(container) }
       let ids = container.pins.filter { $0.value.holder == task.name && $0.value.deadline > now }.map(\.key)
       for id in ids { container.pins[id] = nil }
-      if !ids.isEmpty, let owner = container.owner { woken.append(owner) }
+      // Its own containers do not matter: it is the task that ends.
+      if !ids.isEmpty, let owner = container.owner, owner != task.name { woken.append(owner) }
     }
   }
 }
