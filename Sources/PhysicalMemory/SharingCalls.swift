@@ -187,10 +187,7 @@ extension PhysicalMemoryServer {
         try allocateFresh(task, handle, range)
       }
       try withState { (state) throws(ServerError) in
-        if weakResult != 0 {
-          try state.store(try state.share(task, handle, remote: remote), task, weakResult)
-        }
-        try state.store(handle, task, result)
+        try state.giveContainer(task, handle, remote: remote, result: result, weakResult: weakResult)
       }
     } catch {
       try? destroyContainer(task, handle)

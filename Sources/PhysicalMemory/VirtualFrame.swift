@@ -285,6 +285,34 @@ struct VirtualFrameTable: ~Copyable {
     return Int(id - UInt64(start))
   }
 
+  /// For checks: calls `body` with each id that names a content.
+  /// - Returns: false: the ids in use are not as many as are counted.
+  func forEachContent(_ body: (UInt32, ContentNumber) -> Void) -> Bool {
+    var total = 0
+    var totalReleased = 0
+    var isRight = true
+    for leaf in leaves {
+      var used = 0
+      var released = 0
+      // Most words are zero: sixteen at a time.
+      for start in stride(from: 0, to: Self.idsPerLeaf, by: 16) {
+        var any: UInt32 = 0
+        for index in start..<start + 16 { any |= unsafe leaf.words[index] }
+        if any == 0 { continue }
+        for index in start..<start + 16 {
+          let word = unsafe leaf.words[index]
+          if VirtualFrameWord.isUsed(word) { used += 1 }
+          if VirtualFrameWord.isReleased(word) { released += 1 }
+          if VirtualFrameWord.isContent(word) { body(leaf.key << Self.shift | UInt32(index), ContentNumber(word)) }
+        }
+      }
+      if used != leaf.used || released != leaf.released || used + released == 0 { isRight = false }
+      total += used
+      totalReleased += released
+    }
+    return isRight && total == count && totalReleased == releasedCount
+  }
+
   /// The first id in `start ..< start + limit` that names a content.
   func firstContent(from start: UInt32, limit: Int) -> UInt32? {
     var position = position(start >> Self.shift)
