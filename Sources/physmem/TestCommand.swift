@@ -23,6 +23,13 @@ struct TestCommand: ParsableCommand {
   @Flag(name: .shortAndLong, help: "List each case with its time.")
   var verbose = false
 
+  @Option(
+    help: ArgumentHelp(
+      "Stop a case's tasks after that time, and let it fail; slow machines want more.", valueName: "seconds"),
+    transform: { try parseCount($0, of: "seconds", in: 1...86_400) }
+  )
+  var timeout = 20
+
   @OptionGroup(title: "Switches for tests")
   var switches: TestSwitches
 
@@ -65,7 +72,7 @@ struct TestCommand: ParsableCommand {
     var results: [TestResult] = []
     for testCase in cases {
       progress.show("\(results.count)/\(cases.count)  \(testCase.name)")
-      let result = TestResult(testCase, configuration: configuration, parameters: parameters)
+      let result = TestResult(testCase, configuration: configuration, parameters: parameters, timeLimit: timeout)
       results.append(result)
       if json { continue }
       if verbose || result.failure != nil {

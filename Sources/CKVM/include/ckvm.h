@@ -4,10 +4,12 @@
 #ifndef CKVM_H
 #define CKVM_H
 
+#include <cpuid.h>
 #include <errno.h>
 #include <linux/kvm.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -69,6 +71,14 @@ static inline uint64_t ckvm_exchange(uint64_t *at, uint64_t value) {
   return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);
 }
 static inline uint64_t ckvm_and(uint64_t *at, uint64_t mask) { return __atomic_fetch_and(at, mask, __ATOMIC_SEQ_CST); }
+
+static inline int ckvm_cpu_is_tcg(void) {
+  unsigned eax, signature[3], ecx, edx;
+  __cpuid(1, eax, signature[0], ecx, edx);
+  if (!(ecx >> 31)) return 0;
+  __cpuid(0x40000000, eax, signature[0], signature[1], signature[2]);
+  return memcmp(signature, "TCGTCGTCGTCG", sizeof signature) == 0;
+}
 
 #pragma clang assume_nonnull end
 #endif
