@@ -194,6 +194,8 @@ public struct ServerStatistics: Equatable, Sendable {
   public var zaps: UInt64 = 0
   public var framesZapped: UInt64 = 0
   public var tasksCreated: UInt64 = 0
+  /// Revocations for tests after which the frame was written all the same. Anything but 0 is a broken promise.
+  public var strayWrites: UInt64 = 0
 
   public var frames = 0
   public var freeFrames = 0

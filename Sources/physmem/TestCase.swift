@@ -76,7 +76,9 @@ extension TestCase {
       throw error
     }
     failures += machine.server.checkInvariants().map { "invariant: \($0)" }
-    failures += Self.leaks(before, machine.server.statistics)
+    let after = machine.server.statistics
+    failures += Self.leaks(before, after)
+    if after.strayWrites > 0 { failures.append("\(after.strayWrites) frames were written after they were revoked") }
     machine.shutDown()
     // All copies fail alike, as a rule.
     return failures.reduce(into: []) { if !$0.contains($1) { $0.append($1) } }

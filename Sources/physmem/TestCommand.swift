@@ -24,6 +24,12 @@ struct TestCommand: ParsableCommand {
   var verbose = false
 
   @Option(
+    help: ArgumentHelp("The memory of each case's machine, from 1M to 4T (default: 256M).", valueName: "size"),
+    transform: { try parseSize($0, in: MachineConfiguration.leastMemory...MachineConfiguration.mostMemory) }
+  )
+  var memory: Int?
+
+  @Option(
     help: ArgumentHelp(
       "Stop a case's tasks after that time, and let it fail; slow machines want more.", valueName: "seconds"),
     transform: { try parseCount($0, of: "seconds", in: 1...86_400) }
@@ -65,6 +71,7 @@ struct TestCommand: ParsableCommand {
   private func run(_ cases: [TestCase]) -> [TestResult] {
     let progress = Progress()
     var configuration = MachineConfiguration()
+    if let memory { configuration.memory = memory }
     switches.apply(to: &configuration)
     var parameters = TaskParameters()
     switches.apply(to: &parameters)
