@@ -14,6 +14,12 @@ struct TestCommand: ParsableCommand {
   @Argument(help: ArgumentHelp("Run the cases whose \"program/case\" contains one of these.", valueName: "filter"))
   var filters: [String] = []
 
+  @Option(
+    help: ArgumentHelp(
+      "Leave out the cases whose \"program/case\" contains this. May be repeated.", valueName: "filter")
+  )
+  var except: [String] = []
+
   @Option(help: ArgumentHelp("Write a JUnit report to this file.", valueName: "file"))
   var junit: String?
 
@@ -46,6 +52,7 @@ struct TestCommand: ParsableCommand {
       throw CommandFailure.failure("a test of \(broken.name) makes no sense: correct its PM_TEST in guest/tests")
     }
     let cases = TestCase.matching(filters, in: programs)
+      .filter { testCase in !except.contains { testCase.name.contains($0) } }
     if cases.isEmpty {
       let names = filters.map(quoted).joined(separator: " or ")
       throw CommandFailure.usage(
