@@ -105,7 +105,7 @@ run_machine() {
   : >"$console"
   exec {output}< <(from_cache exec timeout "$machine_time_limit" qemu-system-x86_64 \
     -nodefaults -display none -serial stdio -no-reboot \
-    -accel tcg,thread=multi -cpu "max,+svm,${sign}npt" -smp 2 -m 3G \
+    -accel tcg,thread=single -cpu "max,+svm,${sign}npt" -smp 2 -m 3G \
     -L "$root/usr/share/qemu" -L "$root/usr/share/seabios" -L "$root/usr/lib/ipxe/qemu" \
     -kernel "$root"/boot/vmlinuz-* -initrd "$cache/initramfs.cpio" \
     -append "console=ttyS0 quiet no_timer_check highres=off nohz=off panic=-1 oops=panic softlockup_panic=1 npt=$nested" </dev/null 2>&1)
