@@ -93,19 +93,21 @@ judge_console() {
   return 1
 }
 
-# Boots the machine with nested paging (npt) or without (shadow), runs the plan in it and shows what it says of tests.
+# Boots the machine with nested paging (npt) or without (shadow), runs a plan in it and shows what it says of tests.
 # One that says nothing for longer than any test may take has hung. Ticks are periodic since QEMU's vmrun may lose an
 # interrupt that comes at that moment; the next tick raises it again.
 run_machine() {
-  local console=$cache/console.$1 nested=1 sign=+ line machine output
+  local console=$cache/console.$1.$2 nested=1 sign=+ threads=single line machine output
   local shown=' (passed|failed)  |[0-9]+ passed, |^(paging|kernel) |✘|Test run'
   [ "$1" = npt ] || nested=0 sign=-
-  plan >"$files/plan"
+  # With a thread for each vCPU, QEMU 7.2 hangs now and then: only where nothing is proved without.
+  [ "$2" != races ] || threads=multi
+  plan "$2" >"$files/plan"
   (cd "$files" && find . | from_cache cpio -o -H newc --quiet) >"$cache/initramfs.cpio"
   : >"$console"
   exec {output}< <(from_cache exec timeout "$machine_time_limit" qemu-system-x86_64 \
     -nodefaults -display none -serial stdio -no-reboot \
-    -accel tcg,thread=single -cpu "max,+svm,${sign}npt" -smp 2 -m 3G \
+    -accel tcg,thread=$threads -cpu "max,+svm,${sign}npt" -smp 2 -m 3G \
     -L "$root/usr/share/qemu" -L "$root/usr/share/seabios" -L "$root/usr/lib/ipxe/qemu" \
     -kernel "$root"/boot/vmlinuz-* -initrd "$cache/initramfs.cpio" \
     -append "console=ttyS0 quiet no_timer_check highres=off nohz=off panic=-1 oops=panic softlockup_panic=1 npt=$nested" </dev/null 2>&1)
