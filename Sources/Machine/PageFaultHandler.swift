@@ -79,9 +79,11 @@ extension VCPULoop {
     enterUserMode()
   }
 
-  /// CS and SS of CPL3, and all changed registers, at the next entry.
+  /// CS and SS of CPL3, and all changed registers, at the next entry. TR goes with them: as KVM reports it, it has the
+  /// type of a busy TSS whatever it was set to (svm_get_segment in arch/x86/kvm/svm/svm.c).
   @inline(__always)
   mutating func enterUserMode() {
+    cpu.systemRegisters.tr.type = template.tr.type
     cpu.systemRegisters.cs = template.cs
     cpu.systemRegisters.ss = template.ss
     cpu.useChangedRegisters()

@@ -136,7 +136,28 @@ extension ServerState {
     forgetMappings(of: found)
     revokeAll(found)
     finishRevocations()
+    if isWritten(found) { statistics.strayWrites += 1 }
     return true
+  }
+
+  /// For tests: whether anyone writes a frame that has no leaf. It is looked at for as long as a task needs to write
+  /// it a few times over, with the lock held, so that no fault can give the task the frame back meanwhile.
+  private func isWritten(_ frame: FrameNumber) -> Bool {
+    let nanoseconds: UInt64 = 20_000
+    let first = words(of: frame)
+    let start = operations.now
+    for _ in 0..<200 {
+      if words(of: frame) != first { return true }
+      if operations.now - start > nanoseconds { break }
+    }
+    return false
+  }
+
+  private func words(of frame: FrameNumber) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: 64)
+    var span = bytes.mutableSpan
+    operations.read(frame, at: 0, into: &span)
+    return bytes
   }
 
   /// Forgets the page of each task that re-establishes its mappings itself; images and stacks stay known, and so does

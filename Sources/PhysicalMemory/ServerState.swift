@@ -214,6 +214,8 @@ public struct ServerStatistics: Equatable, Sendable {
   public var tasksDropped: UInt64 = 0
   /// Released frames that were used for something else.
   public var framesExpired: UInt64 = 0
+  /// Revocations for tests after which the frame was written all the same. Anything but 0 is a broken promise.
+  public var strayWrites: UInt64 = 0
 
   public var frames = 0
   public var freeFrames = 0
