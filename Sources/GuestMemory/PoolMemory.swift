@@ -105,6 +105,15 @@ public final class PoolMemory: Sendable {
     }
   }
 
+  /// Gives the frames' memory back to the host: the memfd has a hole there, which reads zero, and both windows' entries
+  /// are gone.
+  public func discard(_ run: FrameRun) {
+    check(run)
+    // Cannot fail for a memfd of this size; whoever counts on the zeros must not go on without.
+    let result = ckvm_punch_hole(descriptor, Int64(run.start.address), Int64(run.count << 12))
+    precondition(result == 0, "fallocate(FALLOC_FL_PUNCH_HOLE) failed")
+  }
+
   // MARK: Contents, through the host window
 
   public func zero(_ run: FrameRun) {

@@ -118,6 +118,7 @@ final class GuestPageTables: MachineOperations {
   func wantZeroedFrames() { wakePreparation() }
   func zap(_ run: FrameRun) { memory.zap(run) }
   func zero(_ run: FrameRun) { memory.zero(run) }
+  func discard(_ run: FrameRun) { memory.discard(run) }
   func copy(from source: FrameNumber, to destination: FrameNumber) { memory.copy(from: source, to: destination) }
 
   func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableSpan<UInt8>) {

@@ -19,6 +19,9 @@ public struct MachineConfiguration: Sendable {
   public var stock: Int
   /// For tests: microseconds after which another frame is unmapped at random; nil: never.
   public var revocationInterval: UInt64?
+  /// The memory of frames that stay free goes back to the host, at most so many a second; 0: never. A populated pool
+  /// keeps its memory.
+  public var framesGivenBackASecond = 1 << 16
 
   public init(
     memory: Int = 256 << 20, isPopulated: Bool = false, stock: Int = 1024, revocationInterval: UInt64? = nil
@@ -50,6 +53,7 @@ public final class Machine: Sendable {
   private let vcpus = VCPUPool()
   private let preparation = FramePreparation()
   private let revoker = Revoker()
+  private let idleMemory = IdleMemory()
   private let tasks = TaskList()
   /// Held while the machine is shut down.
   private let ending = Mutex(())
@@ -116,7 +120,11 @@ public final class Machine: Sendable {
       if let interval = configuration.revocationInterval {
         try revoker.start(server: server, interval: max(1, interval), seed: monotonicNanoseconds())
       }
+      if configuration.framesGivenBackASecond > 0, !configuration.isPopulated {
+        try idleMemory.start(server: server, limit: configuration.framesGivenBackASecond)
+      }
     } catch {
+      revoker.stop()
       preparation.stop()
       throw .system("pthread_create", error)
     }
@@ -125,6 +133,14 @@ public final class Machine: Sendable {
   /// Waits until the stock of zeroed, populated frames is full, as for a measurement.
   public func prepareFrames() {
     FramePreparation.fillStock(server: server, memory: memory, target: configuration.stock)
+  }
+
+  /// Gives the memory of all free frames back to the host now, as for a measurement.
+  /// - Returns: how many frames.
+  @discardableResult
+  public func giveBackFreeMemory() -> Int {
+    // What was given back lately is young in the first pass, and old in the second.
+    (0..<2).reduce(0) { sum, _ in sum + IdleMemory.pass(server: server, limit: .max) }
   }
 
   // MARK: Programs and tasks
@@ -213,6 +229,7 @@ public final class Machine: Sendable {
       for task in left { task.stop(.machineEnd) }
       for task in left { _ = task.wait() }
       vcpus.close()
+      idleMemory.stop()
       revoker.stop()
       preparation.stop()
     }

@@ -30,13 +30,19 @@ public struct FramePool: ~Copyable, Sendable {
   private let looseStart: UInt32
   /// Frames that the zeroing thread has.
   var zeroingCount = 0
+  /// Where frames were given back that have not been given to the host yet.
+  var idle: IdleChunks
 
   /// A pool of `frameCount` frames, from `leastFrameCount` to `mostFrameCount`. All but frame 0 are free, and all are
   /// known to be zero. The records take 16 bytes of address space a frame, and memory only as they are touched.
   public init(frameCount: Int) throws(ReservationError) {
     precondition(frameCount >= Self.leastFrameCount, "a frame pool of less than 1 MiB")
     precondition(frameCount <= Self.mostFrameCount, "a frame pool of more than 16 TiB")
-    records = try FrameTable(frameCount: frameCount, listCount: FreeRuns.listCount + 2)
+    // Each may fail, and a value whose parts free something may not be left half made.
+    let table = try FrameTable(frameCount: frameCount, listCount: FreeRuns.listCount + 2)
+    let idle = try IdleChunks(frameCount: frameCount)
+    records = table
+    self.idle = idle
     runs = FreeRuns(frameCount: frameCount)
     loose = FrameList(head: UInt32(frameCount + FreeRuns.listCount))
     stock = FrameList(head: UInt32(frameCount + FreeRuns.listCount + 1))
@@ -162,6 +168,7 @@ public struct FramePool: ~Copyable, Sendable {
   public mutating func give(_ frame: FrameNumber) {
     precondition(Int(frame.rawValue) < count, "a frame beyond the pool")
     precondition(records[frame].state.isTaken, "giving back a frame that is not in use")
+    idle.young.insert(chunkOf: Int(frame.rawValue))
     if frame.rawValue < looseStart {
       records[frame] = FrameRecord(flags: .dirty)
       return runs.release(frame, order: 0, in: &records)
@@ -181,6 +188,7 @@ public struct FramePool: ~Copyable, Sendable {
     for index in start..<start + run.count {
       precondition(records.storage[index].state.isTaken, "giving back a frame that is not in use")
       records.storage[index] = FrameRecord(flags: flags)
+      if !contentIsZero { idle.young.insert(chunkOf: index) }
     }
     runs.release(from: start, to: start + run.count, in: &records)
   }

@@ -75,6 +75,8 @@ public protocol MachineOperations: AnyObject {
   /// No access through a translation made before the call lands in the frames after it.
   func zap(_ run: FrameRun)
   func zero(_ run: FrameRun)
+  /// Gives the frames' memory back to the host; they read zero from then on. Nobody has them mapped.
+  func discard(_ run: FrameRun)
   func copy(from source: FrameNumber, to destination: FrameNumber)
   func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableSpan<UInt8>)
   func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>)

@@ -256,6 +256,13 @@ public final class PhysicalMemoryServer: Sendable {
   /// - Returns: the frames, so that the caller can populate them; empty when there is nothing to do.
   public func zeroAhead(target: Int) -> [FrameRun] { state.withLock { $0.zeroAhead(target: target) } }
 
+  /// Begins a pass over the frames that have stayed free since the last one began; `giveBackIdleFrames` does it.
+  public func beginIdlePass() { state.withLock { $0.pool.beginIdlePass() } }
+
+  /// Gives the memory of a few of them back to the host.
+  /// - Returns: how many frames; 0: the pass is over.
+  public func giveBackIdleFrames() -> Int { state.withLock { $0.giveBackIdleFrames() } }
+
   /// For tests: unmaps some frame for everyone, as the server may at any time.
   public func revokeSomeFrame(_ random: UInt64) -> Bool { state.withLock { $0.revokeSomeFrame(random) } }
 

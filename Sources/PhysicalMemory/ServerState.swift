@@ -214,6 +214,8 @@ public struct ServerStatistics: Equatable, Sendable {
   public var tasksDropped: UInt64 = 0
   /// Released frames that were used for something else.
   public var framesExpired: UInt64 = 0
+  /// Free frames whose memory went back to the host.
+  public var framesGivenBack: UInt64 = 0
   /// Revocations for tests after which the frame was written all the same. Anything but 0 is a broken promise.
   public var strayWrites: UInt64 = 0
 

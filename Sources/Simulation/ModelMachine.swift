@@ -78,6 +78,7 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
   package var now: UInt64 { state.now }
   package func advance(microseconds: UInt64) { state.now += microseconds * 1000 }
   package func advance(to time: UInt64) { state.now = max(state.now, time) }
+  package func discard(_ run: FrameRun) { zero(run) }
   package func raiseUpcall(_ slot: TaskSlot) {}
   package func drop(_ slot: TaskSlot, missing: Int) {}
   package func processorTime(_ slot: TaskSlot) -> UInt64 { .max }

@@ -37,6 +37,17 @@ private func run(_ start: UInt32, _ count: Int) -> FrameRun { FrameRun(start: Fr
     for frame in 0..<16 as Range<UInt32> { #expect(read(memory, FrameNumber(frame)).allSatisfy { $0 == 0 }) }
   }
 
+  @Test func discardedFramesReadZeroAndTheirNeighboursStay() throws {
+    let memory = try PoolMemory(frameCount: 16)
+    for frame in 0..<16 as Range<UInt32> { memory.write(FrameNumber(frame), at: 8, [UInt8(frame) + 1].span) }
+    memory.discard(run(4, 3))
+    for frame in 0..<16 as Range<UInt32> {
+      let expected = (4..<7).contains(frame) ? 0 : UInt8(frame) + 1
+      #expect(read(memory, FrameNumber(frame), at: 8, count: 1) == [expected])
+      #expect(guestByte(memory, FrameNumber(frame), 8) == expected)
+    }
+  }
+
   @Test func whatTheHostWritesTheGuestReadsAndTheOtherWayRound() throws {
     let memory = try PoolMemory(frameCount: 16)
     memory.write(FrameNumber(3), at: 100, [1, 2, 3].span)

@@ -16,6 +16,11 @@
 // glibc declares it under _GNU_SOURCE only, which the importer does not set.
 extern int memfd_create(const char *name, unsigned int flags);
 static const unsigned int CKVM_MFD_CLOEXEC = 1;
+extern int fallocate(int fd, int mode, long offset, long length);
+static inline int ckvm_punch_hole(int fd, int64_t offset, int64_t length) {
+  const int keep_size = 1, punch_hole = 2;
+  return fallocate(fd, keep_size | punch_hole, offset, length) < 0 ? -errno : 0;
+}
 static const int CKVM_MADV_POPULATE_WRITE = 23;
 static const int CKVM_MADV_COLLAPSE = 25;
 
