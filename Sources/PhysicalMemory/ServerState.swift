@@ -207,6 +207,7 @@ public struct ServerStatistics: Equatable, Sendable {
   /// Demands for frames, and tasks that did not meet theirs.
   public var upcalls: UInt64 = 0
   public var tasksDropped: UInt64 = 0
+  public var policyCommits: UInt64 = 0
 
   public var frames = 0
   public var freeFrames = 0

@@ -44,6 +44,7 @@ final class ModelMachine: MachineOperations, Sendable {
 
   var now: UInt64 { clock.load(ordering: .relaxed) }
   func advance(microseconds: UInt64) { clock.wrappingAdd(microseconds * 1000, ordering: .relaxed) }
+  func advance(to time: UInt64) { clock.max(time, ordering: .relaxed) }
   func raiseUpcall(_ slot: TaskSlot) {}
   func drop(_ slot: TaskSlot, missing: Int) {}
   func processorTime(_ slot: TaskSlot) -> UInt64 { .max }
