@@ -47,7 +47,7 @@ CALL(pm_error_t, pm_container_pin, PM_CALL_CONTAINER_PIN, pm_container_t, pm_fra
 CALL(pm_error_t, pm_container_unpin, PM_CALL_CONTAINER_UNPIN, pm_container_t, pm_frame_t, uint32_t)
 
 CALL(pm_error_t, pm_get_control, PM_CALL_GET_CONTROL, pm_cap_t *)
-CALL(pm_error_t, pm_get_policy_buffer, PM_CALL_GET_POLICY_BUFFER, pm_cap_t, void *, uint32_t *)
+CALL(pm_error_t, pm_get_policy_buffer_call, PM_CALL_GET_POLICY_BUFFER, pm_cap_t, void *, uint32_t *)
 CALL(pm_error_t, pm_policy_commit, PM_CALL_POLICY_COMMIT, pm_cap_t)
 CALL(pm_error_t, pm_task_name, PM_CALL_TASK_NAME, pm_cap_t, uint64_t, char *)
 

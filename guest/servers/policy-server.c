@@ -236,6 +236,8 @@ static void hand_over(const struct pm_message *request) {
   struct pm_message last = {.caps = {control, endpoint}, .moves = 3};
   if (goes_on && answer_successor(line, request->sender, last)) exit(0);
   if (line) pm_cap_drop(line);
+  // What there was to be told may have been told to the line.
+  look_around();
 }
 
 static struct client taken[CAPACITY];

@@ -176,6 +176,8 @@ PM_TEST(mapped_anew, 0, 1, "R11: the buffer is where it was asked for last") {
   CHECK_EQ(own_entry()->guaranteed, 9);
   map_buffer();
   CHECK_EQ(own_entry()->guaranteed, 9);
+  CHECK_OK(pm_get_policy_buffer(control, REGION_2, &entries));
+  CHECK(read_faults(REGION));
   CHECK_OK(pm_container_map(container, 0, 1, REGION, LAZY_READ_WRITE));
   CHECK_EQ(WORD(REGION, 0), 77);
   CHECK_OK(pm_cap_drop(control));
