@@ -109,6 +109,29 @@ extension OnKVM {
       }
     }
 
+    @Test("R4, R14: where not all of a file can be had, tasks get what can, and the rest when it is free")
+    func scarcity() throws {
+      try withMachine(MachineConfiguration(memory: 64 << 20)) { machine in
+        let bed = try PolicyBed(machine, "policy 200 fixed\ndefault 9000 fixed\ngrace 0")
+        let sleep = try machine.bundled("sleep")
+        let first = try machine.launch(sleep, arguments: ["1000000"]) { _ in }
+        try bed.wait { machine.server.statistics.claimedFrames >= 9000 }
+        let second = try machine.launch(sleep, arguments: ["1000000"]) { _ in }
+        let found = try bed.run("any").guaranteed
+        #expect(found.count == 1 && found[0] > 0 && found[0] < 9000)
+        #expect(try bed.run("any", "1000", "extra") == ([1000], 0))
+        let claimed = machine.server.statistics.claimedFrames
+        #expect(claimed > 9000 && claimed < 10000)
+        first.stop(.machineEnd)
+        _ = first.wait()
+        // Without the first: 9,000 again, now the second one's.
+        try bed.wait { machine.server.statistics.tasks == 2 && machine.server.statistics.claimedFrames >= 9000 }
+        #expect(bed.policy.wait(seconds: 0) == nil, "\(bed.transcript.text)")
+        second.stop(.machineEnd)
+        _ = second.wait()
+      }
+    }
+
     @Test("R13: with more tasks than there were entries the policy server gets a larger buffer, and goes on")
     func manyTasks() throws {
       try withMachine { machine in
