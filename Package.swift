@@ -38,6 +38,13 @@ let package = Package(
       dependencies: ["CGuestABI", "CKVM", "GuestMemory", "KVM", "Paging", "PhysicalMemory", system],
       swiftSettings: strict),
 
+    // The server without a machine: a model of one, a naive model of the server, and chance.
+    .target(name: "Simulation", dependencies: ["PhysicalMemory", "GuestMemory", "CGuestABI"], swiftSettings: strict),
+    .executableTarget(
+      name: "simulate",
+      dependencies: ["Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      swiftSettings: strict),
+
     // The guests: compiled and linked by the toolchain's clang and ld.lld, embedded in one Swift file.
     .executableTarget(name: "GuestBuilder", swiftSettings: strict),
     .plugin(name: "GuestBuildPlugin", capability: .buildTool(), dependencies: ["GuestBuilder"]),
@@ -68,7 +75,8 @@ let package = Package(
     .testTarget(name: "GuestMemoryTests", dependencies: ["GuestMemory"], swiftSettings: strict),
     .testTarget(name: "PagingTests", dependencies: ["Paging", "GuestMemory"], swiftSettings: strict),
     .testTarget(
-      name: "PhysicalMemoryTests", dependencies: ["PhysicalMemory", "GuestMemory", "CGuestABI"], swiftSettings: strict),
+      name: "PhysicalMemoryTests", dependencies: ["PhysicalMemory", "Simulation", "GuestMemory", "CGuestABI"],
+      swiftSettings: strict),
     .testTarget(
       name: "MachineTests",
       dependencies: ["Machine", "PhysicalMemory", "GuestMemory", "KVM", "GuestImages", "CGuestABI"],

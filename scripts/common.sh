@@ -27,5 +27,12 @@ build_command() {
   physmem=$(swift build -c release --show-bin-path)/physmem
 }
 
+# Builds the simulation for release and sets simulate to its path.
+build_simulation() {
+  say "building the simulation for release"
+  swift build -c release --product simulate ${CI:+-q} >&2 || fail "the build failed"
+  simulate=$(swift build -c release --show-bin-path)/simulate
+}
+
 # True where /dev/kvm can be used.
 have_kvm() { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }

@@ -148,10 +148,13 @@ public struct VirtualCPU: ~Copyable {
     try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_VCPU_EVENTS, &events), "KVM_SET_VCPU_EVENTS")
   }
 
-  /// FCW = 0x37F and MXCSR = 0x1F80, nothing in use: Intel SDM volume 1, 13.6 "initial configuration".
+  /// FCW = 0x37F and MXCSR = 0x1F80: Intel SDM volume 1, 13.6 "initial configuration". X87 and SSE count as in use
+  /// (XSTATE_BV at byte 512), or a kernel on a CPU without XSAVES leaves MXCSR what the last task made it: it takes
+  /// MXCSR from us for components in use only (copy_uabi_to_xstate), and XRSTOR loads it for all (13.8.1).
   private static func setInitialExtendedState(_ state: inout kvm_xsave) {
     state.region.0 = 0x37f
     state.region.6 = 0x1f80
+    state.region.128 = 0b11
   }
 
   private static func setExtendedFeatures(_ mask: UInt64, _ descriptor: Int32) throws(KVMError) {

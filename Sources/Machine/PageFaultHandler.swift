@@ -13,24 +13,31 @@ internal import PhysicalMemory
 /// The error code of a page fault: Intel SDM volume 3, 4.7.
 struct PageFaultCode {
   let rawValue: UInt64
-  var isPresent: Bool { rawValue & 1 != 0 }
   init(rawValue: UInt64) { self.rawValue = rawValue }
-  /// As the processor would say it.
-  init(_ access: Access, isPresent: Bool) {
-    rawValue = (isPresent ? 1 : 0) | (access == .write ? 1 << 1 : access == .execute ? 1 << 4 : 0)
-  }
+  init(_ access: Access) { rawValue = access == .write ? 1 << 1 : access == .execute ? 1 << 4 : 0 }
   var access: Access { rawValue & 1 << 4 != 0 ? .execute : rawValue & 1 << 1 != 0 ? .write : .read }
 }
 
-/// Where a task wants to handle its own faults, and what to put back when it has.
+/// A fault that the task's own handler works on.
+struct HandledFault {
+  /// The registers at the fault.
+  let interrupted: kvm_regs
+  let fault: TaskFault
+  /// It was a pointer of a call: giving up means PM_EFAULT.
+  let isCall: Bool
+}
+
+/// Where a task wants to handle its own faults, and what it is handling.
 struct FaultHandlerState {
   var entry: UInt64 = 0
   var stackTop: UInt64 = 0
-  /// The registers at the fault being handled, and what it was.
-  var interrupted: kvm_regs?
-  var fault: TaskFault?
-  /// It was a pointer of a call: giving up means PM_EFAULT.
-  var isCall = false
+  var handled: HandledFault?
+  /// A fault in the handler: where the server keeps no mappings, what the handler touches may have gone as well.
+  var nested: HandledFault?
+
+  func mayEnter(keepsMappings: Bool) -> Bool {
+    entry != 0 && (handled == nil || !keepsMappings && nested == nil)
+  }
 }
 
 extension VCPULoop {
@@ -72,29 +79,30 @@ extension VCPULoop {
     enterUserMode()
   }
 
-  /// CS and SS of CPL3, and all changed registers, at the next entry.
+  /// CS and SS of CPL3, and all changed registers, at the next entry. TR goes with them: as KVM reports it, it has the
+  /// type of a busy TSS whatever it was set to (svm_get_segment in arch/x86/kvm/svm/svm.c).
   @inline(__always)
   mutating func enterUserMode() {
+    cpu.systemRegisters.tr.type = template.tr.type
     cpu.systemRegisters.cs = template.cs
     cpu.systemRegisters.ss = template.ss
     cpu.useChangedRegisters()
     cpu.useChangedSystemRegisters()
   }
 
-  /// The task's own handler, if it has one and is not in it already.
+  /// The task's own handler, if it has one and may enter it.
   private mutating func deliverFault(_ frame: ExceptionFrame, _ fault: TaskFault) -> Continuation {
     resume(after: frame)
-    guard handler.entry != 0, handler.interrupted == nil else { return .end(.died(report(.pageFault(fault)))) }
-    handler.isCall = false
-    enterHandler(fault)
+    guard handler.mayEnter(keepsMappings: task.keepsMappings) else { return .end(.died(report(.pageFault(fault)))) }
+    enterHandler(fault, isCall: false)
     return .resume
   }
 
   /// A server without a mapping cache leaves it to the task to map again what a call points to, and the call is made
   /// again. nil: there is nobody to ask.
   mutating func deliverPointerFault() -> Continuation? {
-    guard !task.keepsMappings, handler.entry != 0, handler.interrupted == nil,
-      let (address, access, isPresent) = machine.server.takePointerFault(task.slot)
+    guard !task.keepsMappings, handler.mayEnter(keepsMappings: false),
+      let (address, access, outcome) = machine.server.takePointerFault(task.slot)
     else { return nil }
     // The registers behind the `out`, whether the processor has come there yet or not.
     if let end = finishExit() { return end }
@@ -104,8 +112,7 @@ extension VCPULoop {
       return nil
     }
     cpu.registers.rip &-= 2
-    handler.isCall = true
-    enterHandler(TaskFault(address: address, code: PageFaultCode(access, isPresent: isPresent), outcome: .notMapped))
+    enterHandler(TaskFault(address: address, code: PageFaultCode(access), outcome: outcome), isCall: true)
     cpu.useChangedRegisters()
     return .resume
   }
@@ -122,15 +129,22 @@ extension VCPULoop {
   }
 
   /// Saves the registers, which are those of the fault, and sets those that the handler begins with.
-  private mutating func enterHandler(_ fault: TaskFault) {
-    handler.interrupted = cpu.registers
-    handler.fault = fault
+  private mutating func enterHandler(_ fault: TaskFault, isCall: Bool) {
+    let handled = HandledFault(interrupted: cpu.registers, fault: fault, isCall: isCall)
     cpu.registers.rdi = fault.address
     cpu.registers.rsi = cpu.registers.rip
     cpu.registers.rdx = UInt64(fault.code.access.flag)
-    cpu.registers.rcx = fault.code.isPresent ? 1 : 0
+    // Not what the processor saw: the leaf may have gone since, or come, and neither is the task's affair.
+    cpu.registers.rcx = fault.outcome == .forbidden ? 1 : 0
     cpu.registers.rip = handler.entry
-    cpu.registers.rsp = handler.stackTop & ~15
+    if handler.handled == nil {
+      handler.handled = handled
+      cpu.registers.rsp = handler.stackTop & ~15
+    } else {
+      handler.nested = handled
+      // Below what the handler has on its stack, and below what it may keep under its stack pointer.
+      cpu.registers.rsp = (cpu.registers.rsp &- 128) & ~15
+    }
     cpu.registers.rflags = VCPULoop.userFlags
   }
 
@@ -146,23 +160,22 @@ extension VCPULoop {
   }
 
   mutating func returnFromFaultHandler(_ status: UInt64) -> Continuation {
-    guard let interrupted = handler.interrupted, let fault = handler.fault else {
+    guard let handled = handler.nested ?? handler.handled else {
       cpu.registers.rax = UInt64(PM_EINVAL.rawValue)
       cpu.useChangedRegisters()
       return .resume
     }
     // The fault may have been at the very instruction that made this call, and that is to be executed then.
-    if cpu.registers.rip == interrupted.rip, let end = finishExit() { return end }
-    handler.interrupted = nil
-    handler.fault = nil
-    cpu.registers = interrupted
+    if cpu.registers.rip == handled.interrupted.rip, let end = finishExit() { return end }
+    if handler.nested == nil { handler.handled = nil } else { handler.nested = nil }
+    cpu.registers = handled.interrupted
     cpu.useChangedRegisters()
-    if handler.isCall, status != 0 {
+    if handled.isCall, status != 0 {
       cpu.registers.rip &+= 2
       cpu.registers.rax = UInt64(PM_EFAULT.rawValue)
       return .resume
     }
-    return status == 0 ? .resume : .end(.died(report(.pageFault(fault))))
+    return status == 0 ? .resume : .end(.died(report(.pageFault(handled.fault))))
   }
 }
 

@@ -27,6 +27,9 @@ enum ServerCall {
   case pin(UInt32, start: UInt32, count: UInt32, microseconds: UInt64, physical: UInt64)
   case unpin(UInt32, start: UInt32, count: UInt32)
   case releaseData(UInt32, frames: UInt64, count: UInt32)
+  case releasePages(UInt32, frames: UInt64, count: UInt32)
+  case recoverPages(UInt32, frames: UInt64, count: UInt32, frameError: UInt64)
+  case expiredPages(UInt32, frames: UInt64, count: UInt32, result: UInt64)
   case createEndpoint(result: UInt64)
   case call(UInt32, message: UInt64, microseconds: UInt64)
   case receive(UInt32, message: UInt64, microseconds: UInt64)
@@ -100,6 +103,9 @@ enum ServerCall {
     case PM_CALL_CONTAINER_PIN:
       return .pin(low(a), start: low(b), count: low(c), microseconds: d, physical: e)
     case PM_CALL_CONTAINER_UNPIN: return .unpin(low(a), start: low(b), count: low(c))
+    case PM_CALL_RELEASE_PAGES: return .releasePages(low(a), frames: b, count: low(c))
+    case PM_CALL_RECOVER_PAGES: return .recoverPages(low(a), frames: b, count: low(c), frameError: d)
+    case PM_CALL_EXPIRED_PAGES: return .expiredPages(low(a), frames: b, count: low(c), result: d)
     default: return nil
     }
   }

@@ -134,6 +134,12 @@ extension VCPULoop {
     case .unpin(let handle, let start, let count): try server.unpin(task.slot, handle, start: start, count: count)
     case .releaseData(let handle, let frames, let count):
       try server.releaseData(task.slot, handle, frames: frames, count: count)
+    case .releasePages(let handle, let frames, let count):
+      try server.releasePages(task.slot, handle, frames: frames, count: count)
+    case .recoverPages(let handle, let frames, let count, let frameError):
+      try server.recoverPages(task.slot, handle, frames: frames, count: count, frameError: frameError)
+    case .expiredPages(let handle, let frames, let count, let result):
+      try server.expiredPages(task.slot, handle, frames: frames, count: count, result: result)
     case .createEndpoint(let result): try server.createEndpoint(task.slot, result: result)
     case .reply(let message): try server.reply(task.slot, message: message)
     case .registerName(let name, let endpoint): try server.registerName(task.slot, name: name, endpoint: endpoint)

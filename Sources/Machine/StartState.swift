@@ -53,7 +53,9 @@ enum StartState {
     tr.base = SupervisorArea.tssAddress(index)
     tr.limit = SupervisorArea.tssLimit
     tr.selector = SupervisorArea.taskState
-    tr.type = 11
+    // A busy TSS, as `ltr` leaves it, and as VMX wants it. QEMU's translator looks at the I/O bitmap of an available one
+    // only (check_io in target/i386/tcg/seg_helper.c), and SVM takes either.
+    tr.type = HostProcessor.isEmulatedByQEMU ? 9 : 11
     tr.present = 1
     return tr
   }

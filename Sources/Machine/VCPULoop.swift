@@ -110,7 +110,8 @@ struct VCPULoop: ~Copyable {
     registers.rdi = UInt64(task.initialStack.argumentCount)
     registers.rsi = task.initialStack.arguments
     registers.rdx = machine.timestampFrequency
-    registers.rcx = task.keepsMappings ? 0 : UInt64(PM_START_NO_MAPPING_CACHE)
+    if !task.keepsMappings { registers.rcx |= UInt64(PM_START_NO_MAPPING_CACHE) }
+    if machine.configuration.revocationInterval != nil { registers.rcx |= UInt64(PM_START_REVOKES) }
     registers.rflags = Self.userFlags
     cpu.registers = registers
     cpu.systemRegisters = template

@@ -88,6 +88,7 @@ extension ServerState {
     let start = UInt32(first)
     let count = dropContents(slot, start: start, count: min(plan.rest.count, Self.releasedInOneStep))
     containers[slot].promised -= count - containers[slot].frames.usedCount(from: start, count: count)
+    dropReleased(slot, first..<(first + UInt64(count)))
     containers[slot].frames.fill(start, count: count, .empty)
     plan.rest = (first + UInt64(count))..<plan.rest.upperBound
     finishRevocations()
@@ -116,6 +117,7 @@ extension ServerState {
   /// - Returns: where to go on; nil when no id in `ids` is in use any more.
   mutating func releaseFrames(_ slot: UInt32, _ ids: Range<UInt64>) -> UInt64? {
     defer { finishRevocations() }
+    guard dropReleased(slot, ids, limit: Self.releasedInOneStep) else { return ids.lowerBound }
     var next = ids.lowerBound
     var left = Self.releasedInOneStep
     while next < ids.upperBound, let id = containers[slot].frames.firstUsed(from: UInt32(next)),

@@ -56,6 +56,9 @@ struct ContentTable: ~Copyable {
     return ContentNumber(number)
   }
 
+  /// No content has a number from here on.
+  var numberLimit: Int { Int(used) }
+
   mutating func remove(_ number: ContentNumber) {
     precondition(records[Int(number.rawValue)].sharers == 0, "a content in use was freed")
     records[Int(number.rawValue)] = Content(frame: .none, sharers: 0, previous: 0, next: firstFree)

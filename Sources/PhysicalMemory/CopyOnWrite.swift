@@ -9,10 +9,16 @@ extension ServerState {
   /// of the other sharers stay. The last sharer keeps the frame as it is.
   mutating func makePrivate(_ shown: ContainerFrame) throws(ServerError) {
     guard let number = containers[shown.container].frames[shown.id].content else { return }
-    let content = contents[number]
-    guard content.sharers > 1 else { return }
+    guard contents[number].sharers > 1 else { return }
     // One of the stock, although it need not be zero: those are populated, and the fault does not pay for that.
-    guard let copy = takeContentFrame() else { throw .noMemory }
+    let taken = takeContentFrame()
+    // Taking it may have cost the other sharers their released content.
+    let content = contents[number]
+    guard content.sharers > 1 else {
+      if let taken { pool.give(FrameRun(start: taken, count: 1)) }
+      return
+    }
+    guard let copy = taken else { throw .noMemory }
     guard let fresh = contents.insert(frame: copy) else {
       pool.give(FrameRun(start: copy, count: 1))
       throw .noMemory

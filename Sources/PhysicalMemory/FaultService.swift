@@ -125,7 +125,8 @@ extension ServerState {
         frame = contents[number].frame
         if contents[number].sharers > 1 { rightsHere.remove(.write) }
       } else {
-        guard word.isUsed else { break }
+        // No frame for a page that would not be filled in.
+        guard word.isUsed, batch.count == 0 || granted == rights else { break }
         guard let fresh = makeResident(container, id) else { break }
         frame = fresh
       }

@@ -58,7 +58,7 @@ extension FramePool {
     return (1 << order) - 1
   }
 
-  private func checkRunLists(_ violations: inout [String], _ found: PoolCensus) {
+  private func checkRunLists(_ violations: inout [String], _ found: borrowing PoolCensus) {
     for zone in FrameZone.allCases {
       var freeCount = 0
       for order in 0..<FreeRuns.orderCount {
@@ -81,37 +81,41 @@ extension FramePool {
     _ list: FrameList,
     _ state: FrameState,
     expected: Int,
-    _ name: String,
+    _ name: @autoclosure () -> String,
     _ violations: inout [String]
   ) {
+    let head = records.storage[Int(list.head)]
+    if expected == 0, head.next == list.head, head.previous == list.head, head.owner == 0 { return }
     var length = 0
     var previous = list.head
-    var node = records.storage[Int(list.head)].next
+    var node = head.next
     while node != list.head, length <= expected {
       let record = records.storage[Int(node)]
-      if record.state != state { violations.append("\(name) holds frame \(node), which is \(record.state).") }
-      if record.previous != previous { violations.append("\(name) is not linked back at frame \(node).") }
+      if record.state != state { violations.append("\(name()) holds frame \(node), which is \(record.state).") }
+      if record.previous != previous { violations.append("\(name()) is not linked back at frame \(node).") }
       length += 1
       previous = node
       node = record.next
     }
     if node == list.head, records.storage[Int(list.head)].previous != previous {
-      violations.append("\(name) is not linked back at its head.")
+      violations.append("\(name()) is not linked back at its head.")
     }
     if length != expected || records.count(of: list) != expected {
       violations.append(
-        "\(name) holds \(length) frames and counts \(records.count(of: list)), but should have \(expected)."
+        "\(name()) holds \(length) frames and counts \(records.count(of: list)), but should have \(expected)."
       )
     }
   }
 }
 
-/// What a walk over all frames found.
-private struct PoolCensus {
+/// What a walk over all frames found. No arrays: the simulation walks after every step.
+private struct PoolCensus: ~Copyable {
   /// Frames, by state.
-  var states = [Int](repeating: 0, count: FrameState.allCases.count)
+  var states = InlineArray<9, Int>(repeating: 0)
   /// Free runs, by zone and order.
-  var runs = [Int](repeating: 0, count: FreeRuns.listCount)
+  var runs = InlineArray<96, Int>(repeating: 0)
+
+  init() { precondition(states.count == FrameState.allCases.count && runs.count == FreeRuns.listCount) }
 
   subscript(state: FrameState) -> Int { states[Int(state.rawValue)] }
 }

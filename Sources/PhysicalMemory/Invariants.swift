@@ -1,194 +1,233 @@
-// What must always hold, checked from both ends by walking everything. For tests and the simulation, after every step.
+// What must always hold, checked from both ends by walking everything. For tests, and for the simulation, which does it
+// after every step: each thing is looked at once or twice, and what was found is kept in arrays by number.
 
 internal import CGuestABI
 internal import GuestMemory
+
+/// What a walk over all containers found.
+struct ContainerCensus {
+  /// Virtual frames that name each content.
+  var sharers: [UInt32]
+  /// Virtual frames in use or promised, by their owner's slot.
+  var allocated: [Int]
+  var allocatedByServer = 0
+  var contents = 0
+  var pins = 0
+
+  init(contents: Int, tasks: Int) {
+    sharers = Array(repeating: 0, count: contents)
+    allocated = Array(repeating: 0, count: tasks)
+  }
+}
+
+/// What a walk over all frames found.
+private struct FrameCensus {
+  var inUse = 0
+  var tables = 0
+  var reserved = 0
+  var pinned = 0
+  /// Leaves that the reverse map knows.
+  var places = 0
+}
 
 extension ServerState {
   /// A sentence for each violation.
   mutating func violations() -> [String] {
     var found = pool.checkInvariants()
-    found += contentViolations()
-    found += leafViolations()
-    found += accountingViolations()
-    found += policyViolations()
+    var census = ContainerCensus(contents: contents.numberLimit, tasks: tasks.capacity)
+    countContainers(&census, &found)
+    let frames = checkFrames(census, &found)
+    checkLeaves(frames, &found)
+    checkAccounts(census, frames, &found)
+    checkWaiting(&found)
+    checkDemands(&found)
+    checkPolicy(&found)
     return found
   }
 
-  /// Sharers of contents against the ids that name them; owners of frames against contents.
-  private func contentViolations() -> [String] {
-    var found: [String] = []
-    var sharers: [UInt32: UInt32] = [:]
+  /// What the ids of all containers name.
+  private func countContainers(_ census: inout ContainerCensus, _ found: inout [String]) {
     containers.forEachIndex { slot in
-      var next = containers[slot].frames.firstUsed(from: 0)
-      while let id = next {
-        if let number = containers[slot].frames[id].content { sharers[number.rawValue, default: 0] += 1 }
-        next = id == .max ? nil : containers[slot].frames.firstUsed(from: id + 1)
+      let owner = containers[slot].owner
+      let allocated = containers[slot].frames.count + containers[slot].promised
+      if owner == .server {
+        census.allocatedByServer += allocated
+      } else {
+        census.allocated[Int(owner.rawValue)] += allocated
       }
-    }
-    if sharers.count != contents.count {
-      found.append("\(contents.count) contents exist, and \(sharers.count) are named by a virtual frame")
-    }
-    for (number, count) in sharers {
-      let content = contents[ContentNumber(number)]
-      if content.sharers != count {
-        found.append("content \(number) counts \(content.sharers) sharers, and \(count) virtual frames name it")
+      let isRight = containers[slot].frames.forEachContent { _, number in
+        if census.sharers[Int(number.rawValue)] == 0 { census.contents += 1 }
+        census.sharers[Int(number.rawValue)] += 1
       }
-      let record = pool.records[content.frame]
-      if record.state != .inUse || record.owner != number {
-        found.append("content \(number) has frame \(content.frame.rawValue), which is not its own")
-      }
+      if !isRight { found.append("container slot \(slot) counts its ids in use wrongly") }
+      if !containers[slot].pins.isEmpty { checkPins(slot, &census, &found) }
     }
-    return found
+    countReleased(&census, &found)
+    if census.contents != contents.count {
+      found.append("\(contents.count) contents exist, and \(census.contents) are named by a virtual frame")
+    }
+    if census.pins != pinnedFrames { found.append("\(census.pins) pins exist, and \(pinnedFrames) are counted") }
   }
 
-  /// Every leaf against the mapping behind it and the reverse map, and the other way round.
-  private mutating func leafViolations() -> [String] {
-    var found: [String] = []
-    var leaves = 0
-    var slots: [UInt32] = []
-    tasks.forEachIndex { slots.append($0) }
-    let end = PageNumber(containing: PM_USER_END)
-    for slot in slots {
-      let task = TaskSlot(slot)
-      var page = PageNumber(0)
-      while let mapped = operations.firstMapped(task, from: page, to: end) {
-        page = mapped
-        // The search may stop where there is no leaf, to be gone on with.
-        guard operations.mappedPage(task, mapped) != nil else { continue }
-        leaves += 1
-        page = mapped.advanced(by: 1)
-        if let violation = leafViolation(task, mapped) { found.append("task slot \(slot): \(violation)") }
+  /// What is pinned has a frame of its own, which is marked.
+  private func checkPins(_ slot: UInt32, _ census: inout ContainerCensus, _ found: inout [String]) {
+    for id in containers[slot].pins.keys {
+      census.pins += 1
+      guard let number = containers[slot].frames[id].content else {
+        found.append("id \(id) of container slot \(slot) is pinned and has no content")
+        continue
+      }
+      if contents[number].sharers != 1 { found.append("content \(number.rawValue) is pinned and shared") }
+      if !pool.records[contents[number].frame].flags.contains(.pinned) {
+        found.append("content \(number.rawValue) is pinned, but its frame is not marked")
       }
     }
-    var places = 0
+  }
+
+  /// Frames against the contents they hold, contents against the ids that name them, page tables and pins against their
+  /// counts.
+  private func checkFrames(_ census: ContainerCensus, _ found: inout [String]) -> FrameCensus {
+    var frames = FrameCensus()
     for frame in 0..<UInt32(pool.count) {
       let record = pool.records[FrameNumber(frame)]
-      if record.state == .inUse { places += record.link == 0 ? 0 : reverseMap.count(record.link) }
+      switch record.state {
+      case .table: frames.tables += 1
+      case .reserved: frames.reserved += 1
+      case .inUse:
+        frames.inUse += 1
+        if record.flags.contains(.pinned) { frames.pinned += 1 }
+        if record.link != 0 { frames.places += reverseMap.count(record.link) }
+        checkContent(of: frame, record.owner, census, &found)
+      default: break
+      }
     }
-    if places != leaves { found.append("the reverse map knows \(places) leaves, the page tables have \(leaves)") }
-    return found
+    if frames.inUse != contents.count {
+      found.append("\(frames.inUse) frames are in use, \(contents.count) contents have one")
+    }
+    if frames.pinned != pinnedFrames {
+      found.append("\(frames.pinned) frames are marked as pinned, and \(pinnedFrames) are counted")
+    }
+    if frames.tables != tables.used { found.append("\(frames.tables) frames are tables, \(tables.used) are counted") }
+    if !revocations.zaps.isEmpty || !revocations.unused.isEmpty { found.append("a revocation was left unfinished") }
+    return frames
   }
 
-  private mutating func leafViolation(_ task: TaskSlot, _ page: PageNumber) -> String? {
-    guard let leaf = operations.mappedPage(task, page) else { return "a leaf vanished" }
-    let at = "page \(String(page.rawValue, radix: 16))"
-    guard let index = tasks[task.rawValue].mappings.find(page) else { return "\(at) has a leaf and no mapping" }
+  private func checkContent(of frame: UInt32, _ number: UInt32, _ census: ContainerCensus, _ found: inout [String]) {
+    guard number >= ContentTable.firstNumber, Int(number) < census.sharers.count else {
+      return found.append("frame \(frame) is in use for content \(number), which does not exist")
+    }
+    let content = contents[ContentNumber(number)]
+    let count = census.sharers[Int(number)]
+    if content.frame.rawValue != frame || count == 0 {
+      found.append("frame \(frame) is in use for content \(number), which is elsewhere or named by nobody")
+    }
+    if content.sharers != count {
+      found.append("content \(number) counts \(content.sharers) sharers, and \(count) virtual frames name it")
+    }
+  }
+
+  /// Every leaf against the mapping behind it and the reverse map, which must know as many as there are.
+  private mutating func checkLeaves(_ frames: FrameCensus, _ found: inout [String]) {
+    let operations = operations
+    var leaves = 0
+    var next = tasks.occupied(from: 0)
+    while let slot = next {
+      next = tasks.occupied(from: slot + 1)
+      operations.forEachLeaf(TaskSlot(slot)) { page, leaf in
+        leaves += 1
+        if let violation = violation(TaskSlot(slot), page, leaf) { found.append("task slot \(slot): \(violation)") }
+      }
+    }
+    if frames.places != leaves {
+      found.append("the reverse map knows \(frames.places) leaves, the page tables have \(leaves)")
+    }
+  }
+
+  private mutating func violation(_ task: TaskSlot, _ page: PageNumber, _ leaf: MappedPage) -> String? {
+    func at(_ text: String) -> String { "page \(String(page.rawValue, radix: 16)) \(text)" }
+    guard let index = tasks[task.rawValue].mappings.find(page) else { return at("has a leaf and no mapping") }
     let mapping = tasks[task.rawValue].mappings[index]
-    guard containers.contains(mapping.container.slot),
-      containers.generation(at: mapping.container.slot) == mapping.container.generation
-    else { return "\(at) shows a container that is gone" }
-    guard let number = containers[mapping.container.slot].frames[mapping.frame(at: page)].content else {
-      return "\(at) shows a virtual frame without content"
+    let container = mapping.container.slot
+    guard isCurrent(mapping.container) else { return at("shows a container that is gone") }
+    if mapping.epoch != 0, mapping.epoch != containers[container].epoch {
+      return at("shows a share that was cancelled")
     }
-    if contents[number].frame != leaf.frame { return "\(at) shows frame \(leaf.frame.rawValue), not the content's" }
-    if !leaf.rights.isSubset(of: mapping.flags.effectiveRights) { return "\(at) permits more than was asked for" }
-    if leaf.rights.contains(.write), contents[number].sharers > 1 { return "\(at) may write a shared content" }
+    guard let number = containers[container].frames[mapping.frame(at: page)].content else {
+      return at("shows a virtual frame without content")
+    }
+    let content = contents[number]
+    if content.frame != leaf.frame { return at("shows frame \(leaf.frame.rawValue), not the content's") }
+    if !leaf.rights.isSubset(of: mapping.flags.effectiveRights) { return at("permits more than was asked for") }
+    if leaf.rights.contains(.write), content.sharers > 1 { return at("may write a shared content") }
+    let place = MappedPlace(task, page)
+    let link = pool.records[leaf.frame].link
+    if reverseMap.only(of: link) == place { return nil }
     var isKnown = false
-    reverseMap.forEach(in: pool.records[leaf.frame].link) { place in
-      if place == MappedPlace(task, page) { isKnown = true }
-    }
-    return isKnown ? nil : "\(at) is not in the reverse map"
+    reverseMap.forEach(in: link) { if $0 == place { isKnown = true } }
+    return isKnown ? nil : at("is not in the reverse map")
   }
 
   /// Charges against the containers, claims against the ledger, frames against the pool.
-  private func accountingViolations() -> [String] {
-    var found: [String] = []
-    var allocated: [TaskSlot: Int] = [:]
-    containers.forEachIndex { slot in
-      allocated[containers[slot].owner, default: 0] += containers[slot].frames.count + containers[slot].promised
-    }
+  private func checkAccounts(_ census: ContainerCensus, _ frames: FrameCensus, _ found: inout [String]) {
     var claimed = 0
-    var total = 0
+    var allocated = 0
+    var taken = 0
+    var withdrawn = tables.reserved + machineFrames + census.allocatedByServer
     tasks.forEachIndex { slot in
       let entitlement = tasks[slot].entitlement
       claimed += entitlement.claim
-      let owned = (allocated[TaskSlot(slot)] ?? 0) + tasks[slot].setAside
-      total += entitlement.allocated
+      withdrawn += tasks[slot].extraTables
+      taken += tasks[slot].reservedTables
+      let owned = census.allocated[Int(slot)] + tasks[slot].setAside
+      allocated += entitlement.allocated
       if entitlement.allocated != owned {
         found.append("task slot \(slot) is charged \(entitlement.allocated) frames, its containers have \(owned)")
       }
     }
+    if taken != tables.taken { found.append("\(taken) tables are from the reserve, \(tables.taken) are counted") }
     if claimed != ledger.claimed {
       found.append("the ledger has \(ledger.claimed) claimed, the tasks claim \(claimed)")
     }
     if claimed > ledger.allocatable { found.append("more is claimed than can be had") }
-    if total != ledger.allocated {
-      found.append("the ledger has \(ledger.allocated) allocated, the tasks have \(total)")
+    if allocated != ledger.allocated {
+      found.append("the ledger has \(ledger.allocated) allocated, the tasks have \(allocated)")
     }
-    if total > ledger.allocatable { found.append("more is allocated than can be had") }
-    found += reclaimViolations()
-    var inUse = 0
-    var tableCount = 0
-    var reserved = 0
-    for frame in 0..<UInt32(pool.count) {
-      switch pool.records[FrameNumber(frame)].state {
-      case .inUse: inUse += 1
-      case .table: tableCount += 1
-      case .reserved: reserved += 1
-      default: break
-      }
-    }
-    var withdrawn = tables.reserved + machineFrames + (allocated[.server] ?? 0)
-    var taken = 0
-    tasks.forEachIndex { slot in
-      withdrawn += tasks[slot].extraTables
-      taken += tasks[slot].reservedTables
-    }
-    if taken != tables.taken { found.append("\(taken) tables are from the reserve, \(tables.taken) are counted") }
-    let allocatable = max(0, pool.count - reserved - withdrawn)
+    if allocated > ledger.allocatable { found.append("more is allocated than can be had") }
+    let allocatable = max(0, pool.count - frames.reserved - withdrawn)
     if ledger.allocatable != allocatable {
       found.append("\(allocatable) frames can be had, the ledger says \(ledger.allocatable)")
     }
-    if inUse != contents.count { found.append("\(inUse) frames are in use, \(contents.count) contents have one") }
-    if tableCount != tables.used { found.append("\(tableCount) frames are tables, \(tables.used) are counted") }
-    if !revocations.zaps.isEmpty || !revocations.unused.isEmpty { found.append("a revocation was left unfinished") }
-    return found
   }
 
-  /// Handles that name control against the counts, and the buffer against both.
-  private func policyViolations() -> [String] {
-    var found: [String] = []
-    var controls = 0
-    var lastSlot: UInt32 = 0
-    tasks.forEachIndex { slot in
-      lastSlot = slot
-      guard !tasks[slot].isEnding else { return }
-      var own = 0
-      tasks[slot].handles.forEach { if $0 == .control { own += 1 } }
-      controls += own
-      if own != tasks[slot].controls { found.append("task slot \(slot) has \(own) handles of control, not as counted") }
-    }
-    if controls != policy.controls { found.append("\(controls) handles name control, \(policy.controls) are counted") }
-    if let holder = policy.holder, !tasks.contains(holder.rawValue) || tasks[holder.rawValue].controls == 0 {
-      found.append("the policy buffer's holder has no control")
-    }
-    guard let buffer = policy.buffer else { return found }
-    if controls == 0 { found.append("there is a policy buffer, and nobody has control") }
-    if Int(lastSlot) >= containers[buffer.slot].frames.count * PolicyState.entriesPerFrame {
-      found.append("task slot \(lastSlot) is beyond the policy buffer")
-    }
-    return found
-  }
-
-  /// Demands against what tasks have, and nobody waiting for what is there.
-  private func reclaimViolations() -> [String] {
-    var found: [String] = []
-    var demanded = 0
-    tasks.forEachIndex { slot in
-      let asked = tasks[slot].demanded
-      demanded += asked
-      if asked > tasks[slot].entitlement.extra, !tasks[slot].isDropped, !tasks[slot].isEnding {
-        found.append("task slot \(slot) is asked for \(asked) frames and has \(tasks[slot].entitlement.extra) extra")
+  /// Those who wait against those they wait for.
+  private func checkWaiting(_ found: inout [String]) {
+    endpoints.forEachIndex { slot in
+      let reference = EndpointReference(slot: slot, generation: endpoints.generation(at: slot))
+      let owner = endpoints[slot].owner
+      if !tasks.contains(owner.rawValue) || !tasks[owner.rawValue].endpoints.contains(reference) {
+        found.append("endpoint \(slot) is not known to its owner")
+      } else if endpoints[slot].isWaiting {
+        if case .receiving(reference, _) = tasks[owner.rawValue].wait {
+        } else {
+          found.append("endpoint \(slot) has a receiver that does not wait for it")
+        }
+        if !endpoints[slot].queue.isEmpty { found.append("endpoint \(slot) has a receiver and callers") }
       }
-      if (asked > 0) != reclaim.victims.contains(TaskSlot(slot)) {
-        found.append("task slot \(slot) and the list of victims disagree")
+      for caller in endpoints[slot].queue {
+        if tasks.contains(caller.rawValue), case .queued(reference, _) = tasks[caller.rawValue].wait { continue }
+        found.append("endpoint \(slot) has a caller that does not wait for it")
       }
-      if tasks[slot].untold > asked { found.append("task slot \(slot) is to be told more than is asked") }
     }
-    if demanded != reclaim.demanded { found.append("\(demanded) frames are asked for, \(reclaim.demanded) counted") }
-    if let first = reclaim.requests.first, first.count <= ledger.free {
-      found.append("a request waits for free frames")
+    tasks.forEachIndex { slot in
+      switch tasks[slot].wait {
+      case .received(let server, _, _):
+        if !tasks.contains(server.rawValue) || !tasks[server.rawValue].received.contains(TaskSlot(slot)) {
+          found.append("task slot \(slot) waits for a reply of one that does not know it")
+        }
+      case .name:
+        if !names.waiting.contains(TaskSlot(slot)) { found.append("task slot \(slot) waits for a name in vain") }
+      default: break
+      }
     }
-    return found
   }
 }

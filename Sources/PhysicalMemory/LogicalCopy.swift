@@ -206,6 +206,7 @@ extension ServerState {
     guard claimID(&plan, old) else { return false }
     if let content = old.content { dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) }
     if !containers[slot].frames.replace(id, VirtualFrameWord(number)) {
+      dropReleased(slot, UInt64(id)..<(UInt64(id) + 1))
       containers[slot].frames.set(id, VirtualFrameWord(number))
     }
     return true
@@ -228,6 +229,7 @@ extension ServerState {
         let old = containers[slot].frames[id]
         guard claimID(&plan, old) else { continue }
         if let content = old.content { dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) }
+        dropReleased(slot, UInt64(id)..<(UInt64(id) + 1))
         containers[slot].frames.set(id, .empty)
       }
       return
@@ -242,6 +244,7 @@ extension ServerState {
       dropContent(content, shownBy: ContainerFrame(container: slot, id: id))
       done = Int(id - start) + 1
     }
+    dropReleased(slot, UInt64(start)..<(UInt64(start) + UInt64(count)))
     containers[slot].frames.fill(start, count: count, .empty)
     plan.promised -= fresh
     containers[slot].promised -= fresh

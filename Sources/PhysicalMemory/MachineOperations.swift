@@ -1,6 +1,7 @@
 // All that the server does to the machine. The real one writes page tables and zaps frames; tests and the
 // simulation put a plain model in its place, so that the whole server runs without /dev/kvm.
 
+internal import CGuestABI
 public import GuestMemory
 
 /// A task's place in the server's table, and with it its address space; reused when the task has ended.
@@ -56,6 +57,8 @@ public protocol MachineOperations: AnyObject {
   /// The first page in `page ..< end` with a leaf; nil: there is none. May stop after a bounded search at a later page
   /// without a leaf, from where the caller goes on.
   func firstMapped(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber?
+  /// For checks: calls `body` with each leaf of a space, in order.
+  func forEachLeaf(_ slot: TaskSlot, _ body: (PageNumber, MappedPage) -> Void)
   /// How many pages from `page` on have tables and no leaf, up to `limit`; may stop early at a table's end.
   func absentRun(_ slot: TaskSlot, from page: PageNumber, limit: Int) -> Int
   /// Writes leaves for adjacent pages; their tables exist. Replacing a leaf needs a zap of its frame before.
@@ -75,4 +78,18 @@ public protocol MachineOperations: AnyObject {
   func copy(from source: FrameNumber, to destination: FrameNumber)
   func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableSpan<UInt8>)
   func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>)
+}
+
+extension MachineOperations {
+  public func forEachLeaf(_ slot: TaskSlot, _ body: (PageNumber, MappedPage) -> Void) {
+    let end = PageNumber(containing: PM_USER_END)
+    var page = PageNumber(0)
+    while let mapped = firstMapped(slot, from: page, to: end) {
+      page = mapped
+      // The search may stop where there is no leaf, to be gone on with.
+      guard let leaf = mappedPage(slot, mapped) else { continue }
+      body(mapped, leaf)
+      page = mapped.advanced(by: 1)
+    }
+  }
 }

@@ -39,6 +39,18 @@ enum WaitState {
   case name([UInt8], address: UInt64)
   /// What it waited for has come.
   case finished(ServerError?)
+
+  /// Whether what the task waits for is read from that page, or stored there.
+  func needs(_ page: PageNumber) -> Bool {
+    let address: UInt64
+    switch self {
+    case .none, .finished: return false
+    case .queued(_, let at), .received(_, let at, _), .receiving(_, let at), .name(_, let at): address = at
+    }
+    // The bytes were checked to be in the task's half.
+    return page >= PageNumber(containing: address)
+      && page <= PageNumber(containing: address + UInt64(Message.byteCount - 1))
+  }
 }
 
 /// Whether a call that may wait has its result.

@@ -232,13 +232,9 @@ public final class PhysicalMemoryServer: Sendable {
     try state.withLock { (state) throws(ServerError) in try state.writeMemory(task, address, bytes) }
   }
 
-  /// Where the last call that answered PM_EFAULT got stuck; nil: outside the task's half. Asked once.
-  public func takePointerFault(_ task: TaskSlot) -> (address: UInt64, access: Access, isPresent: Bool)? {
-    state.withLock { state in
-      guard let (address, access) = state.tasks[task.rawValue].pointerFault.take() else { return nil }
-      let leaf = state.operations.mappedPage(task, PageNumber(containing: address))
-      return (address, access, leaf != nil)
-    }
+  /// Where the last call that answered PM_EFAULT got stuck, and why; nil: outside the task's half. Asked once.
+  public func takePointerFault(_ task: TaskSlot) -> (address: UInt64, access: Access, outcome: FaultOutcome)? {
+    state.withLock { $0.tasks[task.rawValue].pointerFault.take() }
   }
 
   // MARK: The machine's own

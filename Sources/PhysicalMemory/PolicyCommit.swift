@@ -155,6 +155,31 @@ extension ServerState {
   }
 }
 
+extension ServerState {
+  /// For checkInvariants: handles that name control against the counts, and the buffer against both.
+  func checkPolicy(_ found: inout [String]) {
+    var controls = 0
+    var lastSlot: UInt32 = 0
+    tasks.forEachIndex { slot in
+      lastSlot = slot
+      guard !tasks[slot].isEnding else { return }
+      var own = 0
+      tasks[slot].handles.forEach { if $0 == .control { own += 1 } }
+      controls += own
+      if own != tasks[slot].controls { found.append("task slot \(slot) has \(own) handles of control, not as counted") }
+    }
+    if controls != policy.controls { found.append("\(controls) handles name control, \(policy.controls) are counted") }
+    if let holder = policy.holder, !tasks.contains(holder.rawValue) || tasks[holder.rawValue].controls == 0 {
+      found.append("the policy buffer's holder has no control")
+    }
+    guard let buffer = policy.buffer else { return }
+    if controls == 0 { found.append("there is a policy buffer, and nobody has control") }
+    if Int(lastSlot) >= containers[buffer.slot].frames.count * PolicyState.entriesPerFrame {
+      found.append("task slot \(lastSlot) is beyond the policy buffer")
+    }
+  }
+}
+
 extension PhysicalMemoryServer {
   public func getControl(_ task: TaskSlot, result: UInt64) throws(ServerError) {
     try withState { (state) throws(ServerError) in

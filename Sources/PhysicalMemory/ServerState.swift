@@ -9,6 +9,7 @@ struct ServerState: ~Copyable {
   var pool: FramePool
   var contents: ContentTable
   var reverseMap: ReverseMap
+  var softReferences: SoftReferenceTable
   var containers: Slab<Container>
   var tasks: Slab<TaskRecord>
   var images: Slab<LoadedImage>
@@ -39,6 +40,7 @@ struct ServerState: ~Copyable {
     var pool = try FramePool(frameCount: frameCount)
     let contents = try ContentTable(capacity: frameCount)
     let reverseMap = try ReverseMap(capacity: frameCount)
+    let softReferences = try SoftReferenceTable(capacity: frameCount)
     let containers = try Slab<Container>(capacity: taskCapacity << 16)
     let tasks = try Slab<TaskRecord>(capacity: taskCapacity)
     let endpoints = try Slab<Endpoint>(capacity: 1 << 16)
@@ -52,6 +54,7 @@ struct ServerState: ~Copyable {
     self.pool = pool
     self.contents = contents
     self.reverseMap = reverseMap
+    self.softReferences = softReferences
     self.containers = containers
     self.tasks = tasks
     self.images = images
@@ -75,10 +78,12 @@ struct ServerState: ~Copyable {
     return takeZeroFrame()
   }
 
-  /// A frame that reads zero; nil when none is free.
+  /// A frame that reads zero, if need be one of a released content; nil when there is none.
   @inline(__always)
   private mutating func takeZeroFrame() -> FrameNumber? {
-    guard let (frame, isZero) = pool.takeZeroedFrame() else { return nil }
+    var taken = pool.takeZeroedFrame()
+    while taken == nil, expireOldest() { taken = pool.takeZeroedFrame() }
+    guard let (frame, isZero) = taken else { return nil }
     if !isZero { operations.zero(FrameRun(start: frame, count: 1)) }
     return frame
   }
@@ -208,6 +213,10 @@ public struct ServerStatistics: Equatable, Sendable {
   public var upcalls: UInt64 = 0
   public var tasksDropped: UInt64 = 0
   public var policyCommits: UInt64 = 0
+  /// Released frames that were used for something else.
+  public var framesExpired: UInt64 = 0
+  /// Revocations for tests after which the frame was written all the same. Anything but 0 is a broken promise.
+  public var strayWrites: UInt64 = 0
 
   public var frames = 0
   public var freeFrames = 0
@@ -215,6 +224,8 @@ public struct ServerStatistics: Equatable, Sendable {
   public var allocatableFrames = 0
   public var claimedFrames = 0
   public var allocatedFrames = 0
+  /// Ids whose frames have been released and can be recovered.
+  public var releasedFrames = 0
   public var tableFrames = 0
   public var contents = 0
   public var containers = 0

@@ -31,6 +31,22 @@ extension ServerState {
     return weak
   }
 
+  /// The end of a call that makes a container with frames: shares it if `weakResult` is not 0, and stores the handles.
+  /// The copies may have made a result's page read-only since it was checked: then no weak capability is left either.
+  mutating func giveContainer(
+    _ task: TaskSlot, _ handle: UInt32, remote: UInt32, result: UInt64, weakResult: UInt64
+  ) throws(ServerError) {
+    guard weakResult != 0 else { return try store(handle, task, result) }
+    let weak = try share(task, handle, remote: remote)
+    do throws(ServerError) {
+      try store(weak, task, weakResult)
+      try store(handle, task, result)
+    } catch {
+      tasks[task.rawValue].handles.remove(weak)
+      throw error
+    }
+  }
+
   /// - Returns: the only task that may use the capability; nil: any.
   func shareHolder(_ task: TaskSlot, _ remote: UInt32) throws(ServerError) -> TaskID? {
     if remote == PM_CAP_NONE { return nil }

@@ -20,15 +20,24 @@ extension PhysicalMemoryServer {
   ) throws(ServerError) {
     let from = try loadIDs(task, sourceIDs, count)
     let to = try loadIDs(task, destinationIDs, count)
-    if frameError != 0 { try withState { (state) throws(ServerError) in try state.checkWritable(task, frameError, 4) } }
+    try checkFrameError(task, frameError)
     do throws(CopyError) {
       try copy(task, source, from, destination, to, count: Int(count))
     } catch {
-      if frameError != 0, let frame = error.frame {
-        try withState { (state) throws(ServerError) in try state.store(frame, task, frameError) }
-      }
+      try storeFrameError(task, frameError, error)
       throw error.error
     }
+  }
+
+  private func checkFrameError(_ task: TaskSlot, _ address: UInt64) throws(ServerError) {
+    guard address != 0 else { return }
+    try withState { (state) throws(ServerError) in try state.checkWritable(task, address, 4) }
+  }
+
+  /// Stores the id that an error is about.
+  private func storeFrameError(_ task: TaskSlot, _ address: UInt64, _ error: CopyError) throws(ServerError) {
+    guard address != 0, let frame = error.frame else { return }
+    try withState { (state) throws(ServerError) in try state.store(frame, task, address) }
   }
 
   private func copy(
@@ -67,6 +76,35 @@ extension PhysicalMemoryServer {
   ) throws(ServerError) {
     let ids = try loadArray(task, frames, count)
     try withState { (state) throws(ServerError) in try state.releaseData(task, handle, ids) }
+  }
+
+  // MARK: Released frames (R31)
+
+  public func releasePages(_ task: TaskSlot, _ handle: UInt32, frames: UInt64, count: UInt32) throws(ServerError) {
+    let ids = try loadArray(task, frames, count)
+    var plan = try withState { (state) throws(ServerError) in try state.planRelease(task, handle, ids) }
+    while withState({ $0.continueRelease(&plan) }) {}
+  }
+
+  /// `frameError`: where to store the id that an error is about; 0: nowhere.
+  public func recoverPages(
+    _ task: TaskSlot, _ handle: UInt32, frames: UInt64, count: UInt32, frameError: UInt64
+  ) throws(ServerError) {
+    let ids = try loadArray(task, frames, count)
+    try withState { (state) throws(ServerError) in
+      try state.recover(task, handle, ids, frameError: frameError)
+    }
+  }
+
+  /// `result`: where to store a byte for each id, 1 where its content is gone.
+  public func expiredPages(
+    _ task: TaskSlot, _ handle: UInt32, frames: UInt64, count: UInt32, result: UInt64
+  ) throws(ServerError) {
+    let ids = try loadArray(task, frames, count)
+    try withState { (state) throws(ServerError) in
+      let expired = try state.expired(task, handle, ids)
+      try state.writeMemory(task, result, expired.span)
+    }
   }
 
   // MARK: Sharing (R20–R23)
@@ -149,10 +187,7 @@ extension PhysicalMemoryServer {
         try allocateFresh(task, handle, range)
       }
       try withState { (state) throws(ServerError) in
-        if weakResult != 0 {
-          try state.store(try state.share(task, handle, remote: remote), task, weakResult)
-        }
-        try state.store(handle, task, result)
+        try state.giveContainer(task, handle, remote: remote, result: result, weakResult: weakResult)
       }
     } catch {
       try? destroyContainer(task, handle)

@@ -36,6 +36,7 @@ extension ServerState {
     current.allocatableFrames = ledger.allocatable
     current.claimedFrames = ledger.claimed
     current.allocatedFrames = ledger.allocated
+    current.releasedFrames = softReferences.count
     current.tableFrames = tables.used
     current.contents = contents.count
     current.containers = containers.count

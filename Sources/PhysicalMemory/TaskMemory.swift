@@ -5,10 +5,15 @@ internal import CGuestABI
 internal import GuestMemory
 
 extension ServerState {
-  /// The frame behind a page, filled in if need be; nil when the task itself could not do this access.
-  private mutating func frame(_ task: TaskSlot, _ page: PageNumber, _ access: Access) -> FrameNumber? {
+  /// The frame behind the page of an address, filled in if need be; nil when the task itself could not do this access.
+  private mutating func frame(_ task: TaskSlot, _ address: UInt64, _ access: Access) -> FrameNumber? {
+    let page = PageNumber(containing: address)
     if let leaf = operations.mappedPage(task, page), leaf.rights.contains(access.right) { return leaf.frame }
-    guard case .served = serveFault(task, page, access) else { return nil }
+    let outcome = serveFault(task, page, access)
+    guard case .served = outcome else {
+      tasks[task.rawValue].pointerFault = (address, access, outcome)
+      return nil
+    }
     return operations.mappedPage(task, page)?.frame
   }
 
@@ -27,10 +32,7 @@ extension ServerState {
       let at = address + UInt64(done)
       let offset = Int(at & 4095)
       let length = min(count - done, 4096 - offset)
-      guard let frame = frame(task, PageNumber(containing: at), access) else {
-        tasks[task.rawValue].pointerFault = (at, access)
-        return false
-      }
+      guard let frame = frame(task, at, access) else { return false }
       body(frame, offset, done..<(done + length))
       done += length
     }

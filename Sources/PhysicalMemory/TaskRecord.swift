@@ -56,7 +56,7 @@ struct TaskRecord: ~Copyable {
   /// Once the task is ending: its containers whose frames are still to be released.
   var dying: [UInt32] = []
   /// The last pointer of a call that could not be followed.
-  var pointerFault: (address: UInt64, access: Access)?
+  var pointerFault: (address: UInt64, access: Access, outcome: FaultOutcome)?
   /// Page tables it took from the reserve, and from what nobody claimed.
   var reservedTables = 0
   var extraTables = 0

@@ -2,21 +2,33 @@
 
 internal import GuestMemory
 
-/// What one id of a container names: nothing, an empty frame, or a content.
+/// What one id of a container names: nothing, an empty frame, a content; or, once released, a soft reference, which to
+/// everything but its recovery is as good as nothing.
 struct VirtualFrameWord: Equatable, BitwiseCopyable {
   let rawValue: UInt32
   init(rawValue: UInt32) { self.rawValue = rawValue }
   @inline(__always) init(_ content: ContentNumber) { rawValue = content.rawValue }
+  init(_ reference: SoftReferenceNumber) { rawValue = Self.released | reference.rawValue }
+
+  /// Words from here on name soft references. There are fewer contents than that.
+  private static let released: UInt32 = 1 << 31
 
   /// The id is not in use.
   static var unused: VirtualFrameWord { VirtualFrameWord(rawValue: 0) }
   /// Allocated and never touched: reads as zeros, has no frame.
   static var empty: VirtualFrameWord { VirtualFrameWord(rawValue: 1) }
 
-  @inline(__always) var isUsed: Bool { rawValue != 0 }
-  @inline(__always) var content: ContentNumber? {
-    rawValue >= ContentTable.firstNumber ? ContentNumber(rawValue) : nil
+  @inline(__always) var isUsed: Bool { Self.isUsed(rawValue) }
+  @inline(__always) var content: ContentNumber? { Self.isContent(rawValue) ? ContentNumber(rawValue) : nil }
+  var softReference: SoftReferenceNumber? {
+    Self.isReleased(rawValue) ? SoftReferenceNumber(rawValue & ~Self.released) : nil
   }
+
+  @inline(__always) static func isUsed(_ word: UInt32) -> Bool { word &- 1 < released - 1 }
+  @inline(__always) static func isContent(_ word: UInt32) -> Bool {
+    word &- ContentTable.firstNumber < released - ContentTable.firstNumber
+  }
+  @inline(__always) static func isReleased(_ word: UInt32) -> Bool { word >= released }
 }
 
 /// Container ids to words: leaves of 1,024 ids, found by binary search. A leaf exists only while an id in it is
@@ -28,6 +40,8 @@ struct VirtualFrameTable: ~Copyable {
   private struct Leaf {
     let key: UInt32
     var used: Int
+    /// Ids that name soft references.
+    var released: Int
     let words: UnsafeMutablePointer<UInt32>
   }
 
@@ -37,6 +51,7 @@ struct VirtualFrameTable: ~Copyable {
   private var leaves: [Leaf] = []
   /// Ids in use.
   private(set) var count = 0
+  private(set) var releasedCount = 0
 
   deinit {
     for leaf in leaves { unsafe leaf.words.deallocate() }
@@ -75,7 +90,7 @@ struct VirtualFrameTable: ~Copyable {
     let position = position(key)
     guard word.isUsed, position < leaves.count, leaves[position].key == key else { return false }
     let words = unsafe leaves[position].words
-    guard unsafe words[Int(id) & (Self.idsPerLeaf - 1)] != 0 else { return false }
+    guard unsafe VirtualFrameWord.isUsed(words[Int(id) & (Self.idsPerLeaf - 1)]) else { return false }
     unsafe words[Int(id) & (Self.idsPerLeaf - 1)] = word.rawValue
     return true
   }
@@ -101,17 +116,22 @@ struct VirtualFrameTable: ~Copyable {
       guard word.isUsed else { return }
       let words = UnsafeMutablePointer<UInt32>.allocate(capacity: Self.idsPerLeaf)
       unsafe words.initialize(repeating: 0, count: Self.idsPerLeaf)
-      unsafe leaves.insert(Leaf(key: key, used: 0, words: words), at: position)
+      unsafe leaves.insert(Leaf(key: key, used: 0, released: 0, words: words), at: position)
     }
     let words = unsafe leaves[position].words
-    var change = 0
+    var used = word.isUsed ? length : 0
+    var released = word.softReference != nil ? length : 0
     for index in offset..<(offset + length) {
-      change += (word.isUsed ? 1 : 0) - (unsafe words[index] != 0 ? 1 : 0)
+      let old = unsafe words[index]
+      if VirtualFrameWord.isUsed(old) { used -= 1 }
+      if VirtualFrameWord.isReleased(old) { released -= 1 }
       unsafe words[index] = word.rawValue
     }
-    count += change
-    leaves[position].used += change
-    if leaves[position].used == 0 {
+    count += used
+    releasedCount += released
+    leaves[position].used += used
+    leaves[position].released += released
+    if leaves[position].used == 0, leaves[position].released == 0 {
       unsafe words.deallocate()
       leaves.remove(at: position)
     }
@@ -144,7 +164,7 @@ struct VirtualFrameTable: ~Copyable {
     if leaves[position].used == Self.idsPerLeaf { return inUse ? length : 0 }
     let words = unsafe leaves[position].words
     for index in offset..<(offset + length) {
-      if unsafe (words[index] != 0) != inUse { return index - offset }
+      if unsafe VirtualFrameWord.isUsed(words[index]) != inUse { return index - offset }
     }
     return length
   }
@@ -157,8 +177,28 @@ struct VirtualFrameTable: ~Copyable {
       let key = leaves[position].key
       if key > id >> Self.shift { id = key << Self.shift }
       let words = unsafe leaves[position].words
-      for index in (Int(id) & (Self.idsPerLeaf - 1))..<Self.idsPerLeaf where unsafe words[index] != 0 {
+      for index in (Int(id) & (Self.idsPerLeaf - 1))..<Self.idsPerLeaf
+      where unsafe VirtualFrameWord.isUsed(words[index]) {
         return key << Self.shift | UInt32(index)
+      }
+      position += 1
+    }
+    return nil
+  }
+
+  /// The first id at or after `start` that names a soft reference.
+  func firstReleased(from start: UInt32) -> UInt32? {
+    var position = position(start >> Self.shift)
+    var id = start
+    while position < leaves.count {
+      let key = leaves[position].key
+      if key > id >> Self.shift { id = key << Self.shift }
+      let words = unsafe leaves[position].words
+      if leaves[position].released > 0 {
+        for index in (Int(id) & (Self.idsPerLeaf - 1))..<Self.idsPerLeaf
+        where unsafe VirtualFrameWord.isReleased(words[index]) {
+          return key << Self.shift | UInt32(index)
+        }
       }
       position += 1
     }
@@ -185,7 +225,7 @@ struct VirtualFrameTable: ~Copyable {
     if offsets.count == Self.idsPerLeaf { return leaves[position].used }
     let words = unsafe leaves[position].words
     var used = 0
-    for index in offsets { used += unsafe words[index] != 0 ? 1 : 0 }
+    for index in offsets { used += unsafe VirtualFrameWord.isUsed(words[index]) ? 1 : 0 }
     return used
   }
 
@@ -220,7 +260,7 @@ struct VirtualFrameTable: ~Copyable {
   private func leafPrefix(_ position: Int, _ offset: Int, _ unused: Int) -> Int {
     let words = unsafe leaves[position].words
     var left = unused
-    for index in offset..<Self.idsPerLeaf where unsafe words[index] == 0 {
+    for index in offset..<Self.idsPerLeaf where unsafe !VirtualFrameWord.isUsed(words[index]) {
       if left == 0 { return index - offset }
       left -= 1
     }
@@ -245,6 +285,34 @@ struct VirtualFrameTable: ~Copyable {
     return Int(id - UInt64(start))
   }
 
+  /// For checks: calls `body` with each id that names a content.
+  /// - Returns: false: the ids in use are not as many as are counted.
+  func forEachContent(_ body: (UInt32, ContentNumber) -> Void) -> Bool {
+    var total = 0
+    var totalReleased = 0
+    var isRight = true
+    for leaf in leaves {
+      var used = 0
+      var released = 0
+      // Most words are zero: sixteen at a time.
+      for start in stride(from: 0, to: Self.idsPerLeaf, by: 16) {
+        var any: UInt32 = 0
+        for index in start..<start + 16 { any |= unsafe leaf.words[index] }
+        if any == 0 { continue }
+        for index in start..<start + 16 {
+          let word = unsafe leaf.words[index]
+          if VirtualFrameWord.isUsed(word) { used += 1 }
+          if VirtualFrameWord.isReleased(word) { released += 1 }
+          if VirtualFrameWord.isContent(word) { body(leaf.key << Self.shift | UInt32(index), ContentNumber(word)) }
+        }
+      }
+      if used != leaf.used || released != leaf.released || used + released == 0 { isRight = false }
+      total += used
+      totalReleased += released
+    }
+    return isRight && total == count && totalReleased == releasedCount
+  }
+
   /// The first id in `start ..< start + limit` that names a content.
   func firstContent(from start: UInt32, limit: Int) -> UInt32? {
     var position = position(start >> Self.shift)
@@ -255,7 +323,7 @@ struct VirtualFrameTable: ~Copyable {
       let words = unsafe leaves[position].words
       let first = Int(max(leafStart, UInt64(start)) - leafStart)
       let last = Int(min(leafStart + UInt64(Self.idsPerLeaf), end) - leafStart)
-      for index in first..<last where unsafe words[index] >= ContentTable.firstNumber {
+      for index in first..<last where unsafe VirtualFrameWord.isContent(words[index]) {
         return UInt32(leafStart + UInt64(index))
       }
       position += 1

@@ -11,6 +11,8 @@ struct DoctorFacts {
   var exists: (_ path: String) -> Bool
   /// Opens /dev/kvm.
   var openKVM: () -> Result<KVMFacts, Errno>
+  /// Whether QEMU translates the processor's instructions.
+  var isTranslated = false
 }
 
 /// What an open /dev/kvm says.
@@ -36,7 +38,8 @@ extension DoctorFacts {
       },
       openKVM: {
         do throws(Errno) { return .success(KVMFacts(try KVMDevice())) } catch { return .failure(error) }
-      }
+      },
+      isTranslated: HostProcessor.isEmulatedByQEMU
     )
   }
 

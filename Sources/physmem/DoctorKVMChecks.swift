@@ -9,7 +9,7 @@ func kvmChecks(_ facts: DoctorFacts) -> [DoctorCheck] {
   switch facts.openKVM() {
   case .failure(let error): return [unopened(error, facts), paging]
   case .success(let kvm):
-    return [.ok("/dev/kvm", "can be opened"), apiCheck(kvm), machineCheck(kvm), paging]
+    return [.ok("/dev/kvm", "can be opened"), apiCheck(kvm), machineCheck(kvm), paging] + translatorCheck(facts)
       + capabilityChecks(kvm)
   }
 }
@@ -112,32 +112,4 @@ private func vcpuCheck(_ kvm: KVMFacts) -> DoctorCheck {
   return most >= 64
     ? .ok("vCPUs", detail)
     : .warning("vCPUs", detail, advice: "start at most \(most) tasks at once, or run a kernel built for more vCPUs")
-}
-
-// MARK: Paging
-
-func pagingCheck(_ facts: DoctorFacts) -> DoctorCheck {
-  let name = "paging"
-  if facts.exists("/sys/module/kvm_pvm") { return .ok(name, "software (kvm_pvm, shadow paging)") }
-  let hardware = [
-    (module: "kvm_intel", cpu: "Intel VMX", parameter: "ept"), (module: "kvm_amd", cpu: "AMD SVM", parameter: "npt"),
-  ]
-  for (module, cpu, parameter) in hardware where facts.exists("/sys/module/\(module)") {
-    // A bool parameter reads Y or N, an int one 1 or 0.
-    let value = facts.text("/sys/module/\(module)/parameters/\(parameter)")?.prefix(1)
-    if value == "Y" || value == "1" { return .ok(name, "\(cpu), nested paging") }
-    if value == "N" || value == "0" {
-      return .warning(
-        name,
-        "\(cpu), shadow paging",
-        advice: "faults cost less with nested paging: load \(module) with \(parameter)=1, if the CPU has it"
-      )
-    }
-    return .ok(name, "\(cpu), nested or shadow paging")
-  }
-  return .warning(
-    name,
-    "unknown: no kvm_pvm, kvm_intel or kvm_amd under /sys/module",
-    advice: "mount /sys, or load the module for this CPU"
-  )
 }

@@ -33,15 +33,16 @@ struct TestResult {
 
 extension TestResult {
   /// Runs the case.
+  /// - Parameter timeLimit: tasks that have not ended after that are stopped, in seconds.
   init(
     _ testCase: TestCase, configuration: MachineConfiguration = MachineConfiguration(),
-    parameters: TaskParameters = TaskParameters()
+    parameters: TaskParameters = TaskParameters(), timeLimit: Int = 20
   ) {
     let output = CapturedOutput()
     let start = monotonicNanoseconds()
     var failures: [String] = []
     do throws(MachineError) {
-      failures = try testCase.failures(on: try Machine(configuration), parameters, output)
+      failures = try testCase.failures(on: try Machine(configuration), parameters, timeLimit, output)
     } catch {
       failures.append("the machine failed: \(error)")
     }
@@ -55,13 +56,10 @@ extension TestResult {
 }
 
 extension TestCase {
-  /// Tasks that have not ended after that are stopped. In seconds.
-  private static let timeLimit = 20
-
   /// Runs the case's tasks.
   /// - Returns: a sentence for each thing that is wrong.
   fileprivate func failures(
-    on machine: Machine, _ parameters: TaskParameters, _ output: CapturedOutput
+    on machine: Machine, _ parameters: TaskParameters, _ timeLimit: Int, _ output: CapturedOutput
   ) throws(MachineError) -> [String] {
     var failures: [String] = []
     let before: ServerStatistics
@@ -69,7 +67,7 @@ extension TestCase {
       let image = try machine.load(name: program.name, bytes: program.bytes)
       before = machine.server.statistics
       let tasks = try launch(image, on: machine, parameters, output)
-      guard wait(for: tasks, &failures) else {
+      guard wait(for: tasks, timeLimit, &failures) else {
         // The machine cannot be looked at or shut down with the task in it, and stays behind.
         return failures + ["a task cannot be stopped"]
       }
@@ -78,7 +76,9 @@ extension TestCase {
       throw error
     }
     failures += machine.server.checkInvariants().map { "invariant: \($0)" }
-    failures += Self.leaks(before, machine.server.statistics)
+    let after = machine.server.statistics
+    failures += Self.leaks(before, after)
+    if after.strayWrites > 0 { failures.append("\(after.strayWrites) frames were written after they were revoked") }
     machine.shutDown()
     // All copies fail alike, as a rule.
     return failures.reduce(into: []) { if !$0.contains($1) { $0.append($1) } }
@@ -99,12 +99,12 @@ extension TestCase {
 
   /// Waits for all tasks, and stops those that go on for too long.
   /// - Returns: false when one of them cannot be stopped.
-  private func wait(for tasks: [GuestTask], _ failures: inout [String]) -> Bool {
-    let deadline = monotonicNanoseconds() + UInt64(Self.timeLimit) * 1_000_000_000
+  private func wait(for tasks: [GuestTask], _ timeLimit: Int, _ failures: inout [String]) -> Bool {
+    let deadline = monotonicNanoseconds() + UInt64(timeLimit) * 1_000_000_000
     for task in tasks {
       let now = monotonicNanoseconds()
       let end = task.wait(seconds: now < deadline ? Double(deadline - now) / 1e9 : 0)
-      if let failure = failure(end) { failures.append(failure) }
+      if let failure = failure(end, timeLimit) { failures.append(failure) }
       if end != nil { continue }
       task.stop(.timeLimit)
       guard task.wait(seconds: 5) != nil else { return false }
@@ -113,8 +113,8 @@ extension TestCase {
   }
 
   /// - Parameter end: nil: the time was up.
-  private func failure(_ end: TaskEnd?) -> String? {
-    guard let end else { return "did not end within \(Self.timeLimit) s" }
+  private func failure(_ end: TaskEnd?, _ timeLimit: Int) -> String? {
+    guard let end else { return "did not end within \(timeLimit) s" }
     if case .failed(let reason) = end { return "could not go on, because \(reason)" }
     if test.expectedStatuses.contains(end.exitStatus) { return nil }
     let expected = test.expectedStatuses.map { "\($0)" }.joined(separator: " or ")

@@ -14,6 +14,12 @@ struct TestCommand: ParsableCommand {
   @Argument(help: ArgumentHelp("Run the cases whose \"program/case\" contains one of these.", valueName: "filter"))
   var filters: [String] = []
 
+  @Option(
+    help: ArgumentHelp(
+      "Leave out the cases whose \"program/case\" contains this. May be repeated.", valueName: "filter")
+  )
+  var except: [String] = []
+
   @Option(help: ArgumentHelp("Write a JUnit report to this file.", valueName: "file"))
   var junit: String?
 
@@ -22,6 +28,20 @@ struct TestCommand: ParsableCommand {
 
   @Flag(name: .shortAndLong, help: "List each case with its time.")
   var verbose = false
+
+  @Option(
+    help: ArgumentHelp("The memory of each case's machine, from 1M to 4T (default: 256M).", valueName: "size"),
+    transform: { try parseSize($0, in: MachineConfiguration.leastMemory...MachineConfiguration.mostMemory) }
+  )
+  var memory: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Stop a case's tasks after that time, and let it fail (default: 20, with --revoke-every 200); slow machines want more.",
+      valueName: "seconds"),
+    transform: { try parseCount($0, of: "seconds", in: 1...86_400) }
+  )
+  var timeout: Int?
 
   @OptionGroup(title: "Switches for tests")
   var switches: TestSwitches
@@ -33,6 +53,7 @@ struct TestCommand: ParsableCommand {
       throw CommandFailure.failure("a test of \(broken.name) makes no sense: correct its PM_TEST in guest/tests")
     }
     let cases = TestCase.matching(filters, in: programs)
+      .filter { testCase in !except.contains { testCase.name.contains($0) } }
     if cases.isEmpty {
       let names = filters.map(quoted).joined(separator: " or ")
       throw CommandFailure.usage(
@@ -58,14 +79,17 @@ struct TestCommand: ParsableCommand {
   private func run(_ cases: [TestCase]) -> [TestResult] {
     let progress = Progress()
     var configuration = MachineConfiguration()
+    if let memory { configuration.memory = memory }
     switches.apply(to: &configuration)
     var parameters = TaskParameters()
     switches.apply(to: &parameters)
+    // A server that unmaps pages all the time is slow.
+    let timeLimit = timeout ?? (configuration.revocationInterval == nil ? 20 : 200)
     let width = cases.map(\.name.count).max() ?? 0
     var results: [TestResult] = []
     for testCase in cases {
       progress.show("\(results.count)/\(cases.count)  \(testCase.name)")
-      let result = TestResult(testCase, configuration: configuration, parameters: parameters)
+      let result = TestResult(testCase, configuration: configuration, parameters: parameters, timeLimit: timeLimit)
       results.append(result)
       if json { continue }
       if verbose || result.failure != nil {

@@ -100,6 +100,16 @@ extension OnKVM {
       }
     }
 
+    @Test(
+      "R25, R37: a task that maps by itself does so in its fault handler too, and a fault of its own there is the end",
+      arguments: [("in_the_handler", 0), ("fault_in_handler", 142)] as [(String, Int32)])
+    func faultsInTheHandler(_ name: String, _ status: Int32) throws {
+      try withMachine { machine in
+        let program = try machine.bundled("mapped_again")
+        #expect(try machine.run(program, [name], TaskParameters(keepsMappings: false)).end.exitStatus == status)
+      }
+    }
+
     @Test("a task is stopped while the server leaves the pointers of its calls to its own handler")
     func stoppedAmongPointers() throws {
       try withMachine { machine in

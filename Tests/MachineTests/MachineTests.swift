@@ -109,7 +109,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R6: text of one program is in memory once")
+    @Test("R6, R16: text of one program is in memory once")
     func textIsShared() throws {
       try withMachine { machine in
         let spin = try machine.bundled("spin")

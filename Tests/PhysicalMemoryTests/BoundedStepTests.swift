@@ -3,6 +3,7 @@
 
 import CGuestABI
 import GuestMemory
+import Simulation
 import Testing
 
 @testable import PhysicalMemory

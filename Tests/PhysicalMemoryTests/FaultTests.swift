@@ -3,6 +3,7 @@
 import CGuestABI
 import GuestMemory
 import PhysicalMemory
+import Simulation
 import Testing
 
 @Suite struct FaultTests {
@@ -95,7 +96,7 @@ import Testing
     #expect(task.leaf(page(2))?.rights == .read)
   }
 
-  @Test("R32: frames that others still refer to are not lost to them") func droppingACopy() throws {
+  @Test("R24: a frame that is deallocated is not lost to those who share its content") func droppingACopy() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let task = try bed.start(image)

@@ -3,6 +3,7 @@
 import CGuestABI
 import GuestMemory
 import PhysicalMemory
+import Simulation
 import Testing
 
 @Suite struct MappingCallTests {
@@ -227,7 +228,8 @@ import Testing
     #expect(late.read(SampleProgram.text) == .success(SampleProgram.textByte(0)))
   }
 
-  @Test("R26: enforced write without frames to copy to: PM_ENOMEM, and the old mapping stays") func noFrames() throws {
+  @Test("R25: without a page table an eager map is PM_ENOMEM, a lazy one a fault; what was mapped stays")
+  func noFrames() throws {
     let bed = try Testbed(frames: 256)
     let task = try bed.start()
     let handle = try task.container(1)

@@ -2,6 +2,7 @@
 
 import GuestMemory
 import PhysicalMemory
+import Simulation
 import Testing
 
 @Suite struct ModelMachineTests {

@@ -3,6 +3,7 @@
 import CGuestABI
 import GuestMemory
 import PhysicalMemory
+import Simulation
 import Testing
 
 /// What a call answered: nil is PM_OK; and the count it stored.

@@ -3,6 +3,7 @@
 import CGuestABI
 import GuestMemory
 import PhysicalMemory
+import Simulation
 import Testing
 
 @Suite struct ZeroAheadTests {

@@ -81,6 +81,26 @@ pm_error_t pm_container_copy_scatter_gather(pm_container_t src, const pm_frame_t
 /// PM_FRAMES_MAXIMUM; PM_EFAULT.
 pm_error_t pm_release_data(pm_container_t container, const pm_frame_t *frames, uint32_t count);
 
+// ---- released frames (R31, R32) ----------------------------------------------------
+// A released frame is not the task's any more, and costs it nothing. Its content stays until the server uses the frame
+// for something else, the frames released longest ago first; until then the task can have it back. For everything but
+// pm_recover_pages and pm_expired_pages its id is not in use: nothing is seen through it, and it can be allocated or
+// copied onto anew, which drops the content. Logical copies of the content keep theirs.
+
+/// Releases the frames that the `count` ids at `frames` name, all or none; an id named twice is released once. This,
+/// like any other way of freeing frames, answers pm_return_pages.
+/// PM_ENOENT: an id is not in use; PM_EPERM: a weak capability; PM_EBUSY: locked or pinned; PM_EINVAL: count 0 or more
+/// than PM_FRAMES_MAXIMUM; PM_EFAULT.
+pm_error_t pm_release_pages(pm_container_t container, const pm_frame_t *frames, uint32_t count);
+/// Takes released frames back with what they held, all or none. `frame_error`, where it is not NULL, is the first id that
+/// an error is about.
+/// PM_ENOEXIST: the content is gone; PM_EEXIST: the id is in use; PM_ENOMEM: the task has no guarantee left, and there
+/// is no extra frame for it; and as above.
+pm_error_t pm_recover_pages(pm_container_t container, const pm_frame_t *frames, uint32_t count, pm_frame_t *frame_error);
+/// Stores for each of the `count` ids at `frames` a byte at `expired`: 1 where there is nothing to recover any more and
+/// nothing in use, else 0. PM_EPERM, PM_EBUSY (locked), PM_EINVAL, PM_EFAULT as above.
+pm_error_t pm_expired_pages(pm_container_t container, const pm_frame_t *frames, uint32_t count, uint8_t *expired);
+
 // ---- sharing (R20-R23) -----------------------------------------------------------
 // A weak capability lets its holder use the frames of somebody's container: map them, copy from them and onto them,
 // lock the container, pin frames. Allocating, freeing, pm_release_data, sharing and revoking are the owner's: PM_EPERM.

@@ -32,6 +32,9 @@ CALL(pm_error_t, pm_container_copy_gather, PM_CALL_CONTAINER_COPY_GATHER, pm_con
 CALL(pm_error_t, pm_container_copy_scatter_gather, PM_CALL_CONTAINER_COPY_SCATTER_GATHER, pm_container_t,
      const pm_frame_t *, pm_container_t, const pm_frame_t *, uint32_t, pm_frame_t *)
 CALL(pm_error_t, pm_release_data, PM_CALL_RELEASE_DATA, pm_container_t, const pm_frame_t *, uint32_t)
+CALL(pm_error_t, pm_release_pages, PM_CALL_RELEASE_PAGES, pm_container_t, const pm_frame_t *, uint32_t)
+CALL(pm_error_t, pm_recover_pages, PM_CALL_RECOVER_PAGES, pm_container_t, const pm_frame_t *, uint32_t, pm_frame_t *)
+CALL(pm_error_t, pm_expired_pages, PM_CALL_EXPIRED_PAGES, pm_container_t, const pm_frame_t *, uint32_t, uint8_t *)
 
 CALL(pm_error_t, pm_container_create_with, PM_CALL_CONTAINER_CREATE_WITH, pm_container_t *, uint32_t, pm_cap_t,
      pm_container_t *)

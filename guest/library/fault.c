@@ -10,9 +10,8 @@
 // The largest state there is today, with matrix tiles, takes 11 KiB.
 #define STATE_ROOM (16u << 10)
 
-// The saved state lies above the stack's top, so that its place is known before the first fault. XSAVE leaves most
-// of the area's header alone, and XRSTOR wants that zero: .bss makes it so, and nothing else writes there.
-static _Alignas(STATE_ALIGNMENT) uint8_t fault_stack[FAULT_STACK_SIZE + STATE_ROOM];
+// Room for two states: a fault in the handler may enter it once more.
+static _Alignas(STATE_ALIGNMENT) uint8_t fault_stack[FAULT_STACK_SIZE + 2 * STATE_ROOM];
 static int (*fault_handler)(const struct pm_fault *fault);
 static int uses_xsave;
 
@@ -25,15 +24,27 @@ static pm_error_t set_entry(void (*entry)(void), void *stack_top) {
   return error;
 }
 
-/// Where the server enters: RDI = address, RSI = rip, RDX = access, RCX = present, RSP = the top of the fault stack,
-/// and the saved state lies there. The frame looks like a call from the faulting instruction, for backtraces.
+/// Where the server enters: RDI = address, RSI = rip, RDX = access, RCX = present, RSP = the top of the fault stack, or
+/// somewhere in it. The frame looks like a call from the faulting instruction, for backtraces; the saved state lies
+/// below it. XSAVE leaves most of the area's header alone, and XRSTOR wants that zero.
 __attribute__((naked)) static void fault_entry(void) {
   __asm__(
       "cld\n\t"
-      "mov %%rsp, %%rbx\n\t"
       "push %%rsi\n\t"
       "push %%rbp\n\t"
       "mov %%rsp, %%rbp\n\t"
+      "sub %[state_room], %%rsp\n\t"
+      "and %[state_mask], %%rsp\n\t"
+      "mov %%rsp, %%rbx\n\t"
+      "xor %%eax, %%eax\n\t"
+      "mov %%rax, 512(%%rbx)\n\t"
+      "mov %%rax, 520(%%rbx)\n\t"
+      "mov %%rax, 528(%%rbx)\n\t"
+      "mov %%rax, 536(%%rbx)\n\t"
+      "mov %%rax, 544(%%rbx)\n\t"
+      "mov %%rax, 552(%%rbx)\n\t"
+      "mov %%rax, 560(%%rbx)\n\t"
+      "mov %%rax, 568(%%rbx)\n\t"
       "sub $32, %%rsp\n\t"
       "mov %%rdi, (%%rsp)\n\t"
       "mov %%rsi, 8(%%rsp)\n\t"
@@ -63,6 +74,7 @@ __attribute__((naked)) static void fault_entry(void) {
       "mov %[fault_return], %%eax\n\t"
       "out %%al, %[port]\n\t"
       "ud2" ::[uses_xsave] "i"(&uses_xsave),
+      [state_room] "i"(STATE_ROOM + STATE_ALIGNMENT), [state_mask] "i"(-(int)STATE_ALIGNMENT),
       [handler] "i"(&fault_handler), [fault_return] "i"(PM_CALL_FAULT_RETURN), [port] "i"(PM_CALL_PORT));
 }
 
@@ -80,5 +92,5 @@ pm_error_t pm_set_fault_handler(int (*handler)(const struct pm_fault *fault)) {
   if (size > STATE_ROOM) return PM_ENOMEM;
   uses_xsave = size != 0;
   fault_handler = handler;
-  return set_entry(fault_entry, fault_stack + FAULT_STACK_SIZE);
+  return set_entry(fault_entry, fault_stack + sizeof fault_stack);
 }

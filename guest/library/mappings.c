@@ -5,6 +5,8 @@
 #include "library.h"
 
 #define CAPACITY 4096
+// How long an access to a locked container waits before it looks again.
+#define LOCKED_US 100
 
 struct mapped {
   uint64_t start, end;
@@ -19,9 +21,17 @@ static struct mapped table[CAPACITY];
 static uint32_t used;
 static int (*task_handler)(const struct pm_fault *fault);
 
+static int calls_task_handler;
+
 static int remembers(void) { return pm_start_flags & PM_START_NO_MAPPING_CACHE; }
 
 static void remember(struct mapped mapped) {
+  struct mapped *last = used ? &table[used - 1] : NULL;
+  if (last && last->end == mapped.start && last->container == mapped.container && last->flags == mapped.flags &&
+      last->frame + (last->end - last->start) / PM_PAGE_SIZE == mapped.frame) {
+    last->end = mapped.end;
+    return;
+  }
   // Beyond that a page that goes is the task's own affair.
   if (used < CAPACITY) table[used++] = mapped;
 }
@@ -44,24 +54,42 @@ static void forget(uint64_t start, uint64_t end) {
   }
 }
 
-/// Maps the page again that the server has unmapped.
+/// Whether the fault is of a pointer that the task gave to a call, which is one instruction: `out`.
+static int is_of_call(const struct pm_fault *fault) {
+  return fault->access != PM_ACCESS_EXECUTE && *(const uint8_t *)fault->rip == 0xe6;
+}
+
+/// Maps a page again that the server has unmapped.
+static pm_error_t map_page(const struct mapped *mapped, uint64_t page) {
+  // Enforced writing copies what is shared when it is mapped. That is done: from now on only a write shall copy.
+  uint32_t flags = mapped->flags & PM_MAP_FORCE_WRITE ? mapped->flags | PM_MAP_LAZY : mapped->flags;
+  pm_frame_t frame = mapped->frame + (pm_frame_t)((page - mapped->start) / PM_PAGE_SIZE);
+  return pm_map_call(mapped->container, frame, 1, (void *)page, flags);
+}
+
+/// - Returns: other than 0 where there is nothing to map again: the page is mapped, only not for that, or never was.
 static int map_again(const struct pm_fault *fault) {
   if (fault->present) return 1;
   for (uint32_t i = 0; i < used; i++) {
     if (fault->address < table[i].start || fault->address >= table[i].end) continue;
-    uint64_t page = fault->address & ~(uint64_t)(PM_PAGE_SIZE - 1);
-    pm_frame_t frame = table[i].frame + (pm_frame_t)((page - table[i].start) / PM_PAGE_SIZE);
-    // Lazily, with all else as it was: the access that follows asks for the right it needs.
-    return pm_map_call(table[i].container, frame, 1, (void *)page, table[i].flags) != PM_OK;
+    pm_error_t error;
+    // An access to a locked container waits for the lock's end; the pointer of a call does not.
+    while ((error = map_page(&table[i], fault->address & ~(uint64_t)(PM_PAGE_SIZE - 1))) == PM_EBUSY &&
+           !is_of_call(fault))
+      pm_sleep(LOCKED_US);
+    return error != PM_OK;
   }
   return 1;
 }
 
 static int handle_fault(const struct pm_fault *fault) {
   if (!map_again(fault)) return 0;
-  // A pointer of a call: the server answers for it.
-  int is_call = *(const uint8_t *)fault->rip == 0xe6 && fault->access != PM_ACCESS_EXECUTE;
-  return is_call || !task_handler ? 1 : task_handler(fault);
+  // For a pointer of a call the server answers; and a fault in the task's own handler is the end.
+  if (is_of_call(fault) || !task_handler || calls_task_handler) return 1;
+  calls_task_handler = 1;
+  int result = task_handler(fault);
+  calls_task_handler = 0;
+  return result;
 }
 
 pm_error_t pm_container_map(pm_container_t container, pm_frame_t start, uint32_t count, void *address, uint32_t flags) {

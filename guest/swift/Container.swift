@@ -99,6 +99,36 @@ public struct Container: ~Copyable, FrameSpace {
     try PMError.check(unsafe pm_container_deallocate(handle, frames.lowerBound, &count, flags))
   }
 
+  /// Releases frames: they cost nothing from then on, and can be recovered until the server uses them (R31).
+  public func releasePages(_ frames: [UInt32]) throws(PMError) {
+    let result = unsafe frames.withUnsafeBufferPointer {
+      unsafe pm_release_pages(handle, $0.baseAddress, UInt32($0.count))
+    }
+    try PMError.check(result)
+  }
+
+  /// Takes released frames back with their contents, all or none (R31).
+  public func recoverPages(_ frames: [UInt32]) throws(CopyError) {
+    let handle = handle
+    try Self.check { frameError in
+      unsafe frames.withUnsafeBufferPointer {
+        unsafe pm_recover_pages(handle, $0.baseAddress, UInt32($0.count), &frameError)
+      }
+    }
+  }
+
+  /// Of each frame, whether there is nothing to recover any more and nothing in use (R31).
+  public func expiredPages(_ frames: [UInt32]) throws(PMError) -> [Bool] {
+    var expired = [UInt8](repeating: 0, count: frames.count)
+    let result = unsafe frames.withUnsafeBufferPointer { ids in
+      unsafe expired.withUnsafeMutableBufferPointer {
+        unsafe pm_expired_pages(handle, ids.baseAddress, UInt32(ids.count), $0.baseAddress)
+      }
+    }
+    try PMError.check(result)
+    return expired.map { $0 != 0 }
+  }
+
   /// Lets each of the frames go of a content that it shares with others: it reads as zero then (R38).
   public func releaseData(_ frames: [UInt32]) throws(PMError) {
     let result = unsafe frames.withUnsafeBufferPointer {

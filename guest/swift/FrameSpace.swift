@@ -85,12 +85,12 @@ extension FrameSpace where Self: ~Copyable {
   }
 
   /// Makes a call that may store the id it fails for.
-  private static func check(_ call: (inout UInt32) -> pm_error_t) throws(CopyError) {
+  static func check(_ call: (inout UInt32) -> pm_error_t) throws(CopyError) {
     // Stays as it is where the error is about no id.
     var frame = UInt32.max
     guard let error = PMError.of(call(&frame)) else { return }
-    let isAboutOne = error == .noEntry || error == .noMemory || error == .busy && frame != .max
-    throw CopyError(error, frame: isAboutOne ? frame : nil)
+    let isAlwaysAboutOne = error == .noEntry || error == .noMemory
+    throw CopyError(error, frame: isAlwaysAboutOne || frame != .max ? frame : nil)
   }
 
   /// Keeps the frames in place, each in a physical frame of its own.

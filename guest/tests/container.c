@@ -76,7 +76,7 @@ PM_TEST(containers_without_end, 0, 1, "R15: making containers ends with PM_ENOME
   CHECK_OK(pm_container_create(&container));
 }
 
-PM_TEST(charged, 0, 1, "R2, R16: allocation is charged to the task at once, and deallocation gives it back") {
+PM_TEST(charged, 0, 1, "R2, R6, R16: allocation is charged to the task at once, and deallocation gives it back") {
   uint64_t before = allocated_frames();
   pm_container_t container = make_container(0);
   CHECK_EQ(allocated_frames(), before);

@@ -17,7 +17,7 @@ PM_TEST(read_only_leaf, 0, 1, "R26: a read-write request on a shared content yie
   set_up(4);
   CHECK_OK(pm_container_map(copies, 0, 4, REGION_2, PM_MAP_READ | PM_MAP_WRITE));
   for (int i = 0; i < 4; i++) {
-    CHECK_EQ(mapping_at(PAGE(REGION_2, i)).rights, PM_MAP_READ);
+    CHECK_EQ(rights_at(PAGE(REGION_2, i)), PM_MAP_READ);
     CHECK_EQ(mapping_at(PAGE(REGION_2, i)).requested, PM_MAP_READ | PM_MAP_WRITE);
     CHECK_EQ(physical_at(PAGE(REGION_2, i)), physical_at(PAGE(REGION, i)));
   }
@@ -26,18 +26,18 @@ PM_TEST(read_only_leaf, 0, 1, "R26: a read-write request on a shared content yie
 
 PM_TEST(source_loses_write, 0, 1, "R26: what the source's pages permit in force is not writing any more") {
   source = map_numbered(REGION, 4, 100);
-  CHECK_EQ(mapping_at(REGION).rights, PM_MAP_READ | PM_MAP_WRITE);
+  CHECK_EQ(rights_at(REGION), PM_MAP_READ | PM_MAP_WRITE);
   CHECK_OK(pm_container_copy(source, 0, make_container(4), 0, 4, NULL));
   for (int i = 0; i < 4; i++) CHECK(!(mapping_at(PAGE(REGION, i)).rights & PM_MAP_WRITE));
   check_numbered(REGION, 4, 100);
-  for (int i = 0; i < 4; i++) CHECK_EQ(mapping_at(PAGE(REGION, i)).rights, PM_MAP_READ);
+  for (int i = 0; i < 4; i++) CHECK_EQ(rights_at(PAGE(REGION, i)), PM_MAP_READ);
 }
 
 PM_TEST(force_write, 0, 1, "R26: with the enforced-write flag the copy is made and the mapping is read-write") {
   set_up(4);
   CHECK_OK(pm_container_map(copies, 0, 4, REGION_2, PM_MAP_FORCE_WRITE));
   for (int i = 0; i < 4; i++) {
-    CHECK_EQ(mapping_at(PAGE(REGION_2, i)).rights, PM_MAP_READ | PM_MAP_WRITE);
+    CHECK_EQ(rights_at(PAGE(REGION_2, i)), PM_MAP_READ | PM_MAP_WRITE);
     CHECK(physical_at(PAGE(REGION_2, i)) != physical_at(PAGE(REGION, i)));
   }
   check_numbered(REGION_2, 4, 100);
@@ -71,10 +71,10 @@ PM_TEST(lazy_write, 0, 1, "R26: a write on a lazy mapping copies the one page, a
   set_up(4);
   map_lazily(copies, 0, 4, REGION_2);
   check_numbered(REGION_2, 4, 100);
-  CHECK_EQ(mapping_at(REGION_2).rights, PM_MAP_READ);
+  CHECK_EQ(rights_at(REGION_2), PM_MAP_READ);
   uint64_t shared = physical_at(REGION_2);
   WORD(REGION_2, 0) = 1;
-  CHECK_EQ(mapping_at(REGION_2).rights, PM_MAP_READ | PM_MAP_WRITE);
+  CHECK_EQ(rights_at(REGION_2), PM_MAP_READ | PM_MAP_WRITE);
   CHECK(physical_at(REGION_2) != shared);
   CHECK_EQ(physical_at(REGION), shared);
   CHECK_EQ(physical_at(PAGE(REGION_2, 1)), physical_at(PAGE(REGION, 1)));
@@ -204,7 +204,7 @@ PM_TEST(last_sharer, 0, 1, "R24: the last frame that names a content writes it i
   WORD(REGION, 0) = 5;
   CHECK_EQ(physical_at(REGION), before);
   CHECK_EQ(physical_at(PAGE(REGION, 1)), second);
-  CHECK_EQ(mapping_at(REGION).rights, PM_MAP_READ | PM_MAP_WRITE);
+  CHECK_EQ(rights_at(REGION), PM_MAP_READ | PM_MAP_WRITE);
 }
 
 PM_TEST(last_sharer_is_copy, 0, 1, "R24: so does a copy whose source is gone, replaced, or written") {
@@ -252,7 +252,7 @@ PM_TEST(last_of_many, 0, 1, "R24: of 50 sharers each that writes gets a frame, a
   check_numbered(REGION, COUNT, 1000);
 }
 
-PM_TEST(takes_no_memory, 0, 1, "R24: with all frames allocated, every sharer can still write") {
+PM_TEST(takes_no_memory, 0, 1, "R3, R24: with all frames allocated, every sharer can still write") {
   set_up(100);
   struct pm_task_info info;
   CHECK_OK(pm_task_info(&info));

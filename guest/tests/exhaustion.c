@@ -23,7 +23,7 @@ PM_TEST(too_much, 0, 1, "R18: more than the machine has is PM_ENOMEM with nothin
   CHECK_OK(pm_container_allocate(container, 0, &count, 0));
 }
 
-PM_TEST(as_much_as_there_is, 0, 1, "R18: PARTIAL takes all that is available and says how much") {
+PM_TEST(as_much_as_there_is, 0, 1, "R8, R18: PARTIAL takes all that is available and says how much") {
   pm_container_t container = make_container(0);
   uint64_t before = allocated_frames(), available = available_frames();
   uint32_t count = EVERYTHING;
@@ -74,7 +74,7 @@ PM_TEST(heap_until_null, 0, 1, "R18: malloc returns null when there is no memory
   memset(again, 1, BLOCK);
 }
 
-PM_TEST(pressure, 0, 1, "R5: the pressure is 0 to 100 and grows with what is allocated") {
+PM_TEST(pressure, 0, 1, "pm_task_info: the pressure is 0 to 100 and grows with what is allocated") {
   struct pm_task_info before, after;
   CHECK_OK(pm_task_info(&before));
   CHECK(before.pressure <= 100);

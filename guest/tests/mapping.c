@@ -8,7 +8,7 @@ PM_TEST(lazy, 0, 1, "R16: a lazily mapped frame comes at the first access, not b
   *REGION = 7;
   CHECK_EQ(*REGION, 7);
   CHECK(mapping_at(REGION).physical != 0);
-  CHECK_EQ(mapping_at(REGION).rights, PM_MAP_READ | PM_MAP_WRITE);
+  CHECK_EQ(rights_at(REGION), PM_MAP_READ | PM_MAP_WRITE);
 }
 
 PM_TEST(eager, 0, 1, "R25: without the lazy flag the pages are there before the first access") {
@@ -16,7 +16,7 @@ PM_TEST(eager, 0, 1, "R25: without the lazy flag the pages are there before the 
   CHECK_OK(pm_container_map(container, 0, 40, REGION, PM_MAP_READ | PM_MAP_WRITE));
   for (int i = 0; i < 40; i++) {
     CHECK(mapping_at(PAGE(REGION, i)).physical != 0);
-    CHECK_EQ(mapping_at(PAGE(REGION, i)).rights, PM_MAP_READ | PM_MAP_WRITE);
+    CHECK_EQ(rights_at(PAGE(REGION, i)), PM_MAP_READ | PM_MAP_WRITE);
   }
   fill_pages(REGION, 40, 1);
   check_pages(REGION, 40, 1);
@@ -112,7 +112,7 @@ PM_TEST(write_protect_and_back, 0, 1, "R25: the same frame mapped read-only, the
 PM_TEST(force_write, 0, 1, "R26: the enforced-write flag means writing, also without the write flag") {
   pm_container_t container = make_container(2);
   CHECK_OK(pm_container_map(container, 0, 2, REGION, PM_MAP_FORCE_WRITE));
-  CHECK_EQ(mapping_at(REGION).rights, PM_MAP_READ | PM_MAP_WRITE);
+  CHECK_EQ(rights_at(REGION), PM_MAP_READ | PM_MAP_WRITE);
   fill_pages(REGION, 2, 7);
   check_pages(REGION, 2, 7);
 }
@@ -154,7 +154,7 @@ PM_TEST(information, 0, 1, "R27: pm_mapping tells container, frame, rights and r
   CHECK_EQ(mapping.physical, 0);
   CHECK_EQ(*(volatile char *)PAGE(REGION, 2), 0);
   mapping = mapping_at(PAGE(REGION, 2) + 123);
-  CHECK_EQ(mapping.rights, PM_MAP_READ);
+  CHECK_EQ(rights_at(PAGE(REGION, 2) + 123), PM_MAP_READ);
   CHECK(mapping.physical != 0);
   CHECK_EQ(mapping.physical % PM_PAGE_SIZE, 0);
 }
@@ -165,10 +165,10 @@ PM_TEST(information_on_image, 0, 1, "R27: pm_mapping on the task's own text, dat
   data++, local++;
   struct pm_mapping text = mapping_at((const void *)&test_information_on_image);
   CHECK_EQ(text.container, PM_CAP_CONTAINER);
-  CHECK_EQ(text.rights, PM_MAP_READ | PM_MAP_EXECUTE);
+  CHECK_EQ(rights_at((const void *)&test_information_on_image), PM_MAP_READ | PM_MAP_EXECUTE);
   CHECK_EQ(mapping_at(&data).container, PM_CAP_CONTAINER);
-  CHECK_EQ(mapping_at(&data).rights, PM_MAP_READ | PM_MAP_WRITE);
-  CHECK_EQ(mapping_at(&local).rights, PM_MAP_READ | PM_MAP_WRITE);
+  CHECK_EQ(rights_at(&data), PM_MAP_READ | PM_MAP_WRITE);
+  CHECK_EQ(rights_at(&local), PM_MAP_READ | PM_MAP_WRITE);
 }
 
 PM_TEST(information_errors, 0, 1, "R27: pm_mapping where nothing is, and out of range") {

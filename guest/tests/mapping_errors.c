@@ -149,17 +149,17 @@ PM_TEST(destroyed, DIES_OF_PAGE_FAULT, 1, "R15: a destroyed container's mappings
   (void)*(volatile char *)REGION;
 }
 
-PM_TEST(frees_its_own_text, DIES_OF_PAGE_FAULT, 1, "R2: a task may free its own image, and hurts only itself") {
+PM_TEST(frees_its_own_text, DIES_OF_PAGE_FAULT, 1, "Safety: a task may free its own image, and hurts only itself") {
   uint32_t count = 1;
   (void)pm_container_deallocate(PM_CAP_CONTAINER, mapping_at((const void *)&pm_container_deallocate).frame, &count, 0);
 }
 
-PM_TEST(frees_its_own_stack, DIES_OF_PAGE_FAULT, 1, "R2: a task may free its own stack, and hurts only itself") {
+PM_TEST(frees_its_own_stack, DIES_OF_PAGE_FAULT, 1, "Safety: a task may free its own stack, and hurts only itself") {
   static uint32_t count = 1;
   (void)pm_container_deallocate(PM_CAP_CONTAINER, mapping_at(__builtin_frame_address(0)).frame, &count, 0);
 }
 
-PM_TEST(maps_over_its_stack, DIES_OF_PAGE_FAULT, 1, "R2: a task may map zeros over its own stack: it returns to 0") {
+PM_TEST(maps_over_its_stack, DIES_OF_PAGE_FAULT, 1, "Safety: a task may map zeros over its own stack: it returns to 0") {
   container = make_container(PM_STACK_PAGES);
   // The return address reads as 0 then.
   (void)map(0, PM_STACK_PAGES, PM_STACK_TOP - PM_STACK_PAGES * PM_PAGE_SIZE, LAZY_READ_WRITE);

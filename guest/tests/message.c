@@ -212,17 +212,24 @@ PM_TEST(waiting_receiver, 0, 2, "R20: time 0 and a server that is waiting: the m
 
 PM_TEST(each_other, 0, 2, "Safety: two tasks that call each other's endpoints: both give up when their time is up") {
   pm_cap_t own, others;
-  struct pm_message message;
+  struct pm_message question, message = {0};
   CHECK_OK(pm_endpoint_create(&own));
-  if (!join(2)) {
-    message = next_question();
-    others = message.caps[0];
-    answer(&message, 0, own);
+  bool is_server = !join(2);
+  if (is_server) {
+    question = next_question();
+    others = question.caps[0];
+    answer(&question, 0, own);
   } else {
     others = ask(0, own).caps[0];
   }
   for (int i = 0; i < 5; i++) CHECK_ERROR(pm_call(others, &message, 20000), PM_ETIMEDOUT);
-  // The other one may have ended by now.
+  // Neither ends before the other has come as far.
+  if (is_server) {
+    question = next_question();
+    answer(&question, 0, PM_CAP_NONE);
+  } else {
+    ask(0, PM_CAP_NONE);
+  }
   pm_error_t error = pm_call(others, &message, 30000);
   CHECK(error == PM_ETIMEDOUT || error == PM_ECANCELED);
 }

@@ -237,18 +237,20 @@ PM_TEST(odd_moves, 0, 2, "Safety: bits of `moves` beyond the capabilities, and f
 
 PM_TEST(withdrawn, 0, 2, "R20: a call that nobody received has moved nothing") {
   if (!join(2)) {
-    struct pm_message message = next_question();
-    answer(&message, 0, 0);
-    pm_sleep(50000);
+    pm_cap_t unheard;
+    CHECK_OK(pm_endpoint_create(&unheard));
+    struct pm_message message = next_question(), none;
+    answer(&message, 0, unheard);
     message = next_question();
     CHECK(message.caps[0] != 0);
+    CHECK_ERROR(pm_receive(unheard, &none, 0), PM_ETIMEDOUT);
     return answer(&message, 0, 0);
   }
   pm_container_t weak;
   CHECK_OK(pm_container_share(map_numbered(REGION, 1, 1), PM_CAP_NONE, &weak));
-  ask(0, 0);
+  pm_cap_t unheard = ask(0, 0).caps[0];
   struct pm_message message = {.caps = {weak}, .moves = 1};
-  CHECK_ERROR(pm_call(partner, &message, 10000), PM_ETIMEDOUT);
+  CHECK_ERROR(pm_call(unheard, &message, 10000), PM_ETIMEDOUT);
   CHECK_OK(pm_container_map(weak, 0, 1, REGION_2, PM_MAP_READ));
   ask(1, weak);
 }

@@ -175,7 +175,7 @@ PM_TEST(revoke, 0, 1, "R21: after the revocation every call is PM_ECANCELED, and
     CHECK_EQ(probed.present, 0);
   }
   check_numbered(REGION, 4, 100);
-  CHECK_EQ(mapping_at(REGION).rights & PM_MAP_READ, PM_MAP_READ);
+  CHECK_EQ(rights_at(REGION) & PM_MAP_READ, PM_MAP_READ);
 }
 
 PM_TEST(revoke_untouched, 0, 1, "R21: so are mappings whose pages were never touched") {

@@ -14,7 +14,7 @@ static bool has_avx(void) {
 
 #define EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
 
-PM_TEST(clean, 0, 1, "R18: a task begins with clear vector, segment and control state") {
+PM_TEST(clean, 0, 1, "Safety: a task begins with clear vector, segment and control state") {
   static struct vectors seen;
   if (has_avx()) {
 #define STORE(n) __asm__ volatile("vmovdqu %%ymm" #n ", %0" : "=m"(seen.bytes[n]));
@@ -40,7 +40,7 @@ PM_TEST(clean, 0, 1, "R18: a task begins with clear vector, segment and control 
   CHECK_EQ(gs, 0);
 }
 
-PM_TEST(dirty, 7, 1, "R18: a task that ends with everything changed") {
+PM_TEST(dirty, 7, 1, "Safety: a task that ends with everything changed") {
   static const uint64_t pattern[4] = {~0ull, ~0ull, ~0ull, ~0ull};
   if (has_avx()) {
 #define LOAD(n) __asm__ volatile("vmovdqu %0, %%ymm" #n ::"m"(*(const uint64_t(*)[4])pattern));

@@ -64,7 +64,7 @@ PM_TEST(own_pagers, 0, 16, "R37: 16 tasks page themselves at once") {
   }
 }
 
-PM_TEST(compete, 0, 8, "R3, R18: 8 tasks ask for more than there is, use what they get and give it back") {
+PM_TEST(compete, 0, 8, "R3, R8, R18: 8 tasks ask for more than there is, use what they get and give it back") {
   pm_container_t container = make_container(0);
   // Until all have been launched: a machine without a free frame takes no more tasks.
   pm_sleep(300000);

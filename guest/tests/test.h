@@ -81,6 +81,10 @@ __attribute__((noreturn)) void fail_error(const char *file, int line, const char
 
 // ---- what many cases need --------------------------------------------------------
 
+/// The PM_START_… flags: whether the server keeps mappings, and whether it unmaps pages at random (R25). What only holds
+/// where it does not is checked exactly there.
+extern uint32_t pm_start_flags;
+
 /// Addresses that nothing of the image, the heap or the stack is near.
 #define REGION ((char *)0x100000000000ull)
 #define REGION_2 ((char *)0x200000000000ull)
@@ -93,8 +97,11 @@ pm_container_t make_container(uint32_t count);
 pm_container_t map_fresh(void *address, uint32_t count);
 /// Frames that the task is charged for.
 uint64_t allocated_frames(void);
-/// What is mapped at an address; the case fails where nothing is.
+/// What is mapped at an address; the case fails where nothing is. Where the server unmaps pages at random and keeps no
+/// mappings, the page is touched until it is there.
 struct pm_mapping mapping_at(const void *address);
+/// The rights in force at an address. Where the server unmaps pages at random, the page is read until it has some.
+uint32_t rights_at(const void *address);
 /// Whether `size` bytes are all zero.
 bool is_zero(const void *bytes, size_t size);
 /// Fills pages with numbers that follow from their addresses and `seed`, and checks that they are still there.

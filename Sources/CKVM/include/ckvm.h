@@ -70,5 +70,21 @@ static inline uint64_t ckvm_exchange(uint64_t *at, uint64_t value) {
 }
 static inline uint64_t ckvm_and(uint64_t *at, uint64_t mask) { return __atomic_fetch_and(at, mask, __ATOMIC_SEQ_CST); }
 
+// Not <cpuid.h>: its module would own the types of glibc for the importer.
+struct ckvm_cpuid {
+  uint32_t a, b, c, d;
+};
+static inline struct ckvm_cpuid ckvm_cpuid(uint32_t leaf) {
+  struct ckvm_cpuid result;
+  __asm__("cpuid" : "=a"(result.a), "=b"(result.b), "=c"(result.c), "=d"(result.d) : "0"(leaf), "2"(0));
+  return result;
+}
+static inline int ckvm_cpu_is_tcg(void) {
+  if (!(ckvm_cpuid(1).c >> 31)) return 0;
+  struct ckvm_cpuid signature = ckvm_cpuid(0x40000000);
+  // "TCGTCGTCGTCG"
+  return signature.b == 0x54474354 && signature.c == 0x43544743 && signature.d == 0x47435447;
+}
+
 #pragma clang assume_nonnull end
 #endif

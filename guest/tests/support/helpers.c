@@ -39,9 +39,21 @@ uint64_t allocated_frames(void) {
 }
 
 struct pm_mapping mapping_at(const void *address) {
+  const uint32_t forgets = PM_START_NO_MAPPING_CACHE | PM_START_REVOKES;
   struct pm_mapping mapping;
-  CHECK_OK(pm_mapping(address, &mapping));
+  pm_error_t error;
+  // What the task has not mapped, it cannot touch: it dies of that.
+  while ((error = pm_mapping(address, &mapping)) == PM_ENOENT && (pm_start_flags & forgets) == forgets)
+    (void)*(const volatile char *)address;
+  CHECK_OK(error);
   return mapping;
+}
+
+uint32_t rights_at(const void *address) {
+  uint32_t rights;
+  while (!(rights = mapping_at(address).rights) && pm_start_flags & PM_START_REVOKES)
+    (void)*(const volatile char *)address;
+  return rights;
 }
 
 bool is_zero(const void *bytes, size_t size) {

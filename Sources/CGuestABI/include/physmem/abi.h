@@ -16,6 +16,7 @@
 
 #define PM_ABI_VERSION 1
 #define PM_START_NO_MAPPING_CACHE 1u  // the server forgets a page's mapping when it unmaps the page: map it again
+#define PM_START_REVOKES 2u  // the server unmaps pages at random, for tests: pm_mapping tells of a moment only
 #define PM_PAGE_SIZE 4096
 
 // The only I/O port a task may write to.
@@ -192,7 +193,9 @@ enum pm_call {
   // vector and floating-point state is the handler's to keep. A fault in the handler that is not the server's ends
   // the task. PM_CALL_FAULT_RETURN outside a handler is PM_EINVAL.
   // With PM_START_NO_MAPPING_CACHE a pointer of a call that the server cannot follow is such a fault as well, at the
-  // call's `out` (0xe6) instruction: after 0 the call is made again, after anything else it answers PM_EFAULT.
+  // call's `out` (0xe6) instruction: after 0 the call is made again, after anything else it answers PM_EFAULT. And a
+  // fault in the handler, which may touch a page that has gone, enters the handler once more, 128 bytes below its RSP;
+  // PM_CALL_FAULT_RETURN returns from that one first.
   PM_CALL_ON_FAULT = 0x70,
   PM_CALL_FAULT_RETURN = 0x71,
 

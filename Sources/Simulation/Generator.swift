@@ -1,0 +1,254 @@
+// Operations by chance, chosen from what there is: most of them good, some of them wrong in every way that a call can
+// be wrong. Each walk has a mix of its own, in which some kinds of calls are frequent and others do not occur: what
+// needs many of one kind is then found too.
+
+internal import CGuestABI
+internal import GuestMemory
+internal import PhysicalMemory
+
+final class Generator: OperationSource {
+  enum Kind: Int, CaseIterable {
+    case load, store, read, write, check, createContainer, destroy, allocate, deallocate, map, unmap, mapping, copy
+    case releaseData, createFilled, share, revoke, lock, unlock, pin, unpin, createEndpoint, call, receive, reply
+    case replyAndReceive, registerName, lookUpName, drop
+
+    /// How frequent it is in a thousand or so.
+    var weight: Int {
+      switch self {
+      case .load: 120
+      case .store: 150
+      case .read: 15
+      case .write: 12
+      case .check: 5
+      case .createContainer: 14
+      case .destroy: 7
+      case .allocate: 60
+      case .deallocate: 30
+      case .map: 90
+      case .unmap: 25
+      case .mapping: 12
+      case .copy: 80
+      case .releaseData: 15
+      case .createFilled: 14
+      case .share: 25
+      case .revoke: 7
+      case .lock: 18
+      case .unlock: 10
+      case .pin: 18
+      case .unpin: 10
+      case .createEndpoint: 10
+      case .call: 45
+      case .receive: 30
+      case .reply: 25
+      case .replyAndReceive: 15
+      case .registerName: 12
+      case .lookUpName: 20
+      case .drop: 8
+      }
+    }
+  }
+
+  let world: World
+  var random: Randomness
+  private var left: Int
+  private var label = 0
+  /// For each kind the sum of the weights up to it.
+  private(set) var sums: [Int] = []
+
+  init(world: World, random: Randomness, steps: Int) {
+    self.world = world
+    self.random = random
+    left = steps
+    var sum = 0
+    for kind in Kind.allCases {
+      let factor = self.random.one(of: [0, 1, 2, 2, 2, 2, 6]) ?? 1
+      sum += kind.weight * factor
+      sums.append(sum)
+    }
+  }
+
+  func next(_ model: borrowing Model) -> Operation? {
+    guard left > 0 else { return nil }
+    left -= 1
+    label += 1
+    return Operation(label, choose(model))
+  }
+
+  private func choose(_ model: borrowing Model) -> Action {
+    if label == 1 { return .loadImage(random.number(below: 3)) }
+    let tasks = model.tasks
+    let isIdle = tasks.allSatisfy { $0.isEnding || $0.isWaiting }
+    if tasks.isEmpty || random.chance(isIdle ? 20 : 5) { return chooseForMachine(model) }
+    for _ in 0..<4 {
+      guard let task = random.one(of: tasks), !task.isEnding else { continue }
+      guard task.isWaiting else { return .task(task.name, chooseCall(model, task)) }
+      if case .finished = task.wait { return .task(task.name, random.chance(95) ? .wake : .stopWaiting) }
+      if random.chance(isIdle ? 30 : 6) { return .task(task.name, random.chance(90) ? .stopWaiting : .wake) }
+    }
+    return .pass(microseconds: UInt64(random.number(1...20)))
+  }
+
+  private func chooseForMachine(_ model: borrowing Model) -> Action {
+    if model.tasks.count < world.tasks, random.chance(model.tasks.count < 2 ? 90 : 20) { return chooseStart(model) }
+    let tasks = model.tasks
+    switch random.number(below: 100) {
+    case 0..<12:
+      guard let task = random.one(of: tasks) else { return chooseStart(model) }
+      return .end(task.name, pause: random.chance(50) ? 0 : random.number(1...30))
+    case 12..<45: return .pass(microseconds: UInt64(random.number(1...40)))
+    case 45..<58: return .zeroAhead(random.number(0...world.frames / 4))
+    case 58..<63: return .releaseClosedSpaces
+    case 63..<66: return random.chance(60) ? .takeMachineFrame : .giveMachineFrame
+    case 66..<70: return .loadImage(random.number(below: Programs.all.count))
+    case 70..<75: return .unloadImage(chooseImage(model))
+    default: return .revokeSomeFrame(UInt64(random.number(below: world.frames)))
+    }
+  }
+
+  private func chooseImage(_ model: borrowing Model) -> Int { random.one(of: model.images.keys.sorted()) ?? 1 }
+
+  private func chooseStart(_ model: borrowing Model) -> Action {
+    var guaranteed = random.chance(50) ? 0 : random.number(1...90)
+    if random.chance(3) { guaranteed = random.one(of: [-1, .min, .max, world.frames]) ?? 0 }
+    return .start(
+      image: chooseImage(model), guaranteed: guaranteed, contract: random.chance(40), extra: random.chance(80),
+      around: random.one(of: [0, 0, 1, 1, 1, 4, 9]) ?? 1, keepsMappings: random.chance(80))
+  }
+
+  // MARK: Handles
+
+  enum Wanted {
+    case own, weak, container, endpoint, receiver, any
+  }
+
+  private static func matches(_ target: ModelTarget?, _ wanted: Wanted) -> Bool {
+    switch (target, wanted) {
+    case (nil, _): false
+    case (.container, .own), (.container, .container), (.weak, .weak), (.weak, .container): true
+    case (.endpoint(_, let mayReceive), .receiver): mayReceive
+    case (.endpoint(_, let mayReceive), .endpoint): !mayReceive
+    case (_, .any): true
+    default: false
+    }
+  }
+
+  /// Mostly what is wanted; at times anything at all.
+  func chooseHandle(_ model: borrowing Model, _ task: ModelTask, _ wanted: Wanted) -> HandleArgument {
+    let chance = random.number(below: 100)
+    if chance < 2 { return .number(UInt32(random.number(below: 8))) }
+    if chance < 3 { return .number(UInt32(truncatingIfNeeded: random.next())) }
+    if chance < 5, let dropped = random.one(of: task.handles.dropped) { return .name(dropped.name) }
+    let holder = chance < 6 ? random.one(of: model.tasks) ?? task : task
+    return find(holder, chance < 8 ? .any : wanted) ?? .number(0)
+  }
+
+  private func find(_ task: ModelTask, _ wanted: Wanted) -> HandleArgument? {
+    var found: HandleArgument?
+    var count = 0
+    let entries = task.handles.entries
+    for index in entries.indices where Self.matches(entries[index].target, wanted) {
+      // Its own first container holds little that is worth while.
+      if index == 2, wanted == .own || wanted == .container, !random.chance(20) {
+        if found == nil { found = .number(UInt32(PM_CAP_CONTAINER)) }
+        continue
+      }
+      count += 1
+      if random.number(below: count) > 0 { continue }
+      found = index <= 2 ? .number(UInt32(index)) : entries[index].name.map { .name($0) }
+    }
+    return found
+  }
+
+  /// The container behind a handle, if it is one.
+  func container(_ model: borrowing Model, _ task: ModelTask, _ handle: HandleArgument) -> ModelContainer? {
+    var number: UInt32?
+    switch handle {
+    case .number(let it): number = it
+    case .name(let name): number = task.handles.number(name)
+    }
+    switch number.flatMap({ task.handles[$0] }) {
+    case .container(let container), .weak(let container, _, _): return container
+    default: return nil
+    }
+  }
+
+  // MARK: Ids
+
+  /// Anywhere, in use or not, in few places. In one of four containers also on both sides of a border between leaves of
+  /// ids, and at the end: elsewhere those would only take time.
+  func chooseID(_ container: ModelContainer?) -> UInt32 {
+    let handle = container?.handle ?? 0
+    if handle == UInt32(PM_CAP_CONTAINER) {
+      return UInt32(random.chance(85) ? random.number(0...5) : random.number(0...60))
+    }
+    guard handle % 4 == 0 else { return UInt32(random.number(0...24)) }
+    switch random.number(below: 100) {
+    case 0..<70: return UInt32(random.number(0...24))
+    case 70..<92: return UInt32(random.number(1018...1030))
+    default: return .max - UInt32(random.number(0...6))
+    }
+  }
+
+  /// One in use, if it finds one.
+  func chooseUsedID(_ container: ModelContainer?) -> UInt32 {
+    var id = chooseID(container)
+    guard let container, !random.chance(3) else { return id }
+    for _ in 0..<5 {
+      if container.frames[id] != nil { return id }
+      id = chooseID(container)
+    }
+    return id
+  }
+
+  /// As many as there are from one on, or fewer, and at times too many.
+  func chooseCount(_ container: ModelContainer?, _ start: UInt32, most: Int = 10) -> UInt32 {
+    if random.chance(2) { return random.one(of: [0, .max, .max - start, UInt32(PM_FRAMES_MAXIMUM) + 1, 300]) ?? 0 }
+    var count: UInt32 = 1
+    while count < most, start < .max - count, container?.frames[start + count] != nil, !random.chance(15) { count += 1 }
+    return random.chance(4) ? count + 1 : count
+  }
+
+  private func chooseList(_ container: ModelContainer?, _ count: Int) -> [UInt32] {
+    (0..<count).map { _ in chooseUsedID(container) }
+  }
+
+  // MARK: Places
+
+  private static let border: UInt64 = 1 << 18
+
+  func choosePage() -> UInt64 {
+    switch random.number(below: 100) {
+    case 0..<72: return Self.border - 5 + UInt64(random.number(below: 12))
+    case 72..<90: return 0x400 + UInt64(random.number(below: 2) * 16 + random.number(below: 4))
+    case 90..<96: return Program.stack.rawValue + UInt64(Program.stackPages - 1 - random.number(below: 3))
+    case 96..<98: return UInt64(1) << UInt64(random.number(19...34)) + 511
+    case 98: return random.one(of: [0, PM_USER_END >> 12, 1 << 40, .max >> 12, PM_USER_END >> 12 - 1]) ?? 0
+    default: return Program.stack.rawValue + UInt64(random.number(below: Program.stackPages + 2)) - 1
+    }
+  }
+
+  private func chooseMappedPage(_ task: ModelTask) -> UInt64 {
+    var page = choosePage()
+    for _ in 0..<4 {
+      if task.mappings[page] != nil { break }
+      page = choosePage()
+    }
+    return page
+  }
+
+  /// For something of that many bytes.
+  func chooseAddress(_ task: ModelTask, _ count: Int = 4) -> UInt64 {
+    if random.chance(1) { return random.next() }
+    let page = chooseMappedPage(task)
+    let offset = random.one(of: [0, 4, 256, 1024, 2048, 4096 - count, 4096 - count / 2 & ~1, 3000]) ?? 0
+    return page << 12 &+ UInt64(max(0, offset))
+  }
+
+  /// Where a result goes: mostly to a place that is there.
+  func chooseResult(_ task: ModelTask, _ count: Int = 4) -> UInt64 {
+    if random.chance(65) {
+      return PM_STACK_TOP - UInt64(random.number(2...3)) * 1024 + UInt64(random.number(below: 8)) * 8
+    }
+    return chooseAddress(task, count)
+  }
+}

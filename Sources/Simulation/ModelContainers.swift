@@ -1,0 +1,228 @@
+// The naive model's containers: handles, ids, mappings.
+
+internal import CGuestABI
+internal import GuestMemory
+internal import PhysicalMemory
+
+/// How many frames a call changed, and what stopped it.
+struct ModelCount {
+  var count: UInt32
+  var error: ServerError?
+}
+
+extension Model {
+  // MARK: Handles
+
+  /// The container that a handle names, for its owner or through a weak capability.
+  func container(_ task: ModelTask, _ handle: UInt32) throws(ServerError) -> (it: ModelContainer, epoch: Int?) {
+    let found: (ModelContainer, Int?)
+    switch task.handles[handle] {
+    case .container(let container): found = (container, nil)
+    case .weak(let container, let epoch, let holder):
+      guard container.isLive, container.epoch == epoch else { throw .canceled }
+      guard holder == nil || holder == task.id else { throw .notPermitted }
+      found = (container, epoch)
+    default: throw .invalid
+    }
+    // Whatever capability it uses, a lock keeps the owner out.
+    if found.0.owner == task.name, currentLock(found.0) != nil { throw .busy }
+    return found
+  }
+
+  func ownContainer(_ task: ModelTask, _ handle: UInt32) throws(ServerError) -> ModelContainer {
+    let (container, epoch) = try container(task, handle)
+    guard epoch == nil else { throw .notPermitted }
+    return container
+  }
+
+  private mutating func addContainer(_ task: ModelTask, _ name: HandleName) -> ModelContainer {
+    let container = ModelContainer(owner: task.name)
+    container.handle = task.handles.insert(.container(container), name)
+    task.containers.append(container)
+    return container
+  }
+
+  mutating func createContainer(_ task: ModelTask, _ name: HandleName, result: UInt64) throws(ServerError) {
+    try check(task, result, 4, .write)
+    try writeWord(task, result, addContainer(task, name).handle)
+  }
+
+  mutating func destroyContainer(_ task: ModelTask, _ handle: UInt32) throws(ServerError) {
+    let container = try ownContainer(task, handle)
+    guard handle != PM_CAP_CONTAINER else { throw .notPermitted }
+    guard !isPinned(container, container.pins.keys.contains) else { throw .busy }
+    destroy(task, container)
+  }
+
+  private mutating func destroy(_ task: ModelTask, _ container: ModelContainer) {
+    task.handles.remove(container.handle)
+    task.containers.removeAll { $0 === container }
+    empty(container)
+  }
+
+  // MARK: Ids
+
+  /// PM_EINVAL for none at all, or past the last.
+  static func range(_ start: UInt32, _ count: UInt32) throws(ServerError) -> ClosedRange<UInt32> {
+    guard count > 0, UInt64(start) + UInt64(count) <= 1 << 32 else { throw .invalid }
+    return start...(start + (count - 1))
+  }
+
+  mutating func allocate(
+    _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32, _ flags: AllocationFlags
+  ) throws(ServerError) -> ModelCount {
+    guard flags.rawValue < 8 else { throw .invalid }
+    let ids = try Self.range(start, count)
+    let container = try ownContainer(task, handle)
+    var left = headroom(task, extra: flags.contains(.extra))
+    var error: ServerError?
+    var done: [UInt32] = []
+    for id in ids {
+      let isUsed = container.frames[id] != nil
+      if isUsed, !flags.contains(.squash) { error = .exists }
+      if !isUsed, left == 0 { error = .noMemory }
+      if error != nil { break }
+      left -= isUsed ? 0 : 1
+      done.append(id)
+    }
+    if error != nil, !flags.contains(.partial) { done = [] }
+    guard !isPinned(container, done.contains) else { throw .busy }
+    for id in done { set(container, id, .empty) }
+    return ModelCount(count: UInt32(done.count), error: error)
+  }
+
+  /// What a deallocation will do.
+  private func planDeallocation(
+    _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32, _ flags: DeallocationFlags
+  ) throws(ServerError) -> (container: ModelContainer, ids: [UInt32], result: ModelCount) {
+    guard flags.rawValue < 4 else { throw .invalid }
+    let ids = try Self.range(start, count)
+    let container = try ownContainer(task, handle)
+    guard !isPinned(container, ids.contains) else { throw .busy }
+    if flags.contains(.squash) {
+      let used = container.frames.keys.filter(ids.contains)
+      return (container, used, ModelCount(count: UInt32(used.count), error: nil))
+    }
+    var done: [UInt32] = []
+    for id in ids {
+      guard container.frames[id] != nil else { break }
+      done.append(id)
+    }
+    if done.count == ids.count { return (container, done, ModelCount(count: count, error: nil)) }
+    if !flags.contains(.partial) { done = [] }
+    return (container, done, ModelCount(count: UInt32(done.count), error: .noEntry))
+  }
+
+  /// With the number of frames in the task's memory, where that of those done goes.
+  mutating func allocate(
+    _ task: ModelTask, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
+  ) throws(ServerError) -> ModelCount {
+    let count = try loadCount(task, countAddress)
+    let result = try allocate(task, handle, start, count, AllocationFlags(rawValue: flags))
+    try writeWord(task, countAddress, result.count)
+    return result
+  }
+
+  mutating func deallocate(
+    _ task: ModelTask, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
+  ) throws(ServerError) -> ModelCount {
+    let count = try loadCount(task, countAddress)
+    let plan = try planDeallocation(task, handle, start, count, DeallocationFlags(rawValue: flags))
+    // It may lie in one of the frames.
+    try writeWord(task, countAddress, plan.result.count)
+    for id in plan.ids { set(plan.container, id, nil) }
+    return plan.result
+  }
+
+  private mutating func loadCount(_ task: ModelTask, _ address: UInt64) throws(ServerError) -> UInt32 {
+    try check(task, address, 4, .write)
+    return try readWords(task, address, 1)[0]
+  }
+
+  // MARK: Mappings
+
+  /// PM_EINVAL: not aligned, none at all, or not inside the task's half.
+  static func pages(_ address: UInt64, _ count: UInt32) throws(ServerError) {
+    guard address % 4096 == 0, count > 0, address >= PM_USER_START, address < PM_USER_END,
+      UInt64(count) * 4096 <= PM_USER_END - address
+    else { throw .invalid }
+  }
+
+  mutating func map(
+    _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32, _ address: UInt64, _ flags: MappingFlags
+  ) throws(ServerError) {
+    let ids = try Self.range(start, count)
+    try Self.pages(address, count)
+    guard flags.rawValue < 32, !flags.effectiveRights.isEmpty else { throw .invalid }
+    let (container, epoch) = try container(task, handle)
+    for id in ids where container.frames[id] == nil { throw .noEntry }
+    let page = PageNumber(containing: address)
+    if !flags.contains(.lazy) {
+      // Tables and copies first, a leaf table's pages at a time: where that fails the mapping is not made.
+      for (offset, id) in ids.enumerated() {
+        let next = page.advanced(by: offset)
+        if offset == 0 || next.rawValue % 512 == 0 { guard makeTables(task, next) else { throw .noMemory } }
+        if flags.contains(.forceWrite) { makePrivate(container, id) }
+      }
+    }
+    show(task, container, start, ids.count, at: page, flags, epoch: epoch)
+    if !flags.contains(.lazy) { for id in ids { makeResident(container, id) } }
+  }
+
+  mutating func unmap(_ task: ModelTask, _ address: UInt64, _ count: UInt32) throws(ServerError) {
+    try Self.pages(address, count)
+    if count > 1 << 16 {
+      let first = address / 4096
+      task.mappings = task.mappings.filter { $0.key < first || $0.key - first >= UInt64(count) }
+    } else {
+      for offset in 0..<UInt64(count) { task.mappings[address / 4096 + offset] = nil }
+    }
+  }
+
+  /// The container's handle, the id, what was asked for, and the content if there is one.
+  func mapping(_ task: ModelTask, _ address: UInt64) throws(ServerError) -> (
+    handle: UInt32, mapping: ModelMapping, content: ModelContent?
+  ) {
+    guard let mapping = task.mappings[address / 4096], isGood(mapping), let frame = mapping.container.frames[mapping.id]
+    else { throw .noEntry }
+    let handle = mapping.container.owner == task.name ? mapping.container.handle : 0
+    if case .content(let content) = frame { return (handle, mapping, content) }
+    return (handle, mapping, nil)
+  }
+
+  // MARK: A container that begins with frames
+
+  mutating func createFilled(
+    _ task: ModelTask, _ names: (container: HandleName, weak: HandleName), from source: (UInt32, ModelIDs)?,
+    count: UInt32, remote: UInt32, result: UInt64, weak: UInt64
+  ) throws(ServerError) {
+    let ids = try Self.range(0, count)
+    let sources: [UInt32]? = try source.map { (_, ids) throws(ServerError) in try load(task, ids, count) }
+    try check(task, result, 4, .write)
+    if weak != 0 { try check(task, weak, 4, .write) }
+    let container = addContainer(task, names.container)
+    var weakHandle: UInt32?
+    do throws(ServerError) {
+      if let source, let sources {
+        do throws(ModelCopyError) {
+          try copy(task, source.0, sources, container.handle, Array(ids.prefix(Self.mostIDs)), count: Int(count))
+        } catch {
+          throw error.error
+        }
+      } else {
+        let made = try allocate(task, container.handle, 0, count, [])
+        if let error = made.error { throw error }
+      }
+      if weak != 0 {
+        let handle = try share(task, names.weak, container.handle, remote: remote)
+        weakHandle = handle
+        try writeWord(task, weak, handle)
+      }
+      try writeWord(task, result, container.handle)
+    } catch {
+      if let weakHandle { task.handles.remove(weakHandle) }
+      destroy(task, container)
+      throw error
+    }
+  }
+}

@@ -1,0 +1,88 @@
+// The naive model's logical copies: read all, then write all.
+
+internal import CGuestABI
+internal import GuestMemory
+internal import PhysicalMemory
+
+struct ModelCopyError: Error {
+  let error: ServerError
+  var id: UInt32?
+}
+
+/// The ids of one side, as a call has them.
+enum ModelIDs {
+  case from(UInt32)
+  case array(UInt64)
+}
+
+extension Model {
+  mutating func load(_ task: ModelTask, _ ids: ModelIDs, _ count: UInt32) throws(ServerError) -> [UInt32] {
+    switch ids {
+    case .from(let start):
+      // More than there can be in use: nobody looks at the rest.
+      let ids = try Self.range(start, count)
+      return Array(ids.prefix(Self.mostIDs))
+    case .array(let address):
+      guard count > 0, count <= PM_FRAMES_MAXIMUM else { throw .invalid }
+      return try readWords(task, address, Int(count))
+    }
+  }
+
+  /// No container has as many ids in use, and no task as many frames.
+  static let mostIDs = 4096
+
+  mutating func copy(
+    _ task: ModelTask, _ source: UInt32, _ sourceIDs: ModelIDs, _ destination: UInt32, _ destinationIDs: ModelIDs,
+    count: UInt32, frameError: UInt64
+  ) throws(ServerError) {
+    let from = try load(task, sourceIDs, count)
+    let to = try load(task, destinationIDs, count)
+    if frameError != 0 { try check(task, frameError, 4, .write) }
+    do throws(ModelCopyError) {
+      try copy(task, source, from, destination, to, count: Int(count))
+    } catch {
+      if frameError != 0, let id = error.id { try writeWord(task, frameError, id) }
+      throw error.error
+    }
+  }
+
+  mutating func copy(
+    _ task: ModelTask, _ source: UInt32, _ sourceIDs: [UInt32], _ destination: UInt32, _ destinationIDs: [UInt32],
+    count: Int
+  ) throws(ModelCopyError) {
+    let from: ModelContainer
+    let to: (it: ModelContainer, epoch: Int?)
+    do throws(ServerError) {
+      from = try container(task, source).it
+      to = try container(task, destination)
+    } catch {
+      throw ModelCopyError(error: error)
+    }
+    for id in sourceIDs where from.frames[id] == nil { throw ModelCopyError(error: .noEntry, id: id) }
+    for id in sourceIDs where isPinned(from, id) { throw ModelCopyError(error: .busy, id: id) }
+    for id in destinationIDs where isPinned(to.it, id) { throw ModelCopyError(error: .busy, id: id) }
+    if to.epoch != nil {
+      for id in destinationIDs where to.it.frames[id] == nil { throw ModelCopyError(error: .noEntry, id: id) }
+    } else {
+      let left = headroom(task, extra: false)
+      var fresh: Set<UInt32> = []
+      for id in destinationIDs where to.it.frames[id] == nil {
+        fresh.insert(id)
+        if fresh.count > left { throw ModelCopyError(error: .noMemory, id: id) }
+      }
+    }
+    let frames = sourceIDs.map { from.frames[$0] }
+    for (id, frame) in zip(destinationIDs, frames) { set(to.it, id, frame) }
+  }
+
+  mutating func releaseData(_ task: ModelTask, _ handle: UInt32, at address: UInt64, _ count: UInt32)
+    throws(ServerError)
+  {
+    let ids = try load(task, .array(address), count)
+    let container = try ownContainer(task, handle)
+    for id in ids where container.frames[id] == nil { throw .noEntry }
+    for id in ids {
+      if case .content(let content) = container.frames[id], content.sharers > 1 { set(container, id, .empty) }
+    }
+  }
+}

@@ -1,0 +1,207 @@
+// The machine as a plain model: leaves and frames in arrays, and the worst processor that the architecture allows. It
+// remembers every translation it ever could have seen, from the moment a leaf is written until the frame is zapped (SDM
+// volume 3, 4.10: a processor may cache at any time what the tables permit). Whatever the server does to a frame is
+// checked against what such a processor could still do with it.
+
+package import GuestMemory
+package import PhysicalMemory
+
+/// A page of one task's address space.
+package struct Place: Hashable, Sendable, CustomStringConvertible {
+  package let slot: TaskSlot
+  package let page: PageNumber
+
+  package init(_ slot: TaskSlot, _ page: PageNumber) {
+    self.slot = slot
+    self.page = page
+  }
+
+  package var description: String { "page \(String(page.rawValue, radix: 16)) of slot \(slot.rawValue)" }
+}
+
+/// What a machine leaves out, to show that the simulation notices.
+package enum Sabotage: Hashable, Sendable {
+  case zaps, zeroing, copying
+}
+
+// SAFETY: used by one thread at a time: the one that is in the server, which has a lock, or the one that plays the tasks
+// between its calls. `storage` is made and unmade with the object, and each access to it ends before the next begins.
+@safe
+package final class ModelMachine: MachineOperations, @unchecked Sendable {
+  /// A closed space with more tables than this is taken apart; its tables wait for `releaseClosedSpaces`.
+  package let tablesKept: Int
+  private let sabotage: Sabotage?
+  private let storage: UnsafeMutablePointer<ModelMachineState>
+
+  /// - keepsLog: remember which leaves are written, for `takeWritten`.
+  package init(frameCount: Int = 1 << 14, tablesKept: Int = 16, keepsLog: Bool = false, sabotage: Sabotage? = nil) {
+    self.sabotage = sabotage
+    self.tablesKept = tablesKept
+    unsafe storage = .allocate(capacity: 1)
+    unsafe storage.initialize(to: ModelMachineState(frameCount: frameCount, keepsLog: keepsLog))
+  }
+
+  deinit {
+    unsafe storage.deinitialize(count: 1)
+    unsafe storage.deallocate()
+  }
+
+  private var state: ModelMachineState {
+    @inline(__always) unsafeAddress { unsafe UnsafePointer(storage) }
+    @inline(__always) unsafeMutableAddress { unsafe storage }
+  }
+
+  /// What went wrong so far, a sentence each.
+  package var violations: [String] { state.violations }
+  /// How often the server asked for zeroed frames.
+  package var wishes: Int { state.wishes }
+  /// Frames zapped since the machine was made, those zapped twice counted twice.
+  package var framesZapped: Int { state.framesZapped }
+  package var leafCount: Int { state.leafCount }
+  package func leaf(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? { state.leaf(slot, page) }
+  package func bytes(_ frame: FrameNumber) -> [UInt8] { state.memory.bytes(frame) }
+
+  /// The places whose leaves were written since this was asked last, some of them more than once.
+  package func takeWritten(into places: inout [Place]) {
+    places.removeAll(keepingCapacity: true)
+    if !state.written.isEmpty { swap(&places, &state.written) }
+  }
+
+  /// The places whose leaves were taken away since this was asked last.
+  package func takeEmptied(into places: inout [Place]) {
+    places.removeAll(keepingCapacity: true)
+    swap(&places, &state.emptied)
+  }
+
+  // MARK: Time, and who was woken
+
+  package var now: UInt64 { state.now }
+  package func advance(microseconds: UInt64) { state.now += microseconds * 1000 }
+  package func advance(to time: UInt64) { state.now = max(state.now, time) }
+  package func raiseUpcall(_ slot: TaskSlot) {}
+  package func drop(_ slot: TaskSlot, missing: Int) {}
+  package func processorTime(_ slot: TaskSlot) -> UInt64 { .max }
+  package func wake(_ slot: TaskSlot) { state.wake(slot) }
+  /// Whether the task was woken since this was asked last.
+  package func wasWoken(_ slot: TaskSlot) -> Bool { state.wasWoken(slot) }
+
+  // MARK: The processor
+
+  /// Reads a byte as the task would; nil: a page fault.
+  package func load(_ slot: TaskSlot, _ address: UInt64, _ access: Access = .read) -> UInt8? {
+    var byte = InlineArray<1, UInt8>(repeating: 0)
+    var span = byte.mutableSpan
+    return load(slot, address, access, into: &span) ? byte[0] : nil
+  }
+
+  /// Writes a byte as the task would. False: a page fault.
+  package func store(_ slot: TaskSlot, _ address: UInt64, _ byte: UInt8) -> Bool {
+    let bytes = InlineArray<1, UInt8>(repeating: byte)
+    return store(slot, address, bytes.span)
+  }
+
+  /// Reads bytes of one page as the task would. False: a page fault.
+  package func load(
+    _ slot: TaskSlot, _ address: UInt64, _ access: Access, into buffer: inout MutableSpan<UInt8>
+  ) -> Bool {
+    guard let frame = state.translate(slot, PageNumber(containing: address), access) else { return false }
+    state.memory.read(frame, at: Int(address & 4095), into: &buffer)
+    return true
+  }
+
+  /// Writes bytes to one page as the task would. False: a page fault.
+  package func store(_ slot: TaskSlot, _ address: UInt64, _ bytes: Span<UInt8>) -> Bool {
+    guard let frame = state.translate(slot, PageNumber(containing: address), .write) else { return false }
+    state.memory.write(frame, at: Int(address & 4095), bytes)
+    return true
+  }
+
+  // MARK: Address spaces. `takeTable` and `giveTable` call the server, which may call the machine: never under the lock.
+
+  package func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Int? {
+    if let kept = state.reopen(slot) { return kept }
+    guard let root = takeTable() else { return nil }
+    state.open(slot, root: root)
+    return 0
+  }
+
+  package func closeSpace(_ slot: TaskSlot, giveTable: (FrameNumber) -> Void) {
+    state.close(slot, tablesKept: tablesKept)
+  }
+
+  package func releaseClosedSpaces(giveTable: (FrameNumber) -> Void) {
+    for frame in state.takeClosed() { giveTable(frame) }
+  }
+
+  package func makeTables(_ slot: TaskSlot, for page: PageNumber, takeTable: () -> FrameNumber?) -> Bool {
+    while let name = state.missingTable(slot, page) {
+      guard let frame = takeTable() else { return false }
+      state.link(slot, name, frame)
+    }
+    return true
+  }
+
+  // MARK: Leaves
+
+  package func mappedPage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? { leaf(slot, page) }
+
+  package func firstMapped(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber? {
+    state.firstLeaf(slot, from: page, to: end)
+  }
+
+  package func forEachLeaf(_ slot: TaskSlot, _ body: (PageNumber, MappedPage) -> Void) {
+    state.forEachLeaf(slot, body)
+  }
+
+  package func absentRun(_ slot: TaskSlot, from page: PageNumber, limit: Int) -> Int {
+    state.absentRun(slot, from: page, limit: limit)
+  }
+
+  package func map(_ slot: TaskSlot, _ page: PageNumber, frames: Span<FrameNumber>, rights: MappingFlags) {
+    for index in frames.indices {
+      state.map(Place(slot, page.advanced(by: index)), MappedPage(frame: frames[index], rights: rights))
+    }
+  }
+
+  package func unmap(_ slot: TaskSlot, _ page: PageNumber) -> FrameNumber {
+    state.unmap(Place(slot, page))
+  }
+
+  package func writeProtect(_ slot: TaskSlot, _ page: PageNumber) {
+    state.writeProtect(Place(slot, page))
+  }
+
+  // MARK: Frames
+
+  package func wantZeroedFrames() { state.wishes += 1 }
+
+  package func zap(_ run: FrameRun) {
+    state.framesZapped += run.count
+    if sabotage == .zaps { return }
+    for index in 0..<run.count { state.zap(run.start.advanced(by: index)) }
+  }
+
+  package func zero(_ run: FrameRun) {
+    for index in 0..<run.count {
+      let frame = run.start.advanced(by: index)
+      state.checkUnreachable(frame, "is zeroed")
+      if sabotage != .zeroing { state.memory.fill(frame, 0) }
+    }
+  }
+
+  package func copy(from source: FrameNumber, to destination: FrameNumber) {
+    state.checkNobodyWrites(source)
+    state.checkUnreachable(destination, "is copied into")
+    if sabotage != .copying { state.memory.copy(from: source, to: destination) }
+  }
+
+  package func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableSpan<UInt8>) {
+    state.checkBacked(frame, "is read")
+    state.memory.read(frame, at: offset, into: &buffer)
+  }
+
+  package func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>) {
+    state.checkBacked(frame, "is written")
+    state.memory.write(frame, at: offset, bytes)
+  }
+}

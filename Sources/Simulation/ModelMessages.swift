@@ -1,0 +1,302 @@
+// The naive model's endpoints, messages and names.
+
+internal import CGuestABI
+internal import GuestMemory
+internal import PhysicalMemory
+
+/// A message in memory: eight words, four handles, which of them move, who sent it, which call it answers.
+struct ModelMessage {
+  static let size = 104
+  var bytes: [UInt8]
+
+  var handles: [UInt32] {
+    get { (0..<4).map { word(bytes, 64 + 4 * $0) } }
+    set { for (index, handle) in newValue.enumerated() { set(64 + 4 * index, littleEndian(handle)) } }
+  }
+  var moves: UInt32 {
+    get { word(bytes, 80) }
+    set { set(80, littleEndian(newValue) + littleEndian(UInt32(0))) }
+  }
+  var sender: UInt64 {
+    get { longWord(bytes, 88) }
+    set { set(88, littleEndian(newValue)) }
+  }
+  var reply: UInt64 {
+    get { longWord(bytes, 96) }
+    set { set(96, littleEndian(newValue)) }
+  }
+
+  private mutating func set(_ offset: Int, _ new: [UInt8]) {
+    bytes.replaceSubrange(offset..<offset + new.count, with: new)
+  }
+}
+
+enum ModelOutcome: Equatable {
+  case finished(ServerError?)
+  case waiting
+}
+
+extension Model {
+  mutating func createEndpoint(_ task: ModelTask, _ name: HandleName, result: UInt64) throws(ServerError) {
+    try check(task, result, 4, .write)
+    let endpoint = ModelEndpoint(owner: task.name)
+    try writeWord(task, result, task.handles.insert(.endpoint(endpoint, mayReceive: true), name))
+  }
+
+  private mutating func loadMessage(_ task: ModelTask, _ address: UInt64) throws(ServerError) -> ModelMessage {
+    ModelMessage(bytes: try read(task, address, ModelMessage.size))
+  }
+
+  private func checkHandles(_ task: ModelTask, _ message: ModelMessage) throws(ServerError) {
+    for handle in message.handles where handle != 0 {
+      switch task.handles[handle] {
+      case nil: throw .invalid
+      case .container: throw .notPermitted
+      default: break
+      }
+    }
+  }
+
+  // MARK: Calls
+
+  /// `label`: of the message.
+  mutating func call(
+    _ task: ModelTask, _ handle: UInt32, at address: UInt64, mayWait: Bool, label: Int
+  ) throws(ServerError) -> ModelOutcome {
+    guard case .endpoint(let endpoint, _) = task.handles[handle] else { throw .invalid }
+    guard endpoint.isLive else { throw .canceled }
+    guard endpoint.owner != task.name else { throw .invalid }
+    try check(task, address, ModelMessage.size, .write)
+    try checkHandles(task, try loadMessage(task, address))
+    guard mayWait || receiver(endpoint) != nil else { throw .timedOut }
+    task.wait = .queued(endpoint, at: address)
+    task.message = label
+    endpoint.queue.append(task.name)
+    bringTogether(endpoint)
+    return outcome(task)
+  }
+
+  mutating func receive(
+    _ task: ModelTask, _ handle: UInt32, at address: UInt64, mayWait: Bool
+  ) throws(ServerError) -> ModelOutcome {
+    guard case .endpoint(let endpoint, let mayReceive) = task.handles[handle] else { throw .invalid }
+    guard mayReceive else { throw .notPermitted }
+    guard endpoint.isLive else { throw .canceled }
+    try check(task, address, ModelMessage.size, .write)
+    guard mayWait || !endpoint.queue.isEmpty else { throw .timedOut }
+    task.wait = .receiving(endpoint, at: address)
+    bringTogether(endpoint)
+    return outcome(task)
+  }
+
+  /// The owner, if it waits there.
+  private func receiver(_ endpoint: ModelEndpoint) -> (task: ModelTask, address: UInt64)? {
+    guard let owner = task(endpoint.owner), case .receiving(let other, let address) = owner.wait, other === endpoint
+    else { return nil }
+    return (owner, address)
+  }
+
+  private mutating func bringTogether(_ endpoint: ModelEndpoint) {
+    while let (receiver, address) = receiver(endpoint), let first = endpoint.queue.first, let caller = task(first),
+      case .queued(_, let callerAddress) = caller.wait
+    {
+      let message: ModelMessage
+      do throws(ServerError) {
+        message = try loadMessage(caller, callerAddress)
+      } catch {
+        endpoint.queue.removeFirst()
+        finish(caller, error)
+        continue
+      }
+      callCount += 1
+      let number = callCount << 16 | UInt64(caller.slot.rawValue)
+      do throws(ServerError) {
+        try deliver(message, from: caller, to: receiver, at: address, reply: number, label: caller.message)
+      } catch {
+        return finish(receiver, .fault)
+      }
+      endpoint.queue.removeFirst()
+      caller.wait = .received(by: receiver.name, at: callerAddress, call: number)
+      if receiver.calls.count >= 8 { receiver.calls.removeFirst() }
+      receiver.calls.append((caller.message, number, false))
+      finish(receiver, nil)
+    }
+  }
+
+  private mutating func deliver(
+    _ message: ModelMessage, from sender: ModelTask, to receiver: ModelTask, at address: UInt64, reply: UInt64,
+    label: Int
+  ) throws(ServerError) {
+    try check(receiver, address, ModelMessage.size, .write)
+    var delivered = message
+    var handles = message.handles
+    for index in handles.indices {
+      let isMoved = message.moves & 1 << UInt32(index) != 0
+      handles[index] = transfer(handles[index], from: sender, to: receiver, isMoved: isMoved, HandleName(label, index))
+    }
+    delivered.handles = handles
+    delivered.moves = 0
+    delivered.sender = sender.id.rawValue
+    delivered.reply = reply
+    try write(receiver, address, delivered.bytes)
+  }
+
+  /// - Returns: the receiver's handle; 0: there is none to give.
+  private mutating func transfer(
+    _ handle: UInt32, from sender: ModelTask, to receiver: ModelTask, isMoved: Bool, _ name: HandleName
+  ) -> UInt32 {
+    guard handle != 0, let target = sender.handles[handle] else { return 0 }
+    switch target {
+    case .container: return 0
+    case .task: return receiver.handles.insert(.peer(sender.id), name)
+    case .endpoint(let endpoint, let mayReceive):
+      let number = receiver.handles.insert(.endpoint(endpoint, mayReceive: mayReceive && isMoved), name)
+      if mayReceive, isMoved { endpoint.owner = receiver.name }
+      if isMoved { sender.handles.remove(handle) }
+      return number
+    case .peer, .weak:
+      let number = receiver.handles.insert(target, name)
+      if isMoved { sender.handles.remove(handle) }
+      return number
+    }
+  }
+
+  // MARK: Replies
+
+  mutating func reply(_ task: ModelTask, at address: UInt64, label: Int) throws(ServerError) {
+    let message = try loadMessage(task, address)
+    let caller = tasks.first {
+      guard case .received(by: task.name, at: _, let call) = $0.wait else { return false }
+      return call == message.reply
+    }
+    guard let caller, case .received(_, let callerAddress, _) = caller.wait else {
+      throw task.abandoned.remove(message.reply) != nil ? .canceled : .invalid
+    }
+    try checkHandles(task, message)
+    for index in task.calls.indices where task.calls[index].number == message.reply {
+      task.calls[index].isAnswered = true
+    }
+    do throws(ServerError) {
+      try deliver(message, from: task, to: caller, at: callerAddress, reply: 0, label: label)
+      finish(caller, nil)
+    } catch {
+      finish(caller, .fault)
+    }
+  }
+
+  // MARK: Waiting
+
+  private mutating func finish(_ task: ModelTask, _ error: ServerError?) {
+    task.wait = .finished(error)
+    woken.append(task.name)
+  }
+
+  mutating func outcome(_ task: ModelTask) -> ModelOutcome {
+    guard case .finished(let error) = task.wait else { return .waiting }
+    task.wait = .none
+    return .finished(error)
+  }
+
+  mutating func stopWaiting(_ task: ModelTask) -> ServerError? {
+    let wait = task.wait
+    task.wait = .none
+    switch wait {
+    case .finished(let error): return error
+    case .queued(let endpoint, _): endpoint.queue.removeAll { $0 == task.name }
+    case .received(let server, _, let call): abandon(call, at: server)
+    case .none, .receiving, .name: break
+    }
+    return .timedOut
+  }
+
+  /// Whoever answers the call is told that nobody waits for it. Only so many are remembered.
+  private func abandon(_ call: UInt64, at name: TaskName) {
+    guard let server = task(name) else { return }
+    server.abandoned.insert(call)
+    if server.abandoned.count > 1024 { server.abandoned = [call] }
+  }
+
+  // MARK: Names
+
+  private mutating func loadName(_ task: ModelTask, _ address: UInt64) throws(ServerError) -> [UInt8] {
+    var name: [UInt8] = []
+    while name.count <= PM_NAME_MAXIMUM {
+      let byte = try read(task, address &+ UInt64(name.count), 1)[0]
+      if byte == 0 {
+        guard !name.isEmpty else { throw .invalid }
+        return name
+      }
+      name.append(byte)
+    }
+    throw .invalid
+  }
+
+  mutating func registerName(_ task: ModelTask, _ address: UInt64, _ handle: UInt32) throws(ServerError) {
+    let name = try loadName(task, address)
+    guard case .endpoint(let endpoint, mayReceive: true) = task.handles[handle], endpoint.isLive else {
+      throw .invalid
+    }
+    guard names[name] == nil else { throw .exists }
+    names[name] = endpoint
+    for waiter in tasks {
+      guard case .name(name, let result) = waiter.wait else { continue }
+      finish(waiter, give(waiter, endpoint, result, HandleName(waiter.message)))
+    }
+  }
+
+  private mutating func give(
+    _ task: ModelTask, _ endpoint: ModelEndpoint, _ result: UInt64, _ name: HandleName
+  ) -> ServerError? {
+    do throws(ServerError) {
+      try check(task, result, 4, .write)
+      try writeWord(task, result, task.handles.insert(.endpoint(endpoint, mayReceive: false), name))
+      return nil
+    } catch {
+      return error
+    }
+  }
+
+  mutating func lookUpName(
+    _ task: ModelTask, _ address: UInt64, result: UInt64, mayWait: Bool, label: Int
+  ) throws(ServerError) -> ModelOutcome {
+    let name = try loadName(task, address)
+    try check(task, result, 4, .write)
+    if let endpoint = names[name] { return .finished(give(task, endpoint, result, HandleName(label))) }
+    guard mayWait else { throw .noEntry }
+    task.wait = .name(name, at: result)
+    task.message = label
+    return .waiting
+  }
+
+  // MARK: Ends
+
+  mutating func drop(_ task: ModelTask, _ handle: UInt32) throws(ServerError) {
+    guard handle != PM_CAP_SELF, handle != PM_CAP_CONTAINER else { throw .notPermitted }
+    switch task.handles[handle] {
+    case nil: throw .invalid
+    case .container: return try destroyContainer(task, handle)
+    case .endpoint(let endpoint, mayReceive: true): close(endpoint)
+    default: break
+    }
+    task.handles.remove(handle)
+  }
+
+  private mutating func close(_ endpoint: ModelEndpoint) {
+    guard endpoint.isLive else { return }
+    if let (receiver, _) = receiver(endpoint) { finish(receiver, .canceled) }
+    endpoint.isLive = false
+    names = names.filter { $0.value !== endpoint }
+    for name in endpoint.queue { if let caller = task(name) { finish(caller, .canceled) } }
+    endpoint.queue = []
+  }
+
+  mutating func leaveMessages(_ task: ModelTask) {
+    _ = stopWaiting(task)
+    for caller in tasks {
+      if case .received(by: task.name, at: _, call: _) = caller.wait { finish(caller, .canceled) }
+    }
+    for entry in task.handles.entries {
+      if case .endpoint(let endpoint, mayReceive: true) = entry.target, endpoint.owner == task.name { close(endpoint) }
+    }
+  }
+}

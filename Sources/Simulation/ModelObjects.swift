@@ -1,0 +1,168 @@
+// What the naive model consists of: things as tasks know them. It knows nothing of records, leaves, reverse maps and
+// bounded steps.
+
+internal import GuestMemory
+internal import PhysicalMemory
+
+/// A page of data. All virtual frames that are logical copies of each other name the same one.
+final class ModelContent {
+  var bytes: [UInt8]
+  /// How many virtual frames name it; an image's own pages count too.
+  var sharers = 0
+  /// Where the machine showed it to be.
+  var frame: FrameNumber?
+
+  init(_ bytes: [UInt8]) { self.bytes = bytes }
+
+  static let zeros = [UInt8](repeating: 0, count: 4096)
+}
+
+enum ModelFrame {
+  /// Never touched: there is no physical frame.
+  case empty
+  case content(ModelContent)
+}
+
+final class ModelContainer {
+  /// nil: the server itself.
+  let owner: TaskName?
+  var handle: UInt32 = 0
+  var isLive = true
+  /// The ids in use.
+  var frames: [UInt32: ModelFrame] = [:]
+  /// Weak capabilities of another epoch are void.
+  var epoch = 1
+  var lock: (holder: TaskName, start: UInt64, deadline: UInt64)?
+  var pins: [UInt32: (holder: TaskName, deadline: UInt64)] = [:]
+
+  init(owner: TaskName?) { self.owner = owner }
+}
+
+final class ModelEndpoint {
+  var owner: TaskName
+  var isLive = true
+  var queue: [TaskName] = []
+
+  init(owner: TaskName) { self.owner = owner }
+}
+
+enum ModelTarget {
+  case task
+  case peer(TaskID)
+  case container(ModelContainer)
+  case weak(ModelContainer, epoch: Int, holder: TaskID?)
+  case endpoint(ModelEndpoint, mayReceive: Bool)
+}
+
+/// Handles: the low 16 bits are the entry, the others count how often it was used before. The entry freed last is the
+/// next to be used.
+struct ModelHandles {
+  struct Entry {
+    var reuse: UInt32 = 0
+    var target: ModelTarget?
+    var name: HandleName?
+  }
+
+  /// Entry 0 is nobody's.
+  private(set) var entries: [Entry] = [Entry()]
+  private var free: [Int] = []
+  /// The last that are no more.
+  private(set) var dropped: [(name: HandleName, number: UInt32)] = []
+
+  private func index(_ number: UInt32) -> Int? {
+    let index = Int(number & 0xffff)
+    return index < entries.count && entries[index].reuse == number >> 16 ? index : nil
+  }
+
+  subscript(_ number: UInt32) -> ModelTarget? { index(number).flatMap { entries[$0].target } }
+
+  func number(at index: Int) -> UInt32 { entries[index].reuse << 16 | UInt32(index) }
+
+  func number(_ name: HandleName) -> UInt32? {
+    if let index = entries.firstIndex(where: { $0.name == name }) { return number(at: index) }
+    return dropped.first { $0.name == name }?.number
+  }
+
+  mutating func insert(_ target: ModelTarget, _ name: HandleName) -> UInt32 {
+    if let index = free.popLast() {
+      entries[index].target = target
+      entries[index].name = name
+      return number(at: index)
+    }
+    entries.append(Entry(target: target, name: name))
+    return UInt32(entries.count - 1)
+  }
+
+  mutating func remove(_ number: UInt32) {
+    guard let index = index(number) else { return }
+    if let name = entries[index].name {
+      if dropped.count >= 8 { dropped.removeFirst() }
+      dropped.append((name, number))
+    }
+    entries[index] = Entry(reuse: entries[index].reuse + 1)
+    free.append(index)
+  }
+}
+
+struct ModelMapping {
+  let container: ModelContainer
+  let id: UInt32
+  let flags: MappingFlags
+  /// nil: the owner's.
+  let epoch: Int?
+  /// Of the image or the stack: the server does not forget it.
+  var isInitial = false
+}
+
+enum ModelWait {
+  case none
+  case queued(ModelEndpoint, at: UInt64)
+  case received(by: TaskName, at: UInt64, call: UInt64)
+  case receiving(ModelEndpoint, at: UInt64)
+  case name([UInt8], at: UInt64)
+  case finished(ServerError?)
+}
+
+final class ModelTask {
+  let name: TaskName
+  let slot: TaskSlot
+  let id: TaskID
+  let image: Int
+  let guaranteed: Int
+  let hasContract: Bool
+  let mayUseExtra: Bool
+  let keepsMappings: Bool
+  let around: Around
+  var handles = ModelHandles()
+  /// Those it owns, in no order.
+  var containers: [ModelContainer] = []
+  /// By page number.
+  var mappings: [UInt64: ModelMapping] = [:]
+  var wait = ModelWait.none
+  /// Which message made the call that it waits with, and what it received: labels of operations.
+  var message = 0
+  var calls: [(label: Int, number: UInt64, isAnswered: Bool)] = []
+  /// Calls that it received and whose callers have gone on since.
+  var abandoned: Set<UInt64> = []
+  var isEnding = false
+  /// Tables of its space: from those set aside, and from what nobody claimed.
+  var reservedTables = 0
+  var extraTables = 0
+  /// The page at which a call was stuck, and the access.
+  var pointerFault: (address: UInt64, access: Access)?
+
+  init(name: TaskName, slot: TaskSlot, id: TaskID, image: Int, _ parameters: TaskParameters, around: Around) {
+    self.name = name
+    self.slot = slot
+    self.id = id
+    self.image = image
+    self.around = around
+    guaranteed = parameters.guaranteed
+    hasContract = parameters.hasContract
+    mayUseExtra = parameters.mayUseExtra
+    keepsMappings = parameters.keepsMappings
+  }
+
+  var isWaiting: Bool { if case .none = wait { false } else { true } }
+  var initialContainer: ModelContainer? { if case .container(let container) = handles[2] { container } else { nil } }
+}

@@ -1,0 +1,271 @@
+// A walk: operations one after another, each done to the server and to the model, and everything compared.
+
+internal import CGuestABI
+internal import GuestMemory
+internal import PhysicalMemory
+
+/// Where the server and the model disagree, or something that must always hold does not.
+package struct Disagreement: Error, Sendable {
+  package let text: String
+  /// The operation, counted from 0.
+  package let step: Int
+
+  /// What is the same when it shows in another list: all but the numbers.
+  package var kind: String { String(text.filter { !$0.isHexDigit }) }
+}
+
+/// Where operations come from; nil: there are no more.
+protocol OperationSource: AnyObject {
+  func next(_ model: borrowing Model) -> Operation?
+}
+
+final class OperationList: OperationSource {
+  private let operations: [Operation]
+  private var position = 0
+
+  init(_ operations: [Operation]) { self.operations = operations }
+
+  func next(_ model: borrowing Model) -> Operation? {
+    guard position < operations.count else { return nil }
+    position += 1
+    return operations[position - 1]
+  }
+}
+
+package final class Walk {
+  package let world: World
+  let machine: ModelMachine
+  let server: PhysicalMemoryServer
+  var model: Model
+  private let source: any OperationSource
+  private var images: [Int: ImageNumber] = [:]
+  private var written: [Place] = []
+  private var emptied: [Place] = []
+  private var machineFrames: [FrameNumber] = []
+  /// What the model has in each frame.
+  private var owners: [ModelContent?]
+  private var depth = 0
+  private(set) var done: [Operation] = []
+  package var operations: [Operation] { done }
+  /// For endings that wait in the middle of a call.
+  private var found: Disagreement?
+
+  init(_ world: World, _ source: any OperationSource) throws {
+    self.world = world
+    self.source = source
+    machine = ModelMachine(
+      frameCount: world.frames, tablesKept: world.tablesKept, keepsLog: true, sabotage: world.sabotage)
+    server = try PhysicalMemoryServer(
+      frameCount: world.frames, reserved: world.reserved, taskCapacity: world.tasks, stock: world.stock,
+      operations: machine)
+    model = Model(world: world, now: machine.now)
+    owners = Array(repeating: nil, count: world.frames)
+  }
+
+  /// Does all operations there are, then ends every task: nothing may be left.
+  package func run() throws {
+    while let operation = source.next(model) { try step(operation) }
+    var label = Int.max
+    while let task = model.tasks.last {
+      try step(Operation(label, .end(task.name, pause: 0)))
+      label -= 1
+    }
+  }
+
+  func fail(_ text: String) -> Disagreement { Disagreement(text: text, step: done.count - 1) }
+
+  private func step(_ operation: Operation) throws {
+    done.append(operation)
+    model.woken.removeAll(keepingCapacity: true)
+    try perform(operation)
+    try checkAll()
+  }
+
+  // MARK: After each step
+
+  private func checkAll() throws {
+    try absorb()
+    let violations = server.checkInvariants()
+    guard violations.isEmpty else { throw fail("invariant: \(violations[0])") }
+    try checkAccounts()
+    for name in model.woken {
+      guard let task = model.task(name) else { continue }
+      if !machine.wasWoken(task.slot) { throw fail("task \(name.label) was not woken") }
+    }
+    guard machine.violations.isEmpty else { throw fail("machine: \(machine.violations[0])") }
+  }
+
+  private func checkAccounts() throws {
+    let statistics = server.statistics
+    let claimed = model.claimed
+    let allocatable = model.allocatable
+    var containers = model.images.count
+    for task in model.tasks {
+      containers += task.containers.count
+      let allocated = model.allocated(task)
+      let headroom =
+        max(0, task.guaranteed - allocated) + (task.mayUseExtra ? allocatable - claimed : 0)
+      let information = server.taskInformation(task.slot)
+      guard
+        information.id == task.id, information.guaranteed == task.guaranteed, information.allocated == allocated,
+        information.available == headroom, information.swapped == 0,
+        information.pressure == (allocatable == 0 ? 100 : 100 * claimed / allocatable)
+      else {
+        throw fail(
+          "task \(task.name.label) has \(information), not \(task.guaranteed) guaranteed, \(allocated) allocated, "
+            + "\(headroom) available")
+      }
+    }
+    try same(statistics.claimedFrames, claimed, "claimed frames")
+    try same(statistics.allocatableFrames, allocatable, "frames that can be had")
+    try same(statistics.contents, model.contentCount, "contents")
+    try same(statistics.containers, containers, "containers")
+    try same(statistics.tasks, model.tasks.count, "tasks")
+    try same(statistics.tableFrames, model.tables.used, "tables")
+    try same(Int(statistics.copiesOnWrite), Int(model.copiesOnWrite), "copies on write")
+  }
+
+  @inline(__always)
+  private func same(_ server: Int, _ model: Int, _ what: String) throws {
+    if server != model { throw fail("\(what): the server has \(server), the model \(model)") }
+  }
+
+  /// Takes note of the leaves that were written: what they show has a frame, and nobody else has it.
+  func absorb() throws {
+    machine.takeWritten(into: &written)
+    for place in written {
+      guard let leaf = machine.leaf(place.slot, place.page), let task = model.task(place.slot) else { continue }
+      if let wrong = model.see(task, place.page, leaf) { throw fail("\(place): \(wrong)") }
+      guard let mapping = task.mappings[place.page.rawValue],
+        case .content(let content) = mapping.container.frames[mapping.id]
+      else { continue }
+      let frame = Int(leaf.frame.rawValue)
+      if let other = owners[frame], other !== content, other.sharers > 0 {
+        throw fail("\(place): frame \(frame) shows two contents")
+      }
+      owners[frame] = content
+    }
+  }
+
+  // MARK: Doing operations
+
+  private func perform(_ operation: Operation) throws {
+    switch operation.action {
+    case .loadImage(let kind):
+      let program = Programs.all[kind % Programs.all.count]
+      var image: ImageNumber?
+      let error = attempt { () throws(ServerError) in
+        image = try server.loadImage(program.segments.map(\.imageSegment))
+      }
+      try same(error, attempt { () throws(ServerError) in try model.loadImage(operation.label, program) })
+      images[operation.label] = image
+    case .unloadImage(let label):
+      guard let image = images[label] else { return }
+      let error = attempt { () throws(ServerError) in try server.unloadImage(image) }
+      try same(error, attempt { () throws(ServerError) in try model.unloadImage(label) })
+      if error == nil { images[label] = nil }
+    case .start(let label, let guaranteed, let contract, let extra, let around, let keepsMappings):
+      guard let image = images[label] else { return }
+      let parameters = TaskParameters(
+        guaranteed: guaranteed, mayUseExtra: extra, hasContract: contract,
+        faultAround: around == 0 ? .automatic : .fixed(around), keepsMappings: keepsMappings)
+      var started: (slot: TaskSlot, id: TaskID)?
+      let error = attempt { () throws(ServerError) in started = try server.createTask(image, parameters) }
+      var task: ModelTask?
+      let expected = attempt { () throws(ServerError) in
+        task = try model.start(TaskName(operation.label), image: label, parameters, around: around)
+      }
+      try same(error, expected)
+      guard started?.slot == task?.slot, started?.id == task?.id else {
+        throw fail("the task is \(String(describing: started)), not \(String(describing: task?.slot))")
+      }
+    case .end(let name, let pause):
+      guard let task = model.task(name), !task.isEnding else { return }
+      try end(task, pause: pause)
+    case .pass(let microseconds):
+      machine.advance(microseconds: microseconds)
+      model.now = machine.now
+    case .zeroAhead(let target): while !server.zeroAhead(target: target).isEmpty {}
+    case .releaseClosedSpaces:
+      server.releaseClosedSpaces()
+      model.tables.releaseClosed()
+    case .takeMachineFrame:
+      let frame = server.takeMachineFrame()
+      guard (frame != nil) == model.takeMachineFrame() else { throw fail("a frame for the machine: \(frame as Any)") }
+      if let frame { machineFrames.append(frame) }
+    case .giveMachineFrame:
+      guard let frame = machineFrames.popLast() else { return }
+      server.giveMachineFrame(frame)
+      model.giveMachineFrame()
+    case .revokeSomeFrame(let random):
+      machine.takeEmptied(into: &emptied)
+      _ = server.revokeSomeFrame(random)
+      machine.takeEmptied(into: &emptied)
+      for place in emptied { if let task = model.task(place.slot) { model.forget(task, place.page) } }
+    case .task(let name, let call):
+      // One that waits, or ends, makes no calls.
+      guard let task = model.task(name), !task.isEnding else { return }
+      switch call {
+      case .wake, .stopWaiting: guard task.isWaiting else { return }
+      default: guard !task.isWaiting else { return }
+      }
+      try perform(call, task, operation.label)
+    }
+  }
+
+  /// Ends a task. While others hold its containers, operations go on.
+  private func end(_ task: ModelTask, pause: Int) throws {
+    model.beginEnd(task)
+    var left = pause
+    var expected = model.continueEnd(task)
+    depth += 1
+    server.endTask(task.slot) { deadline in
+      var isWoken = false
+      if found == nil {
+        do {
+          guard expected == deadline else {
+            throw fail("the end waits until \(deadline), not until \(expected.map(String.init) ?? "now")")
+          }
+          try checkAll()
+          model.woken.removeAll(keepingCapacity: true)
+          while left > 0, !isWoken, depth < 3, let operation = source.next(model) {
+            left -= 1
+            try step(operation)
+            isWoken = model.woken.contains(task.name)
+          }
+        } catch {
+          found = error as? Disagreement ?? fail("\(error)")
+        }
+      }
+      if !isWoken { machine.advance(to: deadline) }
+      model.now = machine.now
+      expected = model.continueEnd(task)
+    }
+    depth -= 1
+    if let found { throw found }
+    if let expected { throw fail("the task has ended before \(expected)") }
+    model.woken.removeAll()
+  }
+
+  func attempt(_ body: () throws(ServerError) -> Void) -> ServerError? {
+    do throws(ServerError) {
+      try body()
+      return nil
+    } catch {
+      return error
+    }
+  }
+
+  func same(_ error: ServerError?, _ expected: ServerError?) throws {
+    if error != expected { throw fail("the server says \(text(error)), the model \(text(expected))") }
+  }
+
+  func text(_ error: ServerError?) -> String { error.map { "\($0)" } ?? "ok" }
+}
+
+extension Walk {
+  /// A walk that does what a list says.
+  package convenience init(_ world: World, _ operations: [Operation]) throws {
+    try self.init(world, OperationList(operations))
+  }
+}

@@ -1,0 +1,99 @@
+// Walks from a seed until there are enough steps, or one list of operations from a file. What goes wrong is shrunk.
+
+internal import ArgumentParser
+internal import Glibc
+internal import Simulation
+
+struct Simulate: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "simulate",
+    abstract: "Drives the server without KVM, with operations by chance, and compares it with a naive model.")
+
+  @Option(help: "Where chance begins; the same seed does the same. (default: a fresh one)")
+  var seed: UInt64?
+
+  @Option(help: "How many operations to do at least.")
+  var steps = 200_000
+
+  @Option(help: "A file with operations to do instead, as printed for a failure.")
+  var operations: String?
+
+  func validate() throws {
+    guard steps > 0 else { throw ValidationError("--steps wants a number above 0.") }
+    guard operations == nil || seed == nil else { throw ValidationError("--operations and --seed exclude each other.") }
+  }
+
+  func run() throws {
+    if let operations { return try replay(operations) }
+    let seed = seed ?? UInt64.random(in: 0...UInt64(UInt32.max))
+    print("seed \(seed)")
+    fflush(nil)
+    let clock = ContinuousClock()
+    let start = clock.now
+    var done = 0
+    var number = 0
+    while done < steps {
+      let walk = try Episode(seed: seed, number: number).walk()
+      do {
+        try walk.run()
+      } catch let disagreement as Disagreement {
+        clearProgress()
+        report(walk, disagreement, "seed \(seed), walk \(number), step \(disagreement.step)")
+        throw ExitCode.failure
+      }
+      done += walk.operations.count
+      number += 1
+      if number % 16 == 0 { showProgress("\(done) of \(steps) steps") }
+    }
+    clearProgress()
+    let seconds = (clock.now - start) / .seconds(1)
+    print("\(done) steps in \(number) walks, nothing wrong: \(Int(Double(done) / seconds)) steps a second")
+  }
+
+  /// The shortest list that shows the same, to be put in a file.
+  private func report(_ walk: Walk, _ disagreement: Disagreement, _ place: String) {
+    print("# \(place): \(disagreement.text)")
+    var shrinker = Shrinker(walk, disagreement)
+    let list = shrinker.shrink()
+    print("# \(walk.operations.count) operations, shrunk to \(list.count):")
+    print(OperationFile(world: walk.world, operations: list).text, terminator: "")
+    if let last = Walk.disagreement(walk.world, list) { print("# \(last.text)") }
+  }
+
+  private func replay(_ path: String) throws {
+    guard let text = read(path) else { throw ValidationError("\(path) cannot be read.") }
+    let file: OperationFile
+    do { file = try OperationFile(text: text) } catch { throw ValidationError("\(path): \(error).") }
+    guard file.world.isGood else { throw ValidationError("\(path): such a world cannot be.") }
+    if let disagreement = Walk.disagreement(file.world, file.operations) {
+      print("operation \(disagreement.step + 1) of \(file.operations.count): \(disagreement.text)")
+      throw ExitCode.failure
+    }
+    print("\(file.operations.count) operations, nothing wrong")
+  }
+
+  /// A whole file as text; nil: it cannot be read.
+  private func read(_ path: String) -> String? {
+    // SAFETY: both strings are C strings for the call; the stream is closed once, and not used after that.
+    guard let file = unsafe fopen(path, "r") else { return nil }
+    defer { unsafe _ = fclose(file) }
+    var bytes: [UInt8] = []
+    while true {
+      let byte = unsafe getc(file)
+      if byte == EOF { return String(decoding: bytes, as: UTF8.self) }
+      bytes.append(UInt8(truncatingIfNeeded: byte))
+    }
+  }
+
+  // MARK: Progress: one line on a terminal
+
+  private func showProgress(_ text: String) { write("\r\(text)\u{1b}[K") }
+  private func clearProgress() { write("\r\u{1b}[K") }
+
+  private func write(_ text: String) {
+    guard isatty(2) == 1 else { return }
+    let bytes = Array(text.utf8)
+    // SAFETY: as many bytes as the array has.
+    unsafe bytes.withUnsafeBytes { unsafe _ = Glibc.write(2, $0.baseAddress, $0.count) }
+  }
+}

@@ -1,0 +1,99 @@
+// The first and only process of the machines that scripts/test-backends boots: loads KVM, runs each line of /plan, says
+// on the console how each ended, and turns the machine off. Statically linked, since nothing else is there.
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/// What the script looks for. Each run ends with one line "RESULT STATUS SECONDS NUMBER", the last with "RESULT end".
+#define RESULT "physmem-result:"
+
+static void require(int result, const char *what) {
+  if (result >= 0) return;
+  printf("init: %s: %s\n", what, strerror(errno));
+  // The console's end is shown, and a missing result is a failure.
+  reboot(RB_POWER_OFF);
+}
+
+static void load(const char *path, const char *parameters) {
+  int module = open(path, O_RDONLY | O_CLOEXEC);
+  require(module, path);
+  require((int)syscall(SYS_finit_module, module, parameters, 0), path);
+  close(module);
+}
+
+static double seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/// Runs one line of words between single spaces. 128 + a signal as the shell has it.
+static int run(char *line) {
+  enum { MOST_WORDS = 120 };
+  char *words[MOST_WORDS + 1];
+  int count = 0;
+  for (char *word = strtok(line, " "); word && count < MOST_WORDS; word = strtok(NULL, " ")) words[count++] = word;
+  words[count] = NULL;
+  if (!count) return 0;
+  // Through a pipe: who writes to a terminal shows its progress on it.
+  int ends[2];
+  require(pipe2(ends, O_CLOEXEC), "pipe2");
+  pid_t child = fork();
+  require(child, "fork");
+  if (!child) {
+    dup2(ends[1], STDOUT_FILENO);
+    dup2(ends[1], STDERR_FILENO);
+    execv(words[0], words);
+    printf("init: %s: %s\n", words[0], strerror(errno));
+    fflush(stdout);
+    _exit(127);
+  }
+  close(ends[1]);
+  char bytes[4096];
+  for (ssize_t count; (count = read(ends[0], bytes, sizeof bytes)) > 0;) fwrite(bytes, 1, (size_t)count, stdout);
+  close(ends[0]);
+  int status;
+  require(waitpid(child, &status, 0), "waitpid");
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int main(void) {
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  require(mount("devtmpfs", "/dev", "devtmpfs", 0, NULL), "mount /dev");
+  require(mount("proc", "/proc", "proc", 0, NULL), "mount /proc");
+  require(mount("sysfs", "/sys", "sysfs", 0, NULL), "mount /sys");
+  require(mount("tmpfs", "/tmp", "tmpfs", 0, NULL), "mount /tmp");
+  const char *nested = getenv("npt");  // from the kernel's command line
+  char parameters[16];
+  snprintf(parameters, sizeof parameters, "npt=%s", nested ? nested : "1");
+  load("/modules/irqbypass.ko", "");
+  load("/modules/kvm.ko", "");
+  load("/modules/kvm-amd.ko", parameters);
+  // The Swift runtime looks for its files beside the executable, and asks the system for its path.
+  setenv("SWIFT_ROOT", "/", 1);
+  setenv("LD_LIBRARY_PATH", "/lib", 1);
+
+  FILE *plan = fopen("/plan", "re");
+  require(plan ? 0 : -1, "/plan");
+  char line[4096];
+  for (int number = 1; fgets(line, sizeof line, plan); number++) {
+    line[strcspn(line, "\n")] = 0;
+    printf("init: %s\n", line);
+    double start = seconds();
+    int status = run(line);
+    printf("\n" RESULT " %d %.0f %d\n", status, seconds() - start, number);
+  }
+  printf(RESULT " end\n");
+  fflush(stdout);
+  sync();
+  reboot(RB_POWER_OFF);
+  return 1;
+}

@@ -1,0 +1,138 @@
+# The machine that scripts/test-backends boots: a Debian kernel with kvm_amd under QEMU's translator, and an initramfs
+# that holds the command, the test runner, the kernel's modules and scripts/backend-init.c. Sourced, not run.
+
+cache=$PWD/.cache/backends
+root=$cache/root
+# In seconds. A case has 120 in the machine (scripts/test-backends), but those that race need a few.
+silence_limit=180
+race_silence_limit=60
+machine_time_limit=${all:+2400}
+machine_time_limit=${machine_time_limit:-800}
+
+# Where the packages cannot be had nothing is proved; that is a failure only where it must not go unnoticed.
+unavailable() {
+  [ -z "${CI:-}" ] || fail "$1"
+  say "skipped: $1"
+  exit 0
+}
+
+# The packages' names: QEMU with what it needs and the host lacks, and the newest kernel of the kind.
+package_names() {
+  local kernel
+  kernel=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" && /linux-image-[0-9]/ { print $2; exit }')
+  [ -n "$kernel" ] || return 1
+  apt-get install -s --no-install-recommends qemu-system-x86 cpio | awk '$1 == "Inst" { print $2 }'
+  echo "$kernel"
+}
+
+# Unpacks Debian's packages into the cache, once. Nothing is installed, so no rights are needed.
+fetch_packages() {
+  [ ! -e "$cache/complete" ] || return 0
+  say "fetching QEMU and a Debian kernel into ${cache#"$PWD"/} (once)"
+  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
+    unavailable "QEMU and a kernel come from Debian's packages, and there is no apt-get here"
+  rm -rf "$cache"
+  mkdir -p "$cache/packages" "$root"
+  local names package
+  if ! names=$(package_names 2>/dev/null); then
+    [ "$(id -u)" = 0 ] && apt-get update -qq >&2 || true
+    names=$(package_names) || unavailable "Debian's packages qemu-system-x86 and linux-image-cloud-amd64 are not known to apt"
+  fi
+  (cd "$cache/packages" && apt-get download -qq $names >&2) || unavailable "Debian's packages could not be fetched"
+  for package in "$cache"/packages/*.deb; do dpkg-deb -x "$package" "$root" || fail "$package cannot be unpacked"; done
+  rm -r "$cache/packages"
+  touch "$cache/complete"
+}
+
+# Runs a program of the host's, else of the cache, with the cache's libraries.
+from_cache() {
+  PATH=$PATH:$root/usr/bin:$root/bin LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu "$@"
+}
+
+# The test bundle is a program with shared libraries: it goes along with those that the loader finds.
+add_test_runner() {
+  local bundle library
+  bundle=$(swift build --show-bin-path)/physmemPackageTests.xctest
+  strip -o "$1/tests" "$bundle"
+  mkdir -p "$1/lib" "$1/lib64"
+  ldd "$bundle" | awk '$2 == "=>" { print $3 }' | while read -r library; do
+    strip -o "$1/lib/${library##*/}" "$library"
+  done
+  cp -L /lib64/ld-linux-x86-64.so.2 "$1/lib64/"
+}
+
+# Everything but the plan.
+prepare_machine() {
+  [ -z "${files:-}" ] || return 0
+  fetch_packages
+  files=$cache/initramfs
+  rm -rf "$files"
+  mkdir -p "$files"/{dev,proc,sys,tmp,modules}
+  local clang modules
+  clang=$(swiftc -print-target-info | sed -n 's/.*"runtimeResourcePath": *"\(.*\)".*/\1/p')/../../bin/clang
+  "$clang" -std=c2x -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -static -fuse-ld=lld scripts/backend-init.c \
+    -o "$files/init" || fail "scripts/backend-init.c could not be compiled"
+  strip -o "$files/physmem" "$physmem"
+  modules=$(echo "$root"/lib/modules/*/kernel)
+  cp "$modules"/virt/lib/irqbypass.ko "$modules"/arch/x86/kvm/kvm.ko "$modules"/arch/x86/kvm/kvm-amd.ko "$files/modules"
+  add_test_runner "$files"
+}
+
+# What every line of a plan came to, and whether all of them were run. The console's end says why when not.
+judge_console() {
+  local console=$1 lines=$2
+  if ! grep -q '^physmem-result: end' "$console"; then
+    tail -n 40 "$console"
+    say "the machine did not come to its end: that was the end of its console"
+    return 1
+  fi
+  [ "$(grep -c '^physmem-result: 0 ' "$console")" = "$lines" ] && return 0
+  tail -n 40 "$console"
+  grep '^physmem-result: [1-9]' "$console" | while read -r _ status _ number; do
+    say "line $number of the plan ended with $status: $(sed -n "${number}p" "$files/plan")"
+  done
+  return 1
+}
+
+# With a thread for each vCPU, QEMU 7.2 itself hangs now and then, whatever runs in it, and nothing else proves the races:
+# a machine that falls silent there, with no test failed, is booted again, three times at most.
+run_machine_again() {
+  local try
+  for try in 1 2 3; do
+    run_machine "$1" "$2" && return 0
+    [ "$2" = races ] && ! grep -qE '^physmem-result: (end|[1-9])|panic|BUG:|Oops' "$cache/console.$1.$2" || return 1
+    say "the machine fell silent (try $try of 4)"
+  done
+  run_machine "$1" "$2"
+}
+
+# Boots the machine with nested paging (npt) or without (shadow), runs a plan in it and shows what it says of tests.
+# One that says nothing for longer than any test may take has hung.
+run_machine() {
+  local console=$cache/console.$1.$2 nested=1 sign=+ threads=single line machine output
+  local shown=' (passed|failed)  |[0-9]+ passed, |^(paging|kernel) |✘|Test run'
+  [ "$1" = npt ] || nested=0 sign=-
+  # Only where nothing is proved without.
+  [ "$2" != races ] || threads=multi
+  local silence=$silence_limit
+  [ "$2" != races ] || silence=$race_silence_limit
+  plan "$2" >"$files/plan"
+  (cd "$files" && find . | from_cache cpio -o -H newc --quiet) >"$cache/initramfs.cpio"
+  : >"$console"
+  exec {output}< <(from_cache exec timeout "$machine_time_limit" qemu-system-x86_64 \
+    -nodefaults -display none -serial stdio -no-reboot \
+    -accel tcg,thread=$threads -cpu "max,+svm,${sign}npt" -smp 2 -m 3G \
+    -L "$root/usr/share/qemu" -L "$root/usr/share/seabios" -L "$root/usr/lib/ipxe/qemu" \
+    -kernel "$root"/boot/vmlinuz-* -initrd "$cache/initramfs.cpio" \
+    -append "console=ttyS0 quiet no_timer_check highres=off nohz=off panic=-1 oops=panic softlockup_panic=1 npt=$nested" </dev/null 2>&1)
+  machine=$!
+  while IFS= read -r -t "$silence" -u "$output" line; do
+    line=${line//$'\r'/}
+    printf '%s\n' "$line" >>"$console"
+    [[ ! $line =~ $shown ]] || printf '%s\n' "$line"
+  done
+  exec {output}<&-
+  kill "$machine" 2>/dev/null || true
+  wait "$machine" 2>/dev/null || true
+  judge_console "$console" "$(wc -l <"$files/plan")"
+}
