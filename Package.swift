@@ -51,7 +51,7 @@ let package = Package(
     .target(
       name: "GuestImages",
       path: "guest",
-      exclude: ["include", "library", "swift", "tests", "examples", "bench"],
+      exclude: ["include", "library", "swift", "tests", "examples", "servers", "bench"],
       sources: ["GuestImages.swift"],
       swiftSettings: strict,
       plugins: ["GuestBuildPlugin"]),

@@ -13,7 +13,7 @@ public enum GuestImages {
 public struct GuestImage: Sendable {
   /// The name to run it by: its source file's, without extension.
   public let name: String
-  /// The folder it comes from: `tests`, `examples` or `bench`.
+  /// The folder it comes from: `tests`, `examples`, `servers` or `bench`.
   public let group: String
   let base64: StaticString
 

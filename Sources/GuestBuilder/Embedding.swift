@@ -11,7 +11,7 @@ struct GuestProgram {
 }
 
 extension GuestCompiler {
-  static let groups = ["tests", "examples", "bench"]
+  static let groups = ["tests", "examples", "servers", "bench"]
 
   /// - Returns: the bundled programs, ordered by group and name.
   func programs() throws -> [GuestProgram] {

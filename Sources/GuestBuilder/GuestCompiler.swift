@@ -23,7 +23,7 @@ struct GuestCompiler {
     self.objects = objects
     try FileManager.default.createDirectory(atPath: objects, withIntermediateDirectories: true)
     common.add(toolchain.clang)
-    let headers = files(in: "include", "library", "tests", "examples", "swift") {
+    let headers = files(in: "include", "include/physmem", "library", "tests", "examples", "servers/support", "swift") {
       $0.hasSuffix(".h") || $0.hasSuffix("map")
     }
     for header in headers + [contract + "/physmem/abi.h"] { try common.add(contentsOf: header) }

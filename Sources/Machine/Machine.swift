@@ -174,7 +174,9 @@ public final class Machine: Sendable {
     guard let stack = InitialStack([program.name] + arguments) else {
       throw .argumentsTooLong(limit: InitialStack.maximumByteCount)
     }
-    let (slot, id) = try createTask(program, parameters)
+    var named = parameters
+    if named.name.isEmpty { named.name = program.name.split(separator: "/").last.map(String.init) ?? program.name }
+    let (slot, id) = try createTask(program, named)
     do throws(ServerError) {
       try server.writeMemory(slot, stack.pointer, stack.bytes.span)
     } catch {

@@ -38,6 +38,10 @@ enum ServerCall {
   case registerName(UInt64, endpoint: UInt32)
   case lookUpName(UInt64, result: UInt64, microseconds: UInt64)
   case dropCapability(UInt32)
+  case getControl(result: UInt64)
+  case getPolicyBuffer(UInt32, address: UInt64, result: UInt64)
+  case commitPolicy(UInt32)
+  case taskName(UInt32, id: UInt64, result: UInt64)
   case onFault(entry: UInt64, stackTop: UInt64)
   case faultReturn(status: UInt64)
 
@@ -66,6 +70,7 @@ enum ServerCall {
     case PM_CALL_FAULT_RETURN: return .faultReturn(status: a)
     default:
       if let call = decodeMessages(registers) { return call }
+      if let call = decodePolicy(registers) { return call }
       return decodeSharing(registers)
     }
   }
@@ -101,6 +106,19 @@ enum ServerCall {
     case PM_CALL_RELEASE_PAGES: return .releasePages(low(a), frames: b, count: low(c))
     case PM_CALL_RECOVER_PAGES: return .recoverPages(low(a), frames: b, count: low(c), frameError: d)
     case PM_CALL_EXPIRED_PAGES: return .expiredPages(low(a), frames: b, count: low(c), result: d)
+    default: return nil
+    }
+  }
+
+  /// What the holder of control does.
+  private static func decodePolicy(_ registers: borrowing kvm_regs) -> ServerCall? {
+    let (a, b, c) = (registers.rdi, registers.rsi, registers.rdx)
+    func low(_ value: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: value) }
+    switch pm_call(rawValue: low(registers.rax)) {
+    case PM_CALL_GET_CONTROL: return .getControl(result: a)
+    case PM_CALL_GET_POLICY_BUFFER: return .getPolicyBuffer(low(a), address: b, result: c)
+    case PM_CALL_POLICY_COMMIT: return .commitPolicy(low(a))
+    case PM_CALL_TASK_NAME: return .taskName(low(a), id: b, result: c)
     default: return nil
     }
   }

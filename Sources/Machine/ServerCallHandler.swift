@@ -144,6 +144,18 @@ extension VCPULoop {
     case .reply(let message): try server.reply(task.slot, message: message)
     case .registerName(let name, let endpoint): try server.registerName(task.slot, name: name, endpoint: endpoint)
     case .dropCapability(let handle): try server.dropCapability(task.slot, handle)
+    default: try servePolicy(call)
+    }
+  }
+
+  private func servePolicy(_ call: ServerCall) throws(ServerError) {
+    let server = machine.server
+    switch call {
+    case .getControl(let result): try server.getControl(task.slot, result: result)
+    case .getPolicyBuffer(let handle, let address, let result):
+      try server.getPolicyBuffer(task.slot, handle, address: address, result: result)
+    case .commitPolicy(let handle): try server.commitPolicy(task.slot, handle)
+    case .taskName(let handle, let id, let result): try server.taskName(task.slot, handle, id: id, result: result)
     default: preconditionFailure("handled before")
     }
   }

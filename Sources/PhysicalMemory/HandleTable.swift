@@ -15,6 +15,8 @@ enum HandleTarget: Equatable {
   case weak(ContainerReference, epoch: UInt32, holder: TaskID?)
   /// An endpoint, to call and, with the receive right, to receive from.
   case endpoint(EndpointReference, mayReceive: Bool)
+  /// The right to decide who gets how much memory (R9).
+  case control
 }
 
 /// The low 16 bits of a handle are the entry, the high 16 count its reuses, so that a stale handle is caught.

@@ -41,6 +41,7 @@ extension ServerState {
     checkAccounts(census, frames, &found)
     checkWaiting(&found)
     checkDemands(&found)
+    checkPolicy(&found)
     return found
   }
 

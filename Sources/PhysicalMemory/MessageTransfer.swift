@@ -85,14 +85,16 @@ extension ServerState {
     case .container: return UInt32(PM_CAP_NONE)
     case .endpoint(let reference, let mayReceive):
       given = .endpoint(reference, mayReceive: mayReceive && moves)
-    case .peer, .weak: given = target
+    case .peer, .weak, .control: given = target
     }
     guard let received = tasks[receiver.rawValue].handles.insert(given) else { return UInt32(PM_CAP_NONE) }
+    if given == .control { countControls(receiver, 1) }
     guard moves else { return received }
     tasks[sender.rawValue].handles.remove(handle)
     if case .endpoint(let reference, mayReceive: true) = given, isLive(reference) {
       moveEndpoint(reference, to: receiver)
     }
+    if given == .control { countControls(sender, -1) }
     return received
   }
 
@@ -112,6 +114,7 @@ extension ServerState {
     case nil: throw .invalid
     case .container: return true
     case .endpoint(let reference, mayReceive: true): closeEndpoint(reference)
+    case .control: countControls(task, -1)
     default: break
     }
     tasks[task.rawValue].handles.remove(handle)

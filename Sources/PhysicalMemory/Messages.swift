@@ -101,6 +101,7 @@ extension ServerState {
     guard mayReceive else { throw .notPermitted }
     guard isLive(reference) else { throw .canceled }
     try checkWritable(task, address, Message.byteCount)
+    if takeNews(task) { throw .again }
     guard !endpoints[reference.slot].queue.isEmpty || mayWait else { throw .timedOut }
     tasks[task.rawValue].wait = .receiving(reference, address: address)
     endpoints[reference.slot].isWaiting = true

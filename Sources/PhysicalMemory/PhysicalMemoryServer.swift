@@ -48,7 +48,8 @@ public final class PhysicalMemoryServer: Sendable {
     try state.withLock { (state) throws(ServerError) in try state.unloadImage(image.rawValue) }
   }
 
-  /// Makes a task. Where its first frames are to be taken back from others, that takes as long as those may take.
+  /// Makes a task. Where its first frames are to be taken back from others, that takes as long as those may take; where
+  /// there is a policy server, until it has decided, but not long.
   /// - Parameter wait: called meanwhile; returns at a time of the machine's clock, or when `wake` is called for the task.
   public func createTask(
     _ image: ImageNumber, _ parameters: TaskParameters, wait: (TaskSlot, _ until: UInt64) -> Void = { _, _ in }
@@ -60,6 +61,7 @@ public final class PhysicalMemoryServer: Sendable {
       do throws(ServerError) {
         try state.withLock { (state) throws(ServerError) in try state.startTask(task) }
         endRequest(task)
+        while let until = state.withLock({ $0.policyWait(task) }) { wait(task, until) }
         return (task, id)
       } catch {
         guard error == .waitForFrames else { throw error }

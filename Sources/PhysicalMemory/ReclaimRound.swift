@@ -75,6 +75,7 @@ extension ServerState {
     if setAside > 0 {
       tasks[task.rawValue].setAside = 0
       ledger.charge(&tasks[task.rawValue].entitlement, -setAside)
+      noteAllocated(task)
     }
     return ledger.headroom(tasks[task.rawValue].entitlement, extra: extra, lendable: lendable)
   }
@@ -109,6 +110,7 @@ extension ServerState {
       reclaim.requests.removeFirst()
       ledger.charge(&tasks[request.task.rawValue].entitlement, request.count)
       tasks[request.task.rawValue].setAside += request.count
+      noteAllocated(request.task)
       operations.wake(request.task)
     }
   }

@@ -212,6 +212,7 @@ public struct ServerStatistics: Equatable, Sendable {
   /// Demands for frames, and tasks that did not meet theirs.
   public var upcalls: UInt64 = 0
   public var tasksDropped: UInt64 = 0
+  public var policyCommits: UInt64 = 0
   /// Released frames that were used for something else.
   public var framesExpired: UInt64 = 0
   /// Free frames whose memory went back to the host.

@@ -5,6 +5,9 @@ internal import GuestMemory
 
 /// What a new task is to have.
 public struct TaskParameters: Sendable {
+  /// What a policy server knows it by (R14); longer than PM_NAME_MAXIMUM bytes, it is cut off. Empty: a machine puts the
+  /// program's name in its place.
+  public var name: String
   /// Frames it always gets.
   public var guaranteed: Int
   /// Whether it may have more than that.
@@ -16,9 +19,11 @@ public struct TaskParameters: Sendable {
   public var keepsMappings: Bool
 
   public init(
-    guaranteed: Int = 0, mayUseExtra: Bool = true, hasContract: Bool = false, faultAround: FaultAround = .automatic,
+    name: String = "", guaranteed: Int = 0, mayUseExtra: Bool = true, hasContract: Bool = false,
+    faultAround: FaultAround = .automatic,
     keepsMappings: Bool = true
   ) {
+    self.name = name
     self.keepsMappings = keepsMappings
     self.guaranteed = guaranteed
     self.mayUseExtra = mayUseExtra
@@ -80,6 +85,7 @@ extension ServerState {
       guard headroom(task, extra: true) >= frameCount else { throw .noMemory }
       try charge(task, frameCount)
       try mapImage(task, image)
+      presentToPolicy(task)
     } catch {
       if error != .waitForFrames { endTaskAtOnce(task) }
       throw error
@@ -92,7 +98,7 @@ extension ServerState {
   ) throws(ServerError) -> TaskSlot {
     var entitlement = entitlement
     // The owner's slot is known only once the task is in the table, whose record needs the container.
-    guard tasks.count < tasks.capacity, let slot = tasks.nextIndex else {
+    guard tasks.count < tasks.capacity, let slot = tasks.nextIndex, makeRoomInBuffer(for: slot) else {
       dissolve(&entitlement)
       throw .noMemory
     }
@@ -105,8 +111,9 @@ extension ServerState {
       throw error
     }
     let record = TaskRecord(
-      id: nextTaskID(), initialContainer: container, image: image, faultAround: parameters.faultAround,
-      keepsMappings: parameters.keepsMappings, entitlement: entitlement)
+      id: nextTaskID(), name: Array(parameters.name.utf8.prefix(Int(PM_NAME_MAXIMUM))), initialContainer: container,
+      image: image, faultAround: parameters.faultAround, keepsMappings: parameters.keepsMappings,
+      entitlement: entitlement)
     guard tasks.insert(record) == slot else { preconditionFailure("the task table changed its mind") }
     let task = TaskSlot(slot)
     let operations = operations
@@ -122,6 +129,7 @@ extension ServerState {
       throw .noMemory
     }
     takeFromReserve(task, kept)
+    fillPolicyEntry(task, guaranteed: entitlement.guaranteed, extra: entitlement.mayUseExtra)
     return task
   }
 
@@ -178,6 +186,7 @@ extension ServerState {
     tasks[task.rawValue].mappings.removeAll()
     leaveSharing(task)
     leaveMessages(task)
+    countControls(task, -tasks[task.rawValue].controls)
     var owned: [UInt32] = []
     tasks[task.rawValue].handles.forEach { target in
       if case .container(let reference) = target, isLive(reference) { owned.append(reference.slot) }
@@ -212,6 +221,8 @@ extension ServerState {
     restore(record.extraTables)
     tables.taken -= record.reservedTables
     images[record.image].taskCount -= 1
+    clearPolicyEntry(task.rawValue)
+    tellOfTasks()
     return .done
   }
 

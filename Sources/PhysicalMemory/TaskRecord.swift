@@ -37,6 +37,8 @@ public struct TaskCounters: Equatable, Sendable {
 
 struct TaskRecord: ~Copyable {
   let id: TaskID
+  /// At most PM_NAME_MAXIMUM bytes.
+  let name: [UInt8]
   let initialContainer: ContainerReference
   let image: UInt32
   let faultAround: FaultAround
@@ -73,15 +75,21 @@ struct TaskRecord: ~Copyable {
   var abandoned: Set<UInt64> = []
   /// Endpoints it receives from.
   var endpoints: Set<EndpointReference> = []
+  /// Its handles that name control.
+  var controls = 0
+  /// While it is new: until when it waits for the policy server. 0: it does not.
+  var policyDeadline: UInt64 = 0
 
   /// Frames asked back from it in all.
   var demanded: Int { demands.reduce(0) { $0 + $1.count } }
 
   init(
-    id: TaskID, initialContainer: ContainerReference, image: UInt32, faultAround: FaultAround, keepsMappings: Bool,
+    id: TaskID, name: [UInt8], initialContainer: ContainerReference, image: UInt32, faultAround: FaultAround,
+    keepsMappings: Bool,
     entitlement: Entitlement
   ) {
     self.id = id
+    self.name = name
     self.initialContainer = initialContainer
     self.image = image
     self.faultAround = faultAround

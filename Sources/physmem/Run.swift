@@ -32,6 +32,13 @@ struct Run: ParsableCommand {
   var extra = false
 
   @Option(
+    help: ArgumentHelp(
+      "Start the bundled policy-server first, which decides who gets how much memory, with this file of quotas (see "
+        + "docs/policy.md).", valueName: "file")
+  )
+  var policy: String?
+
+  @Option(
     name: .customLong("with"),
     help: ArgumentHelp(
       "Start another task first. May be repeated; what it writes goes to standard error.",
@@ -90,6 +97,7 @@ struct Run: ParsableCommand {
     switches.apply(to: &request.machine)
     switches.apply(to: &request.parameters)
     request.trace = trace
+    request.policy = policy
     request.companions = companions
     request.timeout = timeout
     request.statistics = stats

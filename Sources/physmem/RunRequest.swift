@@ -13,6 +13,8 @@ struct RunRequest {
   var timeout: Double?
   var statistics: StatisticsFormat?
   /// A file's path.
+  var policy: String?
+  /// A file's path.
   var trace: String?
 
   init(task: String) { self.task = task }
@@ -29,12 +31,14 @@ struct RunRequest {
   /// - Returns: what to exit with.
   func perform() throws -> Int32 {
     let file = try TaskFile(task)
+    let policyText = try policy.map { try PolicyText(path: $0).text }
     let companionFiles = try companions.map { try TaskFile($0.task) }
     let traceFile = try trace.map { try ReportFile(path: $0) }
     let machine = try Machine(self.machine)
     let program = try machine.load(name: file.name, bytes: file.bytes)
+    if let policyText, let status = try startPolicyServer(policyText, on: machine) { return status }
     for (companion, file) in zip(companions, companionFiles) {
-      try start(companion, machine.load(name: file.name, bytes: file.bytes), on: machine)
+      try start(companion, program: machine.load(name: file.name, bytes: file.bytes), on: machine)
     }
     let task = try machine.launch(
       program, arguments: arguments, parameters: parameters, isMeasured: traceFile != nil
@@ -58,12 +62,30 @@ struct RunRequest {
     return task.wait()
   }
 
+  /// Starts the bundled policy server and waits until its policy is in force: the tasks that follow have their quotas
+  /// from their beginning.
+  /// - Returns: what to exit with, if it ends instead; it has said why.
+  private func startPolicyServer(_ text: String, on machine: Machine) throws -> Int32? {
+    let companion = try Companion("policy=policy-server")
+    let file = try TaskFile(companion.task)
+    let task = try start(
+      companion, program: machine.load(name: file.name, bytes: file.bytes), arguments: [text], on: machine)
+    // Its start is some milliseconds, its end the only thing there is to wait for.
+    while machine.server.statistics.policyCommits == 0 {
+      if let end = task.wait(seconds: 0.001) { return end.exitStatus }
+    }
+    return nil
+  }
+
   /// The companion goes on until the command leaves. If it dies before, somebody may be waiting for it in vain: that
   /// is said at once.
-  private func start(_ companion: Companion, _ program: Program, on machine: Machine) throws {
-    var shared = TaskParameters()
+  @discardableResult
+  private func start(
+    _ companion: Companion, program: Program, arguments: [String] = [], on machine: Machine
+  ) throws -> GuestTask {
+    var shared = TaskParameters(name: companion.name)
     shared.keepsMappings = parameters.keepsMappings
-    let task = try machine.launch(program, parameters: shared) { StandardStream.error.write($0) }
+    let task = try machine.launch(program, arguments: arguments, parameters: shared) { StandardStream.error.write($0) }
     do {
       _ = try HostThread {
         let end = task.wait()
@@ -73,6 +95,7 @@ struct RunRequest {
     } catch {
       throw CommandFailure.failure("no thread can be made for \(companion.name) (\(error)): see `physmem doctor`")
     }
+    return task
   }
 }
 

@@ -59,7 +59,7 @@ struct TaskFile {
   }
 
   /// The file's bytes, up to `most`: it may have grown.
-  private static func readBytes(_ file: FileDescriptor, most: Int) throws -> [UInt8] {
+  static func readBytes(_ file: FileDescriptor, most: Int) throws -> [UInt8] {
     // SAFETY: the buffer has `most` bytes, of which `count` are initialized; it is not used after the closure.
     try unsafe [UInt8](unsafeUninitializedCapacity: most) { buffer, count in
       while count < most {

@@ -70,6 +70,28 @@ struct KVMTests {
     #expect(long.status == 64 && long.error.hasPrefix("physmem: the arguments are longer than"))
   }
 
+  @Test func `A policy`() throws {
+    func run(_ text: String, _ task: String) throws -> CommandResult {
+      try CommandResult(
+        shell:
+          "f=$(mktemp) && printf '\(text)' > \"$f\" && \"$0\" run --policy \"$f\" \(task); s=$?; rm \"$f\"; exit $s")
+    }
+    let alone = try run("contract 500 fixed\\ngrace 0\\n", "contract 700 extra")
+    #expect(alone.status == 0 && alone.error == "")
+    #expect(alone.output.contains(/under contract: 700 frames guaranteed/))
+    let bad = try run("contract some fixed\\n", "contract")
+    #expect(bad.status == 64 && bad.output == "")
+    #expect(bad.error == "policy line 1: some is no size: give frames, or bytes with K or M, such as 64, 256K or 1M.\n")
+    let missing = try CommandResult("run", "--policy", "/nowhere/policy", "hello")
+    #expect(missing.status == 64 && missing.error.hasPrefix("physmem: /nowhere/policy: cannot be read ("))
+    #expect(try CommandResult("run", "--policy", "/", "hello").error.contains("is not a regular file"))
+    let large = try run("%070000d", "hello")
+    #expect(large.status == 64 && large.error.contains("has 70000 bytes: a policy may have 61440"))
+    #expect(try run("a\\000b", "hello").error.contains("is not text"))
+    let companion = try CommandResult("run", "--with", "policy=policy-server", "--timeout", "20", "contract")
+    #expect(companion.status == 0 && companion.error == "")
+  }
+
   @Test func `Statistics are on standard error`() throws {
     let text = try CommandResult("run", "--stats", "hello")
     #expect(text.status == 0 && text.output == "Hello from task 1.\n")

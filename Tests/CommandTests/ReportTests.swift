@@ -10,7 +10,8 @@ import Testing
     #expect(result.status == 0 && result.error == "")
     let lines = result.output.split(separator: "\n")
     #expect(lines.first?.hasPrefix("group ") == true)
-    #expect(["tests", "examples", "bench"].allSatisfy { group in lines.contains { $0.hasPrefix(group + " ") } })
+    #expect(
+      ["tests", "examples", "servers", "bench"].allSatisfy { group in lines.contains { $0.hasPrefix(group + " ") } })
     #expect(lines.contains { $0.contains(/^bench +noop +Does nothing/) })
     #expect(lines.contains { $0.contains(/^tests +\w+ +\d+ cases?/) })
     #expect(try CommandResult("list", "--json").output.hasPrefix(#"{"programs":[{"group":"tests","name":""#))

@@ -55,7 +55,7 @@ struct Testbed {
     sourceLocation: SourceLocation = #_sourceLocation
   ) throws -> TestTask {
     defer { check(sourceLocation) }
-    let (slot, id) = try server.createTask(image, parameters)
+    let (slot, id) = try server.createTask(image, parameters) { _, until in machine.advance(to: until) }
     return TestTask(bed: self, slot: slot, id: id)
   }
 

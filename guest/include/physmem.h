@@ -160,6 +160,29 @@ pm_error_t pm_unmap(void *address, uint32_t count);
 /// What is mapped at the page of `address` (R27). PM_ENOENT: nothing, as always outside the task's range; PM_EFAULT.
 pm_error_t pm_mapping(const void *address, struct pm_mapping *mapping);
 
+// ---- policy (R7-R14) -------------------------------------------------------------
+// One task decides how many frames each has guaranteed. What a task needs to ask it is in <physmem/policy.h>; this is
+// for those who write a policy server.
+
+/// Control over who gets how much memory: to the first task of the machine that asks for it, and nobody after that,
+/// even when its last holder is gone (R9). A message takes it to other tasks, copied or moved (R10).
+/// PM_EPERM: it was given before; PM_ENOMEM, PM_EFAULT.
+pm_error_t pm_get_control(pm_cap_t *control);
+/// Maps the policy buffer at `address`, for reading and writing, in place of what was mapped there (R11): an array of
+/// *entries struct pm_policy_entry, one for each place in the server's table of tasks. It is taken from whoever had it
+/// mapped before. With more tasks than entries it becomes larger, and nobody has it mapped: the next access faults
+/// (pm_on_fault), and the task asks for it anew (R13). Whoever gives up its last handle of control loses the buffer.
+/// PM_EPERM: not control; PM_ENOMEM; PM_EINVAL: not page aligned, no room there; PM_EFAULT.
+pm_error_t pm_get_policy_buffer(pm_cap_t control, void *address, uint32_t *entries);
+/// Puts into force what the buffer says now, for all tasks or none (R4, R7). From the first time on, no task has more
+/// than its guarantee but what is lent to it. A smaller guarantee takes nothing by itself: the rest is extra.
+/// PM_ENOMEM: more is guaranteed than there is, and nothing has changed; PM_ENOENT: nobody asked for the buffer yet;
+/// PM_EPERM: not control.
+pm_error_t pm_policy_commit(pm_cap_t control);
+/// The name that the task of that id was launched under, which it cannot change: at most PM_NAME_MAXIMUM bytes and a
+/// closing 0 (R14). PM_ENOENT: there is no such task; PM_EPERM: not control; PM_EFAULT.
+pm_error_t pm_task_name(pm_cap_t control, uint64_t task, char name[PM_NAME_MAXIMUM + 1]);
+
 // ---- messages (R20, R40) ---------------------------------------------------------
 // A call goes to an endpoint, and to whoever receives on it: it takes eight words and four capabilities there and as
 // many back, in one struct pm_message. Only the task that made an endpoint receives on it, or one that it moved the
@@ -175,7 +198,7 @@ pm_error_t pm_endpoint_create(pm_cap_t *endpoint);
 /// hold; PM_EPERM: one that cannot travel, such as a container of one's own; PM_EFAULT.
 pm_error_t pm_call(pm_cap_t endpoint, struct pm_message *message, uint64_t timeout_us);
 /// Waits for a call. `sender` is the caller's task id, and `caps` has handles of one's own: 0 where there was none, or
-/// no room for it. PM_EPERM: not one's own endpoint; PM_ETIMEDOUT; PM_EINVAL; PM_EFAULT.
+/// no room for it. PM_EAGAIN, once: the task has mapped the policy buffer, and tasks have come or gone. PM_EPERM: not one's own endpoint; PM_ETIMEDOUT; PM_EINVAL; PM_EFAULT.
 pm_error_t pm_receive(pm_cap_t endpoint, struct pm_message *message, uint64_t timeout_us);
 /// Answers the call that `reply` names, with words and capabilities. PM_ECANCELED: the caller is gone or waits no
 /// more; PM_EINVAL: no such call, or answered already; capabilities as for pm_call.

@@ -49,6 +49,11 @@ CALL(pm_error_t, pm_container_unlock, PM_CALL_CONTAINER_UNLOCK, pm_container_t)
 CALL(pm_error_t, pm_container_pin, PM_CALL_CONTAINER_PIN, pm_container_t, pm_frame_t, uint32_t, uint64_t, uint64_t *)
 CALL(pm_error_t, pm_container_unpin, PM_CALL_CONTAINER_UNPIN, pm_container_t, pm_frame_t, uint32_t)
 
+CALL(pm_error_t, pm_get_control, PM_CALL_GET_CONTROL, pm_cap_t *)
+CALL(pm_error_t, pm_get_policy_buffer_call, PM_CALL_GET_POLICY_BUFFER, pm_cap_t, void *, uint32_t *)
+CALL(pm_error_t, pm_policy_commit, PM_CALL_POLICY_COMMIT, pm_cap_t)
+CALL(pm_error_t, pm_task_name, PM_CALL_TASK_NAME, pm_cap_t, uint64_t, char *)
+
 CALL(pm_error_t, pm_endpoint_create, PM_CALL_ENDPOINT_CREATE, pm_cap_t *)
 CALL(pm_error_t, pm_call, PM_CALL_CALL, pm_cap_t, struct pm_message *, uint64_t)
 CALL(pm_error_t, pm_receive, PM_CALL_RECEIVE, pm_cap_t, struct pm_message *, uint64_t)

@@ -15,6 +15,7 @@ extern uint32_t pm_start_flags;
 /// The calls themselves, without what the library remembers of mappings.
 pm_error_t pm_map_call(pm_container_t container, pm_frame_t start, uint32_t count, void *address, uint32_t flags);
 pm_error_t pm_unmap_call(void *address, uint32_t count);
+pm_error_t pm_get_policy_buffer_call(pm_cap_t control, void *address, uint32_t *entries);
 
 /// Makes `handler` the one that the fault trampoline calls.
 pm_error_t pm_set_fault_handler(int (*handler)(const struct pm_fault *fault));

@@ -108,6 +108,14 @@ pm_error_t pm_unmap(void *address, uint32_t count) {
   return error;
 }
 
+/// The server keeps this one; what was there before is not to come back when it goes.
+pm_error_t pm_get_policy_buffer(pm_cap_t control, void *address, uint32_t *entries) {
+  pm_error_t error = pm_get_policy_buffer_call(control, address, entries);
+  if (error || !remembers()) return error;
+  forget((uint64_t)address, (uint64_t)address + *entries * sizeof(struct pm_policy_entry));
+  return PM_OK;
+}
+
 pm_error_t pm_on_fault(int (*handler)(const struct pm_fault *fault)) {
   if (!remembers()) return pm_set_fault_handler(handler);
   task_handler = handler;

@@ -103,6 +103,20 @@ struct pm_mapping {
   uint64_t physical;  // the frame's physical address; 0: no frame yet
 };
 
+// One task in the policy buffer: entry n is about the task in slot n of the server's table.
+struct pm_policy_entry {
+  // Written by the server, at any time; what else is written there is of no effect.
+  uint64_t task;        // 0: no task, and all else is 0
+  uint64_t allocated;   // frames
+  uint64_t granted;     // frames: the guarantee in force
+  uint64_t swapped;     // frames
+  // Written by the policy server; in force from the next pm_policy_commit on.
+  uint64_t guaranteed;  // frames
+  uint64_t extra;       // 0: no frames beyond the guarantee; anything else: it may have extra frames
+  uint64_t swap_quota;  // frames
+  uint64_t reserved;
+};
+
 // Sent by pm_call, filled in by pm_receive, and sent back by pm_reply.
 #define PM_MESSAGE_WORDS 8
 #define PM_MESSAGE_CAPS 4
@@ -202,6 +216,7 @@ PM_ASSERT_LAYOUT(sizeof(struct pm_task_info) == 48, "pm_task_info");
 PM_ASSERT_LAYOUT(sizeof(struct pm_mapping) == 24, "pm_mapping");
 PM_ASSERT_LAYOUT(sizeof(struct pm_fault) == 24, "pm_fault");
 PM_ASSERT_LAYOUT(sizeof(struct pm_message) == 104, "pm_message");
+PM_ASSERT_LAYOUT(sizeof(struct pm_policy_entry) == 64 && offsetof(struct pm_policy_entry, guaranteed) == 32, "pm_policy_entry");
 
 // ---- what an image says of itself -------------------------------------------
 // Section .physmem of an image: lines of text, each "key: value\n".

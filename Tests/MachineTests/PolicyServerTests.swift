@@ -1,0 +1,253 @@
+// The bundled policy server and tasks that have to do with it, on a real machine (R4, R7, R10, R13, R14).
+
+import Glibc
+import Machine
+import PhysicalMemory
+import Testing
+
+/// A policy server at work on a machine, and tasks of the program `contract`.
+private struct PolicyBed {
+  let machine: Machine
+  let policy: GuestTask
+  let transcript = Transcript()
+  let contract: Program
+  let keepsMappings: Bool
+
+  init(_ machine: Machine, _ text: String?, keepsMappings: Bool = true) throws {
+    self.machine = machine
+    self.keepsMappings = keepsMappings
+    contract = try machine.bundled("contract")
+    policy = try machine.launch(
+      machine.bundled("policy-server"), arguments: text.map { [$0] } ?? [],
+      parameters: TaskParameters(name: "policy", keepsMappings: keepsMappings), console: transcript.console)
+    try wait { machine.server.statistics.policyCommits > 0 }
+  }
+
+  func wait(_ condition: () -> Bool) throws {
+    for _ in 0..<5000 where !condition() { usleep(1000) }
+    try #require(condition(), "\(transcript.text)")
+  }
+
+  func launch(_ name: String, _ arguments: [String], _ transcript: Transcript) throws -> GuestTask {
+    try machine.launch(
+      contract, arguments: arguments, parameters: TaskParameters(name: name, keepsMappings: keepsMappings),
+      console: transcript.console)
+  }
+
+  /// What the program says of its guarantees, with a contract those under it, and its exit status.
+  func run(_ name: String, _ arguments: String...) throws -> (guaranteed: [Int], status: Int32?) {
+    let transcript = Transcript()
+    let end = try launch(name, arguments, transcript).wait(seconds: 20)
+    let numbers = transcript.text.split(separator: "\n").compactMap { line in
+      line.firstMatch(of: /: (\d+) frames guaranteed/).flatMap { Int($0.1) }
+    }
+    return (Array(arguments.isEmpty ? numbers[...] : numbers.dropFirst()), end?.exitStatus)
+  }
+}
+
+extension OnKVM {
+  @Suite struct PolicyServerTests {
+    /// `contract` begins with about 50 frames, so that these quotas are more.
+    private static let file = """
+      # who gets what
+      alpha 300 fixed
+      beta  4M  extra  # 1024 frames
+      default 100 extra
+      grace 20
+      """
+
+    @Test("R7, R14: a task gets what the file says for its name, or else the default", arguments: [false, true])
+    func quotas(isDisturbed: Bool) throws {
+      try withMachine(MachineConfiguration(revocationInterval: isDisturbed ? 100 : nil)) { machine in
+        let bed = try PolicyBed(machine, Self.file, keepsMappings: !isDisturbed)
+        for (name, guaranteed) in [("alpha", 300), ("beta", 1024), ("gamma", 100), ("alph", 100), ("alpha2", 100)] {
+          // A launch waits for the policy server, if not for long: on a busy machine one may begin without it.
+          var found: [Int] = []
+          for _ in 0..<50 where found != [guaranteed] { found = try bed.run(name).guaranteed }
+          #expect(found == [guaranteed], "\(name)")
+        }
+        #expect(bed.policy.wait(seconds: 0) == nil, "\(bed.transcript.text)")
+      }
+    }
+
+    @Test("R4, R14: contracts are made, refused, and expire to what the file says", arguments: [false, true])
+    func contracts(isDisturbed: Bool) throws {
+      try withMachine(MachineConfiguration(revocationInterval: isDisturbed ? 100 : nil)) { machine in
+        let bed = try PolicyBed(machine, Self.file, keepsMappings: !isDisturbed)
+        #expect(try bed.run("alpha", "5000", "extra") == ([5000], 0))
+        let (found, status) = try bed.run("alpha", "5000", "fixed", "30")
+        #expect(found.last == 300 && status == 0)
+        #expect(try bed.run("alpha", "100000000", "extra") == ([], 2))
+        #expect(try bed.run("gamma", "18446744073709551615", "fixed") == ([], 2))
+        #expect(bed.policy.wait(seconds: 0) == nil, "\(bed.transcript.text)")
+        #expect(machine.server.statistics.tasks == 1)
+      }
+    }
+
+    @Test("R14: a smaller guarantee waits for the time of grace, a larger one does not") func grace() throws {
+      try withMachine { machine in
+        let bed = try PolicyBed(machine, "default 300 fixed\ngrace 1000000")
+        // The second time it asks for one frame more, the third time again for less.
+        #expect(try bed.run("any", "500", "extra", "1000000", "3") == ([501], 0))
+        #expect(try bed.run("any", "500", "extra", "1000000", "2") == ([501], 0))
+      }
+      try withMachine { machine in
+        let bed = try PolicyBed(machine, "default 300 fixed\ngrace 0")
+        #expect(try bed.run("any", "500", "extra", "1000000", "3") == ([500], 0))
+      }
+    }
+
+    @Test("R8, R14: taking control makes nobody's memory extra that fits") func firstContact() throws {
+      try withMachine { machine in
+        let sleeper = try machine.launch(machine.bundled("sleep"), arguments: ["1000000"]) { _ in }
+        let bed = try PolicyBed(machine, "default 1 fixed")
+        let statistics = machine.server.statistics
+        #expect(statistics.claimedFrames >= statistics.allocatedFrames)
+        sleeper.stop(.machineEnd)
+        _ = sleeper.wait()
+        #expect(try bed.run("any").status == 0)
+      }
+    }
+
+    @Test("R4, R14: where not all of a file can be had, tasks get what can, and the rest when it is free")
+    func scarcity() throws {
+      try withMachine(MachineConfiguration(memory: 64 << 20)) { machine in
+        let bed = try PolicyBed(machine, "policy 200 fixed\ndefault 9000 fixed\ngrace 0")
+        let sleep = try machine.bundled("sleep")
+        let first = try machine.launch(sleep, arguments: ["1000000"]) { _ in }
+        try bed.wait { machine.server.statistics.claimedFrames >= 9000 }
+        let second = try machine.launch(sleep, arguments: ["1000000"]) { _ in }
+        let found = try bed.run("any").guaranteed
+        #expect(found.count == 1 && found[0] > 0 && found[0] < 9000)
+        #expect(try bed.run("any", "1000", "extra") == ([1000], 0))
+        let claimed = machine.server.statistics.claimedFrames
+        #expect(claimed > 9000 && claimed < 10000)
+        first.stop(.machineEnd)
+        _ = first.wait()
+        // Without the first: 9,000 again, now the second one's.
+        try bed.wait { machine.server.statistics.tasks == 2 && machine.server.statistics.claimedFrames >= 9000 }
+        #expect(bed.policy.wait(seconds: 0) == nil, "\(bed.transcript.text)")
+        second.stop(.machineEnd)
+        _ = second.wait()
+      }
+    }
+
+    @Test("R13: with more tasks than there were entries the policy server gets a larger buffer, and goes on")
+    func manyTasks() throws {
+      try withMachine { machine in
+        let bed = try PolicyBed(machine, Self.file)
+        let sleep = try machine.bundled("sleep")
+        var sleepers: [GuestTask] = []
+        for _ in 0..<140 {
+          sleepers.append(
+            try machine.launch(sleep, arguments: ["1000000"], parameters: TaskParameters(name: "alpha")) { _ in })
+        }
+        try bed.wait { machine.server.statistics.claimedFrames >= 140 * 300 }
+        #expect(try bed.run("beta", "2000", "extra") == ([2000], 0))
+        #expect(bed.policy.wait(seconds: 0) == nil, "\(bed.transcript.text)")
+        for task in sleepers { task.stop(.machineEnd) }
+        for task in sleepers { _ = task.wait() }
+        #expect(try bed.run("alpha", "50000", "fixed") == ([50000], 0))
+      }
+    }
+
+    @Test("R10, R14: a second policy server takes over while clients negotiate, and none of them notices")
+    func takeOver() throws {
+      try withMachine { machine in
+        let bed = try PolicyBed(machine, Self.file)
+        let server = try machine.bundled("policy-server")
+        let kept = try bed.launch("alpha", ["4000", "fixed", "100000000", "1"], Transcript())
+        #expect(kept.wait(seconds: 20)?.exitStatus == 0)
+        let transcript = Transcript()
+        let clients = try (0..<3).map { _ in
+          try bed.launch("beta", ["2000", "extra", "1000000", "1000"], transcript)
+        }
+        var servers = [bed.policy]
+        for _ in 0..<5 {
+          usleep(20_000)
+          servers.append(
+            try machine.launch(
+              server, arguments: [Self.file], parameters: TaskParameters(name: "policy-server"),
+              console: bed.transcript.console))
+          let end = try #require(servers[servers.count - 2].wait(seconds: 20), "\(bed.transcript.text)")
+          #expect(end.exitStatus == 0, "\(bed.transcript.text)")
+        }
+        for client in clients { #expect(client.wait(seconds: 60)?.exitStatus == 0, "\(transcript.text)") }
+        // Who has no name for it does not get control.
+        let (end, _) = try machine.run(server, [], TaskParameters(name: "somebody"))
+        #expect(end.exitStatus == 1)
+        #expect(try bed.run("alpha", "500", "extra") == ([500], 0))
+        #expect(servers[servers.count - 1].wait(seconds: 0) == nil, "\(bed.transcript.text)")
+      }
+    }
+
+    @Test("R10: contracts go over to the next policy server, and expire there") func contractsGoOver() throws {
+      try withMachine { machine in
+        let bed = try PolicyBed(machine, Self.file)
+        let transcript = Transcript()
+        let client = try bed.launch("alpha", ["4000", "fixed", "1500"], transcript)
+        try bed.wait { transcript.text.contains("4000 frames guaranteed") }
+        let second = try machine.launch(
+          machine.bundled("policy-server"), arguments: ["alpha 77 fixed\ngrace 0"],
+          parameters: TaskParameters(name: "policy"), console: bed.transcript.console)
+        #expect(bed.policy.wait(seconds: 20)?.exitStatus == 0, "\(bed.transcript.text)")
+        #expect(machine.server.statistics.claimedFrames >= 4000)
+        #expect(client.wait(seconds: 20)?.exitStatus == 0)
+        #expect(transcript.text.contains("when it has expired: 77 frames"), "\(transcript.text)")
+        #expect(second.wait(seconds: 0) == nil, "\(bed.transcript.text)")
+      }
+    }
+
+    @Test("R9: a policy server that dies leaves its policy, and tasks begin without it") func policyServerDies() throws
+    {
+      try withMachine { machine in
+        let bed = try PolicyBed(machine, Self.file)
+        let sleeper = try bed.machine.launch(
+          machine.bundled("sleep"), arguments: ["1000000"], parameters: TaskParameters(name: "beta")
+        ) { _ in }
+        try bed.wait { machine.server.statistics.claimedFrames >= 1024 }
+        bed.policy.stop(.timeLimit)
+        _ = bed.policy.wait()
+        #expect(machine.server.statistics.claimedFrames == 1024)
+        // Nobody gives it more than what it begins with, and nobody is there to ask.
+        let found = try bed.run("alpha").guaranteed
+        #expect(found.count == 1 && found[0] > 0 && found[0] < 300)
+        #expect(try bed.run("alpha", "5000", "extra") == ([], 2))
+        let transcript = Transcript()
+        let (end, _) = try machine.run(
+          machine.bundled("policy-server"), [], TaskParameters(name: "policy"), console: transcript.console)
+        #expect(end.exitStatus == 1)
+        #expect(transcript.text.contains("another task has control"))
+        sleeper.stop(.machineEnd)
+        _ = sleeper.wait()
+      }
+    }
+
+    @Test("R14: each bad line of a file is named, and nothing is taken over") func badFile() throws {
+      try withMachine { machine in
+        let server = try machine.bundled("policy-server")
+        let lines: [(String, String)] = [
+          ("a 1", "is followed by two words"), ("a 1 extra fixed", "is followed by two words"),
+          ("a x extra", "x is no size"), ("a 1G extra", "1G is no size"), ("a -1 extra", "-1 is no size"),
+          ("a 99999999999999999999 extra", "is no size"), ("a 999999999999999M extra", "is no size"),
+          ("a 1 some", "some is neither extra nor fixed"), ("grace", "grace is followed by"),
+          ("grace x", "grace is followed by"), ("b 1 extra\nb 2 fixed", "b was there before"),
+          (String(repeating: "n", count: 64) + " 1 extra", "at most 63 bytes"),
+        ]
+        for (text, sentence) in lines {
+          let transcript = Transcript()
+          let (end, _) = try machine.run(server, ["\n" + text], console: transcript.console)
+          #expect(end.exitStatus == 64)
+          #expect(transcript.text.contains(sentence), "\(text): \(transcript.text)")
+          #expect(transcript.text.hasPrefix("policy line \(text.contains("\n") ? 3 : 2): "), "\(transcript.text)")
+        }
+        for text in ["", "\n", "# nothing", "a 1 extra # b", "default 0 fixed\r\ngrace 0\r\n", "\ta\t1K\tfixed"] {
+          let task = try machine.launch(server, arguments: [text], parameters: TaskParameters(name: "policy")) { _ in }
+          #expect(task.wait(seconds: 0.3)?.exitStatus != 64, "\(text)")
+          task.stop(.timeLimit)
+          _ = task.wait()
+        }
+      }
+    }
+  }
+}
