@@ -137,6 +137,7 @@ public struct VirtualCPU: ~Copyable {
 
   /// Forgets what a task may have left in vector, floating-point and debug registers and in pending events.
   public func resetForNextTask() throws(KVMError) {
+    requestInterruptWindow(false)
     var state = kvm_xsave()
     Self.setInitialExtendedState(&state)
     try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_XSAVE, &state), "KVM_SET_XSAVE")

@@ -26,11 +26,16 @@ struct PageFaultCode {
 struct FaultHandlerState {
   var entry: UInt64 = 0
   var stackTop: UInt64 = 0
-  /// The registers at the fault being handled, and what it was.
-  var interrupted: kvm_regs?
-  var fault: TaskFault?
+  /// The fault being handled at each `WaitLevel`: the task's own, and one of its pm_return_pages handler.
+  var active: InlineArray<2, HandledFault?> = [nil, nil]
+}
+
+struct HandledFault {
+  /// The registers at the fault, and what it was.
+  let interrupted: kvm_regs
+  let fault: TaskFault
   /// It was a pointer of a call: giving up means PM_EFAULT.
-  var isCall = false
+  let isCall: Bool
 }
 
 extension VCPULoop {
@@ -57,9 +62,9 @@ extension VCPULoop {
   private mutating func waitForLock(_ frame: ExceptionFrame, _ deadline: UInt64) -> Continuation {
     resume(after: frame)
     samplePages = 0
-    _ = machine.waiting.wait(task.gate, until: deadline)
-    if let reason = task.stopReason { return .end(.stopped(reason)) }
-    return .resume
+    // An upcall has kicked the vCPU as well, and is looked at when the task is entered.
+    _ = waitInHost { machine.waiting.wait(task.gate, until: deadline) }
+    return endIfStopped() ?? .resume
   }
 
   /// Goes on where the exception happened. Setting the registers here is cheaper than letting the stub run `iretq`,
@@ -84,16 +89,15 @@ extension VCPULoop {
   /// The task's own handler, if it has one and is not in it already.
   private mutating func deliverFault(_ frame: ExceptionFrame, _ fault: TaskFault) -> Continuation {
     resume(after: frame)
-    guard handler.entry != 0, handler.interrupted == nil else { return .end(.died(report(.pageFault(fault)))) }
-    handler.isCall = false
-    enterHandler(fault)
+    guard canHandleFault else { return .end(.died(report(.pageFault(fault)))) }
+    enterHandler(fault, isCall: false)
     return .resume
   }
 
   /// A server without a mapping cache leaves it to the task to map again what a call points to, and the call is made
   /// again. nil: there is nobody to ask.
   mutating func deliverPointerFault() -> Continuation? {
-    guard !task.keepsMappings, handler.entry != 0, handler.interrupted == nil,
+    guard !task.keepsMappings, canHandleFault,
       let (address, access, isPresent) = machine.server.takePointerFault(task.slot)
     else { return nil }
     // The registers behind the `out`, whether the processor has come there yet or not.
@@ -104,34 +108,34 @@ extension VCPULoop {
       return nil
     }
     cpu.registers.rip &-= 2
-    handler.isCall = true
-    enterHandler(TaskFault(address: address, code: PageFaultCode(access, isPresent: isPresent), outcome: .notMapped))
+    enterHandler(
+      TaskFault(address: address, code: PageFaultCode(access, isPresent: isPresent), outcome: .notMapped), isCall: true)
     cpu.useChangedRegisters()
     return .resume
   }
 
-  /// Finishes the `out` of a call, before registers are set to where that would act once more.
-  private mutating func finishExit() -> Continuation? {
-    do throws(KVMError) {
-      try cpu.completePendingExit()
-    } catch {
-      return .end(.failed("\(error)"))
-    }
-    // It may have taken a kick for its own.
-    return task.stopReason.map { .end(.stopped($0)) }
-  }
-
   /// Saves the registers, which are those of the fault, and sets those that the handler begins with.
-  private mutating func enterHandler(_ fault: TaskFault) {
-    handler.interrupted = cpu.registers
-    handler.fault = fault
+  private mutating func enterHandler(_ fault: TaskFault, isCall: Bool) {
+    let stackTop = faultStackTop
+    handler.active[level.rawValue] = HandledFault(interrupted: cpu.registers, fault: fault, isCall: isCall)
     cpu.registers.rdi = fault.address
     cpu.registers.rsi = cpu.registers.rip
     cpu.registers.rdx = UInt64(fault.code.access.flag)
     cpu.registers.rcx = fault.code.isPresent ? 1 : 0
     cpu.registers.rip = handler.entry
-    cpu.registers.rsp = handler.stackTop & ~15
+    cpu.registers.rsp = stackTop & ~15
     cpu.registers.rflags = VCPULoop.userFlags
+  }
+
+  private var canHandleFault: Bool { handler.entry != 0 && handler.active[level.rawValue] == nil }
+
+  /// Where the fault handler begins. One that a pm_return_pages handler needs while it interrupts another begins below
+  /// that one's red zone.
+  private var faultStackTop: UInt64 {
+    guard let interrupted = upcall.interrupted, handler.active[WaitLevel.task.rawValue] != nil else {
+      return handler.stackTop
+    }
+    return interrupted.rsp &- 128
   }
 
   mutating func setFaultHandler(_ entry: UInt64, _ stackTop: UInt64) -> Continuation {
@@ -146,23 +150,22 @@ extension VCPULoop {
   }
 
   mutating func returnFromFaultHandler(_ status: UInt64) -> Continuation {
-    guard let interrupted = handler.interrupted, let fault = handler.fault else {
+    guard let handled = handler.active[level.rawValue] else {
       cpu.registers.rax = UInt64(PM_EINVAL.rawValue)
       cpu.useChangedRegisters()
       return .resume
     }
     // The fault may have been at the very instruction that made this call, and that is to be executed then.
-    if cpu.registers.rip == interrupted.rip, let end = finishExit() { return end }
-    handler.interrupted = nil
-    handler.fault = nil
-    cpu.registers = interrupted
+    if cpu.registers.rip == handled.interrupted.rip, let end = finishExit() { return end }
+    handler.active[level.rawValue] = nil
+    cpu.registers = handled.interrupted
     cpu.useChangedRegisters()
-    if handler.isCall, status != 0 {
+    if handled.isCall, status != 0 {
       cpu.registers.rip &+= 2
       cpu.registers.rax = UInt64(PM_EFAULT.rawValue)
       return .resume
     }
-    return status == 0 ? .resume : .end(.died(report(.pageFault(fault))))
+    return status == 0 ? .resume : .end(.died(report(.pageFault(handled.fault))))
   }
 }
 

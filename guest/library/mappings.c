@@ -19,6 +19,15 @@ static struct mapped table[CAPACITY];
 static uint32_t used;
 static int (*task_handler)(const struct pm_fault *fault);
 
+// The table is used by the fault handler, and by a pm_return_pages handler that may interrupt it or whoever changes it.
+static void begin(void) {
+  if (pm_hold_upcalls) pm_hold_upcalls();
+}
+
+static void end(void) {
+  if (pm_let_upcalls) pm_let_upcalls();
+}
+
 static int remembers(void) { return pm_start_flags & PM_START_NO_MAPPING_CACHE; }
 
 static void remember(struct mapped mapped) {
@@ -58,25 +67,35 @@ static int map_again(const struct pm_fault *fault) {
 }
 
 static int handle_fault(const struct pm_fault *fault) {
-  if (!map_again(fault)) return 0;
+  begin();
+  int failed = map_again(fault);
+  end();
+  if (!failed) return 0;
   // A pointer of a call: the server answers for it.
   int is_call = *(const uint8_t *)fault->rip == 0xe6 && fault->access != PM_ACCESS_EXECUTE;
   return is_call || !task_handler ? 1 : task_handler(fault);
 }
 
 pm_error_t pm_container_map(pm_container_t container, pm_frame_t start, uint32_t count, void *address, uint32_t flags) {
+  if (!remembers()) return pm_map_call(container, start, count, address, flags);
+  begin();
   pm_error_t error = pm_map_call(container, start, count, address, flags);
-  if (error || !remembers()) return error;
-  uint64_t from = (uint64_t)address, to = from + (uint64_t)count * PM_PAGE_SIZE;
-  forget(from, to);
-  if (!used && !task_handler) pm_set_fault_handler(handle_fault);
-  remember((struct mapped){from, to, container, start, flags});
-  return PM_OK;
+  if (!error) {
+    uint64_t from = (uint64_t)address, to = from + (uint64_t)count * PM_PAGE_SIZE;
+    forget(from, to);
+    if (!used && !task_handler) pm_set_fault_handler(handle_fault);
+    remember((struct mapped){from, to, container, start, flags});
+  }
+  end();
+  return error;
 }
 
 pm_error_t pm_unmap(void *address, uint32_t count) {
+  if (!remembers()) return pm_unmap_call(address, count);
+  begin();
   pm_error_t error = pm_unmap_call(address, count);
-  if (!error && remembers()) forget((uint64_t)address, (uint64_t)address + (uint64_t)count * PM_PAGE_SIZE);
+  if (!error) forget((uint64_t)address, (uint64_t)address + (uint64_t)count * PM_PAGE_SIZE);
+  end();
   return error;
 }
 
