@@ -36,8 +36,8 @@ extension VCPULoop {
     }
   }
 
-  /// Waits of the task's own accord; where it cannot take an upcall meanwhile, time is no excuse for it.
+  /// Waits of the task's own accord: that it had no time is no excuse then, unless an upcall can interrupt the wait.
   func waitInHost(_ body: () -> Bool) -> Bool {
-    task.signal.wait(isDeaf: !upcall.canBegin, body)
+    task.signal.wait(upcall.canBegin ? .interruptibly : .deaf, body)
   }
 }

@@ -8,6 +8,9 @@ internal import PhysicalMemory
 import Synchronization
 
 final class TaskSignal: Sendable {
+  /// Whether a task waits in the host of its own accord, and an upcall can bring it to do something then.
+  enum Waiting: UInt8, AtomicRepresentable { case no, interruptibly, deaf }
+
   private struct Processor {
     /// Of the vCPU that runs the task; nil: it has not begun, or is ending.
     var vcpu: VirtualCPUHandle?
@@ -27,15 +30,14 @@ final class TaskSignal: Sendable {
   private let pretended = Atomic<Int>(0)
   /// The task is dropped because it did not return so many frames; 0: it is not.
   private let missing = Atomic<Int>(0)
-  /// The task waits in the host, and no upcall can bring it to do anything.
-  private let isDeaf = Atomic<Bool>(false)
+  private let waiting = Atomic<Waiting>(.no)
 
   /// For the slot's next task.
   func reset() {
     upcall.store(false, ordering: .sequentiallyConsistent)
     pretended.store(0, ordering: .sequentiallyConsistent)
     missing.store(0, ordering: .sequentiallyConsistent)
-    isDeaf.store(false, ordering: .sequentiallyConsistent)
+    waiting.store(.no, ordering: .sequentiallyConsistent)
     processor.withLock { $0 = Processor() }
   }
 
@@ -62,9 +64,14 @@ final class TaskSignal: Sendable {
     processor.withLock { $0.vcpu }?.kick()
   }
 
-  /// Nanoseconds for which the task has had its vCPU's thread; `.max`: it waits, and no upcall can change that.
+  /// Nanoseconds for which the task has had its vCPU's thread; `.max`: it waits, and no upcall is on its way to change
+  /// that.
   var processorTime: UInt64 {
-    if isDeaf.load(ordering: .sequentiallyConsistent) { return .max }
+    switch waiting.load(ordering: .sequentiallyConsistent) {
+    case .no: break
+    case .interruptibly: if !hasUpcall { return .max }
+    case .deaf: return .max
+    }
     return processor.withLock { $0.vcpu == nil ? $0.used : Self.now($0.clock) - $0.start }
   }
 
@@ -107,10 +114,9 @@ final class TaskSignal: Sendable {
   }
 
   /// Waits, by `wait`, of the task's own accord.
-  /// - Parameter isDeaf: the task can take no upcall meanwhile.
-  func wait(isDeaf: Bool, _ wait: () -> Bool) -> Bool {
-    self.isDeaf.store(isDeaf, ordering: .sequentiallyConsistent)
-    defer { self.isDeaf.store(false, ordering: .sequentiallyConsistent) }
+  func wait(_ kind: Waiting, _ wait: () -> Bool) -> Bool {
+    waiting.store(kind, ordering: .sequentiallyConsistent)
+    defer { waiting.store(.no, ordering: .sequentiallyConsistent) }
     return wait()
   }
 }

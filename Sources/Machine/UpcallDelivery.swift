@@ -86,8 +86,12 @@ extension VCPULoop {
   }
 
   private mutating func continueInterrupted() -> Continuation {
-    if let wait = upcall.wait.take() { return goOnWaiting(wait) }
-    return announceUpcall()
+    guard let wait = upcall.wait.take() else { return announceUpcall() }
+    // The handler may have waited as well, and gone through the gate that was opened for the task itself.
+    if wait.subject == .answer, case .finished(let error) = machine.server.waitOutcome(task.slot, at: level) {
+      return answer(error)
+    }
+    return goOnWaiting(wait)
   }
 
   /// Lets a wait be interrupted: the task is entered behind the call that waits, where the interrupt is taken at once.

@@ -245,23 +245,36 @@ static void destroy_and_give_back(uint32_t count) {
   spin_target = spin_end;
 }
 
-static void check_upcalls(survive_t *survive, size_t vectors, size_t vector_size, bool masks) {
-  if (!join(2)) {
-    struct pm_message question = next_question();
-    answer(&question, 0, PM_CAP_NONE);
-    return demand_until_done();
+#define UPCALL_ROUNDS 100
+
+/// In the asker: an upcall some time after every second question. After the first one it holds no frames.
+static void serve_upcalls(void) {
+  for (int round = 0; round < UPCALL_ROUNDS; round++) {
+    for (int i = 0; i < 2; i++) {
+      struct pm_message question = next_question();
+      answer(&question, 0, PM_CAP_NONE);
+    }
+    pm_sleep(200);
+    demand_frames();
   }
-  CHECK_OK(pm_on_return_pages(destroy_and_give_back));
+}
+
+/// In the victim: `spin` goes round from now on until the upcall has come.
+static void await_upcall(void) {
   ask(0, PM_CAP_NONE);
-  for (uint32_t round = 0; round < 100; round++) {
-    // Those that came where nothing spins are not counted.
-    hoard_frames();
-    uint32_t before = upcalls;
-    spin_target = spin;
-    if (upcalls == before) check_survival(survive, 1, vectors, vector_size, masks);
+  hoard_frames();
+  spin_target = spin;
+  ask(0, PM_CAP_NONE);
+}
+
+static void check_upcalls(survive_t *survive, size_t vectors, size_t vector_size, bool masks) {
+  if (!join(2)) return serve_upcalls();
+  CHECK_OK(pm_on_return_pages(destroy_and_give_back));
+  for (uint32_t round = 0; round < UPCALL_ROUNDS; round++) {
+    await_upcall();
+    check_survival(survive, 1, vectors, vector_size, masks);
+    CHECK_EQ(upcalls, round + 1);
   }
-  CHECK(upcalls >= 50);
-  end_demands();
 }
 
 PM_TEST_CONTRACT(upcall, 0, 2, 900, 8, "R28: all registers and flags survive an upcall") {
@@ -276,27 +289,19 @@ PM_TEST_CONTRACT(upcall_avx512, 0, 2, 900, 8, "R28: AVX-512 registers and masks 
   else printf("no AVX-512 here\n");
 }
 PM_TEST_CONTRACT(upcall_x87, 0, 2, 900, 8, "R28: the x87's stack survives an upcall") {
-  if (!join(2)) {
-    struct pm_message question = next_question();
-    answer(&question, 0, PM_CAP_NONE);
-    return demand_until_done();
-  }
+  if (!join(2)) return serve_upcalls();
   CHECK_OK(pm_on_return_pages(destroy_and_give_back));
-  ask(0, PM_CAP_NONE);
-  for (uint32_t round = 0; round < 20; round++) {
-    hoard_frames();
+  for (uint32_t round = 0; round < UPCALL_ROUNDS; round++) {
+    await_upcall();
     double values[3];
-    uint32_t before = upcalls;
-    spin_target = spin;
-    if (upcalls != before) continue;
-    __asm__ volatile("fninit\n\tfld1\n\tfldl2t\n\tfldpi\n\tcall spin\n\tfstpl (%0)\n\tfstpl 8(%0)\n\tfstpl 16(%0)" ::"r"(
-                         values)
-                     : "memory");
+    __asm__ volatile(
+        "fninit\n\tfld1\n\tfldl2t\n\tfldpi\n\tcall spin\n\tfstpl (%0)\n\tfstpl 8(%0)\n\tfstpl 16(%0)" ::"r"(values)
+        : "memory");
     CHECK(values[0] > 3.14159 && values[0] < 3.14160);
     CHECK(values[1] > 3.32192 && values[1] < 3.32193);
     CHECK(values[2] == 1);
+    CHECK_EQ(upcalls, round + 1);
   }
-  end_demands();
 }
 
 // ---- preemption --------------------------------------------------------------------------------------

@@ -324,7 +324,10 @@ PM_TEST_CONTRACT(calls_another_task, 0, 3, 600, 8, "R28: the handler calls a ser
   be_victim(call_and_give_back);
   for (uint32_t i = 0; i < 10; i++) {
     hoard_frames();
-    CHECK_EQ(ask(DEMAND, PM_CAP_NONE).words[0], 100);
+    // Without a time limit: an answer that came unnoticed while the handler waited would never be seen.
+    struct pm_message message = {.words = {DEMAND}};
+    CHECK_OK(pm_call(partner, &message, PM_FOREVER));
+    CHECK_EQ(message.words[0], 100);
     CHECK_EQ(upcalls, i + 1);
   }
 }
