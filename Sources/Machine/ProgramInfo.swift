@@ -68,16 +68,17 @@ public struct ProgramInfo: Sendable {
   private static func test(_ record: ArraySlice<UInt8>) -> GuestTest? {
     let fields = record.split(separator: UInt8(ascii: "|"), maxSplits: 3, omittingEmptySubsequences: false).map(text)
     guard fields.count == 4, !fields[0].isEmpty else { return nil }
-    let numbers = fields[2].split(separator: " ").map { Int($0) ?? -1 }
-    guard numbers.count == 1 || numbers.count == 3, numbers.allSatisfy({ $0 >= 0 }) else { return nil }
-    let words = fields[1].split(separator: " ").filter { $0 != "or" }
-    let expected = words.compactMap { Int32($0) }
-    guard !expected.isEmpty, expected.count == words.count else { return nil }
+    let words = fields[2].split(separator: " ")
+    let numbers = words.compactMap { Int($0) }
+    guard numbers.count == words.count, numbers.count == 1 || numbers.count == 3 else { return nil }
+    let statuses = fields[1].split(separator: " ").filter { $0 != "or" }
+    let expected = statuses.compactMap { Int32($0) }
+    guard !expected.isEmpty, expected.count == statuses.count else { return nil }
     return GuestTest(
       name: fields[0],
       expectedStatuses: expected,
       copies: max(1, min(GuestTest.maximumCopies, numbers[0])),
-      contract: numbers.count == 3 ? .init(guaranteed: numbers[1], mebibytes: max(1, numbers[2])) : nil,
+      contract: numbers.count == 3 ? .init(guaranteed: max(0, numbers[1]), mebibytes: max(1, numbers[2])) : nil,
       summary: fields[3]
     )
   }

@@ -61,6 +61,8 @@ extension VCPULoop {
   /// The interrupt has arrived, and the registers are those of what it interrupted.
   mutating func takeUpcall() -> Continuation {
     upcall.isQueued = false
+    // One that KVM delivered twice.
+    guard upcall.canBegin else { return .resume }
     let pretended = task.signal.acceptUpcall()
     let count = machine.server.takeReturnRequest(task.slot) + pretended
     // What was asked for may have come back meanwhile.
