@@ -62,9 +62,11 @@ extension VCPULoop {
   private mutating func waitForLock(_ frame: ExceptionFrame, _ deadline: UInt64) -> Continuation {
     resume(after: frame)
     samplePages = 0
-    // An upcall has kicked the vCPU as well, and is looked at when the task is entered.
-    _ = waitInHost { machine.waiting.wait(task.gate, until: deadline) }
-    return endIfStopped() ?? .resume
+    // The gate may have been gone through for an upcall that the task was not kicked for yet.
+    if !(task.signal.hasUpcall && upcall.canBegin) {
+      _ = waitInHost { machine.waiting.wait(task.gate, until: deadline) }
+    }
+    return endIfStopped() ?? announceUpcall()
   }
 
   /// Goes on where the exception happened. Setting the registers here is cheaper than letting the stub run `iretq`,

@@ -58,6 +58,18 @@ extension VCPULoop {
     return .resume
   }
 
+  /// Where a kick came between, KVM may have an interrupt as queued still that has arrived, and would deliver it again.
+  mutating func forgetDelivered() -> Continuation? {
+    guard cpu.systemRegisters.interrupt_bitmap.0 != 0 else { return nil }
+    cpu.systemRegisters.interrupt_bitmap.0 = 0
+    do throws(KVMError) {
+      try cpu.forgetPendingEvents()
+      return nil
+    } catch {
+      return .end(.failed("\(error)"))
+    }
+  }
+
   /// The interrupt has arrived, and the registers are those of what it interrupted.
   mutating func takeUpcall() -> Continuation {
     upcall.isQueued = false

@@ -93,9 +93,8 @@ struct VCPULoop: ~Copyable {
       cpu.requestInterruptWindow(false)
       return announceUpcall()
     case .interrupt(let frame):
-      // KVM may have it as not delivered yet, where a kick came in between: not to be queued once more by setting registers.
-      cpu.systemRegisters.interrupt_bitmap.0 = 0
       resume(after: frame)
+      if let failure = forgetDelivered() { return failure }
       return takeUpcall()
     case .failure(.portRead):
       // The I/O bitmap cannot tell reading the call port from writing it.
