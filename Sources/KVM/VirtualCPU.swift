@@ -137,6 +137,7 @@ public struct VirtualCPU: ~Copyable {
 
   /// Forgets what a task may have left in vector, floating-point and debug registers and in pending events.
   public func resetForNextTask() throws(KVMError) {
+    requestInterruptWindow(false)
     var state = kvm_xsave()
     Self.setInitialExtendedState(&state)
     try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_XSAVE, &state), "KVM_SET_XSAVE")
@@ -144,6 +145,11 @@ public struct VirtualCPU: ~Copyable {
     debug.dr6 = 0xffff_0ff0
     debug.dr7 = 0x400
     try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_DEBUGREGS, &debug), "KVM_SET_DEBUGREGS")
+    try forgetPendingEvents()
+  }
+
+  /// Takes back queued exceptions and interrupts.
+  public func forgetPendingEvents() throws(KVMError) {
     var events = kvm_vcpu_events()
     try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_VCPU_EVENTS, &events), "KVM_SET_VCPU_EVENTS")
   }

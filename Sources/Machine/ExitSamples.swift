@@ -17,6 +17,15 @@ public struct ExitSamples: Sendable {
   private let start: UInt64
   private var last: UInt64
 
+  /// When the service of each exit ended: nanoseconds of the monotonic clock.
+  public var ends: [UInt64] {
+    var end = start
+    return samples.map { sample in
+      end += sample.nanoseconds
+      return end
+    }
+  }
+
   init(start: UInt64 = 0) {
     self.start = start
     last = start

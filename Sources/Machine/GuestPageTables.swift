@@ -21,14 +21,14 @@ final class GuestPageTables: MachineOperations {
   /// The roots of address spaces, for who starts a vCPU.
   private let roots: RootTable
   private let wakePreparation: @Sendable () -> Void
-  private let gates: TaskGates
+  private let signals: TaskSignals
 
   init(
-    memory: PoolMemory, machine: VirtualMachine, capacity: Int, roots: RootTable, gates: TaskGates,
+    memory: PoolMemory, machine: VirtualMachine, capacity: Int, roots: RootTable, signals: TaskSignals,
     wantZeroedFrames: @escaping @Sendable () -> Void
   ) {
     wakePreparation = wantZeroedFrames
-    self.gates = gates
+    self.signals = signals
     self.memory = memory
     self.machine = machine
     self.roots = roots
@@ -36,14 +36,15 @@ final class GuestPageTables: MachineOperations {
   }
 
   var now: UInt64 { monotonicNanoseconds() }
-  func wake(_ slot: TaskSlot) { gates[slot].open() }
-  func raiseUpcall(_ slot: TaskSlot) { gates[slot].open() }
-  func drop(_ slot: TaskSlot, missing: Int) { gates[slot].open() }
-  func processorTime(_ slot: TaskSlot) -> UInt64 { .max }
+  func wake(_ slot: TaskSlot) { signals[slot].gate.open() }
+  func raiseUpcall(_ slot: TaskSlot) { signals[slot].raiseUpcall() }
+  func drop(_ slot: TaskSlot, missing: Int) { signals[slot].drop(missing: missing) }
+  func processorTime(_ slot: TaskSlot) -> UInt64 { signals[slot].processorTime }
 
   // MARK: Address spaces
 
   func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Int? {
+    signals[slot].reset()
     if spaces.reopen(slot) { return spaces.tableCount(slot) }
     guard let root = takeTable() else { return nil }
     var tables = PageTables(root: root, memory: memory)

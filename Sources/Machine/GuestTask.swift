@@ -19,8 +19,9 @@ public final class GuestTask: Sendable {
   let launchTime: UInt64
   let isMeasured: Bool
   let keepsMappings: Bool
+  let signal: TaskSignal
   /// Opened to wake the task where it waits in the host.
-  let gate: WaitGate
+  var gate: WaitGate { signal.gate }
 
   private struct State {
     var end: TaskEnd?
@@ -34,7 +35,7 @@ public final class GuestTask: Sendable {
 
   init(
     id: TaskID, slot: TaskSlot, program: Program, initialStack: InitialStack, console: @escaping Console,
-    gate: WaitGate, launchTime: UInt64, isMeasured: Bool, keepsMappings: Bool
+    signal: TaskSignal, launchTime: UInt64, isMeasured: Bool, keepsMappings: Bool
   ) {
     self.id = id
     self.slot = slot
@@ -42,7 +43,7 @@ public final class GuestTask: Sendable {
     self.entry = program.image.entry
     self.initialStack = initialStack
     self.console = console
-    self.gate = gate
+    self.signal = signal
     self.launchTime = launchTime
     self.isMeasured = isMeasured
     self.keepsMappings = keepsMappings
@@ -80,6 +81,12 @@ public final class GuestTask: Sendable {
     vcpu?.kick()
   }
 
+  /// Calls the task's pm_return_pages handler, if it has one, as if frames were asked back; for measurements and tests.
+  /// Has no effect on a task that has ended.
+  package func pretendUpcall(count: Int) {
+    if state.withLock({ $0.vcpu != nil }) { signal.pretendUpcall(count: count) }
+  }
+
   /// What its exits took; only of a task launched to be measured, after its end.
   public var samples: ExitSamples? { state.withLock { $0.samples } }
 
@@ -88,7 +95,7 @@ public final class GuestTask: Sendable {
 
   // MARK: For the vCPU's thread
 
-  var stopReason: StopReason? { state.withLock { $0.stopReason } }
+  var stopReason: StopReason? { state.withLock { $0.stopReason } ?? signal.missingFrames.map { .dropped(missing: $0) } }
 
   func keep(_ samples: ExitSamples) { state.withLock { $0.samples = samples } }
   func keep(_ counters: TaskCounters) { state.withLock { $0.counters = counters } }
@@ -96,13 +103,15 @@ public final class GuestTask: Sendable {
   /// From now on a kick reaches the vCPU; a stop before this is seen by the caller.
   /// - Returns: the reason, if the task shall not even begin.
   func attach(_ vcpu: VirtualCPUHandle) -> StopReason? {
-    state.withLock { state in
-      state.vcpu = vcpu
-      return state.stopReason
-    }
+    signal.attach(vcpu)
+    state.withLock { $0.vcpu = vcpu }
+    return stopReason
   }
 
-  func detach() { state.withLock { $0.vcpu = nil } }
+  func detach() {
+    signal.detach()
+    state.withLock { $0.vcpu = nil }
+  }
 
   func finish(_ end: TaskEnd) {
     let waiters = state.withLock { state -> [WaitGate] in

@@ -22,6 +22,8 @@ public struct MachineConfiguration: Sendable {
   /// The memory of frames that stay free goes back to the host, at most so many a second; 0: never. A populated pool
   /// keeps its memory.
   public var framesGivenBackASecond = 1 << 16
+  /// How frames are taken back from tasks that have more than their guarantee.
+  public var reclaim = ReclaimRules()
 
   public init(
     memory: Int = 256 << 20, isPopulated: Bool = false, stock: Int = 1024, revocationInterval: UInt64? = nil
@@ -47,7 +49,7 @@ public final class Machine: Sendable {
   let roots: RootTable
   /// How vCPU threads wait for one another.
   let waiting = WaitingThreads()
-  private let gates: TaskGates
+  private let signals: TaskSignals
   private let device: KVMDevice
   private let memory: PoolMemory
   private let vcpus = VCPUPool()
@@ -79,15 +81,15 @@ public final class Machine: Sendable {
     VirtualCPUHandle.installKickHandler()
     supervisor = SupervisorArea(memory)
     roots = RootTable(capacity: SupervisorArea.maximumVCPUs)
-    gates = TaskGates(capacity: SupervisorArea.maximumVCPUs)
+    signals = TaskSignals(capacity: SupervisorArea.maximumVCPUs)
     let preparation = preparation
     let operations = GuestPageTables(
-      memory: memory, machine: virtualMachine, capacity: SupervisorArea.maximumVCPUs, roots: roots, gates: gates,
+      memory: memory, machine: virtualMachine, capacity: SupervisorArea.maximumVCPUs, roots: roots, signals: signals,
       wantZeroedFrames: { preparation.wake() })
     do {
       server = try PhysicalMemoryServer(
         frameCount: frameCount, reserved: SupervisorArea.reservedFrames, taskCapacity: SupervisorArea.maximumVCPUs,
-        stock: configuration.stock, operations: operations)
+        stock: configuration.stock, reclaim: configuration.reclaim, operations: operations)
     } catch {
       throw .noAddressSpace
     }
@@ -184,7 +186,7 @@ public final class Machine: Sendable {
       throw .noMemory("the arguments")
     }
     let task = GuestTask(
-      id: id, slot: slot, program: program, initialStack: stack, console: console, gate: gates[slot],
+      id: id, slot: slot, program: program, initialStack: stack, console: console, signal: signals[slot],
       launchTime: launchTime, isMeasured: isMeasured, keepsMappings: parameters.keepsMappings)
     do throws(MachineError) {
       guard tasks.add(task) else { throw .shutDown }
@@ -203,7 +205,7 @@ public final class Machine: Sendable {
     _ program: Program, _ parameters: TaskParameters
   ) throws(MachineError) -> (slot: TaskSlot, id: TaskID) {
     do throws(ServerError) {
-      return try server.createTask(program.number, parameters) { slot, until in gates[slot].wait(until: until) }
+      return try server.createTask(program.number, parameters) { slot, until in signals[slot].gate.wait(until: until) }
     } catch {
       let statistics = server.statistics
       let available = statistics.allocatableFrames - statistics.claimedFrames

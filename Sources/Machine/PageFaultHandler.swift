@@ -31,13 +31,21 @@ struct HandledFault {
 struct FaultHandlerState {
   var entry: UInt64 = 0
   var stackTop: UInt64 = 0
-  var handled: HandledFault?
+  /// What is being handled at each `WaitLevel`: the task's own, and what its pm_return_pages handler ran into.
+  var active: InlineArray<2, HandledFaults> = [HandledFaults(), HandledFaults()]
+}
+
+/// The faults of one level that the handler works on.
+struct HandledFaults {
+  var first: HandledFault?
   /// A fault in the handler: where the server keeps no mappings, what the handler touches may have gone as well.
   var nested: HandledFault?
 
-  func mayEnter(keepsMappings: Bool) -> Bool {
-    entry != 0 && (handled == nil || !keepsMappings && nested == nil)
-  }
+  var isEmpty: Bool { first == nil }
+  var innermost: HandledFault? { nested ?? first }
+
+  mutating func push(_ fault: HandledFault) { if first == nil { first = fault } else { nested = fault } }
+  mutating func pop() { if nested == nil { first = nil } else { nested = nil } }
 }
 
 extension VCPULoop {
@@ -64,9 +72,11 @@ extension VCPULoop {
   private mutating func waitForLock(_ frame: ExceptionFrame, _ deadline: UInt64) -> Continuation {
     resume(after: frame)
     samplePages = 0
-    _ = machine.waiting.wait(task.gate, until: deadline)
-    if let reason = task.stopReason { return .end(.stopped(reason)) }
-    return .resume
+    // The gate may have been gone through for an upcall that the task was not kicked for yet.
+    if !(task.signal.hasUpcall && upcall.canBegin) {
+      _ = waitInHost { machine.waiting.wait(task.gate, until: deadline) }
+    }
+    return endIfStopped() ?? announceUpcall()
   }
 
   /// Goes on where the exception happened. Setting the registers here is cheaper than letting the stub run `iretq`,
@@ -93,7 +103,7 @@ extension VCPULoop {
   /// The task's own handler, if it has one and may enter it.
   private mutating func deliverFault(_ frame: ExceptionFrame, _ fault: TaskFault) -> Continuation {
     resume(after: frame)
-    guard handler.mayEnter(keepsMappings: task.keepsMappings) else { return .end(.died(report(.pageFault(fault)))) }
+    guard canHandleFault else { return .end(.died(report(.pageFault(fault)))) }
     enterHandler(fault, isCall: false)
     return .resume
   }
@@ -101,7 +111,7 @@ extension VCPULoop {
   /// A server without a mapping cache leaves it to the task to map again what a call points to, and the call is made
   /// again. nil: there is nobody to ask.
   mutating func deliverPointerFault() -> Continuation? {
-    guard !task.keepsMappings, handler.mayEnter(keepsMappings: false),
+    guard !task.keepsMappings, canHandleFault,
       let (address, access, outcome) = machine.server.takePointerFault(task.slot)
     else { return nil }
     // The registers behind the `out`, whether the processor has come there yet or not.
@@ -117,35 +127,33 @@ extension VCPULoop {
     return .resume
   }
 
-  /// Finishes the `out` of a call, before registers are set to where that would act once more.
-  private mutating func finishExit() -> Continuation? {
-    do throws(KVMError) {
-      try cpu.completePendingExit()
-    } catch {
-      return .end(.failed("\(error)"))
-    }
-    // It may have taken a kick for its own.
-    return task.stopReason.map { .end(.stopped($0)) }
-  }
-
   /// Saves the registers, which are those of the fault, and sets those that the handler begins with.
   private mutating func enterHandler(_ fault: TaskFault, isCall: Bool) {
-    let handled = HandledFault(interrupted: cpu.registers, fault: fault, isCall: isCall)
+    let stackTop = faultStackTop
+    handler.active[level.rawValue].push(HandledFault(interrupted: cpu.registers, fault: fault, isCall: isCall))
     cpu.registers.rdi = fault.address
     cpu.registers.rsi = cpu.registers.rip
     cpu.registers.rdx = UInt64(fault.code.access.flag)
     // Not what the processor saw: the leaf may have gone since, or come, and neither is the task's affair.
     cpu.registers.rcx = fault.outcome == .forbidden ? 1 : 0
     cpu.registers.rip = handler.entry
-    if handler.handled == nil {
-      handler.handled = handled
-      cpu.registers.rsp = handler.stackTop & ~15
-    } else {
-      handler.nested = handled
-      // Below what the handler has on its stack, and below what it may keep under its stack pointer.
-      cpu.registers.rsp = (cpu.registers.rsp &- 128) & ~15
-    }
+    cpu.registers.rsp = stackTop & ~15
     cpu.registers.rflags = VCPULoop.userFlags
+  }
+
+  private var canHandleFault: Bool {
+    let active = handler.active[level.rawValue]
+    return handler.entry != 0 && (active.isEmpty || !task.keepsMappings && active.nested == nil)
+  }
+
+  /// Where the fault handler begins. Where it is entered once more, that is below what it has on its stack, and below what
+  /// it may keep under its stack pointer: for a fault in it, or for one of a pm_return_pages handler that interrupts it.
+  private var faultStackTop: UInt64 {
+    if !handler.active[level.rawValue].isEmpty { return cpu.registers.rsp &- 128 }
+    guard let interrupted = upcall.interrupted, !handler.active[WaitLevel.task.rawValue].isEmpty else {
+      return handler.stackTop
+    }
+    return interrupted.rsp &- 128
   }
 
   mutating func setFaultHandler(_ entry: UInt64, _ stackTop: UInt64) -> Continuation {
@@ -160,14 +168,14 @@ extension VCPULoop {
   }
 
   mutating func returnFromFaultHandler(_ status: UInt64) -> Continuation {
-    guard let handled = handler.nested ?? handler.handled else {
+    guard let handled = handler.active[level.rawValue].innermost else {
       cpu.registers.rax = UInt64(PM_EINVAL.rawValue)
       cpu.useChangedRegisters()
       return .resume
     }
     // The fault may have been at the very instruction that made this call, and that is to be executed then.
     if cpu.registers.rip == handled.interrupted.rip, let end = finishExit() { return end }
-    if handler.nested == nil { handler.handled = nil } else { handler.nested = nil }
+    handler.active[level.rawValue].pop()
     cpu.registers = handled.interrupted
     cpu.useChangedRegisters()
     if handled.isCall, status != 0 {

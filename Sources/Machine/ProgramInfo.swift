@@ -13,10 +13,25 @@ public struct GuestTest: Sendable, Equatable {
   public let expectedStatuses: [Int32]
   /// How many tasks run it at once, in 1...`maximumCopies`.
   public let copies: Int
+  /// What each of them has, and the machine; nil: no contract, and a machine as any other.
+  public let contract: Contract?
   /// One line on what it proves.
   public let summary: String
 
-  public init(name: String, expectedStatuses: [Int32], copies: Int, summary: String) {
+  public struct Contract: Sendable, Equatable {
+    /// Frames for each task, which may use extra ones.
+    public let guaranteed: Int
+    /// Of the machine.
+    public let mebibytes: Int
+
+    public init(guaranteed: Int, mebibytes: Int) {
+      self.guaranteed = guaranteed
+      self.mebibytes = mebibytes
+    }
+  }
+
+  public init(name: String, expectedStatuses: [Int32], copies: Int, contract: Contract? = nil, summary: String) {
+    self.contract = contract
     self.name = name
     self.expectedStatuses = expectedStatuses
     self.copies = copies
@@ -48,17 +63,22 @@ public struct ProgramInfo: Sendable {
     malformedTests = records.count - tests.count
   }
 
-  /// "name|expected|copies|summary", where expected is "142" or "134 or 141"; the summary may hold further bars.
+  /// "name|expected|copies|summary", where expected is "142" or "134 or 141", and copies is "2", or "2 900 8" for two
+  /// tasks with 900 guaranteed frames each in 8 MiB; the summary may hold further bars.
   private static func test(_ record: ArraySlice<UInt8>) -> GuestTest? {
     let fields = record.split(separator: UInt8(ascii: "|"), maxSplits: 3, omittingEmptySubsequences: false).map(text)
-    guard fields.count == 4, !fields[0].isEmpty, let copies = Int(fields[2]) else { return nil }
-    let words = fields[1].split(separator: " ").filter { $0 != "or" }
-    let expected = words.compactMap { Int32($0) }
-    guard !expected.isEmpty, expected.count == words.count else { return nil }
+    guard fields.count == 4, !fields[0].isEmpty else { return nil }
+    let words = fields[2].split(separator: " ")
+    let numbers = words.compactMap { Int($0) }
+    guard numbers.count == words.count, numbers.count == 1 || numbers.count == 3 else { return nil }
+    let statuses = fields[1].split(separator: " ").filter { $0 != "or" }
+    let expected = statuses.compactMap { Int32($0) }
+    guard !expected.isEmpty, expected.count == statuses.count else { return nil }
     return GuestTest(
       name: fields[0],
       expectedStatuses: expected,
-      copies: max(1, min(GuestTest.maximumCopies, copies)),
+      copies: max(1, min(GuestTest.maximumCopies, numbers[0])),
+      contract: numbers.count == 3 ? .init(guaranteed: max(0, numbers[1]), mebibytes: max(1, numbers[2])) : nil,
       summary: fields[3]
     )
   }

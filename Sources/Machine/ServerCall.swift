@@ -44,6 +44,8 @@ enum ServerCall {
   case taskName(UInt32, id: UInt64, result: UInt64)
   case onFault(entry: UInt64, stackTop: UInt64)
   case faultReturn(status: UInt64)
+  case onReturnPages(entry: UInt64, stackTop: UInt64)
+  case upcallReturn
 
   /// From RAX and the arguments; 32-bit arguments are the low halves of their registers, as in C. Nil: no such call.
   @inline(__always)
@@ -68,6 +70,8 @@ enum ServerCall {
     case PM_CALL_RELEASE_DATA: return .releaseData(low(a), frames: b, count: low(c))
     case PM_CALL_ON_FAULT: return .onFault(entry: a, stackTop: b)
     case PM_CALL_FAULT_RETURN: return .faultReturn(status: a)
+    case PM_CALL_ON_RETURN_PAGES: return .onReturnPages(entry: a, stackTop: b)
+    case PM_CALL_UPCALL_RETURN: return .upcallReturn
     default:
       if let call = decodeMessages(registers) { return call }
       if let call = decodePolicy(registers) { return call }

@@ -13,9 +13,12 @@ extension VCPULoop {
     switch call {
     case .null: return answer(PM_OK)
     case .exit(let status): return .end(.exited(status: UInt8(truncatingIfNeeded: status)))
-    case .sleep(let microseconds): return sleep(microseconds)
+    case .sleep(let microseconds):
+      return goOnWaiting(HostWait(subject: .time, deadline: Self.deadline(microseconds)))
     case .onFault(let entry, let stackTop): return setFaultHandler(entry, stackTop)
     case .faultReturn(let status): return returnFromFaultHandler(status)
+    case .onReturnPages(let entry, let stackTop): return setUpcallHandler(entry, stackTop)
+    case .upcallReturn: return returnFromUpcall()
     default: break
     }
     var hasWaited = false
@@ -29,21 +32,22 @@ extension VCPULoop {
         if error == .fault, let continuation = deliverPointerFault() { return continuation }
         guard error == .waitForFrames else { return answer(error) }
         hasWaited = true
-        if let reason = waitForFrames() { return .end(.stopped(reason)) }
+        if let end = waitForFrames() { return end }
       }
     }
   }
 
   /// Frames that the call needs are being taken back from other tasks. It has changed nothing, and is made again then.
-  private func waitForFrames() -> StopReason? {
+  /// Upcalls wait as well.
+  private mutating func waitForFrames() -> Continuation? {
     while case .waiting(let until) = machine.server.frameWait(task.slot) {
       _ = machine.waiting.wait(task.gate, until: until)
-      if let reason = task.stopReason { return reason }
+      if let end = endIfStopped() { return end }
     }
     return nil
   }
 
-  private mutating func answer(_ error: ServerError?) -> Continuation {
+  mutating func answer(_ error: ServerError?) -> Continuation {
     answer(error.map { pm_error(UInt32($0.rawValue)) } ?? PM_OK)
   }
 
@@ -52,28 +56,20 @@ extension VCPULoop {
     let server = machine.server
     switch call {
     case .call(let endpoint, let message, let time):
-      return wait(try server.call(task.slot, endpoint, message: message, mayWait: time > 0), time)
+      return wait(try server.call(task.slot, endpoint, message: message, mayWait: time > 0, at: level), time)
     case .receive(let endpoint, let message, let time):
-      return wait(try server.receive(task.slot, endpoint, message: message, mayWait: time > 0), time)
+      return wait(try server.receive(task.slot, endpoint, message: message, mayWait: time > 0, at: level), time)
     case .replyAndReceive(let endpoint, let message, let time):
-      return wait(try server.replyAndReceive(task.slot, endpoint, message: message, mayWait: time > 0), time)
+      return wait(try server.replyAndReceive(task.slot, endpoint, message: message, mayWait: time > 0, at: level), time)
     case .lookUpName(let name, let result, let time):
-      return wait(try server.lookUpName(task.slot, name: name, result: result, mayWait: time > 0), time)
+      return wait(try server.lookUpName(task.slot, name: name, result: result, mayWait: time > 0, at: level), time)
     default: return nil
     }
   }
 
-  /// Waits for what a call could not give at once. A partner on another CPU answers within a few microseconds: it is
-  /// worth while to look for that before the thread goes to sleep.
   private mutating func wait(_ outcome: WaitOutcome, _ microseconds: UInt64) -> Continuation {
     if case .finished(let error) = outcome { return answer(error) }
-    let deadline = Self.deadline(microseconds)
-    while true {
-      if let reason = task.stopReason { return .end(.stopped(reason)) }
-      let isOpen = machine.waiting.wait(task.gate, until: deadline)
-      if case .finished(let error) = machine.server.waitOutcome(task.slot) { return answer(error) }
-      if !isOpen { return answer(machine.server.stopWaiting(task.slot)) }
-    }
+    return goOnWaiting(HostWait(subject: .answer, deadline: Self.deadline(microseconds)))
   }
 
   /// Nanoseconds of the monotonic clock; nil: never.
@@ -85,7 +81,7 @@ extension VCPULoop {
 
   /// Puts the result where the caller looks for it.
   @inline(__always)
-  private mutating func answer(_ error: pm_error) -> Continuation {
+  mutating func answer(_ error: pm_error) -> Continuation {
     cpu.registers.rax = UInt64(error.rawValue)
     cpu.useChangedRegisters()
     return .resume
@@ -189,15 +185,6 @@ extension VCPULoop {
       let count = min(length - done, most)
       try body(done, count)
       done += count
-    }
-  }
-
-  private mutating func sleep(_ microseconds: UInt64) -> Continuation {
-    let deadline = Self.deadline(microseconds)
-    while true {
-      // Looked at here: a kick that comes later would let the task go on for a while.
-      if let reason = task.stopReason { return .end(.stopped(reason)) }
-      guard task.gate.wait(until: deadline) else { return answer(PM_OK) }
     }
   }
 }

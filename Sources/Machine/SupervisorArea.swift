@@ -44,6 +44,8 @@ struct SupervisorArea: Sendable {
   /// Ports that stubs write to: this plus the exception's vector, or plus 32 for an interrupt.
   static let exceptionPorts: UInt16 = 0x80
   static let interruptPort: UInt16 = exceptionPorts + 32
+  /// The vector of upcalls; any from 32 on would do.
+  static let interruptVector: UInt8 = 32
 
   private static let stubs = FrameNumber(1)
   private static let idt = FrameNumber(2)

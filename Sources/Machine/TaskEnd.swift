@@ -5,9 +5,9 @@ public import PhysicalMemory
 
 public enum TaskEnd: Sendable {
   case exited(status: UInt8)
-  /// By a fault or an exception of its own.
+  /// By a fault or an exception of its own, or it ran and was dropped.
   case died(TaskReport)
-  /// Somebody stopped it: a time limit, or the machine's end.
+  /// Somebody stopped it: a time limit, or the machine's end; or it was dropped before it ran.
   case stopped(StopReason)
   /// The machine could not go on with it; the text says why.
   case failed(String)
@@ -26,13 +26,22 @@ public enum TaskEnd: Sendable {
 public enum StopReason: Sendable, Equatable {
   case timeLimit
   case machineEnd
+  /// It did not give so many frames back in time.
+  case dropped(missing: Int)
 
   /// Beyond the processor's 32 exceptions.
   var number: Int32 {
     switch self {
     case .timeLimit: 64
     case .machineEnd: 65
+    case .dropped: 66
     }
+  }
+}
+
+extension StopReason {
+  static func describeDrop(missing: Int) -> String {
+    "dropped by the server: \(missing) frames were asked back and not returned in time"
   }
 }
 
@@ -47,13 +56,14 @@ struct TaskFault {
 enum DeathCause {
   case pageFault(TaskFault)
   case exception(vector: UInt8, errorCode: UInt64)
+  case dropped(missing: Int)
 }
 
 /// What happened, where, with what in the registers: text for a terminal, and the parts.
 public struct TaskReport: Sendable {
   /// "page fault: write to 0x1000, which is not mapped"
   public let cause: String
-  /// 14 for a page fault, else the exception's vector.
+  /// 14 for a page fault, else the exception's vector, or 66 for a task that was dropped.
   public let number: Int32
   public let program: String
   public let task: TaskID
@@ -89,6 +99,7 @@ extension DeathCause {
     switch self {
     case .pageFault: Int32(ExitDecoder.pageFaultVector)
     case .exception(let vector, _): Int32(vector)
+    case .dropped(let missing): StopReason.dropped(missing: missing).number
     }
   }
 
@@ -96,6 +107,7 @@ extension DeathCause {
     switch self {
     case .pageFault(let fault): "page fault: " + Self.describe(fault, isGuardPage)
     case .exception(let vector, let errorCode): Self.describe(vector, errorCode)
+    case .dropped(let missing): StopReason.describeDrop(missing: missing)
     }
   }
 

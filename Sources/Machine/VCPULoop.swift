@@ -23,6 +23,7 @@ struct VCPULoop: ~Copyable {
   let machine: Machine
   let task: GuestTask
   var handler = FaultHandlerState()
+  var upcall = UpcallState()
   /// Pages filled in by the fault just handled, for `samples`.
   var samplePages = 0
   var samples = ExitSamples()
@@ -87,18 +88,29 @@ struct VCPULoop: ~Copyable {
     case .exception(let vector, let frame):
       resume(after: frame)
       return .end(.died(report(.exception(vector: vector, errorCode: frame.errorCode))))
-    case .kicked, .interruptWindow:
-      if let reason = task.stopReason { return .end(.stopped(reason)) }
-      return .resume
+    case .kicked: return endIfStopped() ?? announceUpcall()
+    case .interruptWindow:
+      cpu.requestInterruptWindow(false)
+      return announceUpcall()
     case .interrupt(let frame):
       resume(after: frame)
-      return .resume
+      if let failure = forgetDelivered() { return failure }
+      return takeUpcall()
     case .failure(.portRead):
       // The I/O bitmap cannot tell reading the call port from writing it.
       return .end(.died(report(.exception(vector: 13, errorCode: 0))))
     case .failure(let exit):
       return .end(.failed("the vCPU stopped: \(exit)"))
     case .pageFault, .call: preconditionFailure("dispatched before")
+    }
+  }
+
+  /// The task's end, if somebody wants it.
+  mutating func endIfStopped() -> Continuation? {
+    switch task.stopReason {
+    case nil: nil
+    case .dropped(let missing): .end(.died(report(.dropped(missing: missing))))
+    case .some(let reason): .end(.stopped(reason))
     }
   }
 

@@ -2,7 +2,6 @@
 // sleeps: waking a sleeping thread takes longer than most answers.
 
 internal import Glibc
-internal import PhysicalMemory
 import Synchronization
 
 final class WaitingThreads: Sendable {
@@ -28,13 +27,4 @@ final class WaitingThreads: Sendable {
     defer { threadRuns() }
     return gate.wait(until: deadline)
   }
-}
-
-/// A gate for each task slot, for as long as the machine: whoever is woken for a slot's former task looks and waits on.
-final class TaskGates: Sendable {
-  private let gates: [WaitGate]
-
-  init(capacity: Int) { gates = (0..<capacity).map { _ in WaitGate() } }
-
-  subscript(slot: TaskSlot) -> WaitGate { gates[Int(slot.rawValue)] }
 }

@@ -206,27 +206,32 @@ extension ServerState {
       let owner = endpoints[slot].owner
       if !tasks.contains(owner.rawValue) || !tasks[owner.rawValue].endpoints.contains(reference) {
         found.append("endpoint \(slot) is not known to its owner")
-      } else if endpoints[slot].isWaiting {
-        if case .receiving(reference, _) = tasks[owner.rawValue].wait {
-        } else {
+      } else {
+        for level in endpoints[slot].receivers {
+          if case .receiving(reference, _) = wait(Waiter(owner, level)) { continue }
           found.append("endpoint \(slot) has a receiver that does not wait for it")
         }
-        if !endpoints[slot].queue.isEmpty { found.append("endpoint \(slot) has a receiver and callers") }
+        if !endpoints[slot].receivers.isEmpty, !endpoints[slot].queue.isEmpty {
+          found.append("endpoint \(slot) has a receiver and callers")
+        }
       }
       for caller in endpoints[slot].queue {
-        if tasks.contains(caller.rawValue), case .queued(reference, _) = tasks[caller.rawValue].wait { continue }
+        if tasks.contains(caller.task.rawValue), case .queued(reference, _) = wait(caller) { continue }
         found.append("endpoint \(slot) has a caller that does not wait for it")
       }
     }
     tasks.forEachIndex { slot in
-      switch tasks[slot].wait {
-      case .received(let server, _, _):
-        if !tasks.contains(server.rawValue) || !tasks[server.rawValue].received.contains(TaskSlot(slot)) {
-          found.append("task slot \(slot) waits for a reply of one that does not know it")
+      for level in WaitLevel.allCases {
+        let waiter = Waiter(TaskSlot(slot), level)
+        switch wait(waiter) {
+        case .received(let server, _, _):
+          if !tasks.contains(server.rawValue) || !tasks[server.rawValue].received.contains(waiter) {
+            found.append("task slot \(slot) waits for a reply of one that does not know it")
+          }
+        case .name:
+          if !names.waiting.contains(waiter) { found.append("task slot \(slot) waits for a name in vain") }
+        default: break
         }
-      case .name:
-        if !names.waiting.contains(TaskSlot(slot)) { found.append("task slot \(slot) waits for a name in vain") }
-      default: break
       }
     }
   }

@@ -35,8 +35,8 @@ public protocol MachineOperations: AnyObject {
   func raiseUpcall(_ slot: TaskSlot)
   /// Stops the task for good, which has not given back `missing` frames in time; `endTask` follows.
   func drop(_ slot: TaskSlot, missing: Int)
-  /// Nanoseconds that the task has had its processor for. `.max` while it cannot take an upcall and waits of its own
-  /// accord: then time is no excuse.
+  /// Nanoseconds that the task has had its processor for. `.max` while it waits of its own accord and no upcall is on its
+  /// way to it: then time is no excuse.
   func processorTime(_ slot: TaskSlot) -> UInt64
 
   // Address spaces. Their tables are frames the server gives; `takeTable` gives a zeroed one or nil.

@@ -101,6 +101,8 @@ extension ServerState {
   /// The receive right has gone to another task.
   private mutating func moveEndpoint(_ reference: EndpointReference, to task: TaskSlot) {
     let owner = endpoints[reference.slot].owner
+    // Its pm_return_pages handler may give away what the task itself receives on.
+    cancelReceivers(reference)
     tasks[owner.rawValue].endpoints.remove(reference)
     tasks[task.rawValue].endpoints.insert(reference)
     endpoints[reference.slot].owner = task

@@ -7,6 +7,9 @@
 //  2. received: the owner works on it. The caller waits for the reply.
 //  3. answered, or cancelled because the owner is gone; the caller takes the result and goes on.
 // A caller whose time is up leaves 1 or 2 by itself; a reply that comes later is refused.
+//
+// A task waits at two levels: its pm_return_pages handler may interrupt a wait and make waiting calls of its own. What
+// the task itself waits for may come meanwhile; it is found when the handler has returned.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -17,13 +20,26 @@ struct EndpointReference: Hashable {
   let generation: UInt32
 }
 
+/// What runs in a task, and waits: the task itself, or its pm_return_pages handler, which interrupted it.
+public enum WaitLevel: Int, Sendable, CaseIterable { case task, handler }
+
+struct Waiter: Hashable {
+  let task: TaskSlot
+  let level: WaitLevel
+
+  init(_ task: TaskSlot, _ level: WaitLevel) {
+    self.task = task
+    self.level = level
+  }
+}
+
 struct Endpoint: ~Copyable {
   /// Who receives.
   var owner: TaskSlot
   /// Callers not received yet, the first to come first.
-  var queue: [TaskSlot] = []
-  /// The owner waits here for a message.
-  var isWaiting = false
+  var queue: [Waiter] = []
+  /// Where the owner waits for a message; the last one gets it, for the others wait for that to go on.
+  var receivers: [WaitLevel] = []
 
   init(owner: TaskSlot) { self.owner = owner }
 }
@@ -33,7 +49,7 @@ enum WaitState {
   case none
   /// Its call is queued; the message is at that address, and the reply will be.
   case queued(EndpointReference, address: UInt64)
-  /// Its call has been received by that task; `call` is the number the reply must name.
+  /// Its call has been received by that task, at whatever level; `call` is the number the reply must name.
   case received(by: TaskSlot, address: UInt64, call: UInt64)
   case receiving(EndpointReference, address: UInt64)
   case name([UInt8], address: UInt64)
@@ -79,61 +95,64 @@ extension ServerState {
   // MARK: Calling
 
   mutating func call(
-    _ task: TaskSlot, _ handle: UInt32, address: UInt64, mayWait: Bool
+    _ waiter: Waiter, _ handle: UInt32, address: UInt64, mayWait: Bool
   ) throws(ServerError) -> WaitOutcome {
+    let task = waiter.task
     guard case .endpoint(let reference, _) = tasks[task.rawValue].handles[handle] else { throw .invalid }
     guard isLive(reference) else { throw .canceled }
     guard endpoints[reference.slot].owner != task else { throw .invalid }
     // The reply comes to the same place.
     try checkWritable(task, address, Message.byteCount)
     try checkCapabilities(task, try loadMessage(task, address))
-    guard endpoints[reference.slot].isWaiting || mayWait else { throw .timedOut }
-    tasks[task.rawValue].wait = .queued(reference, address: address)
-    endpoints[reference.slot].queue.append(task)
+    guard !endpoints[reference.slot].receivers.isEmpty || mayWait else { throw .timedOut }
+    setWait(waiter, .queued(reference, address: address))
+    endpoints[reference.slot].queue.append(waiter)
     deliverNext(reference)
-    return waitOutcome(task)
+    return waitOutcome(waiter)
   }
 
   mutating func receive(
-    _ task: TaskSlot, _ handle: UInt32, address: UInt64, mayWait: Bool
+    _ waiter: Waiter, _ handle: UInt32, address: UInt64, mayWait: Bool
   ) throws(ServerError) -> WaitOutcome {
+    let task = waiter.task
     guard case .endpoint(let reference, let mayReceive) = tasks[task.rawValue].handles[handle] else { throw .invalid }
     guard mayReceive else { throw .notPermitted }
     guard isLive(reference) else { throw .canceled }
     try checkWritable(task, address, Message.byteCount)
     if takeNews(task) { throw .again }
     guard !endpoints[reference.slot].queue.isEmpty || mayWait else { throw .timedOut }
-    tasks[task.rawValue].wait = .receiving(reference, address: address)
-    endpoints[reference.slot].isWaiting = true
+    setWait(waiter, .receiving(reference, address: address))
+    endpoints[reference.slot].receivers.append(waiter.level)
     deliverNext(reference)
-    return waitOutcome(task)
+    return waitOutcome(waiter)
   }
 
   /// Brings a waiting receiver and the first caller together, if there are both.
   private mutating func deliverNext(_ endpoint: EndpointReference) {
-    let receiver = endpoints[endpoint.slot].owner
-    while endpoints[endpoint.slot].isWaiting, let caller = endpoints[endpoint.slot].queue.first {
-      guard case .receiving(_, let address) = tasks[receiver.rawValue].wait,
-        case .queued(_, let callerAddress) = tasks[caller.rawValue].wait
+    let owner = endpoints[endpoint.slot].owner
+    while let level = endpoints[endpoint.slot].receivers.last, let caller = endpoints[endpoint.slot].queue.first {
+      let receiver = Waiter(owner, level)
+      guard case .receiving(_, let address) = wait(receiver), case .queued(_, let callerAddress) = wait(caller)
       else { preconditionFailure("an endpoint's waiting tasks disagree with it") }
-      // The caller changes nothing while it waits, but its pages may have gone: then its call fails, not the receiver.
+      // The caller's pages may have gone while it waited: then its call fails, not the receiver.
       let message: Message
       do throws(ServerError) {
-        message = try loadMessage(caller, callerAddress)
+        message = try loadMessage(caller.task, callerAddress)
       } catch {
         endpoints[endpoint.slot].queue.removeFirst()
         finish(caller, error)
         continue
       }
-      endpoints[endpoint.slot].isWaiting = false
+      endpoints[endpoint.slot].receivers.removeLast()
       callCount += 1
-      let reply = callCount << 16 | UInt64(caller.rawValue)
-      guard (try? deliver(message, from: caller, to: receiver, address, reply: reply)) != nil else {
-        return finish(receiver, .fault)
+      let reply = callCount << 16 | UInt64(caller.task.rawValue)
+      guard (try? deliver(message, from: caller.task, to: owner, address, reply: reply)) != nil else {
+        finish(receiver, .fault)
+        continue
       }
       endpoints[endpoint.slot].queue.removeFirst()
-      tasks[caller.rawValue].wait = .received(by: receiver, address: callerAddress, call: reply)
-      tasks[receiver.rawValue].received.insert(caller)
+      setWait(caller, .received(by: owner, address: callerAddress, call: reply))
+      tasks[owner.rawValue].received.insert(caller)
       finish(receiver, nil)
     }
   }
@@ -141,54 +160,70 @@ extension ServerState {
   /// Answers the call that the message names.
   mutating func reply(_ task: TaskSlot, address: UInt64) throws(ServerError) {
     let message = try loadMessage(task, address)
-    let caller = TaskSlot(UInt32(message.reply & 0xffff))
-    guard tasks.contains(caller.rawValue), message.reply != 0,
-      case .received(let by, let callerAddress, let call) = tasks[caller.rawValue].wait, by == task,
-      call == message.reply
-    else {
+    guard let (caller, callerAddress) = receivedCall(message.reply, by: task) else {
       // A number it was given once: the caller has gone on, or is gone. Any other was never a call.
       throw tasks[task.rawValue].abandoned.remove(message.reply) != nil ? .canceled : .invalid
     }
     try checkCapabilities(task, message)
     tasks[task.rawValue].received.remove(caller)
-    let delivered = (try? deliver(message, from: task, to: caller, callerAddress, reply: 0)) != nil
+    let delivered = (try? deliver(message, from: task, to: caller.task, callerAddress, reply: 0)) != nil
     finish(caller, delivered ? nil : .fault)
+  }
+
+  /// Who waits for the reply of that number, and where it shall be put; nil: nobody does.
+  private func receivedCall(_ number: UInt64, by task: TaskSlot) -> (caller: Waiter, address: UInt64)? {
+    let caller = TaskSlot(UInt32(number & 0xffff))
+    guard number != 0, tasks.contains(caller.rawValue) else { return nil }
+    for level in WaitLevel.allCases {
+      let waiter = Waiter(caller, level)
+      if case .received(let by, let address, let call) = wait(waiter), by == task, call == number {
+        return (waiter, address)
+      }
+    }
+    return nil
   }
 
   // MARK: Waiting
 
-  /// The result of what the task waits for, if it has come.
-  mutating func waitOutcome(_ task: TaskSlot) -> WaitOutcome {
-    guard case .finished(let error) = tasks[task.rawValue].wait else { return .waiting }
-    tasks[task.rawValue].wait = .none
+  func wait(_ waiter: Waiter) -> WaitState { tasks[waiter.task.rawValue].waits[waiter.level.rawValue] }
+
+  mutating func setWait(_ waiter: Waiter, _ state: WaitState) {
+    tasks[waiter.task.rawValue].waits[waiter.level.rawValue] = state
+  }
+
+  /// The result of what is waited for, if it has come.
+  mutating func waitOutcome(_ waiter: Waiter) -> WaitOutcome {
+    guard case .finished(let error) = wait(waiter) else { return .waiting }
+    setWait(waiter, .none)
     return .finished(error)
   }
 
-  /// The task's time is up: it takes back what it waits for, unless it has come meanwhile.
-  mutating func stopWaiting(_ task: TaskSlot) -> ServerError? {
-    defer { tasks[task.rawValue].wait = .none }
-    switch tasks[task.rawValue].wait {
+  /// The time is up: the waiter takes back what it waits for, unless it has come meanwhile.
+  mutating func stopWaiting(_ waiter: Waiter) -> ServerError? {
+    defer { setWait(waiter, .none) }
+    switch wait(waiter) {
     case .finished(let error): return error
-    case .queued(let endpoint, _): endpoints[endpoint.slot].queue.removeAll { $0 == task }
-    case .received(let server, _, let call): abandon(call, of: task, at: server)
-    case .receiving(let endpoint, _): if isLive(endpoint) { endpoints[endpoint.slot].isWaiting = false }
-    case .name: names.stopWaiting(task)
+    case .queued(let endpoint, _): endpoints[endpoint.slot].queue.removeAll { $0 == waiter }
+    case .received(let server, _, let call): abandon(call, of: waiter, at: server)
+    case .receiving(let endpoint, _):
+      if isLive(endpoint) { endpoints[endpoint.slot].receivers.removeAll { $0 == waiter.level } }
+    case .name: names.stopWaiting(waiter)
     case .none: break
     }
     return .timedOut
   }
 
   /// The caller of a received call goes away; whoever answers it is told so.
-  private mutating func abandon(_ call: UInt64, of caller: TaskSlot, at server: TaskSlot) {
+  private mutating func abandon(_ call: UInt64, of caller: Waiter, at server: TaskSlot) {
     tasks[server.rawValue].received.remove(caller)
     tasks[server.rawValue].abandoned.insert(call)
     // A server that never answers must not make this grow for ever.
     if tasks[server.rawValue].abandoned.count > 1024 { tasks[server.rawValue].abandoned = [call] }
   }
 
-  mutating func finish(_ task: TaskSlot, _ error: ServerError?) {
-    tasks[task.rawValue].wait = .finished(error)
-    operations.wake(task)
+  mutating func finish(_ waiter: Waiter, _ error: ServerError?) {
+    setWait(waiter, .finished(error))
+    operations.wake(waiter.task)
   }
 
   // MARK: Ends
@@ -197,15 +232,22 @@ extension ServerState {
   mutating func closeEndpoint(_ reference: EndpointReference) {
     guard isLive(reference) else { return }
     names.remove(reference)
+    cancelReceivers(reference)
     let endpoint = endpoints.remove(at: reference.slot)
     tasks[endpoint.owner.rawValue].endpoints.remove(reference)
     for caller in endpoint.queue { finish(caller, .canceled) }
-    if endpoint.isWaiting, case .receiving = tasks[endpoint.owner.rawValue].wait { finish(endpoint.owner, .canceled) }
+  }
+
+  /// The owner waits here no more: the endpoint is no longer its own.
+  mutating func cancelReceivers(_ reference: EndpointReference) {
+    let owner = endpoints[reference.slot].owner
+    for level in endpoints[reference.slot].receivers { finish(Waiter(owner, level), .canceled) }
+    endpoints[reference.slot].receivers = []
   }
 
   /// A task that ends leaves every queue; those who wait for it learn so.
   mutating func leaveMessages(_ task: TaskSlot) {
-    _ = stopWaiting(task)
+    for level in WaitLevel.allCases { _ = stopWaiting(Waiter(task, level)) }
     for caller in tasks[task.rawValue].received { finish(caller, .canceled) }
     tasks[task.rawValue].received = []
     for endpoint in tasks[task.rawValue].endpoints { closeEndpoint(endpoint) }

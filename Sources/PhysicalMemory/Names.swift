@@ -10,7 +10,7 @@ struct NameTable: ~Copyable {
   /// By their bytes: text that looks alike is not the same name.
   private var endpoints: [[UInt8]: EndpointReference] = [:]
   /// Tasks that wait for a name to be registered.
-  private(set) var waiting: [TaskSlot] = []
+  private(set) var waiting: [Waiter] = []
 
   var isFull: Bool { endpoints.count >= Self.capacity }
 
@@ -22,8 +22,8 @@ struct NameTable: ~Copyable {
     if endpoints.values.contains(endpoint) { endpoints = endpoints.filter { $0.value != endpoint } }
   }
 
-  mutating func wait(_ task: TaskSlot) { waiting.append(task) }
-  mutating func stopWaiting(_ task: TaskSlot) { waiting.removeAll { $0 == task } }
+  mutating func wait(_ waiter: Waiter) { waiting.append(waiter) }
+  mutating func stopWaiting(_ waiter: Waiter) { waiting.removeAll { $0 == waiter } }
 }
 
 extension ServerState {
@@ -54,9 +54,9 @@ extension ServerState {
     guard !names.isFull else { throw .noMemory }
     names.insert(name, reference)
     for waiter in names.waiting {
-      guard case .name(name, let result) = tasks[waiter.rawValue].wait else { continue }
+      guard case .name(name, let result) = wait(waiter) else { continue }
       names.stopWaiting(waiter)
-      finish(waiter, giveEndpoint(waiter, reference, result))
+      finish(waiter, giveEndpoint(waiter.task, reference, result))
     }
   }
 
@@ -76,14 +76,15 @@ extension ServerState {
   }
 
   mutating func lookUpName(
-    _ task: TaskSlot, _ address: UInt64, result: UInt64, mayWait: Bool
+    _ waiter: Waiter, _ address: UInt64, result: UInt64, mayWait: Bool
   ) throws(ServerError) -> WaitOutcome {
+    let task = waiter.task
     let name = try loadName(task, address)
     try checkWritable(task, result, 4)
     if let reference = names[name] { return .finished(giveEndpoint(task, reference, result)) }
     guard mayWait else { throw .noEntry }
-    tasks[task.rawValue].wait = .name(name, address: result)
-    names.wait(task)
+    setWait(waiter, .name(name, address: result))
+    names.wait(waiter)
     return .waiting
   }
 }

@@ -103,10 +103,13 @@ extension ServerState {
   mutating func tellOfTasks() {
     guard let holder = policy.holder else { return }
     policy.hasNews = true
-    guard case .receiving(let endpoint, _) = tasks[holder.rawValue].wait else { return }
-    endpoints[endpoint.slot].isWaiting = false
-    policy.hasNews = false
-    finish(holder, .again)
+    for level in WaitLevel.allCases {
+      let waiter = Waiter(holder, level)
+      guard case .receiving(let endpoint, _) = wait(waiter) else { continue }
+      endpoints[endpoint.slot].receivers.removeAll { $0 == level }
+      policy.hasNews = false
+      return finish(waiter, .again)
+    }
   }
 
   /// Whether the task is to hear of tasks now; it is not told twice.

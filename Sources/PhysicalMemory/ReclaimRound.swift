@@ -169,12 +169,13 @@ extension ServerState {
     if tasks[task.rawValue].demands.isEmpty { reclaim.victims.append(task) }
     tasks[task.rawValue].lastTurn = reclaim.turn
     tasks[task.rawValue].untold += count
+    // First: then a task that waits is known to be on its way, and its time is told.
+    operations.raiseUpcall(task)
     tasks[task.rawValue].demands.append(
       FrameDemand(
         count: count, deadline: operations.now + reclaim.rules.timeLimit, processorTime: operations.processorTime(task))
     )
     statistics.upcalls += 1
-    operations.raiseUpcall(task)
   }
 
   /// What the task's handler is to be told now: frames asked for since it was told last, or 0.

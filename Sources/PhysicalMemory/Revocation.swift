@@ -160,6 +160,10 @@ extension ServerState {
     return bytes
   }
 
+  private func needsToWait(_ place: MappedPlace) -> Bool {
+    WaitLevel.allCases.contains { wait(Waiter(place.slot, $0)).needs(place.page) }
+  }
+
   /// Forgets the page of each task that re-establishes its mappings itself; images and stacks stay known, and so does
   /// where a task that waits wants its message: it could not map that again before it is too late.
   private mutating func forgetMappings(of frame: FrameNumber) {
@@ -168,7 +172,7 @@ extension ServerState {
     for place in places where !tasks[place.slot.rawValue].keepsMappings {
       guard let index = tasks[place.slot.rawValue].mappings.find(place.page),
         !tasks[place.slot.rawValue].mappings[index].isInitial,
-        !tasks[place.slot.rawValue].wait.needs(place.page),
+        !needsToWait(place),
         tasks[place.slot.rawValue].mappings.count < MappingTable.capacity
       else { continue }
       removeLeaf(place, of: frame)

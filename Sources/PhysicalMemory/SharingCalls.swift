@@ -201,7 +201,7 @@ extension PhysicalMemoryServer {
     if let error = plan.result.error { throw error }
   }
 
-  // MARK: Messages
+  // MARK: Messages. `level`: where in the task the call is made, and waits.
 
   public func createEndpoint(_ task: TaskSlot, result: UInt64) throws(ServerError) {
     try withState { (state) throws(ServerError) in
@@ -212,18 +212,18 @@ extension PhysicalMemoryServer {
 
   /// Sends a message and waits for its reply. `.waiting`: ask `waitOutcome` when woken.
   public func call(
-    _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool
+    _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool, at level: WaitLevel = .task
   ) throws(ServerError) -> WaitOutcome {
     try withState { (state) throws(ServerError) in
-      try state.call(task, endpoint, address: message, mayWait: mayWait)
+      try state.call(Waiter(task, level), endpoint, address: message, mayWait: mayWait)
     }
   }
 
   public func receive(
-    _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool
+    _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool, at level: WaitLevel = .task
   ) throws(ServerError) -> WaitOutcome {
     try withState { (state) throws(ServerError) in
-      try state.receive(task, endpoint, address: message, mayWait: mayWait)
+      try state.receive(Waiter(task, level), endpoint, address: message, mayWait: mayWait)
     }
   }
 
@@ -233,11 +233,11 @@ extension PhysicalMemoryServer {
 
   /// Both under one lock. An error of the reply is the result, and nothing is received then.
   public func replyAndReceive(
-    _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool
+    _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool, at level: WaitLevel = .task
   ) throws(ServerError) -> WaitOutcome {
     try withState { (state) throws(ServerError) in
       try state.reply(task, address: message)
-      return try state.receive(task, endpoint, address: message, mayWait: mayWait)
+      return try state.receive(Waiter(task, level), endpoint, address: message, mayWait: mayWait)
     }
   }
 
@@ -246,10 +246,10 @@ extension PhysicalMemoryServer {
   }
 
   public func lookUpName(
-    _ task: TaskSlot, name: UInt64, result: UInt64, mayWait: Bool
+    _ task: TaskSlot, name: UInt64, result: UInt64, mayWait: Bool, at level: WaitLevel = .task
   ) throws(ServerError) -> WaitOutcome {
     try withState { (state) throws(ServerError) in
-      try state.lookUpName(task, name, result: result, mayWait: mayWait)
+      try state.lookUpName(Waiter(task, level), name, result: result, mayWait: mayWait)
     }
   }
 
@@ -260,8 +260,12 @@ extension PhysicalMemoryServer {
   }
 
   /// Whether what the task waits for has come.
-  public func waitOutcome(_ task: TaskSlot) -> WaitOutcome { withState { $0.waitOutcome(task) } }
+  public func waitOutcome(_ task: TaskSlot, at level: WaitLevel = .task) -> WaitOutcome {
+    withState { $0.waitOutcome(Waiter(task, level)) }
+  }
 
   /// Gives up waiting. PM_ETIMEDOUT, unless it has come meanwhile; nil: it has come without error.
-  public func stopWaiting(_ task: TaskSlot) -> ServerError? { withState { $0.stopWaiting(task) } }
+  public func stopWaiting(_ task: TaskSlot, at level: WaitLevel = .task) -> ServerError? {
+    withState { $0.stopWaiting(Waiter(task, level)) }
+  }
 }

@@ -68,9 +68,9 @@ struct TaskRecord: ~Copyable {
   var counters = TaskCounters()
   /// Containers of others in which it may have a lock or pins.
   var held: Set<ContainerReference> = []
-  /// What it waits for, and whose calls it has received and not answered.
-  var wait = WaitState.none
-  var received: Set<TaskSlot> = []
+  /// What it waits for at each level, and whose calls it has received and not answered.
+  var waits: InlineArray<2, WaitState> = [.none, .none]
+  var received: Set<Waiter> = []
   /// Calls it received whose callers have gone on since.
   var abandoned: Set<UInt64> = []
   /// Endpoints it receives from.

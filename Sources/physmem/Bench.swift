@@ -4,7 +4,7 @@ internal import ArgumentParser
 
 struct Bench: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Measure what faults, calls, launches and allocations cost.",
+    abstract: "Measure what faults, calls, upcalls, launches and allocations cost.",
     discussion: "The benchmarks are \(BenchmarkGroup.names). Without a name all are run."
   )
 
@@ -40,7 +40,7 @@ struct Bench: ParsableCommand {
 }
 
 enum BenchmarkGroup: String, CaseIterable {
-  case fault, hypercall, launch, alloc, cow, ipc
+  case fault, hypercall, upcall, launch, alloc, cow, ipc
 
   static var names: String { allCases.map(\.rawValue).joined(separator: " ") }
 
@@ -48,6 +48,7 @@ enum BenchmarkGroup: String, CaseIterable {
     switch self {
     case .fault: try measureFaults(run)
     case .hypercall: try measureCalls(run)
+    case .upcall: try measureUpcalls(run)
     case .launch: try measureLaunches(run)
     case .alloc: try measureAllocation(run) + measureStarts(run)
     case .cow: try measureCopies(run)

@@ -16,7 +16,9 @@ struct BenchmarkTask {
   }
 
   /// Starts the program, as a partner of another one.
-  func start() throws -> GuestTask { try machine.launch(program) { _ in } }
+  func start(isMeasured: Bool = false) throws -> GuestTask {
+    try machine.launch(program, isMeasured: isMeasured) { _ in }
+  }
 
   /// Runs the program once, to its end.
   func run(_ arguments: [String] = [], _ parameters: TaskParameters = TaskParameters()) throws -> ExitSamples {

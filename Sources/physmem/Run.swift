@@ -10,7 +10,8 @@ struct Run: ParsableCommand {
     usage: "physmem run [<options>] <task> [<argument> ...]",
     discussion: """
       What the task writes goes to standard output. A task that dies of a fault or an exception ends with 128 + the \
-      exception's number and a report on standard error; one that is stopped by the time limit with 192.
+      exception's number and a report on standard error; one that is stopped by the time limit with 192, and \
+      one that does not return frames in time with 194.
       """
   )
 
@@ -50,6 +51,14 @@ struct Run: ParsableCommand {
 
   @Option(help: ArgumentHelp("Stop the task after this time.", valueName: "seconds"), transform: parseSeconds)
   var timeout: Double?
+
+  @Option(
+    help: ArgumentHelp(
+      "How long a task may take to return frames, from 1 to 10000 ms, before it is dropped (default: 100).",
+      valueName: "milliseconds"),
+    transform: { try parseCount($0, of: "milliseconds", in: 1...10_000) }
+  )
+  var deadline: Int?
 
   @Option(
     help: ArgumentHelp(
@@ -94,6 +103,7 @@ struct Run: ParsableCommand {
       request.parameters.guaranteed = guaranteed ?? 0
       request.parameters.mayUseExtra = extra
     }
+    if let deadline { request.machine.reclaim.timeLimit = UInt64(deadline) * 1_000_000 }
     switches.apply(to: &request.machine)
     switches.apply(to: &request.parameters)
     request.trace = trace

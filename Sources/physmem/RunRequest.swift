@@ -105,6 +105,8 @@ extension TaskEnd {
     switch self {
     case .exited, .stopped(.machineEnd): nil
     case .died(let report): report.text
+    case .stopped(.dropped(let missing)):
+      "physmem: \(task) was dropped before it began, because \(missing) frames were asked back"
     case .stopped(.timeLimit):
       "physmem: \(task) did not end within \(secondsText(timeout ?? 0)) and was stopped"
     case .failed(let reason): "physmem: \(task) could not go on, because \(reason)"

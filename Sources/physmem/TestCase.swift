@@ -41,6 +41,14 @@ extension TestResult {
     let output = CapturedOutput()
     let start = monotonicNanoseconds()
     var failures: [String] = []
+    var configuration = configuration
+    var parameters = parameters
+    if let contract = testCase.test.contract {
+      configuration.memory = contract.mebibytes << 20
+      parameters.hasContract = true
+      parameters.guaranteed = contract.guaranteed
+      parameters.mayUseExtra = true
+    }
     do throws(MachineError) {
       failures = try testCase.failures(on: try Machine(configuration), parameters, timeLimit, output)
     } catch {

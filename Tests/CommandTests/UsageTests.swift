@@ -34,7 +34,10 @@ import Testing
         ["test", "--junit", "/nowhere/x"],
         "/nowhere/x: cannot be written (No such file or directory): name another file for the report"
       ),
-      (["bench", "alloc", "nope"], "there is no benchmark nope: name some of fault hypercall launch alloc cow ipc"),
+      (
+        ["bench", "alloc", "nope"],
+        "there is no benchmark nope: name some of fault hypercall upcall launch alloc cow ipc"
+      ),
       (["list", "extra"], "unexpected argument 'extra' (see `physmem help list`)"),
       (["doctor", "--nope"], "unknown option '--nope' (see `physmem help doctor`)"),
     ] as [([String], String)]
@@ -52,6 +55,8 @@ import Testing
       ("--guaranteed", "-1", "missing value"), ("--guaranteed", "x", "frames from 0 to 1073741824"),
       ("--timeout", "0", "greater than 0"), ("--timeout", "nan", "greater than 0"),
       ("--timeout", "inf", "greater than 0"), ("--timeout", "1e400", "greater than 0"),
+      ("--deadline", "0", "milliseconds from 1 to 10000"), ("--deadline", "10001", "milliseconds from 1 to 10000"),
+      ("--deadline", "1.5", "milliseconds from 1 to 10000"),
       ("--fault-around", "0", "pages from 1 to 512, or auto"),
       ("--fault-around", "513", "pages from 1 to 512, or auto"),
       ("--fault-around", "some", "pages from 1 to 512, or auto"),

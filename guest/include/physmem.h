@@ -183,6 +183,17 @@ pm_error_t pm_policy_commit(pm_cap_t control);
 /// closing 0 (R14). PM_ENOENT: there is no such task; PM_EPERM: not control; PM_EFAULT.
 pm_error_t pm_task_name(pm_cap_t control, uint64_t task, char name[PM_NAME_MAXIMUM + 1]);
 
+// ---- reclaim (R28-R30) ----------------------------------------------------------
+
+/// Makes `handler` the one that is called when the server wants frames back, null for none (R28): at any moment, on a
+/// stack of its own, whatever the task does, its own waiting calls and its fault handler included; they go on
+/// afterwards as if nothing had been. `count` is how many frames, never more than the task has beyond its guarantee.
+/// The task answers by freeing that many, of its own choice, with whatever call; what it does not free in time, usually
+/// 100 ms, costs it everything: it is dropped (R30). What is asked for while the handler runs comes in one more call of
+/// it. The handler may make any call, also ones that wait, and may fault; it must not use what it may have interrupted,
+/// such as malloc or printf, and must not leave by longjmp. PM_ENOMEM: the processor has more state than there is room for.
+pm_error_t pm_on_return_pages(void (*handler)(uint32_t count));
+
 // ---- messages (R20, R40) ---------------------------------------------------------
 // A call goes to an endpoint, and to whoever receives on it: it takes eight words and four capabilities there and as
 // many back, in one struct pm_message. Only the task that made an endpoint receives on it, or one that it moved the
@@ -220,7 +231,8 @@ pm_error_t pm_cap_drop(pm_cap_t cap);
 
 /// Makes `handler` the task's fault handler, null for none: it runs on a stack of its own on each fault that the
 /// server does not serve, and returns 0 to retry the access, anything else to let the task die of the fault. A fault
-/// in the handler that the server does not serve is the task's end. The handler must not leave by longjmp.
+/// in the handler that the server does not serve is the task's end. The handler must not leave by longjmp. A fault of
+/// the pm_return_pages handler, where that interrupted this one, calls it once more, further down on the same stack.
 pm_error_t pm_on_fault(int (*handler)(const struct pm_fault *fault));
 
 // ---- what an image says of itself --------------------------------------------

@@ -20,6 +20,11 @@ pm_error_t pm_get_policy_buffer_call(pm_cap_t control, void *address, uint32_t *
 /// Makes `handler` the one that the fault trampoline calls.
 pm_error_t pm_set_fault_handler(int (*handler)(const struct pm_fault *fault));
 
+/// From the first to the second no pm_return_pages handler begins: for code that the handler may need whole. It is called
+/// by the second then. Null where the program has no such handler.
+__attribute__((weak)) void pm_hold_upcalls(void);
+__attribute__((weak)) void pm_let_upcalls(void);
+
 /// What main was called with, for programs whose main does not see it. Set where linked.
 struct pm_arguments {
   char **values;

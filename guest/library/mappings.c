@@ -3,6 +3,7 @@
 #include <physmem.h>
 
 #include "library.h"
+#include "state.h"
 
 #define CAPACITY 4096
 // How long an access to a locked container waits before it looks again.
@@ -21,7 +22,14 @@ static struct mapped table[CAPACITY];
 static uint32_t used;
 static int (*task_handler)(const struct pm_fault *fault);
 
-static int calls_task_handler;
+// The table is used by the fault handler, and by a pm_return_pages handler that may interrupt it or whoever changes it.
+static void begin(void) {
+  if (pm_hold_upcalls) pm_hold_upcalls();
+}
+
+static void end(void) {
+  if (pm_let_upcalls) pm_let_upcalls();
+}
 
 static int remembers(void) { return pm_start_flags & PM_START_NO_MAPPING_CACHE; }
 
@@ -67,44 +75,55 @@ static pm_error_t map_page(const struct mapped *mapped, uint64_t page) {
   return pm_map_call(mapped->container, frame, 1, (void *)page, flags);
 }
 
-/// - Returns: other than 0 where there is nothing to map again: the page is mapped, only not for that, or never was.
-static int map_again(const struct pm_fault *fault) {
-  if (fault->present) return 1;
+/// PM_ENOENT: there is nothing to map again; the page is mapped, only not for that, or never was.
+static pm_error_t map_again(const struct pm_fault *fault) {
+  if (fault->present) return PM_ENOENT;
   for (uint32_t i = 0; i < used; i++) {
     if (fault->address < table[i].start || fault->address >= table[i].end) continue;
-    pm_error_t error;
-    // An access to a locked container waits for the lock's end; the pointer of a call does not.
-    while ((error = map_page(&table[i], fault->address & ~(uint64_t)(PM_PAGE_SIZE - 1))) == PM_EBUSY &&
-           !is_of_call(fault))
-      pm_sleep(LOCKED_US);
-    return error != PM_OK;
+    return map_page(&table[i], fault->address & ~(uint64_t)(PM_PAGE_SIZE - 1));
   }
-  return 1;
+  return PM_ENOENT;
 }
 
 static int handle_fault(const struct pm_fault *fault) {
-  if (!map_again(fault)) return 0;
+  pm_error_t error;
+  // An access to a locked container waits for the lock's end; the pointer of a call does not.
+  for (;;) {
+    begin();
+    error = map_again(fault);
+    end();
+    if (error != PM_EBUSY || is_of_call(fault)) break;
+    pm_sleep(LOCKED_US);
+  }
+  if (!error) return 0;
   // For a pointer of a call the server answers; and a fault in the task's own handler is the end.
-  if (is_of_call(fault) || !task_handler || calls_task_handler) return 1;
-  calls_task_handler = 1;
+  if (is_of_call(fault) || !task_handler || pm_calls_task_handler) return 1;
+  pm_calls_task_handler = 1;
   int result = task_handler(fault);
-  calls_task_handler = 0;
+  pm_calls_task_handler = 0;
   return result;
 }
 
 pm_error_t pm_container_map(pm_container_t container, pm_frame_t start, uint32_t count, void *address, uint32_t flags) {
+  if (!remembers()) return pm_map_call(container, start, count, address, flags);
+  begin();
   pm_error_t error = pm_map_call(container, start, count, address, flags);
-  if (error || !remembers()) return error;
-  uint64_t from = (uint64_t)address, to = from + (uint64_t)count * PM_PAGE_SIZE;
-  forget(from, to);
-  if (!used && !task_handler) pm_set_fault_handler(handle_fault);
-  remember((struct mapped){from, to, container, start, flags});
-  return PM_OK;
+  if (!error) {
+    uint64_t from = (uint64_t)address, to = from + (uint64_t)count * PM_PAGE_SIZE;
+    forget(from, to);
+    if (!used && !task_handler) pm_set_fault_handler(handle_fault);
+    remember((struct mapped){from, to, container, start, flags});
+  }
+  end();
+  return error;
 }
 
 pm_error_t pm_unmap(void *address, uint32_t count) {
+  if (!remembers()) return pm_unmap_call(address, count);
+  begin();
   pm_error_t error = pm_unmap_call(address, count);
-  if (!error && remembers()) forget((uint64_t)address, (uint64_t)address + (uint64_t)count * PM_PAGE_SIZE);
+  if (!error) forget((uint64_t)address, (uint64_t)address + (uint64_t)count * PM_PAGE_SIZE);
+  end();
   return error;
 }
 
@@ -112,7 +131,9 @@ pm_error_t pm_unmap(void *address, uint32_t count) {
 pm_error_t pm_get_policy_buffer(pm_cap_t control, void *address, uint32_t *entries) {
   pm_error_t error = pm_get_policy_buffer_call(control, address, entries);
   if (error || !remembers()) return error;
+  begin();
   forget((uint64_t)address, (uint64_t)address + *entries * sizeof(struct pm_policy_entry));
+  end();
   return PM_OK;
 }
 

@@ -45,6 +45,18 @@ public enum ThisTask {
     }
     try PMError.check(result)
   }
+
+  /// Makes `handler` the one that is called when the server wants frames back, nil for none (R28). It may interrupt
+  /// anything the task does, and must free as many frames as it is told before the server's patience ends. It must not
+  /// allocate memory: it may have interrupted just that.
+  public static func onReturnPages(_ handler: ((Int) -> Void)?) throws(PMError) {
+    guard handler != nil else {
+      try PMError.check(pm_on_return_pages(nil))
+      return unsafe returnHandler = nil
+    }
+    unsafe returnHandler = handler
+    try PMError.check(pm_on_return_pages { count in unsafe returnHandler?(Int(count)) })
+  }
 }
 
 /// An access that the server does not serve.
@@ -68,3 +80,5 @@ public struct Fault {
 
 // SAFETY: a task has one thread, and its fault handler is not interrupted by itself.
 nonisolated(unsafe) private var faultHandler: ((Fault) -> Bool)?
+// SAFETY: set while the server calls no other handler, or one that is there.
+nonisolated(unsafe) private var returnHandler: ((Int) -> Void)?

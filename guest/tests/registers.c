@@ -85,9 +85,17 @@ __asm__(
     "survive read_sse, vectors_sse, mov (%r11), %r11\n"
     "survive call_sse, vectors_sse, out %al, $0x50\n"
     "survive call_avx512, vectors_avx512, out %al, $0x50\n"
-    ".text\n");
+    "survive spin_sse, vectors_sse, call spin\n"
+    "survive spin_avx, vectors_avx, call spin\n"
+    "survive spin_avx512, vectors_avx512, call spin\n"
+    // Goes round without a register or a flag, until somebody has changed where to.
+    ".text\n"
+    "spin: jmp *spin_target\n"
+    "spin_end: ret\n");
 typedef void survive_t(struct registers *registers, void *address);
-survive_t write_sse, write_avx, write_avx512, read_sse, call_sse, call_avx512;
+survive_t write_sse, write_avx, write_avx512, read_sse, call_sse, call_avx512, spin_sse, spin_avx, spin_avx512;
+extern const char spin[], spin_end[];
+const char *volatile spin_target = spin;
 
 // ---- what the processor and the server allow -----------------------------------------------
 
@@ -120,7 +128,7 @@ static void randomise(struct registers *registers, uint64_t *state) {
 /// Runs `survive` on pages of REGION, each accessed for the first time, with random registers.
 static void check_survival(survive_t *survive, int rounds, size_t vectors, size_t vector_size, bool masks) {
   static struct registers before, after;
-  uint64_t state = 12345;
+  static uint64_t state = 12345;
   for (int round = 0; round < rounds; round++) {
     randomise(&before, &state);
     if (survive == call_sse || survive == call_avx512) before.general[0] = PM_CALL_NULL;
@@ -176,9 +184,10 @@ PM_TEST(call, 0, 1, "A call changes RAX only") {
 
 static pm_container_t container;
 
-static int destroy_registers(const struct pm_fault *fault) {
+/// False: the direction flag was set, and the handler's own code counts on a clear one.
+static bool leave_nothing(uint64_t seed) {
   static struct registers garbage;
-  uint64_t state = fault->address | 1, flags;
+  uint64_t state = seed | 1, flags;
   randomise(&garbage, &state);
   garbage.general[0] = PM_CALL_NULL;
   call_sse(&garbage, NULL);
@@ -187,8 +196,11 @@ static int destroy_registers(const struct pm_fault *fault) {
   __asm__ volatile("fninit\n\tfld1\n\tfldpi\n\tldmxcsr %1\n\tpushf\n\tpop %0"
                    : "=r"(flags)
                    : "m"((const uint32_t){0x1fbf}));
-  // The handler's own code counts on a clear direction flag.
-  if (flags & 0x400) return 1;
+  return !(flags & 0x400);
+}
+
+static int destroy_registers(const struct pm_fault *fault) {
+  if (!leave_nothing(fault->address)) return 1;
   uint32_t frame = (uint32_t)((fault->address - (uint64_t)REGION) / PM_PAGE_SIZE);
   return pm_container_map(container, frame, 1, PAGE(REGION, frame), LAZY_READ_WRITE);
 }
@@ -223,6 +235,73 @@ PM_TEST(own_fault_x87, 0, 1, "R37: the x87's stack survives the task's handler")
   CHECK(values[0] > 3.14159 && values[0] < 3.14160);
   CHECK(values[1] > 3.32192 && values[1] < 3.32193);
   CHECK(values[2] == 1);
+}
+
+// ---- pm_return_pages, in the midst of a loop ---------------------------------------------------------
+
+static void destroy_and_give_back(uint32_t count) {
+  count_and_give_back(count);
+  CHECK(leave_nothing(count + upcalls));
+  spin_target = spin_end;
+}
+
+#define UPCALL_ROUNDS 100
+
+/// In the asker: an upcall some time after every second question. After the first one it holds no frames.
+static void serve_upcalls(void) {
+  for (int round = 0; round < UPCALL_ROUNDS; round++) {
+    for (int i = 0; i < 2; i++) {
+      struct pm_message question = next_question();
+      answer(&question, 0, PM_CAP_NONE);
+    }
+    pm_sleep(200);
+    demand_frames();
+  }
+}
+
+/// In the victim: `spin` goes round from now on until the upcall has come.
+static void await_upcall(void) {
+  ask(0, PM_CAP_NONE);
+  hoard_frames();
+  spin_target = spin;
+  ask(0, PM_CAP_NONE);
+}
+
+static void check_upcalls(survive_t *survive, size_t vectors, size_t vector_size, bool masks) {
+  if (!join(2)) return serve_upcalls();
+  CHECK_OK(pm_on_return_pages(destroy_and_give_back));
+  for (uint32_t round = 0; round < UPCALL_ROUNDS; round++) {
+    await_upcall();
+    check_survival(survive, 1, vectors, vector_size, masks);
+    CHECK_EQ(upcalls, round + 1);
+  }
+}
+
+PM_TEST_CONTRACT(upcall, 0, 2, 900, 8, "R28: all registers and flags survive an upcall") {
+  check_upcalls(spin_sse, 16, 16, false);
+}
+PM_TEST_CONTRACT(upcall_avx, 0, 2, 900, 8, "R28: AVX registers survive an upcall") {
+  if (has_avx()) check_upcalls(spin_avx, 16, 32, false);
+  else printf("no AVX here\n");
+}
+PM_TEST_CONTRACT(upcall_avx512, 0, 2, 900, 8, "R28: AVX-512 registers and masks survive an upcall") {
+  if (has_avx512()) check_upcalls(spin_avx512, 32, 64, true);
+  else printf("no AVX-512 here\n");
+}
+PM_TEST_CONTRACT(upcall_x87, 0, 2, 900, 8, "R28: the x87's stack survives an upcall") {
+  if (!join(2)) return serve_upcalls();
+  CHECK_OK(pm_on_return_pages(destroy_and_give_back));
+  for (uint32_t round = 0; round < UPCALL_ROUNDS; round++) {
+    await_upcall();
+    double values[3];
+    __asm__ volatile(
+        "fninit\n\tfld1\n\tfldl2t\n\tfldpi\n\tcall spin\n\tfstpl (%0)\n\tfstpl 8(%0)\n\tfstpl 16(%0)" ::"r"(values)
+        : "memory");
+    CHECK(values[0] > 3.14159 && values[0] < 3.14160);
+    CHECK(values[1] > 3.32192 && values[1] < 3.32193);
+    CHECK(values[2] == 1);
+    CHECK_EQ(upcalls, round + 1);
+  }
 }
 
 // ---- preemption --------------------------------------------------------------------------------------

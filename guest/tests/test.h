@@ -24,6 +24,8 @@
 #define DIES_OF_PAGE_FAULT 142
 #define DIES_OF_ALIGNMENT 145
 #define DIES_OF_VECTOR_ARITHMETIC 147
+// And of a task that did not give frames back in time.
+#define IS_DROPPED 194
 
 struct pm_test {
   const char *name, *summary;
@@ -32,7 +34,7 @@ struct pm_test {
 
 #define PM_TEST_TEXT(...) #__VA_ARGS__
 #define PM_TEST_LINE(name, expected, copies, summary) \
-  PM_TEST_ASSEMBLY(name, PM_TEST_TEXT(expected), #copies, summary)
+  PM_TEST_ASSEMBLY(name, PM_TEST_TEXT(expected), PM_TEST_TEXT(copies), summary)
 #define PM_TEST_ASSEMBLY(name, expected, copies, summary)       \
   __asm__(".pushsection .physmem.tests,\"\",@progbits\n\t"      \
           ".ascii \"" #name "|" expected "|" copies "|" summary \
@@ -45,6 +47,10 @@ struct pm_test {
   static const struct pm_test pm_test_##name = {#name, summary, test_##name};         \
   static const struct pm_test *const pm_test_entry_##name                             \
       __attribute__((used, retain, section(".pm_tests"))) = &pm_test_##name
+
+/// A case whose tasks each have `guaranteed` frames and may use extra ones, in a machine of so many MiB.
+#define PM_TEST_CONTRACT(name, expected, copies, guaranteed, mebibytes, summary) \
+  PM_TEST(name, expected, copies guaranteed mebibytes, summary)
 
 /// A case; the function's body follows.
 #define PM_TEST(name, expected, copies, summary)      \
@@ -142,5 +148,21 @@ struct pm_message ask(uint64_t number, pm_cap_t cap);
 /// In the server: waits for a question, and answers one.
 struct pm_message next_question(void);
 void answer(const struct pm_message *question, uint64_t number, pm_cap_t cap);
+
+// ---- cases of a task that is asked for frames ------------------------------------------
+
+/// In one task: takes all frames that are free, beyond what is guaranteed to it; and how many it has so.
+void hoard_frames(void);
+uint32_t hoarded_frames(void);
+/// pm_return_pages handlers that free some of them; the second counts calls and frames.
+void give_back(uint32_t count);
+void count_and_give_back(uint32_t count);
+extern volatile uint32_t upcalls, upcall_frames;
+
+/// In another task: takes some frames that are guaranteed to it, and frees them. With none free, the other one is asked.
+void demand_frames(void);
+/// The same again and again, until the other task, a client of this one, calls end_demands.
+void demand_until_done(void);
+void end_demands(void);
 
 #endif

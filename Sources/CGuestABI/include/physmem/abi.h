@@ -191,7 +191,8 @@ enum pm_call {
   // clear but for IF, and every other register as it was; nothing is pushed. The handler ends with
   // PM_CALL_FAULT_RETURN(0: retry | other: give up), which puts back all general registers, RIP, RSP and RFLAGS;
   // vector and floating-point state is the handler's to keep. A fault in the handler that is not the server's ends
-  // the task. PM_CALL_FAULT_RETURN outside a handler is PM_EINVAL.
+  // the task. PM_CALL_FAULT_RETURN outside a handler is PM_EINVAL. A fault in a pm_return_pages handler that interrupted
+  // the fault handler enters it once more, 128 bytes or a little more below where it was.
   // With PM_START_NO_MAPPING_CACHE a pointer of a call that the server cannot follow is such a fault as well, at the
   // call's `out` (0xe6) instruction: after 0 the call is made again, after anything else it answers PM_EFAULT. And a
   // fault in the handler, which may touch a page that has gone, enters the handler once more, 128 bytes below its RSP;
@@ -202,7 +203,10 @@ enum pm_call {
   // (entry, stack top), as for PM_CALL_ON_FAULT. When frames are asked back, an interrupt takes the task to entry on
   // that stack with RDI = how many, RFLAGS clear but for IF, and every other register as it was. The handler ends with
   // PM_CALL_UPCALL_RETURN, which puts back all general registers, RIP, RSP and RFLAGS; vector and floating-point state is
-  // the handler's to keep. What is asked for meanwhile comes as one more call of the handler then.
+  // the handler's to keep. What is asked for meanwhile comes as one more call of the handler then. A call that waits is
+  // interrupted as any code: it goes on waiting after the handler, to the same deadline. PM_CALL_UPCALL_RETURN outside the
+  // handler, or in a fault handler that it needed, is PM_EINVAL; so is, in the handler, the PM_CALL_FAULT_RETURN of a
+  // fault handler that it interrupted.
   PM_CALL_ON_RETURN_PAGES = 0x72,
   PM_CALL_UPCALL_RETURN = 0x73,  // ()
 };
@@ -222,6 +226,7 @@ PM_ASSERT_LAYOUT(sizeof(struct pm_policy_entry) == 64 && offsetof(struct pm_poli
 // Section .physmem of an image: lines of text, each "key: value\n".
 //   summary: one line for `physmem list`
 // Section .physmem.tests: one line a test, "name|expected|copies|summary\n", where expected is an exit status or
-// several, "134 or 141"; see guest/tests/test.h.
+// several, "134 or 141", and copies may be "2 900 8": 2 tasks with 900 guaranteed frames each, in 8 MiB; see
+// guest/tests/test.h.
 
 #endif

@@ -1,0 +1,43 @@
+// Calls that wait in the host: for an answer, a message, a name, or a time. A pm_return_pages upcall interrupts the wait,
+// which goes on with the same deadline when the handler has returned; nothing that came meanwhile is lost, for the server
+// keeps it for the level that waits.
+
+internal import CGuestABI
+internal import PhysicalMemory
+
+struct HostWait {
+  enum Subject {
+    /// What the server has for the task's level: `waitOutcome`.
+    case answer
+    case time
+  }
+
+  let subject: Subject
+  /// Nanoseconds of the monotonic clock; nil: never.
+  let deadline: UInt64?
+}
+
+extension VCPULoop {
+  /// Waits, and answers the call. A partner on another CPU answers within a few microseconds: it is worth while to look
+  /// for that before the thread goes to sleep.
+  mutating func goOnWaiting(_ wait: HostWait) -> Continuation {
+    while true {
+      // Looked at here: a kick that comes later would let the task go on for a while.
+      if let end = endIfStopped() { return end }
+      if task.signal.hasUpcall, upcall.canBegin, let continuation = interrupt(wait) { return continuation }
+      switch wait.subject {
+      case .answer:
+        let isOpen = waitInHost { machine.waiting.wait(task.gate, until: wait.deadline) }
+        if case .finished(let error) = machine.server.waitOutcome(task.slot, at: level) { return answer(error) }
+        if !isOpen { return answer(machine.server.stopWaiting(task.slot, at: level)) }
+      case .time:
+        guard waitInHost({ task.gate.wait(until: wait.deadline) }) else { return answer(PM_OK) }
+      }
+    }
+  }
+
+  /// Waits of the task's own accord: that it had no time is no excuse then, unless an upcall can interrupt the wait.
+  func waitInHost(_ body: () -> Bool) -> Bool {
+    task.signal.wait(upcall.canBegin ? .interruptibly : .deaf, body)
+  }
+}

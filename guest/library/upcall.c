@@ -1,0 +1,69 @@
+// The task's pm_return_pages handler.
+#include <physmem.h>
+
+#include "library.h"
+#include "state.h"
+
+static _Alignas(64) uint8_t upcall_stack[PM_HANDLER_STACK_SIZE];
+static void (*upcall_handler)(uint32_t count);
+
+// Nobody else writes these while the handler runs, and it never runs twice at a time.
+static volatile uint32_t holds, held_back;
+
+static pm_error_t set_entry(void (*entry)(void), void *stack_top) {
+  pm_error_t error;
+  __asm__ volatile("out %%al, %1"
+                   : "=a"(error)
+                   : "i"(PM_CALL_PORT), "0"(PM_CALL_ON_RETURN_PAGES), "D"(entry), "S"(stack_top)
+                   : "memory");
+  return error;
+}
+
+__attribute__((used)) static void handle_upcall(uint32_t count) {
+  uint32_t interrupted = pm_calls_task_handler;
+  pm_calls_task_handler = 0;
+  if (holds) held_back += count;
+  else if (upcall_handler) upcall_handler(count);
+  pm_calls_task_handler = interrupted;
+}
+
+/// Where the server enters: RDI = how many frames are asked back, RSP = the top of the upcall stack.
+__attribute__((naked)) static void upcall_entry(void) {
+  __asm__(
+      "cld\n\t"
+      "xor %%ebp, %%ebp\n\t"
+      PM_SAVE_STATE
+      "call %c[handler]\n\t"
+      PM_RESTORE_STATE
+      "mov %[upcall_return], %%eax\n\t"
+      "out %%al, %[port]\n\t"
+      "ud2" ::[handler] "i"(handle_upcall), [upcall_return] "i"(PM_CALL_UPCALL_RETURN), [port] "i"(PM_CALL_PORT));
+}
+
+pm_error_t pm_on_return_pages(void (*handler)(uint32_t count)) {
+  if (!handler) {
+    pm_error_t error = set_entry(NULL, NULL);
+    if (!error) upcall_handler = NULL;
+    return error;
+  }
+  pm_error_t error = pm_measure_state();
+  if (error) return error;
+  upcall_handler = handler;
+  return set_entry(upcall_entry, upcall_stack + sizeof upcall_stack);
+}
+
+void pm_hold_upcalls(void) { holds++; }
+
+void pm_let_upcalls(void) {
+  if (holds > 1) {
+    holds--;
+    return;
+  }
+  // One that comes while the handler runs here is held back as well, until nothing is.
+  do {
+    holds = 1;
+    for (uint32_t count; (count = __atomic_exchange_n(&held_back, 0, __ATOMIC_RELAXED));)
+      if (upcall_handler) upcall_handler(count);
+    holds = 0;
+  } while (held_back);
+}
