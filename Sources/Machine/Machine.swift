@@ -137,6 +137,23 @@ public final class Machine: Sendable {
     FramePreparation.fillStock(server: server, memory: memory, target: configuration.stock)
   }
 
+  /// For measurements: nanoseconds for the check of a task's entitlement and the booking of a frame, with so many tasks
+  /// known to the server; each value is the mean of a row. Nil: so many tasks cannot be made.
+  package func entitlementCosts(_ program: Program, tasks: Int, rows: Int) -> [Double]? {
+    var slots: [TaskSlot] = []
+    defer { for slot in slots { server.endTask(slot) } }
+    while slots.count < tasks, let task = try? server.createTask(program.number, TaskParameters()) {
+      slots.append(task.slot)
+    }
+    guard let slot = slots.last, slots.count == tasks else { return nil }
+    let length = 10_000
+    return (0..<rows).map { _ in
+      let start = monotonicNanoseconds()
+      server.bookFrames(slot, times: length)
+      return Double(monotonicNanoseconds() - start) / Double(length)
+    }
+  }
+
   /// Gives the memory of all free frames back to the host now, as for a measurement.
   /// - Returns: how many frames.
   @discardableResult

@@ -25,8 +25,9 @@ final class VCPUWorker: Sendable {
   private let gate = WaitGate()
   private let mailbox = Mutex<Message?>(nil)
 
-  init(_ machine: Machine, index: Int) throws(MachineError) {
-    runner = Mutex(try VCPURunner(machine, index: index))
+  /// `frame`: for what the processor needs; given back where this throws.
+  init(_ machine: Machine, index: Int, frame: FrameNumber) throws(MachineError) {
+    runner = Mutex(try VCPURunner(machine, index: index, frame: frame))
   }
 
   /// The vCPU, for the worker's thread.
@@ -60,16 +61,26 @@ final class VCPUPool: Sendable {
   func start(_ task: GuestTask, on machine: Machine) throws(MachineError) {
     let idle = state.withLock { $0.idle.popLast() }
     let worker: VCPUWorker
-    if let idle { worker = idle } else { worker = try make(machine) }
+    if let idle { worker = idle } else { worker = try make(machine, for: task) }
     worker.send(.run(task))
   }
 
-  private func make(_ machine: Machine) throws(MachineError) -> VCPUWorker {
-    try state.withLock { (state) throws(MachineError) in
+  private func make(_ machine: Machine, for task: GuestTask) throws(MachineError) -> VCPUWorker {
+    // Before the pool is locked: others may have to give a frame back first.
+    let frame = machine.server.takeMachineFrame(for: task.slot) { until in task.gate.wait(until: until) }
+    guard let frame else { throw .noMemory("a vCPU") }
+    return try state.withLock { (state) throws(MachineError) in
       let index = state.workers.count
-      guard index < SupervisorArea.maximumVCPUs else { throw .tooManyTasks(SupervisorArea.maximumVCPUs) }
       let worker: VCPUWorker
-      if let made = state.threadless { worker = made } else { worker = try VCPUWorker(machine, index: index) }
+      if let made = state.threadless {
+        machine.server.giveMachineFrame(frame)
+        worker = made
+      } else if index < SupervisorArea.maximumVCPUs {
+        worker = try VCPUWorker(machine, index: index, frame: frame)
+      } else {
+        machine.server.giveMachineFrame(frame)
+        throw .tooManyTasks(SupervisorArea.maximumVCPUs)
+      }
       state.threadless = worker
       do throws(Errno) {
         state.threads.append(try HostThread { [self] in serve(worker) })

@@ -1,6 +1,7 @@
 // A vCPU between tasks: it takes one after the other, and hands nothing of one to the next.
 
 internal import CKVM
+internal import GuestMemory
 internal import KVM
 internal import PhysicalMemory
 
@@ -11,8 +12,7 @@ struct VCPURunner: ~Copyable {
   private let template: kvm_sregs
   private let machine: Machine
 
-  init(_ machine: Machine, index: Int) throws(MachineError) {
-    guard let frame = machine.server.takeMachineFrame() else { throw .noMemory("a vCPU") }
+  init(_ machine: Machine, index: Int, frame: FrameNumber) throws(MachineError) {
     let cpu: VirtualCPU
     do throws(MachineError) {
       cpu = try Self.makeCPU(machine, index)

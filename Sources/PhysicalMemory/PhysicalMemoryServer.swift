@@ -248,6 +248,20 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
+  /// The same for the sake of a task, from others with extra frames if need be. `wait` as in `createTask`.
+  public func takeMachineFrame(for task: TaskSlot, wait: (_ until: UInt64) -> Void) -> FrameNumber? {
+    if let frame = takeMachineFrame() { return frame }
+    defer { endRequest(task) }
+    while true {
+      do throws(ServerError) {
+        return try state.withLock { (state) throws(ServerError) in try state.takeMachineFrame(for: task) }
+      } catch {
+        guard error == .waitForFrames else { return nil }
+        while case .waiting(let until) = frameWait(task) { wait(until) }
+      }
+    }
+  }
+
   /// Takes such a frame back after all; nothing may refer to it.
   public func giveMachineFrame(_ frame: FrameNumber) { state.withLock { $0.giveMachineFrame(frame) } }
 
@@ -264,6 +278,16 @@ public final class PhysicalMemoryServer: Sendable {
   /// Gives the memory of a few of them back to the host.
   /// - Returns: how many frames; 0: the pass is over.
   public func giveBackIdleFrames() -> Int { state.withLock { $0.giveBackIdleFrames() } }
+
+  /// For measurements: books a frame for a task and takes it back, so many times, as an allocation does.
+  public func bookFrames(_ task: TaskSlot, times: Int) {
+    state.withLock { state in
+      for _ in 0..<times where state.headroom(task, extra: false) > 0 {
+        guard (try? state.charge(task, 1)) != nil else { return }
+        state.uncharge(task, 1)
+      }
+    }
+  }
 
   /// For tests: unmaps some frame for everyone, as the server may at any time.
   public func revokeSomeFrame(_ random: UInt64) -> Bool { state.withLock { $0.revokeSomeFrame(random) } }

@@ -54,8 +54,9 @@ struct ReclaimState {
 
   /// A task is not dropped before it could have run for so long, whatever else the machine does: 5 ms.
   static let leastProcessorTime: UInt64 = 5_000_000
-  /// One upcall for a frame is dear; the next request finds the rest.
-  static let leastDemand = 32
+  /// One upcall for a frame is dear; the next requests find the rest. Half a megabyte, which whoever released it can
+  /// recover if nobody comes for it.
+  static let leastDemand = 128
 }
 
 /// Where a request stands.
@@ -86,13 +87,16 @@ extension ServerState {
   /// Charges frames that `headroom` allowed.
   /// - Throws: `.waitForFrames` when some must be taken back first; nothing has changed then.
   mutating func charge(_ task: TaskSlot, _ count: Int) throws(ServerError) {
-    if count > ledger.free {
-      reclaim.requests.append(FrameRequest(task: task, count: count))
-      demandFrames()
-      throw .waitForFrames
-    }
+    if count > ledger.free { throw request(task, count) }
     ledger.charge(&tasks[task.rawValue].entitlement, count)
     noteAllocated(task)
+  }
+
+  /// Asks others for what is not there.
+  mutating func request(_ task: TaskSlot, _ count: Int) -> ServerError {
+    reclaim.requests.append(FrameRequest(task: task, count: count))
+    demandFrames()
+    return .waitForFrames
   }
 
   /// Takes frames off a task's account: they meet what is demanded of it, and whoever waits gets them.

@@ -98,7 +98,8 @@ struct ServerState: ~Copyable {
 
   /// A zeroed frame for a page table of a task: from the reserve within the task's quota, else from what nobody claims.
   mutating func takeTable(for task: TaskSlot) -> FrameNumber? {
-    let quota = TableReserve.quota(claim: tasks[task.rawValue].entitlement.claim)
+    let entitlement = tasks[task.rawValue].entitlement
+    let quota = TableReserve.quota(frames: max(entitlement.claim, entitlement.allocated))
     let isExtra = tasks[task.rawValue].reservedTables >= quota || tables.taken >= tables.reserved
     if isExtra { guard ledger.withdraw(1) else { return nil } }
     guard let frame = takeTableFrame() else {
@@ -127,6 +128,15 @@ struct ServerState: ~Copyable {
     }
     machineFrames += 1
     return frame
+  }
+
+  /// - Throws: `.waitForFrames` when others must give one back first, `.noMemory` when it is nobody's to give.
+  mutating func takeMachineFrame(for task: TaskSlot) throws(ServerError) -> FrameNumber {
+    // What was set aside for it is free again from here on.
+    _ = headroom(task, extra: false)
+    if let frame = takeMachineFrame() { return frame }
+    guard ledger.unclaimed > 0, ledger.free == 0 else { throw .noMemory }
+    throw request(task, 1)
   }
 
   mutating func giveMachineFrame(_ frame: FrameNumber) {
@@ -182,8 +192,9 @@ struct TableReserve {
 
   init(frameCount: Int) { reserved = max(32, frameCount / 64) }
 
-  /// Tables a task may take from the reserve: twice what the frames it has a claim to need when mapped in a row.
-  static func quota(claim: Int) -> Int { base + claim / 256 }
+  /// Tables a task may take from the reserve: twice what the frames that it has, or has a claim to, need when mapped
+  /// in a row.
+  static func quota(frames: Int) -> Int { base + frames / 256 }
 }
 
 /// Scratch for the frames of one fault, allocated once.

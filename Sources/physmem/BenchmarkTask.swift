@@ -16,8 +16,17 @@ struct BenchmarkTask {
   }
 
   /// Starts the program, as a partner of another one.
-  func start(isMeasured: Bool = false) throws -> GuestTask {
-    try machine.launch(program, isMeasured: isMeasured) { _ in }
+  func start(
+    _ arguments: [String] = [], _ parameters: TaskParameters = TaskParameters(), isMeasured: Bool = false,
+    console: @escaping Console = { _ in }
+  ) throws -> GuestTask {
+    try machine.launch(
+      program, arguments: arguments, parameters: parameters, isMeasured: isMeasured, console: console)
+  }
+
+  /// What looking at a task's entitlement and booking a frame costs with so many tasks; nil: they cannot be made.
+  func entitlementCosts(tasks: Int, rows: Int) -> [Double]? {
+    machine.entitlementCosts(program, tasks: tasks, rows: rows)
   }
 
   /// Runs the program once, to its end.

@@ -182,7 +182,7 @@ PM_TEST(briefly_locked, 0, 2, "Safety: large containers are locked for a moment 
 /// Pins the last frame; while it is pinned, it must be there, and nowhere else.
 static pm_error_t pin_last(pm_container_t weak) {
   uint64_t physical;
-  pm_error_t error = pm_container_pin(weak, MANY - 1, 1, 1000000, &physical);
+  pm_error_t error = pm_container_pin(weak, MANY - 1, 1, PM_LOCK_MAXIMUM_US, &physical);
   if (error) return error;
   uint64_t start = pm_clock_us();
   CHECK_OK(pm_container_map(weak, MANY - 1, 1, REGION_2, LAZY_READ_WRITE));
