@@ -8,8 +8,9 @@ final class WaitingThreads: Sendable {
   private let running = Atomic<Int>(0)
   private let cpus = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
 
-  /// About what a partner needs for two exits.
-  private static let patience: UInt64 = 60_000
+  /// What a partner needs for two exits, and to wake up once: with less, two tasks that have both gone to sleep wake each
+  /// other for ever, each just too late.
+  private static let patience: UInt64 = 200_000
 
   /// The calling thread has a task to run.
   func threadRuns() { running.wrappingAdd(1, ordering: .relaxed) }
