@@ -87,6 +87,7 @@ extension ServerState {
   mutating func charge(_ task: TaskSlot, _ count: Int) throws(ServerError) {
     if count > ledger.free {
       reclaim.requests.append(FrameRequest(task: task, count: count))
+      ledger.setAwaited(&tasks[task.rawValue].entitlement, count)
       demandFrames()
       throw .waitForFrames
     }
@@ -107,6 +108,7 @@ extension ServerState {
   mutating func serveRequests() {
     while let request = reclaim.requests.first, request.count <= ledger.free {
       reclaim.requests.removeFirst()
+      ledger.setAwaited(&tasks[request.task.rawValue].entitlement, 0)
       ledger.charge(&tasks[request.task.rawValue].entitlement, request.count)
       tasks[request.task.rawValue].setAside += request.count
       operations.wake(request.task)
@@ -124,6 +126,7 @@ extension ServerState {
   /// The call is done, or given up: what was set aside for it and not used goes back.
   mutating func endRequest(_ task: TaskSlot) {
     reclaim.requests.removeAll { $0.task == task }
+    ledger.setAwaited(&tasks[task.rawValue].entitlement, 0)
     let setAside = tasks[task.rawValue].setAside
     tasks[task.rawValue].setAside = 0
     uncharge(task, setAside)

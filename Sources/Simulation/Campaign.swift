@@ -12,7 +12,8 @@ package struct Episode: Sendable {
     world.sabotage = sabotage
     world.stock = random.one(of: [0, 8, 40]) ?? 0
     world.tablesKept = random.one(of: [16, 16, 2]) ?? 16
-    world.reserved = random.one(of: [1, 1, 5]) ?? 1
+    world.reserved = random.one(of: [1, 5, 60]) ?? 1
+    world.timeLimit = random.one(of: [40, 40, 2000]) ?? 40
     steps = random.chance(5) ? 10_000 : random.number(500...3000)
     self.world = world
     self.random = random

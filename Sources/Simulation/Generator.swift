@@ -9,7 +9,8 @@ internal import PhysicalMemory
 final class Generator: OperationSource {
   enum Kind: Int, CaseIterable {
     case load, store, read, write, check, createContainer, destroy, allocate, deallocate, map, unmap, mapping, copy
-    case releaseData, createFilled, share, revoke, lock, unlock, pin, unpin, createEndpoint, call, receive, reply
+    case releaseData, releasePages, recoverPages, expiredPages, createFilled, share, revoke, lock, unlock, pin, unpin,
+      createEndpoint, call, receive, reply
     case replyAndReceive, registerName, lookUpName, drop
 
     /// How frequent it is in a thousand or so.
@@ -29,6 +30,9 @@ final class Generator: OperationSource {
       case .mapping: 12
       case .copy: 80
       case .releaseData: 15
+      case .releasePages: 25
+      case .recoverPages: 20
+      case .expiredPages: 6
       case .createFilled: 14
       case .share: 25
       case .revoke: 7
@@ -52,6 +56,10 @@ final class Generator: OperationSource {
   var random: Randomness
   private var left: Int
   private var label = 0
+  /// How readily tasks give back what they are asked for, in percent.
+  private let obedience: Int
+  /// How often tasks want many frames at once, in percent.
+  let hunger: Int
   /// For each kind the sum of the weights up to it.
   private(set) var sums: [Int] = []
 
@@ -59,6 +67,8 @@ final class Generator: OperationSource {
     self.world = world
     self.random = random
     left = steps
+    obedience = self.random.one(of: [0, 10, 40]) ?? 10
+    hunger = self.random.one(of: [0, 0, 10, 40]) ?? 0
     var sum = 0
     for kind in Kind.allCases {
       let factor = self.random.one(of: [0, 1, 2, 2, 2, 2, 6]) ?? 1
@@ -80,12 +90,34 @@ final class Generator: OperationSource {
     let isIdle = tasks.allSatisfy { $0.isEnding || $0.isWaiting }
     if tasks.isEmpty || random.chance(isIdle ? 20 : 5) { return chooseForMachine(model) }
     for _ in 0..<4 {
-      guard let task = random.one(of: tasks), !task.isEnding else { continue }
+      guard let task = random.one(of: tasks), !task.isEnding, !task.isStarting else { continue }
+      if let action = chooseForFrames(model, task) { return action }
+      guard !task.isDropped, task.pending == nil else { continue }
       guard task.isWaiting else { return .task(task.name, chooseCall(model, task)) }
       if case .finished = task.wait { return .task(task.name, random.chance(95) ? .wake : .stopWaiting) }
       if random.chance(isIdle ? 30 : 6) { return .task(task.name, random.chance(90) ? .stopWaiting : .wake) }
     }
     return .pass(microseconds: UInt64(random.number(1...20)))
+  }
+
+  /// What tasks do that wait for frames, or that are asked for some, or were too late with them.
+  private func chooseForFrames(_ model: borrowing Model, _ task: ModelTask) -> Action? {
+    if task.isDropped { return random.chance(60) ? .end(task.name, pause: random.number(0...10)) : nil }
+    if task.pending != nil {
+      if random.chance(model.isWaitingForFrames(task) ? 25 : 80) { return .task(task.name, .wake) }
+      return random.chance(5) ? .task(task.name, .stopWaiting) : nil
+    }
+    guard task.demanded > 0 else { return nil }
+    if random.chance(15) { return .work(task.name, microseconds: UInt64(random.number(1...4000))) }
+    guard random.chance(obedience), !task.isWaiting else { return nil }
+    if random.chance(20) { return .task(task.name, .takeReturnRequest) }
+    let handle = chooseHandle(model, task, .own)
+    let it = container(model, task, handle)
+    let ids = (it?.frames.keys.sorted() ?? []).prefix(random.number(1...40))
+    guard let first = ids.first else { return nil }
+    if random.chance(50) { return .task(task.name, .releasePages(handle, Array(ids), at: chooseResult(task, 160))) }
+    return .task(
+      task.name, .deallocate(handle, start: first, count: UInt32(ids.count), at: chooseResult(task), flags: 3))
   }
 
   private func chooseForMachine(_ model: borrowing Model) -> Action {
@@ -95,7 +127,10 @@ final class Generator: OperationSource {
     case 0..<12:
       guard let task = random.one(of: tasks) else { return chooseStart(model) }
       return .end(task.name, pause: random.chance(50) ? 0 : random.number(1...30))
-    case 12..<45: return .pass(microseconds: UInt64(random.number(1...40)))
+    case 12..<43: return .pass(microseconds: UInt64(random.number(1...40)))
+    case 43..<45:
+      guard let task = random.one(of: tasks) else { return chooseStart(model) }
+      return .work(task.name, microseconds: UInt64(random.number(1...6000)))
     case 45..<58: return .zeroAhead(random.number(0...world.frames / 4))
     case 58..<63: return .releaseClosedSpaces
     case 63..<66: return random.chance(60) ? .takeMachineFrame : .giveMachineFrame
@@ -204,7 +239,9 @@ final class Generator: OperationSource {
   func chooseCount(_ container: ModelContainer?, _ start: UInt32, most: Int = 10) -> UInt32 {
     if random.chance(2) { return random.one(of: [0, .max, .max - start, UInt32(PM_FRAMES_MAXIMUM) + 1, 300]) ?? 0 }
     var count: UInt32 = 1
-    while count < most, start < .max - count, container?.frames[start + count] != nil, !random.chance(15) { count += 1 }
+    while count < most, start < .max - count, container?.frames[start + count] != nil,
+      !random.chance(most > 40 ? 1 : 15)
+    { count += 1 }
     return random.chance(4) ? count + 1 : count
   }
 

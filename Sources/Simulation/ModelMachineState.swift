@@ -73,6 +73,9 @@ struct ModelMachineState: ~Copyable {
   var memory: FrameMemory
   var now: UInt64 = 1_000_000_000
   private var woken: [Bool] = []
+  var processorTimes: [TaskSlot: UInt64] = [:]
+  var asked: [TaskSlot] = []
+  var dropped: [TaskSlot] = []
   private var spaces: [ModelSpace] = []
   /// Tables of spaces taken apart, which wait until nothing remembers what they were.
   private var retired: [FrameNumber] = []

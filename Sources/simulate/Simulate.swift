@@ -32,6 +32,7 @@ struct Simulate: ParsableCommand {
     let start = clock.now
     var done = 0
     var number = 0
+    var figures = Figures()
     while done < steps {
       let walk = try Episode(seed: seed, number: number).walk()
       do {
@@ -42,12 +43,14 @@ struct Simulate: ParsableCommand {
         throw ExitCode.failure
       }
       done += walk.operations.count
+      figures.add(walk.figures)
       number += 1
       if number % 16 == 0 { showProgress("\(done) of \(steps) steps") }
     }
     clearProgress()
     let seconds = (clock.now - start) / .seconds(1)
     print("\(done) steps in \(number) walks, nothing wrong: \(Int(Double(done) / seconds)) steps a second")
+    print(figures)
   }
 
   /// The shortest list that shows the same, to be put in a file.
