@@ -68,7 +68,7 @@ final class Generator: OperationSource {
     self.random = random
     left = steps
     obedience = self.random.one(of: [0, 10, 40]) ?? 10
-    hunger = self.random.one(of: [0, 0, 10, 40]) ?? 0
+    hunger = self.random.one(of: [0, 0, 10, 70]) ?? 0
     var sum = 0
     for kind in Kind.allCases {
       let factor = self.random.one(of: [0, 1, 2, 2, 2, 2, 6]) ?? 1
@@ -124,10 +124,10 @@ final class Generator: OperationSource {
     if model.tasks.count < world.tasks, random.chance(model.tasks.count < 2 ? 90 : 20) { return chooseStart(model) }
     let tasks = model.tasks
     switch random.number(below: 100) {
-    case 0..<12:
+    case 0..<(hunger > 10 ? 3 : 12):
       guard let task = random.one(of: tasks) else { return chooseStart(model) }
       return .end(task.name, pause: random.chance(50) ? 0 : random.number(1...30))
-    case 12..<43: return .pass(microseconds: UInt64(random.number(1...40)))
+    case ..<43: return .pass(microseconds: UInt64(random.number(1...40)))
     case 43..<45:
       guard let task = random.one(of: tasks) else { return chooseStart(model) }
       return .work(task.name, microseconds: UInt64(random.number(1...6000)))
@@ -240,7 +240,7 @@ final class Generator: OperationSource {
     if random.chance(2) { return random.one(of: [0, .max, .max - start, UInt32(PM_FRAMES_MAXIMUM) + 1, 300]) ?? 0 }
     var count: UInt32 = 1
     while count < most, start < .max - count, container?.frames[start + count] != nil,
-      !random.chance(most > 40 ? 1 : 15)
+      !random.chance(most > 40 ? 0 : 15)
     { count += 1 }
     return random.chance(4) ? count + 1 : count
   }

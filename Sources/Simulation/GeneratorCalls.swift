@@ -40,6 +40,11 @@ extension Generator {
     case .releasePages:
       let handle = chooseHandle(model, task, .own)
       let it = container(model, task, handle)
+      if random.chance(hunger) {
+        let start = chooseAnyUsedID(it)
+        let ids = Array(start..<start &+ min(chooseCount(it, start, most: 60), 60, .max - start))
+        return .releasePages(handle, ids, at: chooseResult(task, 240))
+      }
       let ids = (0..<random.number(random.chance(2) ? 0...0 : 1...6)).map { _ in chooseUsedID(it) }
       return .releasePages(handle, ids, at: chooseResult(task, 24))
     case .recoverPages:
@@ -80,6 +85,10 @@ extension Generator {
     }
   }
 
+  private func chooseAnyUsedID(_ it: ModelContainer?) -> UInt32 {
+    random.one(of: it?.frames.keys.sorted() ?? []) ?? chooseID(it)
+  }
+
   private func chooseReleasedIDs(_ it: ModelContainer?) -> [UInt32] {
     let released = it?.released.keys.sorted() ?? []
     return (0..<random.number(random.chance(2) ? 0...0 : 1...6)).map { _ in
@@ -99,7 +108,11 @@ extension Generator {
     }
     if random.chance(1) { flags = random.one(of: [8, 1 << 31, .max]) ?? 8 }
     var count = UInt32(random.number(1...8))
-    if random.chance(hunger) { count = UInt32(random.number(10...90)) }
+    if random.chance(hunger) {
+      count = UInt32(random.number(10...90))
+      // Away from what was released: that is to be there until it expires.
+      if random.chance(60) { start = UInt32(random.number(1...7) * 100) }
+    }
     if random.chance(3) { count = random.one(of: [0, .max, .max - start, UInt32(world.frames)]) ?? 0 }
     return .allocate(handle, start: start, count: count, at: chooseResult(task), flags: flags)
   }
@@ -117,14 +130,15 @@ extension Generator {
   private func chooseMapping(_ model: borrowing Model, _ task: ModelTask) -> Call {
     let handle = chooseHandle(model, task, .container)
     let it = container(model, task, handle)
-    let start = chooseUsedID(it)
+    let isLarge = random.chance(hunger)
+    let start = isLarge ? chooseAnyUsedID(it) : chooseUsedID(it)
     var flags = UInt32(random.number(below: 32))
     if random.chance(70) { flags |= UInt32(PM_MAP_READ | PM_MAP_WRITE) }
     if random.chance(1) { flags = random.one(of: [0, 16, 32, .max]) ?? 0 }
     let page = random.chance(96) ? UInt64(1) << 18 - 5 + UInt64(random.number(below: 12)) : choosePage()
     let address = page << 12 | (random.chance(1) ? 16 : 0)
     // Without the lazy flag all of it takes frames.
-    let most = random.chance(hunger) ? 80 : 10
+    let most = isLarge ? 80 : 10
     return .map(handle, start: start, count: chooseCount(it, start, most: most), at: address, flags: flags)
   }
 
@@ -177,8 +191,11 @@ extension Generator {
   private func choosePin(_ model: borrowing Model, _ task: ModelTask, isPin: Bool) -> Call {
     let handle = chooseHandle(model, task, .container)
     let it = container(model, task, handle)
-    let start = chooseUsedID(it)
-    let count = random.chance(2) ? chooseCount(it, start) : chooseCount(it, start, most: random.chance(90) ? 3 : 40)
+    let isLarge = random.chance(hunger)
+    let start = isLarge ? chooseAnyUsedID(it) : chooseUsedID(it)
+    var count = random.chance(2) ? chooseCount(it, start) : chooseCount(it, start, most: random.chance(90) ? 3 : 40)
+    // All of it takes frames.
+    if isLarge, isPin { count = chooseCount(it, start, most: 60) }
     guard isPin else { return .unpin(handle, start: start, count: count) }
     return .pin(
       handle, start: start, count: count, microseconds: chooseTime(),
