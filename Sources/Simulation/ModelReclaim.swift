@@ -1,4 +1,4 @@
-// The naive model's accounts, and how frames come back from those who have more than their guarantee.
+// The naive model of how frames come back from those who have more than their guarantee.
 
 internal import GuestMemory
 internal import PhysicalMemory
@@ -21,74 +21,6 @@ struct ModelReclaim {
 }
 
 extension Model {
-  // MARK: Accounts
-
-  /// What a task is charged for.
-  func allocated(_ task: ModelTask) -> Int { task.containers.reduce(task.setAside) { $0 + $1.frames.count } }
-  /// What it waits for is its own already, as far as promises to others go.
-  private func awaited(_ task: ModelTask) -> Int {
-    reclaim.requests.reduce(0) { $0 + ($1.task == task.name ? $1.count : 0) }
-  }
-  func claim(_ task: ModelTask) -> Int {
-    task.hasContract ? task.guaranteed : max(task.guaranteed, allocated(task) + awaited(task))
-  }
-  func extra(_ task: ModelTask) -> Int { max(0, allocated(task) - claim(task)) }
-
-  var claimed: Int {
-    var sum = 0
-    for task in tasks { sum += claim(task) }
-    return sum
-  }
-
-  var allocated: Int {
-    var sum = 0
-    for task in tasks { sum += allocated(task) }
-    return sum
-  }
-
-  /// Frames that tasks can have.
-  var allocatable: Int {
-    var frames = world.frames - world.reserved - tables.reserved - machineFrames
-    for image in images.values { frames -= image.program.filePages }
-    for task in tasks { frames -= task.extraTables }
-    return frames
-  }
-
-  var unclaimed: Int { allocatable - claimed }
-  /// What nobody has at the moment.
-  var notAllocated: Int { allocatable - allocated }
-  /// What those can borrow who have their guarantee already: nothing while others wait for what is theirs.
-  var lendable: Int { reclaim.requests.isEmpty ? notAllocated : 0 }
-
-  /// Frames that are good for anything at the moment.
-  var free: Int { world.frames - world.reserved - tables.used - contentCount }
-
-  func available(_ task: ModelTask, extra: Bool) -> Int {
-    let promised = max(0, task.guaranteed - allocated(task))
-    guard task.hasContract else { return promised + (task.mayUseExtra ? unclaimed : 0) }
-    return extra && task.mayUseExtra ? max(promised, lendable) : promised
-  }
-
-  /// What was set aside for the call is counted again.
-  func headroom(_ task: ModelTask, extra: Bool) -> Int {
-    task.setAside = 0
-    return available(task, extra: extra)
-  }
-
-  /// A task is about to have more. `.waitForFrames`: others must give them back first.
-  mutating func charge(_ task: ModelTask, _ count: Int) throws(ServerError) {
-    guard count > notAllocated else { return }
-    reclaim.waitCount += 1
-    reclaim.requests.append((task.name, count))
-    demandFrames()
-    throw .waitForFrames
-  }
-
-  mutating func gaveBack(_ name: TaskName, _ count: Int) {
-    if let task = task(name) { meetDemands(task, count) }
-    serveRequests()
-  }
-
   // MARK: Requests
 
   func isWaitingForFrames(_ task: ModelTask) -> Bool { reclaim.requests.contains { $0.task == task.name } }
@@ -121,7 +53,7 @@ extension Model {
   /// One upcall for a frame is dear.
   private static let leastDemand = 32
 
-  private mutating func demandFrames() {
+  mutating func demandFrames() {
     let wanted = reclaim.requests.reduce(0) { $0 + $1.count }
     while true {
       let coming = tasks.reduce(0) { $0 + $1.demanded }
@@ -153,7 +85,7 @@ extension Model {
     return best
   }
 
-  private mutating func meetDemands(_ task: ModelTask, _ count: Int) {
+  mutating func meetDemands(_ task: ModelTask, _ count: Int) {
     var left = count
     while left > 0, let first = task.demands.first {
       let met = min(left, first.count)
@@ -184,93 +116,5 @@ extension Model {
       }
     }
     return next
-  }
-
-  // MARK: Released frames
-
-  /// A free frame, if need be one that was released and not recovered, or a table kept for a task that has ended.
-  mutating func findFrame() -> Bool {
-    if findReleasedFrame() { return true }
-    tables.releaseClosed()
-    return findReleasedFrame()
-  }
-
-  mutating func findReleasedFrame() -> Bool {
-    while free == 0 { guard expireOldest() else { return false } }
-    return true
-  }
-
-  private mutating func expireOldest() -> Bool {
-    guard let oldest = released.first else { return false }
-    expiredCount += 1
-    forgetReleased(oldest.container, oldest.id)
-    return true
-  }
-
-  /// There is nothing to be recovered under that id any more.
-  mutating func forgetReleased(_ container: ModelContainer, _ id: UInt32) {
-    guard let release = container.released.removeValue(forKey: id) else { return }
-    released.removeAll { $0 === release }
-    if let content = release.content { letGo(content) }
-  }
-
-  mutating func releasePages(_ task: ModelTask, _ handle: UInt32, at address: UInt64, _ count: UInt32)
-    throws(ServerError)
-  {
-    let ids = try load(task, .array(address), count)
-    let container = try ownContainer(task, handle)
-    for id in ids where container.frames[id] == nil { throw .noEntry }
-    guard !isPinned(container, ids.contains) else { throw .busy }
-    for id in ids {
-      guard let frame = container.frames[id] else { continue }
-      // No more of them are kept than the machine has frames.
-      if released.count == world.frames { _ = expireOldest() }
-      let release = ModelRelease(container, id)
-      if case .content(let content) = frame {
-        release.content = content
-        keep(content)
-      }
-      container.released[id] = release
-      released.append(release)
-      set(container, id, nil)
-    }
-  }
-
-  mutating func recoverPages(
-    _ task: ModelTask, _ handle: UInt32, at address: UInt64, _ count: UInt32, frameError: UInt64
-  ) throws(ServerError) {
-    let ids = try load(task, .array(address), count)
-    let container = try ownContainer(task, handle)
-    if frameError != 0 { try check(task, frameError, 4, .write) }
-    let left = headroom(task, extra: true)
-    var lost: (id: UInt32, error: ServerError)?
-    if let id = ids.first(where: { container.released[$0] == nil }) {
-      lost = (id, container.frames[id] == nil ? .contentGone : .exists)
-    } else if left < ids.count {
-      lost = (ids[left], .noMemory)
-    }
-    if let lost {
-      if frameError != 0 { try writeWord(task, frameError, lost.id) }
-      throw lost.error
-    }
-    try charge(task, ids.count)
-    for id in ids {
-      // One that is named twice was charged twice.
-      guard let release = container.released[id] else {
-        gaveBack(task.name, 1)
-        continue
-      }
-      recoveredCount += 1
-      set(container, id, release.content.map { .content($0) } ?? .empty)
-    }
-  }
-
-  mutating func expiredPages(
-    _ task: ModelTask, _ handle: UInt32, at address: UInt64, _ count: UInt32, result: UInt64
-  ) throws(ServerError) {
-    let ids = try load(task, .array(address), count)
-    let container = try ownContainer(task, handle)
-    try write(
-      task, result, ids.map { container.frames[$0] == nil && container.released[$0] == nil ? 1 : 0 })
   }
 }

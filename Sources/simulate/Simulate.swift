@@ -39,7 +39,9 @@ struct Simulate: ParsableCommand {
         try walk.run()
       } catch let disagreement as Disagreement {
         clearProgress()
-        report(walk, disagreement, "seed \(seed), walk \(number), step \(disagreement.step)")
+        report(
+          walk, disagreement,
+          "seed \(seed), walk \(number), step \(disagreement.step), after \(done + disagreement.step + 1) steps in all")
         throw ExitCode.failure
       }
       done += walk.operations.count

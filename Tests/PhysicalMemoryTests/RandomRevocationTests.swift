@@ -4,6 +4,7 @@
 import CGuestABI
 import GuestMemory
 import PhysicalMemory
+import Simulation
 import Testing
 
 private let free = TestTask.free
