@@ -10,6 +10,8 @@ struct Entitlement: BitwiseCopyable {
   var guaranteed = 0
   /// Virtual frames of the containers it owns, and what is set aside for a call of its under way.
   var allocated = 0
+  /// What its request waits for.
+  var awaited = 0
   var swapped = 0
   var swapQuota = 0
   /// Whether it may go beyond its guarantee at all.
@@ -19,7 +21,7 @@ struct Entitlement: BitwiseCopyable {
   var hasContract = false
 
   /// What others cannot be promised.
-  var claim: Int { hasContract ? guaranteed : max(guaranteed, allocated) }
+  var claim: Int { hasContract ? guaranteed : max(guaranteed, allocated + awaited) }
   /// What it can be asked to give back.
   var extra: Int { max(0, allocated - claim) }
   /// What it may allocate whatever others do.
@@ -51,6 +53,15 @@ struct Ledger {
     }
     guard extra, entitlement.mayUseExtra else { return entitlement.guaranteedLeft }
     return max(entitlement.guaranteedLeft, lendable)
+  }
+
+  /// What a request waits for is the task's from now on, so that nobody is promised it meanwhile (0: no longer). A
+  /// task without a contract has no other claim to it.
+  mutating func setAwaited(_ entitlement: inout Entitlement, _ count: Int) {
+    let before = entitlement.claim
+    entitlement.awaited = count
+    claimed += entitlement.claim - before
+    precondition(claimed <= allocatable)
   }
 
   /// Books `count` frames (or gives back, if negative) that `headroom` allowed and that are there.

@@ -11,7 +11,7 @@ extension FramePool {
     while index < count {
       let frame = FrameNumber(UInt32(index))
       let record = records[frame]
-      found.states[Int(record.state.rawValue)] += 1
+      found.count(record.state, 1)
       index += 1
       switch record.state {
       case .interior:
@@ -53,8 +53,8 @@ extension FramePool {
     if buddy < count, records.storage[buddy].isFreeHead(order: order) {
       violations.append("The free runs at \(start) and \(buddy) of order \(order) are not merged.")
     }
-    found.states[Int(FrameState.interior.rawValue)] += (1 << order) - 1
-    found.runs[FrameZone(of: head).rawValue * FreeRuns.orderCount + order] += 1
+    found.count(.interior, (1 << order) - 1)
+    found.countRun(FrameZone(of: head).rawValue * FreeRuns.orderCount + order)
     return (1 << order) - 1
   }
 
@@ -62,7 +62,7 @@ extension FramePool {
     for zone in FrameZone.allCases {
       var freeCount = 0
       for order in 0..<FreeRuns.orderCount {
-        let expected = found.runs[zone.rawValue * FreeRuns.orderCount + order]
+        let expected = found.runs.span[zone.rawValue * FreeRuns.orderCount + order]
         freeCount += expected << order
         let list = runs.list(zone: zone, order: order)
         checkList(list, .freeHead, expected: expected, "The list of order \(order), \(zone),", &violations)
@@ -115,7 +115,20 @@ private struct PoolCensus: ~Copyable {
   /// Free runs, by zone and order.
   var runs = InlineArray<96, Int>(repeating: 0)
 
+  // Through spans: the arrays are changed where they are.
+  @inline(__always)
+  mutating func count(_ state: FrameState, _ frames: Int) {
+    var states = states.mutableSpan
+    states[Int(state.rawValue)] += frames
+  }
+
+  @inline(__always)
+  mutating func countRun(_ index: Int) {
+    var runs = runs.mutableSpan
+    runs[index] += 1
+  }
+
   init() { precondition(states.count == FrameState.allCases.count && runs.count == FreeRuns.listCount) }
 
-  subscript(state: FrameState) -> Int { states[Int(state.rawValue)] }
+  subscript(state: FrameState) -> Int { states.span[Int(state.rawValue)] }
 }

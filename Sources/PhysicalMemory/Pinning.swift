@@ -30,7 +30,9 @@ extension ServerState {
     for offset in 0..<UInt32(range.count) {
       if let pin = containers[slot].pins[range.start + offset], pin.task != task { throw .busy }
     }
-    guard pinnedFrames + range.count <= ledger.allocatable / 2 else { throw .noMemory }
+    let more = (0..<UInt32(range.count)).count { containers[slot].pins[range.start + $0] == nil }
+    if pinnedFrames + more > ledger.allocatable / 2 { expireAllPins() }
+    guard pinnedFrames + more <= ledger.allocatable / 2 else { throw .noMemory }
     var addresses: [UInt64] = []
     addresses.reserveCapacity(range.count)
     for offset in 0..<UInt32(range.count) {
@@ -87,6 +89,13 @@ extension ServerState {
     let now = operations.now
     let ids = containers[slot].pins.filter { $0.value.deadline <= now }.map(\.key)
     for id in ids { setPin(slot, id, nil) }
+  }
+
+  /// The same wherever there may be pins.
+  private mutating func expireAllPins() {
+    var held: [ContainerReference] = []
+    tasks.forEachIndex { held += tasks[$0].held }
+    for reference in held where isCurrent(reference) { expirePins(reference.slot) }
   }
 
   /// The lowest id in a range that is pinned.

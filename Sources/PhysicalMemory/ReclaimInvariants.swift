@@ -37,6 +37,10 @@ extension ServerState {
       if tasks[slot].untold > asked { found.append("task slot \(slot) is to be told more than is asked") }
     }
     if demanded != reclaim.demanded { found.append("\(demanded) frames are asked for, \(reclaim.demanded) counted") }
+    for request in reclaim.requests
+    where !tasks.contains(request.task.rawValue) || tasks[request.task.rawValue].isEnding {
+      found.append("task slot \(request.task.rawValue) is not there, and waits for \(request.count) frames")
+    }
     if let first = reclaim.requests.first, first.count <= ledger.free {
       found.append("a request waits for free frames")
     }

@@ -33,10 +33,16 @@ public struct ReclaimRules: Sendable {
   /// From the demand to the drop, in nanoseconds.
   public var timeLimit: UInt64
   public var selection: any VictimSelection
+  /// In frames: an upcall is dear, and the next requests find the rest. Half a megabyte, which whoever released it can
+  /// recover if nobody comes for it.
+  public var leastDemand: Int
 
-  public init(timeLimit: UInt64 = 100_000_000, selection: any VictimSelection = MostExtraFirst()) {
+  public init(
+    timeLimit: UInt64 = 100_000_000, selection: any VictimSelection = MostExtraFirst(), leastDemand: Int = 128
+  ) {
     self.timeLimit = timeLimit
     self.selection = selection
+    self.leastDemand = leastDemand
   }
 }
 
@@ -54,9 +60,6 @@ struct ReclaimState {
 
   /// A task is not dropped before it could have run for so long, whatever else the machine does: 5 ms.
   static let leastProcessorTime: UInt64 = 5_000_000
-  /// One upcall for a frame is dear; the next requests find the rest. Half a megabyte, which whoever released it can
-  /// recover if nobody comes for it.
-  static let leastDemand = 128
 }
 
 /// Where a request stands.
@@ -95,6 +98,7 @@ extension ServerState {
   /// Asks others for what is not there.
   mutating func request(_ task: TaskSlot, _ count: Int) -> ServerError {
     reclaim.requests.append(FrameRequest(task: task, count: count))
+    ledger.setAwaited(&tasks[task.rawValue].entitlement, count)
     demandFrames()
     return .waitForFrames
   }
@@ -112,6 +116,7 @@ extension ServerState {
   mutating func serveRequests() {
     while let request = reclaim.requests.first, request.count <= ledger.free {
       reclaim.requests.removeFirst()
+      ledger.setAwaited(&tasks[request.task.rawValue].entitlement, 0)
       ledger.charge(&tasks[request.task.rawValue].entitlement, request.count)
       tasks[request.task.rawValue].setAside += request.count
       noteAllocated(request.task)
@@ -130,6 +135,7 @@ extension ServerState {
   /// The call is done, or given up: what was set aside for it and not used goes back.
   mutating func endRequest(_ task: TaskSlot) {
     reclaim.requests.removeAll { $0.task == task }
+    ledger.setAwaited(&tasks[task.rawValue].entitlement, 0)
     let setAside = tasks[task.rawValue].setAside
     tasks[task.rawValue].setAside = 0
     uncharge(task, setAside)
@@ -147,7 +153,7 @@ extension ServerState {
       let index = reclaim.rules.selection.choose(among: candidates)
       precondition(candidates.indices.contains(index), "a victim that is no candidate")
       let candidate = candidates.remove(at: index)
-      let count = min(candidate.extra, max(missing, ReclaimState.leastDemand))
+      let count = min(candidate.extra, max(missing, reclaim.rules.leastDemand))
       demand(candidate.slot, count)
       missing -= count
     }

@@ -1,5 +1,7 @@
 // Many short walks, each in a world of its own and with a mix of its own, from one seed.
 
+internal import Synchronization
+
 /// One walk of a campaign. Two of the same seed and number are the same.
 package struct Episode: Sendable {
   package let world: World
@@ -12,11 +14,72 @@ package struct Episode: Sendable {
     world.sabotage = sabotage
     world.stock = random.one(of: [0, 8, 40]) ?? 0
     world.tablesKept = random.one(of: [16, 16, 2]) ?? 16
-    world.reserved = random.one(of: [1, 1, 5]) ?? 1
+    world.reserved = random.one(of: [1, 5, 60]) ?? 1
+    world.timeLimit = random.one(of: [40, 40, 2000]) ?? 40
     steps = random.chance(5) ? 10_000 : random.number(500...3000)
     self.world = world
     self.random = random
   }
 
   package func walk() throws -> Walk { try Walk(world, Generator(world: world, random: random, steps: steps)) }
+}
+
+/// The walks of one seed, from number 0 on, done by any number of threads until there are enough steps. Each is the same
+/// whoever does it, and beside what.
+package final class Campaign: Sendable {
+  package struct Outcome {
+    package var steps = 0
+    package var walks = 0
+    package var figures = Figures()
+    /// Of the failed walks the one with the lowest number, whoever found it first.
+    package var failure: (number: Int, disagreement: Disagreement)?
+    /// A walk could not begin.
+    package var error: (any Error)?
+    fileprivate var nextWalk = 0
+  }
+
+  private let seed: UInt64
+  private let steps: Int
+  private let state = Mutex(Outcome())
+
+  package init(seed: UInt64, steps: Int) {
+    self.seed = seed
+    self.steps = steps
+  }
+
+  package var outcome: Outcome { state.withLock { $0 } }
+
+  /// One thread's part. `progress` is told how many steps are done.
+  package func work(progress: (Int) -> Void) {
+    while let number = takeWalk() {
+      do {
+        let walk = try Episode(seed: seed, number: number).walk()
+        try walk.run()
+        progress(finish(walk.operations.count, walk.figures))
+      } catch let disagreement as Disagreement {
+        state.withLock { state in
+          if number < state.failure?.number ?? .max { state.failure = (number, disagreement) }
+        }
+      } catch {
+        state.withLock { $0.error = error }
+      }
+    }
+  }
+
+  private func takeWalk() -> Int? {
+    state.withLock { state in
+      guard state.steps < steps, state.failure == nil, state.error == nil else { return nil }
+      defer { state.nextWalk += 1 }
+      return state.nextWalk
+    }
+  }
+
+  private func finish(_ steps: Int, _ figures: Figures) -> Int {
+    state.withLock { state in
+      state.steps += steps
+      state.walks += 1
+      state.figures.add(figures)
+      return state.steps
+    }
+  }
 }

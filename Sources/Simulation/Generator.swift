@@ -9,7 +9,8 @@ internal import PhysicalMemory
 final class Generator: OperationSource {
   enum Kind: Int, CaseIterable {
     case load, store, read, write, check, createContainer, destroy, allocate, deallocate, map, unmap, mapping, copy
-    case releaseData, createFilled, share, revoke, lock, unlock, pin, unpin, createEndpoint, call, receive, reply
+    case releaseData, releasePages, recoverPages, expiredPages, createFilled, share, revoke, lock, unlock, pin, unpin,
+      createEndpoint, call, receive, reply
     case replyAndReceive, registerName, lookUpName, drop
 
     /// How frequent it is in a thousand or so.
@@ -29,6 +30,9 @@ final class Generator: OperationSource {
       case .mapping: 12
       case .copy: 80
       case .releaseData: 15
+      case .releasePages: 25
+      case .recoverPages: 20
+      case .expiredPages: 6
       case .createFilled: 14
       case .share: 25
       case .revoke: 7
@@ -52,6 +56,10 @@ final class Generator: OperationSource {
   var random: Randomness
   private var left: Int
   private var label = 0
+  /// How readily tasks give back what they are asked for, in percent.
+  private let obedience: Int
+  /// How often tasks want many frames at once, in percent.
+  let hunger: Int
   /// For each kind the sum of the weights up to it.
   private(set) var sums: [Int] = []
 
@@ -59,6 +67,8 @@ final class Generator: OperationSource {
     self.world = world
     self.random = random
     left = steps
+    obedience = self.random.one(of: [0, 10, 40]) ?? 10
+    hunger = self.random.one(of: [0, 0, 10, 70]) ?? 0
     var sum = 0
     for kind in Kind.allCases {
       let factor = self.random.one(of: [0, 1, 2, 2, 2, 2, 6]) ?? 1
@@ -80,7 +90,9 @@ final class Generator: OperationSource {
     let isIdle = tasks.allSatisfy { $0.isEnding || $0.isWaiting }
     if tasks.isEmpty || random.chance(isIdle ? 20 : 5) { return chooseForMachine(model) }
     for _ in 0..<4 {
-      guard let task = random.one(of: tasks), !task.isEnding else { continue }
+      guard let task = random.one(of: tasks), !task.isEnding, !task.isStarting else { continue }
+      if let action = chooseForFrames(model, task) { return action }
+      guard !task.isDropped, task.pending == nil else { continue }
       guard task.isWaiting else { return .task(task.name, chooseCall(model, task)) }
       if case .finished = task.wait { return .task(task.name, random.chance(95) ? .wake : .stopWaiting) }
       if random.chance(isIdle ? 30 : 6) { return .task(task.name, random.chance(90) ? .stopWaiting : .wake) }
@@ -88,14 +100,37 @@ final class Generator: OperationSource {
     return .pass(microseconds: UInt64(random.number(1...20)))
   }
 
+  /// What tasks do that wait for frames, or that are asked for some, or were too late with them.
+  private func chooseForFrames(_ model: borrowing Model, _ task: ModelTask) -> Action? {
+    if task.isDropped { return random.chance(60) ? .end(task.name, pause: random.number(0...10)) : nil }
+    if task.pending != nil {
+      if random.chance(model.isWaitingForFrames(task) ? 25 : 80) { return .task(task.name, .wake) }
+      return random.chance(5) ? .task(task.name, .stopWaiting) : nil
+    }
+    guard task.demanded > 0 else { return nil }
+    if random.chance(15) { return .work(task.name, microseconds: UInt64(random.number(1...4000))) }
+    guard random.chance(obedience), !task.isWaiting else { return nil }
+    if random.chance(20) { return .task(task.name, .takeReturnRequest) }
+    let handle = chooseHandle(model, task, .own)
+    let it = container(model, task, handle)
+    let ids = (it?.frames.keys.sorted() ?? []).prefix(random.number(1...40))
+    guard let first = ids.first else { return nil }
+    if random.chance(50) { return .task(task.name, .releasePages(handle, Array(ids), at: chooseResult(task, 160))) }
+    return .task(
+      task.name, .deallocate(handle, start: first, count: UInt32(ids.count), at: chooseResult(task), flags: 3))
+  }
+
   private func chooseForMachine(_ model: borrowing Model) -> Action {
     if model.tasks.count < world.tasks, random.chance(model.tasks.count < 2 ? 90 : 20) { return chooseStart(model) }
     let tasks = model.tasks
     switch random.number(below: 100) {
-    case 0..<12:
+    case 0..<(hunger > 10 ? 3 : 12):
       guard let task = random.one(of: tasks) else { return chooseStart(model) }
       return .end(task.name, pause: random.chance(50) ? 0 : random.number(1...30))
-    case 12..<45: return .pass(microseconds: UInt64(random.number(1...40)))
+    case ..<43: return .pass(microseconds: UInt64(random.number(1...40)))
+    case 43..<45:
+      guard let task = random.one(of: tasks) else { return chooseStart(model) }
+      return .work(task.name, microseconds: UInt64(random.number(1...6000)))
     case 45..<58: return .zeroAhead(random.number(0...world.frames / 4))
     case 58..<63: return .releaseClosedSpaces
     case 63..<66: return random.chance(60) ? .takeMachineFrame : .giveMachineFrame
@@ -170,85 +205,5 @@ final class Generator: OperationSource {
     case .container(let container), .weak(let container, _, _): return container
     default: return nil
     }
-  }
-
-  // MARK: Ids
-
-  /// Anywhere, in use or not, in few places. In one of four containers also on both sides of a border between leaves of
-  /// ids, and at the end: elsewhere those would only take time.
-  func chooseID(_ container: ModelContainer?) -> UInt32 {
-    let handle = container?.handle ?? 0
-    if handle == UInt32(PM_CAP_CONTAINER) {
-      return UInt32(random.chance(85) ? random.number(0...5) : random.number(0...60))
-    }
-    guard handle % 4 == 0 else { return UInt32(random.number(0...24)) }
-    switch random.number(below: 100) {
-    case 0..<70: return UInt32(random.number(0...24))
-    case 70..<92: return UInt32(random.number(1018...1030))
-    default: return .max - UInt32(random.number(0...6))
-    }
-  }
-
-  /// One in use, if it finds one.
-  func chooseUsedID(_ container: ModelContainer?) -> UInt32 {
-    var id = chooseID(container)
-    guard let container, !random.chance(3) else { return id }
-    for _ in 0..<5 {
-      if container.frames[id] != nil { return id }
-      id = chooseID(container)
-    }
-    return id
-  }
-
-  /// As many as there are from one on, or fewer, and at times too many.
-  func chooseCount(_ container: ModelContainer?, _ start: UInt32, most: Int = 10) -> UInt32 {
-    if random.chance(2) { return random.one(of: [0, .max, .max - start, UInt32(PM_FRAMES_MAXIMUM) + 1, 300]) ?? 0 }
-    var count: UInt32 = 1
-    while count < most, start < .max - count, container?.frames[start + count] != nil, !random.chance(15) { count += 1 }
-    return random.chance(4) ? count + 1 : count
-  }
-
-  private func chooseList(_ container: ModelContainer?, _ count: Int) -> [UInt32] {
-    (0..<count).map { _ in chooseUsedID(container) }
-  }
-
-  // MARK: Places
-
-  private static let border: UInt64 = 1 << 18
-
-  func choosePage() -> UInt64 {
-    switch random.number(below: 100) {
-    case 0..<72: return Self.border - 5 + UInt64(random.number(below: 12))
-    case 72..<90: return 0x400 + UInt64(random.number(below: 2) * 16 + random.number(below: 4))
-    case 90..<96: return Program.stack.rawValue + UInt64(Program.stackPages - 1 - random.number(below: 3))
-    case 96..<98: return UInt64(1) << UInt64(random.number(19...34)) + 511
-    case 98: return random.one(of: [0, PM_USER_END >> 12, 1 << 40, .max >> 12, PM_USER_END >> 12 - 1]) ?? 0
-    default: return Program.stack.rawValue + UInt64(random.number(below: Program.stackPages + 2)) - 1
-    }
-  }
-
-  private func chooseMappedPage(_ task: ModelTask) -> UInt64 {
-    var page = choosePage()
-    for _ in 0..<4 {
-      if task.mappings[page] != nil { break }
-      page = choosePage()
-    }
-    return page
-  }
-
-  /// For something of that many bytes.
-  func chooseAddress(_ task: ModelTask, _ count: Int = 4) -> UInt64 {
-    if random.chance(1) { return random.next() }
-    let page = chooseMappedPage(task)
-    let offset = random.one(of: [0, 4, 256, 1024, 2048, 4096 - count, 4096 - count / 2 & ~1, 3000]) ?? 0
-    return page << 12 &+ UInt64(max(0, offset))
-  }
-
-  /// Where a result goes: mostly to a place that is there.
-  func chooseResult(_ task: ModelTask, _ count: Int = 4) -> UInt64 {
-    if random.chance(65) {
-      return PM_STACK_TOP - UInt64(random.number(2...3)) * 1024 + UInt64(random.number(below: 8)) * 8
-    }
-    return chooseAddress(task, count)
   }
 }

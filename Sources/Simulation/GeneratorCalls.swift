@@ -37,6 +37,25 @@ extension Generator {
       let it = container(model, task, handle)
       let ids = (0..<random.number(random.chance(2) ? 0...0 : 1...5)).map { _ in chooseUsedID(it) }
       return .releaseData(handle, ids, at: chooseResult(task, 20))
+    case .releasePages:
+      let handle = chooseHandle(model, task, .own)
+      let it = container(model, task, handle)
+      if random.chance(hunger) {
+        let start = chooseAnyUsedID(it)
+        let ids = Array(start..<start &+ min(chooseCount(it, start, most: 60), 60, .max - start))
+        return .releasePages(handle, ids, at: chooseResult(task, 240))
+      }
+      let ids = (0..<random.number(random.chance(2) ? 0...0 : 1...6)).map { _ in chooseUsedID(it) }
+      return .releasePages(handle, ids, at: chooseResult(task, 24))
+    case .recoverPages:
+      let handle = chooseHandle(model, task, .own)
+      let ids = chooseReleasedIDs(container(model, task, handle))
+      return .recoverPages(
+        handle, ids, at: chooseResult(task, 24), frameError: random.chance(50) ? 0 : chooseResult(task))
+    case .expiredPages:
+      let handle = chooseHandle(model, task, .own)
+      let ids = chooseReleasedIDs(container(model, task, handle))
+      return .expiredPages(handle, ids, at: chooseResult(task, 24), result: chooseResult(task, 6))
     case .createFilled: return chooseFilled(model, task)
     case .share:
       return .share(chooseHandle(model, task, .own), remote: chooseRemote(model, task), result: chooseResult(task))
@@ -66,6 +85,17 @@ extension Generator {
     }
   }
 
+  private func chooseAnyUsedID(_ it: ModelContainer?) -> UInt32 {
+    random.one(of: it?.frames.keys.sorted() ?? []) ?? chooseID(it)
+  }
+
+  private func chooseReleasedIDs(_ it: ModelContainer?) -> [UInt32] {
+    let released = it?.released.keys.sorted() ?? []
+    return (0..<random.number(random.chance(2) ? 0...0 : 1...6)).map { _ in
+      random.chance(4) ? chooseUsedID(it) : random.one(of: released) ?? chooseID(it)
+    }
+  }
+
   private func chooseAllocation(_ model: borrowing Model, _ task: ModelTask) -> Call {
     let handle = chooseHandle(model, task, .own)
     let it = container(model, task, handle)
@@ -78,6 +108,11 @@ extension Generator {
     }
     if random.chance(1) { flags = random.one(of: [8, 1 << 31, .max]) ?? 8 }
     var count = UInt32(random.number(1...8))
+    if random.chance(hunger) {
+      count = UInt32(random.number(10...90))
+      // Away from what was released: that is to be there until it expires.
+      if random.chance(60) { start = UInt32(random.number(1...7) * 100) }
+    }
     if random.chance(3) { count = random.one(of: [0, .max, .max - start, UInt32(world.frames)]) ?? 0 }
     return .allocate(handle, start: start, count: count, at: chooseResult(task), flags: flags)
   }
@@ -95,13 +130,16 @@ extension Generator {
   private func chooseMapping(_ model: borrowing Model, _ task: ModelTask) -> Call {
     let handle = chooseHandle(model, task, .container)
     let it = container(model, task, handle)
-    let start = chooseUsedID(it)
+    let isLarge = random.chance(hunger)
+    let start = isLarge ? chooseAnyUsedID(it) : chooseUsedID(it)
     var flags = UInt32(random.number(below: 32))
     if random.chance(70) { flags |= UInt32(PM_MAP_READ | PM_MAP_WRITE) }
     if random.chance(1) { flags = random.one(of: [0, 16, 32, .max]) ?? 0 }
     let page = random.chance(96) ? UInt64(1) << 18 - 5 + UInt64(random.number(below: 12)) : choosePage()
     let address = page << 12 | (random.chance(1) ? 16 : 0)
-    return .map(handle, start: start, count: chooseCount(it, start), at: address, flags: flags)
+    // Without the lazy flag all of it takes frames.
+    let most = isLarge ? 80 : 10
+    return .map(handle, start: start, count: chooseCount(it, start, most: most), at: address, flags: flags)
   }
 
   private func chooseIDs(_ it: ModelContainer?, _ task: ModelTask, _ count: UInt32, _ start: UInt32) -> IDArgument {
@@ -153,8 +191,11 @@ extension Generator {
   private func choosePin(_ model: borrowing Model, _ task: ModelTask, isPin: Bool) -> Call {
     let handle = chooseHandle(model, task, .container)
     let it = container(model, task, handle)
-    let start = chooseUsedID(it)
-    let count = random.chance(2) ? chooseCount(it, start) : chooseCount(it, start, most: random.chance(90) ? 3 : 40)
+    let isLarge = random.chance(hunger)
+    let start = isLarge ? chooseAnyUsedID(it) : chooseUsedID(it)
+    var count = random.chance(2) ? chooseCount(it, start) : chooseCount(it, start, most: random.chance(90) ? 3 : 40)
+    // All of it takes frames.
+    if isLarge, isPin { count = chooseCount(it, start, most: 60) }
     guard isPin else { return .unpin(handle, start: start, count: count) }
     return .pin(
       handle, start: start, count: count, microseconds: chooseTime(),

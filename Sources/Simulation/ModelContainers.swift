@@ -87,6 +87,7 @@ extension Model {
     }
     if error != nil, !flags.contains(.partial) { done = [] }
     guard !isPinned(container, done.contains) else { throw .busy }
+    try charge(task, done.count { container.frames[$0] == nil })
     for id in done { set(container, id, .empty) }
     return ModelCount(count: UInt32(done.count), error: error)
   }
@@ -127,9 +128,14 @@ extension Model {
     _ task: ModelTask, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
   ) throws(ServerError) -> ModelCount {
     let count = try loadCount(task, countAddress)
-    let plan = try planDeallocation(task, handle, start, count, DeallocationFlags(rawValue: flags))
+    let flags = DeallocationFlags(rawValue: flags)
+    let plan = try planDeallocation(task, handle, start, count, flags)
     // It may lie in one of the frames.
     try writeWord(task, countAddress, plan.result.count)
+    if flags.contains(.squash) {
+      let ids = try Self.range(start, count)
+      for id in plan.container.released.keys.filter(ids.contains) { forgetReleased(plan.container, id) }
+    }
     for id in plan.ids { set(plan.container, id, nil) }
     return plan.result
   }

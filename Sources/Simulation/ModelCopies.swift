@@ -70,6 +70,7 @@ extension Model {
         fresh.insert(id)
         if fresh.count > left { throw ModelCopyError(error: .noMemory, id: id) }
       }
+      do throws(ServerError) { try charge(task, fresh.count) } catch { throw ModelCopyError(error: error) }
     }
     let frames = sourceIDs.map { from.frames[$0] }
     for (id, frame) in zip(destinationIDs, frames) { set(to.it, id, frame) }

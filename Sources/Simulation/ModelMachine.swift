@@ -79,9 +79,19 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
   package func advance(microseconds: UInt64) { state.now += microseconds * 1000 }
   package func advance(to time: UInt64) { state.now = max(state.now, time) }
   package func discard(_ run: FrameRun) { zero(run) }
-  package func raiseUpcall(_ slot: TaskSlot) {}
-  package func drop(_ slot: TaskSlot, missing: Int) {}
-  package func processorTime(_ slot: TaskSlot) -> UInt64 { .max }
+  package func raiseUpcall(_ slot: TaskSlot) { state.asked.append(slot) }
+  package func drop(_ slot: TaskSlot, missing: Int) { state.dropped.append(slot) }
+  package func processorTime(_ slot: TaskSlot) -> UInt64 { state.processorTimes[slot] ?? .max }
+  /// In nanoseconds; nobody counts the time of a task whose time was never set.
+  package func setProcessorTime(_ slot: TaskSlot, _ time: UInt64) { state.processorTimes[slot] = time }
+  /// Whom the server has asked for frames, and whom it has dropped, since this was asked last.
+  package func takeAsked() -> (asked: [TaskSlot], dropped: [TaskSlot]) {
+    defer {
+      state.asked.removeAll(keepingCapacity: true)
+      state.dropped.removeAll(keepingCapacity: true)
+    }
+    return (state.asked, state.dropped)
+  }
   package func wake(_ slot: TaskSlot) { state.wake(slot) }
   /// Whether the task was woken since this was asked last.
   package func wasWoken(_ slot: TaskSlot) -> Bool { state.wasWoken(slot) }

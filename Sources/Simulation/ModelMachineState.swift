@@ -4,86 +4,24 @@
 internal import GuestMemory
 package import PhysicalMemory
 
-/// A table of one address space: at level 1 a leaf table, for 2 MiB; at level 3 one for 512 GiB.
-struct TableName: Hashable {
-  let level: Int
-  let region: UInt64
-
-  init(level: Int, _ page: PageNumber) {
-    self.level = level
-    region = page.rawValue >> UInt64(9 * level)
-  }
-}
-
-/// A page of a leaf table: what the table says, and what a processor could still use.
-struct LeafEntry {
-  var leaf = MappedPage(frame: .none, rights: [])
-  /// No frame: nothing is remembered.
-  var remembered = MappedPage(frame: .none, rights: [])
-  /// More is remembered than the leaf permits.
-  var isStale = false
-  /// The other entries that remember the same frame; 0: none.
-  var next: UInt32 = 0
-  var previous: UInt32 = 0
-
-  var hasLeaf: Bool { !leaf.frame.isNone }
-}
-
-struct ModelSpace {
-  struct LeafTable {
-    let region: UInt64
-    /// Of its 512 entries.
-    let firstEntry: Int
-    /// A bit for each page with a leaf.
-    var present = [UInt64](repeating: 0, count: 8)
-  }
-
-  /// Not there: a slot that has no space, not even one that is kept.
-  var isThere = false
-  var isOpen = false
-  /// With the root.
-  var frames: [FrameNumber] = []
-  var tables: [TableName] = []
-  /// By region.
-  var leafTables: [LeafTable] = []
-  var leafCount = 0
-  var rememberedCount = 0
-
-  @inline(__always)
-  func leafTable(_ page: PageNumber) -> Int? {
-    let region = page.rawValue >> 9
-    for index in leafTables.indices where leafTables[index].region == region { return index }
-    return nil
-  }
-
-  mutating func add(_ table: LeafTable) {
-    leafTables.insert(table, at: leafTables.firstIndex { $0.region > table.region } ?? leafTables.count)
-  }
-
-  mutating func setPresent(_ page: PageNumber, _ isPresent: Bool) {
-    guard let table = leafTable(page) else { return }
-    let offset = Int(page.rawValue & 511)
-    let bit: UInt64 = 1 << UInt64(offset % 64)
-    leafTables[table].present[offset / 64] = leafTables[table].present[offset / 64] & ~bit | (isPresent ? bit : 0)
-    leafCount += isPresent ? 1 : -1
-  }
-}
-
 struct ModelMachineState: ~Copyable {
   var memory: FrameMemory
   var now: UInt64 = 1_000_000_000
   private var woken: [Bool] = []
-  private var spaces: [ModelSpace] = []
+  var processorTimes: [TaskSlot: UInt64] = [:]
+  var asked: [TaskSlot] = []
+  var dropped: [TaskSlot] = []
+  var spaces: [ModelSpace] = []
   /// Tables of spaces taken apart, which wait until nothing remembers what they were.
-  private var retired: [FrameNumber] = []
+  var retired: [FrameNumber] = []
 
   /// Those of all leaf tables, 512 each; entry 0 is nobody's, and so are its table's other entries.
-  private var entries = [LeafEntry](repeating: LeafEntry(), count: 512)
+  var entries = [LeafEntry](repeating: LeafEntry(), count: 512)
   /// Whose entries they are, a place for 512.
-  private var tablePlaces = [Place(TaskSlot(.max), PageNumber(0))]
-  private var freeTables: [Int] = []
+  var tablePlaces = [Place(TaskSlot(.max), PageNumber(0))]
+  var freeTables: [Int] = []
   /// For each frame an entry that remembers it; 0: none.
-  private var rememberers: [UInt32]
+  var rememberers: [UInt32]
 
   private let keepsLog: Bool
   /// The leaves written, and those taken away, that nobody has asked about yet.
@@ -100,7 +38,7 @@ struct ModelMachineState: ~Copyable {
   }
 
   /// The first few; one mistake often shows many times.
-  private mutating func report(_ violation: String) {
+  mutating func report(_ violation: String) {
     if violations.count < 20 { violations.append(violation) }
   }
 
@@ -119,20 +57,20 @@ struct ModelMachineState: ~Copyable {
 
   var leafCount: Int { spaces.reduce(0) { $0 + $1.leafCount } }
 
-  private func space(_ slot: TaskSlot) -> Int? {
+  func space(_ slot: TaskSlot) -> Int? {
     let index = Int(slot.rawValue)
     return index < spaces.count && spaces[index].isThere ? index : nil
   }
 
   /// Where the entry of a page is; 0: it has no leaf table.
   @inline(__always)
-  private func entry(_ slot: TaskSlot, _ page: PageNumber) -> Int {
+  func entry(_ slot: TaskSlot, _ page: PageNumber) -> Int {
     let space = Int(slot.rawValue)
     guard space < spaces.count, let table = spaces[space].leafTable(page) else { return 0 }
     return spaces[space].leafTables[table].firstEntry + Int(page.rawValue & 511)
   }
 
-  private func place(_ entry: Int) -> Place {
+  func place(_ entry: Int) -> Place {
     let table = tablePlaces[entry / 512]
     return Place(table.slot, table.page.advanced(by: entry % 512))
   }
@@ -145,7 +83,7 @@ struct ModelMachineState: ~Copyable {
 
   // MARK: Translations
 
-  private mutating func remember(_ entry: Int, _ leaf: MappedPage) {
+  mutating func remember(_ entry: Int, _ leaf: MappedPage) {
     forget(entry)
     let first = rememberers[Int(leaf.frame.rawValue)]
     entries[entry].remembered = leaf
@@ -157,7 +95,7 @@ struct ModelMachineState: ~Copyable {
     compare(entry)
   }
 
-  private mutating func forget(_ entry: Int) {
+  mutating func forget(_ entry: Int) {
     let old = entries[entry]
     guard !old.remembered.frame.isNone else { return }
     if old.previous == 0 {
@@ -172,7 +110,7 @@ struct ModelMachineState: ~Copyable {
   }
 
   /// Compares what is remembered of a page with its leaf, one of which has changed.
-  private mutating func compare(_ entry: Int) {
+  mutating func compare(_ entry: Int) {
     let old = entries[entry].remembered
     guard !old.frame.isNone else { return }
     let leaf = entries[entry].leaf
@@ -213,7 +151,7 @@ struct ModelMachineState: ~Copyable {
   // MARK: Leaves
 
   /// Changes a leaf, or takes it away.
-  private mutating func setLeaf(_ place: Place, _ entry: Int, _ leaf: MappedPage?) {
+  mutating func setLeaf(_ place: Place, _ entry: Int, _ leaf: MappedPage?) {
     let space = Int(place.slot.rawValue)
     let had = entries[entry].hasLeaf
     entries[entry].leaf = leaf ?? MappedPage(frame: .none, rights: [])
@@ -301,124 +239,6 @@ struct ModelMachineState: ~Copyable {
     var count = 0
     while count < most, !entries[entry + count].hasLeaf { count += 1 }
     return count
-  }
-
-  // MARK: Spaces and tables
-
-  /// - Returns: the tables of the space that was kept; nil: there is none.
-  mutating func reopen(_ slot: TaskSlot) -> Int? {
-    guard let space = space(slot) else { return nil }
-    spaces[space].isOpen = true
-    return spaces[space].frames.count
-  }
-
-  mutating func open(_ slot: TaskSlot, root: FrameNumber) {
-    useAsTable(root)
-    while spaces.count <= Int(slot.rawValue) { spaces.append(ModelSpace()) }
-    spaces[Int(slot.rawValue)] = ModelSpace(isThere: true, isOpen: true, frames: [root])
-  }
-
-  /// The highest table that a page lacks; nil: none.
-  func missingTable(_ slot: TaskSlot, _ page: PageNumber) -> TableName? {
-    guard entry(slot, page) == 0, let space = space(slot) else { return nil }
-    let names = [3, 2, 1].map { TableName(level: $0, page) }
-    return names.first { !spaces[space].tables.contains($0) }
-  }
-
-  mutating func link(_ slot: TaskSlot, _ name: TableName, _ frame: FrameNumber) {
-    useAsTable(frame)
-    guard let space = space(slot) else { return }
-    spaces[space].frames.append(frame)
-    spaces[space].tables.append(name)
-    guard name.level == 1 else { return }
-    let table = ModelSpace.LeafTable(region: name.region, firstEntry: takeEntries(slot, name.region))
-    spaces[space].add(table)
-  }
-
-  private mutating func takeEntries(_ slot: TaskSlot, _ region: UInt64) -> Int {
-    let place = Place(slot, PageNumber(region << 9))
-    if let table = freeTables.popLast() {
-      tablePlaces[table] = place
-      return table * 512
-    }
-    tablePlaces.append(place)
-    entries += Array(repeating: LeafEntry(), count: 512)
-    return entries.count - 512
-  }
-
-  private mutating func useAsTable(_ frame: FrameNumber) {
-    checkUnreachable(frame, "becomes a table")
-    if !memory.isZero(frame) { report("frame \(frame.rawValue) becomes a table and is not zero") }
-    memory.fill(frame, 0xee)
-  }
-
-  /// The slot's task has ended: nothing of it may be left.
-  mutating func close(_ slot: TaskSlot, tablesKept: Int) {
-    guard let index = space(slot), spaces[index].isOpen else {
-      return report("closing what is not open")
-    }
-    let space = spaces[index]
-    if space.leafCount > 0 { report("slot \(slot.rawValue) is closed with \(space.leafCount) leaves") }
-    if space.rememberedCount > 0 {
-      for table in space.leafTables {
-        for entry in table.firstEntry..<table.firstEntry + 512 where !entries[entry].remembered.frame.isNone {
-          report("\(place(entry)) is closed and was not zapped")
-        }
-      }
-    }
-    spaces[index].isOpen = false
-    if space.frames.count > tablesKept { retire(index) }
-  }
-
-  private mutating func retire(_ index: Int) {
-    let space = spaces[index]
-    for table in space.leafTables {
-      for entry in table.firstEntry..<table.firstEntry + 512 {
-        forget(entry)
-        entries[entry] = LeafEntry()
-      }
-      freeTables.append(table.firstEntry / 512)
-    }
-    spaces[index] = ModelSpace()
-    retired += space.frames
-  }
-
-  /// The tables of all closed spaces, which are no more.
-  mutating func takeClosed() -> [FrameNumber] {
-    for index in spaces.indices where spaces[index].isThere && !spaces[index].isOpen { retire(index) }
-    defer { retired = [] }
-    return retired
-  }
-
-  // MARK: What may be done to a frame
-
-  /// Somebody may use the frame, but nobody whose leaf was taken away.
-  mutating func checkBacked(_ frame: FrameNumber, _ what: String) {
-    var next = Int(rememberers[Int(frame.rawValue)])
-    while next != 0 {
-      if entries[next].isStale {
-        report("frame \(frame.rawValue) \(what) while \(place(next)) reaches it by a translation that was not zapped")
-      }
-      next = Int(entries[next].next)
-    }
-  }
-
-  mutating func checkUnreachable(_ frame: FrameNumber, _ what: String) {
-    var next = Int(rememberers[Int(frame.rawValue)])
-    while next != 0 {
-      report("frame \(frame.rawValue) \(what) while \(place(next)) reaches it")
-      next = Int(entries[next].next)
-    }
-  }
-
-  mutating func checkNobodyWrites(_ frame: FrameNumber) {
-    var next = Int(rememberers[Int(frame.rawValue)])
-    while next != 0 {
-      if entries[next].remembered.rights.contains(.write) {
-        report("frame \(frame.rawValue) is copied while \(place(next)) may write it")
-      }
-      next = Int(entries[next].next)
-    }
   }
 }
 

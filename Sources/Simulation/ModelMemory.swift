@@ -124,7 +124,7 @@ extension Model {
 
   /// A leaf that the server took away where it need not: it may forget what the page showed.
   func forget(_ task: ModelTask, _ page: PageNumber) {
-    guard !task.keepsMappings, task.mappings[page.rawValue]?.isInitial == false else { return }
+    guard !task.keepsMappings, task.mappings[page.rawValue]?.isInitial == false, !task.wait.needs(page) else { return }
     task.mappings[page.rawValue] = nil
   }
 

@@ -30,12 +30,27 @@ final class ModelContainer {
   var isLive = true
   /// The ids in use.
   var frames: [UInt32: ModelFrame] = [:]
+  /// Ids that can be recovered.
+  var released: [UInt32: ModelRelease] = [:]
   /// Weak capabilities of another epoch are void.
   var epoch = 1
   var lock: (holder: TaskName, start: UInt64, deadline: UInt64)?
   var pins: [UInt32: (holder: TaskName, deadline: UInt64)] = [:]
 
   init(owner: TaskName?) { self.owner = owner }
+}
+
+/// A released frame.
+final class ModelRelease {
+  let container: ModelContainer
+  let id: UInt32
+  /// nil: it was never touched.
+  var content: ModelContent?
+
+  init(_ container: ModelContainer, _ id: UInt32) {
+    self.container = container
+    self.id = id
+  }
 }
 
 final class ModelEndpoint {
@@ -121,6 +136,15 @@ enum ModelWait {
   case receiving(ModelEndpoint, at: UInt64)
   case name([UInt8], at: UInt64)
   case finished(ServerError?)
+
+  /// What it brings goes to that page: the task could not map it again before it is too late.
+  func needs(_ page: PageNumber) -> Bool {
+    switch self {
+    case .none, .finished: return false
+    case .queued(_, let address), .received(_, let address, _), .receiving(_, let address), .name(_, let address):
+      return page.rawValue >= address / 4096 && page.rawValue <= (address + UInt64(ModelMessage.size - 1)) / 4096
+    }
+  }
 }
 
 final class ModelTask {
@@ -145,24 +169,44 @@ final class ModelTask {
   /// Calls that it received and whose callers have gone on since.
   var abandoned: Set<UInt64> = []
   var isEnding = false
+  /// Not there for others yet.
+  var isStarting = true
+  /// The call that waits for frames, and its label.
+  var pending: (call: Call, label: Int)?
+  /// Frames that have been found for that call.
+  var setAside = 0
+  /// What it is asked to give back, the oldest first; and what of it its handler has not been told.
+  var demands: [ModelDemand] = []
+  var untold = 0
+  var lastTurn: UInt64 = 0
+  /// It was late: it makes no calls any more, and is about to end.
+  var isDropped = false
+  /// In nanoseconds.
+  var processorTime: UInt64 = 0
   /// Tables of its space: from those set aside, and from what nobody claimed.
   var reservedTables = 0
   var extraTables = 0
   /// The page at which a call was stuck, and the access.
   var pointerFault: (address: UInt64, access: Access)?
 
-  init(name: TaskName, slot: TaskSlot, id: TaskID, image: Int, _ parameters: TaskParameters, around: Around) {
+  init(
+    name: TaskName, slot: TaskSlot, id: TaskID, image: Int, _ parameters: TaskParameters, guaranteed: Int,
+    around: Around
+  ) {
     self.name = name
     self.slot = slot
     self.id = id
     self.image = image
     self.around = around
-    guaranteed = parameters.guaranteed
+    self.guaranteed = guaranteed
     hasContract = parameters.hasContract
     mayUseExtra = parameters.mayUseExtra
     keepsMappings = parameters.keepsMappings
   }
 
+  var demanded: Int { demands.reduce(0) { $0 + $1.count } }
+  /// It can make calls.
+  var isRunning: Bool { !isEnding && !isStarting && !isDropped }
   var isWaiting: Bool { if case .none = wait { false } else { true } }
   var initialContainer: ModelContainer? { if case .container(let container) = handles[2] { container } else { nil } }
 }

@@ -66,6 +66,8 @@ package enum Action: Hashable, Sendable {
   /// `pause`: as many of the operations that follow are done while the task's end waits for others, if it has to.
   case end(TaskName, pause: Int)
   case pass(microseconds: UInt64)
+  /// The task's processor does something for it for so long.
+  case work(TaskName, microseconds: UInt64)
   case zeroAhead(Int)
   case releaseClosedSpaces
   case takeMachineFrame
@@ -94,6 +96,11 @@ package enum Call: Hashable, Sendable {
 
   case copy(HandleArgument, IDArgument, to: HandleArgument, IDArgument, count: UInt32, frameError: UInt64)
   case releaseData(HandleArgument, [UInt32], at: UInt64)
+  case releasePages(HandleArgument, [UInt32], at: UInt64)
+  case recoverPages(HandleArgument, [UInt32], at: UInt64, frameError: UInt64)
+  case expiredPages(HandleArgument, [UInt32], at: UInt64, result: UInt64)
+  /// What it is asked to give back.
+  case takeReturnRequest
   /// `ids` nil: fresh frames.
   case createFilled(
     HandleArgument, IDArgument?, count: UInt32, remote: HandleArgument, result: UInt64, weak: UInt64)
@@ -110,7 +117,7 @@ package enum Call: Hashable, Sendable {
   case receive(HandleArgument, at: UInt64, mayWait: Bool)
   case reply(ReplyArgument, MessageArgument, at: UInt64)
   case replyAndReceive(HandleArgument, ReplyArgument, MessageArgument, at: UInt64, mayWait: Bool)
-  /// Asks whether what it waits for has come.
+  /// Asks whether what it waits for has come: an answer, or frames, with which the call is made again.
   case wake
   case stopWaiting
   case registerName(Int, at: UInt64, HandleArgument)
@@ -140,6 +147,8 @@ package struct World: Hashable, Sendable {
   package var stock = 16
   /// A closed space with more tables than this is taken apart.
   package var tablesKept = 16
+  /// Tasks that are asked for frames have so long, in microseconds.
+  package var timeLimit: UInt64 = 60
   package var sabotage: Sabotage?
 
   package init() {}

@@ -132,6 +132,7 @@ extension World {
     tasks = try reader.number()
     stock = try reader.number()
     tablesKept = try reader.number()
+    if !reader.isAtEnd { timeLimit = try reader.number() }
   }
 }
 
@@ -153,6 +154,7 @@ extension Action {
         extra: try reader.flag(), around: try reader.number(), keepsMappings: try reader.flag())
     case "end": self = .end(try reader.task(), pause: try reader.number())
     case "pass": self = .pass(microseconds: try reader.number())
+    case "work": self = .work(try reader.task(), microseconds: try reader.number())
     case "zeroAhead": self = .zeroAhead(try reader.number())
     case "releaseClosedSpaces": self = .releaseClosedSpaces
     case "takeMachineFrame": self = .takeMachineFrame
@@ -199,6 +201,13 @@ extension Call {
       self = .createFilled(
         source, ids, count: try reader.number(), remote: try reader.handle(), result: try reader.number(),
         weak: try reader.number())
+    case "releasePages": self = .releasePages(try reader.handle(), try reader.ids(), at: try reader.number())
+    case "recoverPages":
+      self = .recoverPages(
+        try reader.handle(), try reader.ids(), at: try reader.number(), frameError: try reader.number())
+    case "expiredPages":
+      self = .expiredPages(try reader.handle(), try reader.ids(), at: try reader.number(), result: try reader.number())
+    case "takeReturnRequest": self = .takeReturnRequest
     default: self = try Call(sharing: name, &reader)
     }
   }

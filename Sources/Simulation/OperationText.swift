@@ -1,6 +1,6 @@
 // Operations as lines of text, to be read by people and by `simulate --operations`.
 //
-//      world frames=256 reserved=1 tasks=4 stock=16 tablesKept=16
+//      world frames=256 reserved=1 tasks=4 stock=16 tablesKept=16 timeLimit=60
 //      12 allocate t3 h5 start=0 count=4 at=0x7fffffdff800 flags=0x1
 //
 // First the label, then what is done, by whom, and the arguments in order. t3 is the task that operation 3 began, h5 the
@@ -53,7 +53,8 @@ extension ReplyArgument {
 
 extension World {
   package var text: String {
-    "world frames=\(frames) reserved=\(reserved) tasks=\(tasks) stock=\(stock) tablesKept=\(tablesKept)"
+    "world frames=\(frames) reserved=\(reserved) tasks=\(tasks) stock=\(stock) tablesKept=\(tablesKept) "
+      + "timeLimit=\(timeLimit)"
   }
 }
 
@@ -71,6 +72,7 @@ extension Action {
         + "keepsMappings=\(keepsMappings)"
     case .end(let task, let pause): "end \(task.text) pause=\(pause)"
     case .pass(let time): "pass microseconds=\(time)"
+    case .work(let task, let time): "work \(task.text) microseconds=\(time)"
     case .zeroAhead(let target): "zeroAhead target=\(target)"
     case .releaseClosedSpaces: "releaseClosedSpaces"
     case .takeMachineFrame: "takeMachineFrame"
@@ -114,6 +116,15 @@ extension Call {
       )
     case .releaseData(let handle, let ids, let address):
       return ("releaseData", "\(handle.text) ids=\(ids.text) \(at(address))")
+    case .releasePages(let handle, let ids, let address):
+      return ("releasePages", "\(handle.text) ids=\(ids.text) \(at(address))")
+    case .recoverPages(let handle, let ids, let address, let frameError):
+      return (
+        "recoverPages", "\(handle.text) ids=\(ids.text) \(at(address)) frameError=\(hexadecimal(frameError))"
+      )
+    case .expiredPages(let handle, let ids, let address, let target):
+      return ("expiredPages", "\(handle.text) ids=\(ids.text) \(at(address)) \(result(target))")
+    case .takeReturnRequest: return ("takeReturnRequest", "")
     case .createFilled(let source, let ids, let count, let remote, let address, let weak):
       return (
         "createFilled",

@@ -105,6 +105,7 @@ extension Action {
         start(guaranteed, false, true, around, keepsMappings),
       ]
     case .end(let task, let pause): return pause == 0 ? [] : [.end(task, pause: 0), .end(task, pause: pause - 1)]
+    case .work(let task, let time): return time == 5000 ? [] : [.work(task, microseconds: 5000)]
     case .pass(let time): return time > 1 ? [.pass(microseconds: 1), .pass(microseconds: time / 2)] : []
     case .task(let task, let call): return call.simpler.map { .task(task, $0) }
     default: return []
@@ -165,6 +166,16 @@ extension Call {
         filled(nil, count, remote, weak), filled(ids, 1, remote, weak), filled(ids, count, .number(0), weak),
         filled(ids, count, remote, 0),
       ] + (ids?.simpler ?? []).map { filled($0, count, remote, weak) }
+    case .releasePages(let handle, let ids, let address):
+      return ids.indices.map { index in
+        .releasePages(handle, ids.enumerated().filter { $0.offset != index }.map(\.element), at: address)
+      }
+    case .recoverPages(let handle, let ids, let address, let frameError):
+      return [.recoverPages(handle, ids, at: address, frameError: 0)]
+        + ids.indices.map { index in
+          .recoverPages(
+            handle, ids.enumerated().filter { $0.offset != index }.map(\.element), at: address, frameError: frameError)
+        }
     case .share(let handle, _, let result): return [.share(handle, remote: .number(0), result: result)]
     case .pin(let handle, let start, _, let time, let address):
       return [.pin(handle, start: start, count: 1, microseconds: time, physical: address)]

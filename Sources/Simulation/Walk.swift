@@ -32,23 +32,54 @@ final class OperationList: OperationSource {
   }
 }
 
+/// How often something came about that many walks never reach.
+package struct Figures: CustomStringConvertible {
+  var demands = 0
+  var drops = 0
+  var expired = 0
+  var recovered = 0
+  var waits = 0
+  var served = 0
+
+  package init() {}
+
+  package mutating func add(_ other: Figures) {
+    demands += other.demands
+    drops += other.drops
+    expired += other.expired
+    recovered += other.recovered
+    waits += other.waits
+    served += other.served
+  }
+
+  package var description: String {
+    "\(waits) calls waited for frames, \(served) got them; \(demands) demands, \(drops) tasks dropped; "
+      + "\(recovered) frames recovered, \(expired) expired"
+  }
+}
+
 package final class Walk {
   package let world: World
   let machine: ModelMachine
   let server: PhysicalMemoryServer
   var model: Model
-  private let source: any OperationSource
-  private var images: [Int: ImageNumber] = [:]
-  private var written: [Place] = []
+  let source: any OperationSource
+  var images: [Int: ImageNumber] = [:]
+  var written: [Place] = []
   private var emptied: [Place] = []
   private var machineFrames: [FrameNumber] = []
   /// What the model has in each frame.
-  private var owners: [ModelContent?]
-  private var depth = 0
+  var owners: [ModelContent?]
+  /// Endings and beginnings that wait.
+  var depth = 0
   private(set) var done: [Operation] = []
   package var operations: [Operation] { done }
+  /// Whom the last step woke.
+  var lastWoken: [TaskName] = []
   /// For endings that wait in the middle of a call.
-  private var found: Disagreement?
+  var found: Disagreement?
+  /// Since that was found.
+  var waits = 0
 
   init(_ world: World, _ source: any OperationSource) throws {
     self.world = world
@@ -57,7 +88,7 @@ package final class Walk {
       frameCount: world.frames, tablesKept: world.tablesKept, keepsLog: true, sabotage: world.sabotage)
     server = try PhysicalMemoryServer(
       frameCount: world.frames, reserved: world.reserved, taskCapacity: world.tasks, stock: world.stock,
-      operations: machine)
+      reclaim: ReclaimRules(timeLimit: world.timeLimit * 1000, leastDemand: Model.leastDemand), operations: machine)
     model = Model(world: world, now: machine.now)
     owners = Array(repeating: nil, count: world.frames)
   }
@@ -72,79 +103,26 @@ package final class Walk {
     }
   }
 
+  /// How often what is rare came about.
+  package var figures: Figures {
+    let statistics = server.statistics
+    var figures = Figures()
+    figures.demands = Int(statistics.upcalls)
+    figures.drops = Int(statistics.tasksDropped)
+    figures.expired = Int(statistics.framesExpired)
+    figures.recovered = model.recoveredCount
+    figures.waits = model.reclaim.waitCount
+    figures.served = model.reclaim.servedCount
+    return figures
+  }
+
   func fail(_ text: String) -> Disagreement { Disagreement(text: text, step: done.count - 1) }
 
-  private func step(_ operation: Operation) throws {
+  func step(_ operation: Operation) throws {
     done.append(operation)
-    model.woken.removeAll(keepingCapacity: true)
+    forgetWishes()
     try perform(operation)
     try checkAll()
-  }
-
-  // MARK: After each step
-
-  private func checkAll() throws {
-    try absorb()
-    let violations = server.checkInvariants()
-    guard violations.isEmpty else { throw fail("invariant: \(violations[0])") }
-    try checkAccounts()
-    for name in model.woken {
-      guard let task = model.task(name) else { continue }
-      if !machine.wasWoken(task.slot) { throw fail("task \(name.label) was not woken") }
-    }
-    guard machine.violations.isEmpty else { throw fail("machine: \(machine.violations[0])") }
-  }
-
-  private func checkAccounts() throws {
-    let statistics = server.statistics
-    let claimed = model.claimed
-    let allocatable = model.allocatable
-    var containers = model.images.count
-    for task in model.tasks {
-      containers += task.containers.count
-      let allocated = model.allocated(task)
-      let headroom =
-        max(0, task.guaranteed - allocated) + (task.mayUseExtra ? allocatable - claimed : 0)
-      let information = server.taskInformation(task.slot)
-      guard
-        information.id == task.id, information.guaranteed == task.guaranteed, information.allocated == allocated,
-        information.available == headroom, information.swapped == 0,
-        information.pressure == (allocatable == 0 ? 100 : 100 * claimed / allocatable)
-      else {
-        throw fail(
-          "task \(task.name.label) has \(information), not \(task.guaranteed) guaranteed, \(allocated) allocated, "
-            + "\(headroom) available")
-      }
-    }
-    try same(statistics.claimedFrames, claimed, "claimed frames")
-    try same(statistics.allocatableFrames, allocatable, "frames that can be had")
-    try same(statistics.contents, model.contentCount, "contents")
-    try same(statistics.containers, containers, "containers")
-    try same(statistics.tasks, model.tasks.count, "tasks")
-    try same(statistics.tableFrames, model.tables.used, "tables")
-    try same(Int(statistics.copiesOnWrite), Int(model.copiesOnWrite), "copies on write")
-  }
-
-  @inline(__always)
-  private func same(_ server: Int, _ model: Int, _ what: String) throws {
-    if server != model { throw fail("\(what): the server has \(server), the model \(model)") }
-  }
-
-  /// Takes note of the leaves that were written: what they show has a frame, and nobody else has it.
-  func absorb() throws {
-    machine.takeWritten(into: &written)
-    for place in written {
-      guard let leaf = machine.leaf(place.slot, place.page), let task = model.task(place.slot) else { continue }
-      if let wrong = model.see(task, place.page, leaf) { throw fail("\(place): \(wrong)") }
-      guard let mapping = task.mappings[place.page.rawValue],
-        case .content(let content) = mapping.container.frames[mapping.id]
-      else { continue }
-      let frame = Int(leaf.frame.rawValue)
-      if let other = owners[frame], other !== content, other.sharers > 0 {
-        throw fail("\(place): frame \(frame) shows two contents")
-      }
-      owners[frame] = content
-    }
   }
 
   // MARK: Doing operations
@@ -165,26 +143,19 @@ package final class Walk {
       try same(error, attempt { () throws(ServerError) in try model.unloadImage(label) })
       if error == nil { images[label] = nil }
     case .start(let label, let guaranteed, let contract, let extra, let around, let keepsMappings):
-      guard let image = images[label] else { return }
       let parameters = TaskParameters(
         guaranteed: guaranteed, mayUseExtra: extra, hasContract: contract,
         faultAround: around == 0 ? .automatic : .fixed(around), keepsMappings: keepsMappings)
-      var started: (slot: TaskSlot, id: TaskID)?
-      let error = attempt { () throws(ServerError) in started = try server.createTask(image, parameters) }
-      var task: ModelTask?
-      let expected = attempt { () throws(ServerError) in
-        task = try model.start(TaskName(operation.label), image: label, parameters, around: around)
-      }
-      try same(error, expected)
-      guard started?.slot == task?.slot, started?.id == task?.id else {
-        throw fail("the task is \(String(describing: started)), not \(String(describing: task?.slot))")
-      }
+      try start(TaskName(operation.label), label, parameters, around)
     case .end(let name, let pause):
-      guard let task = model.task(name), !task.isEnding else { return }
+      guard let task = model.task(name), !task.isEnding, !task.isStarting else { return }
       try end(task, pause: pause)
     case .pass(let microseconds):
       machine.advance(microseconds: microseconds)
       model.now = machine.now
+    case .work(let name, let microseconds):
+      guard let task = model.task(name) else { return }
+      work(task, microseconds)
     case .zeroAhead(let target): while !server.zeroAhead(target: target).isEmpty {}
     case .releaseClosedSpaces:
       server.releaseClosedSpaces()
@@ -204,47 +175,13 @@ package final class Walk {
       for place in emptied { if let task = model.task(place.slot) { model.forget(task, place.page) } }
     case .task(let name, let call):
       // One that waits, or ends, makes no calls.
-      guard let task = model.task(name), !task.isEnding else { return }
+      guard let task = model.task(name), task.isRunning else { return }
       switch call {
-      case .wake, .stopWaiting: guard task.isWaiting else { return }
-      default: guard !task.isWaiting else { return }
+      case .wake, .stopWaiting: guard task.isWaiting || task.pending != nil else { return }
+      default: guard !task.isWaiting, task.pending == nil else { return }
       }
       try perform(call, task, operation.label)
     }
-  }
-
-  /// Ends a task. While others hold its containers, operations go on.
-  private func end(_ task: ModelTask, pause: Int) throws {
-    model.beginEnd(task)
-    var left = pause
-    var expected = model.continueEnd(task)
-    depth += 1
-    server.endTask(task.slot) { deadline in
-      var isWoken = false
-      if found == nil {
-        do {
-          guard expected == deadline else {
-            throw fail("the end waits until \(deadline), not until \(expected.map(String.init) ?? "now")")
-          }
-          try checkAll()
-          model.woken.removeAll(keepingCapacity: true)
-          while left > 0, !isWoken, depth < 3, let operation = source.next(model) {
-            left -= 1
-            try step(operation)
-            isWoken = model.woken.contains(task.name)
-          }
-        } catch {
-          found = error as? Disagreement ?? fail("\(error)")
-        }
-      }
-      if !isWoken { machine.advance(to: deadline) }
-      model.now = machine.now
-      expected = model.continueEnd(task)
-    }
-    depth -= 1
-    if let found { throw found }
-    if let expected { throw fail("the task has ended before \(expected)") }
-    model.woken.removeAll()
   }
 
   func attempt(_ body: () throws(ServerError) -> Void) -> ServerError? {

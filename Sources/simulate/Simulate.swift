@@ -1,8 +1,13 @@
 // Walks from a seed until there are enough steps, or one list of operations from a file. What goes wrong is shrunk.
 
 internal import ArgumentParser
+internal import Dispatch
 internal import Glibc
 internal import Simulation
+
+enum ProcessorCount {
+  static var online: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
+}
 
 struct Simulate: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -30,24 +35,22 @@ struct Simulate: ParsableCommand {
     fflush(nil)
     let clock = ContinuousClock()
     let start = clock.now
-    var done = 0
-    var number = 0
-    while done < steps {
-      let walk = try Episode(seed: seed, number: number).walk()
-      do {
-        try walk.run()
-      } catch let disagreement as Disagreement {
-        clearProgress()
-        report(walk, disagreement, "seed \(seed), walk \(number), step \(disagreement.step)")
-        throw ExitCode.failure
-      }
-      done += walk.operations.count
-      number += 1
-      if number % 16 == 0 { showProgress("\(done) of \(steps) steps") }
+    let campaign = Campaign(seed: seed, steps: steps)
+    DispatchQueue.concurrentPerform(iterations: ProcessorCount.online) { worker in
+      campaign.work { done in if worker == 0 { showProgress("\(done) of \(steps) steps") } }
     }
     clearProgress()
-    let seconds = (clock.now - start) / .seconds(1)
-    print("\(done) steps in \(number) walks, nothing wrong: \(Int(Double(done) / seconds)) steps a second")
+    let outcome = campaign.outcome
+    if let (number, disagreement) = outcome.failure {
+      let walk = try Episode(seed: seed, number: number).walk()
+      try? walk.run()
+      report(walk, disagreement, "seed \(seed), walk \(number), step \(disagreement.step)")
+      throw ExitCode.failure
+    }
+    if let error = outcome.error { throw error }
+    let rate = Int(Double(outcome.steps) / ((clock.now - start) / .seconds(1)))
+    print("\(outcome.steps) steps in \(outcome.walks) walks, nothing wrong: \(rate) steps a second")
+    print(outcome.figures)
   }
 
   /// The shortest list that shows the same, to be put in a file.

@@ -15,12 +15,13 @@ struct Testbed {
 
   init(
     frames: Int = 1024, reserved: Int = 1, tasks: Int = 16, stock: Int = 0, tablesKept: Int = 16,
-    isChecked: Bool = true
+    reclaim: ReclaimRules = ReclaimRules(leastDemand: 32), isChecked: Bool = true
   ) throws {
     self.isChecked = isChecked
     machine = ModelMachine(tablesKept: tablesKept)
     server = try PhysicalMemoryServer(
-      frameCount: frames, reserved: reserved, taskCapacity: tasks, stock: stock, operations: machine)
+      frameCount: frames, reserved: reserved, taskCapacity: tasks, stock: stock, reclaim: reclaim,
+      operations: machine)
   }
 
   /// All that does not hold, as the server and the machine see it.

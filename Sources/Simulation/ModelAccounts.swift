@@ -1,0 +1,72 @@
+// The naive model's accounts: sums over everything, worked out anew each time.
+
+internal import GuestMemory
+internal import PhysicalMemory
+
+extension Model {
+  /// What a task is charged for.
+  func allocated(_ task: ModelTask) -> Int { task.containers.reduce(task.setAside) { $0 + $1.frames.count } }
+  /// What it waits for is its own already, as far as promises to others go.
+  private func awaited(_ task: ModelTask) -> Int {
+    reclaim.requests.reduce(0) { $0 + ($1.task == task.name ? $1.count : 0) }
+  }
+  func claim(_ task: ModelTask) -> Int {
+    task.hasContract ? task.guaranteed : max(task.guaranteed, allocated(task) + awaited(task))
+  }
+  func extra(_ task: ModelTask) -> Int { max(0, allocated(task) - claim(task)) }
+
+  var claimed: Int {
+    var sum = 0
+    for task in tasks { sum += claim(task) }
+    return sum
+  }
+
+  var allocated: Int {
+    var sum = 0
+    for task in tasks { sum += allocated(task) }
+    return sum
+  }
+
+  /// Frames that tasks can have.
+  var allocatable: Int {
+    var frames = world.frames - world.reserved - tables.reserved - machineFrames
+    for image in images.values { frames -= image.program.filePages }
+    for task in tasks { frames -= task.extraTables }
+    return frames
+  }
+
+  var unclaimed: Int { allocatable - claimed }
+  /// What nobody has at the moment.
+  var notAllocated: Int { allocatable - allocated }
+  /// What those can borrow who have their guarantee already: nothing while others wait for what is theirs.
+  var lendable: Int { reclaim.requests.isEmpty ? notAllocated : 0 }
+
+  /// Frames that are good for anything at the moment.
+  var free: Int { world.frames - world.reserved - tables.used - contentCount }
+
+  func available(_ task: ModelTask, extra: Bool) -> Int {
+    let promised = max(0, task.guaranteed - allocated(task))
+    guard task.hasContract else { return promised + (task.mayUseExtra ? unclaimed : 0) }
+    return extra && task.mayUseExtra ? max(promised, lendable) : promised
+  }
+
+  /// What was set aside for the call is counted again.
+  func headroom(_ task: ModelTask, extra: Bool) -> Int {
+    task.setAside = 0
+    return available(task, extra: extra)
+  }
+
+  /// A task is about to have more. `.waitForFrames`: others must give them back first.
+  mutating func charge(_ task: ModelTask, _ count: Int) throws(ServerError) {
+    guard count > notAllocated else { return }
+    reclaim.waitCount += 1
+    reclaim.requests.append((task.name, count))
+    demandFrames()
+    throw .waitForFrames
+  }
+
+  mutating func gaveBack(_ name: TaskName, _ count: Int) {
+    if let task = task(name) { meetDemands(task, count) }
+    serveRequests()
+  }
+}

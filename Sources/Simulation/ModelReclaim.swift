@@ -1,0 +1,120 @@
+// The naive model of how frames come back from those who have more than their guarantee.
+
+internal import GuestMemory
+internal import PhysicalMemory
+
+struct ModelDemand {
+  var count: Int
+  let deadline: UInt64
+  /// What the task had used of its processor when it was asked.
+  let processorTime: UInt64
+}
+
+struct ModelReclaim {
+  /// Who waits for how many frames, the first to come first.
+  var requests: [(task: TaskName, count: Int)] = []
+  /// Demands made, and tasks dropped.
+  var demandCount: UInt64 = 0
+  var dropCount: UInt64 = 0
+  var waitCount = 0
+  var servedCount = 0
+}
+
+extension Model {
+  // MARK: Requests
+
+  func isWaitingForFrames(_ task: ModelTask) -> Bool { reclaim.requests.contains { $0.task == task.name } }
+
+  mutating func serveRequests() {
+    while let (name, count) = reclaim.requests.first, count <= notAllocated {
+      reclaim.requests.removeFirst()
+      woken.append(name)
+      task(name)?.setAside += count
+      reclaim.servedCount += 1
+    }
+  }
+
+  /// Drops who is late, asks others if need be; until when to wait, nil: no longer.
+  mutating func frameWait(_ task: ModelTask) -> UInt64? {
+    guard isWaitingForFrames(task) else { return nil }
+    let next = expireDemands()
+    demandFrames()
+    return next
+  }
+
+  mutating func endRequest(_ task: ModelTask) {
+    reclaim.requests.removeAll { $0.task == task.name }
+    task.setAside = 0
+    serveRequests()
+  }
+
+  // MARK: Demands
+
+  /// One upcall for a frame is dear.
+  static let leastDemand = 32
+
+  mutating func demandFrames() {
+    let wanted = reclaim.requests.reduce(0) { $0 + $1.count }
+    while true {
+      let coming = tasks.reduce(0) { $0 + $1.demanded }
+      let missing = wanted - notAllocated - coming
+      guard missing > 0, let victim = chooseVictim() else { return }
+      reclaim.demandCount += 1
+      let count = min(extra(victim) - victim.demanded, max(missing, Self.leastDemand))
+      victim.lastTurn = reclaim.demandCount
+      asked.append(victim.slot)
+      victim.untold += count
+      victim.demands.append(
+        ModelDemand(count: count, deadline: now + world.timeLimit * 1000, processorTime: victim.processorTime))
+    }
+  }
+
+  /// Who has most; of several, who was asked longest ago; of several, who has the lowest slot.
+  private func chooseVictim() -> ModelTask? {
+    var best: ModelTask?
+    for task in tasks where !task.isEnding && !task.isDropped && extra(task) > task.demanded {
+      guard let other = best else {
+        best = task
+        continue
+      }
+      let (more, less) = (extra(task) - task.demanded, extra(other) - other.demanded)
+      if more > less || more == less && (task.lastTurn, task.slot.rawValue) < (other.lastTurn, other.slot.rawValue) {
+        best = task
+      }
+    }
+    return best
+  }
+
+  mutating func meetDemands(_ task: ModelTask, _ count: Int) {
+    var left = count
+    while left > 0, let first = task.demands.first {
+      let met = min(left, first.count)
+      left -= met
+      task.demands[0].count -= met
+      if met == first.count { task.demands.removeFirst() }
+    }
+    task.untold = min(task.untold, task.demanded)
+  }
+
+  /// 5 ms, whatever else the machine does.
+  private static let leastProcessorTime: UInt64 = 5_000_000
+
+  private mutating func expireDemands() -> UInt64 {
+    var next = now + 1_000_000_000
+    for task in tasks where !task.isDropped && !task.isEnding {
+      guard let first = task.demands.first else { continue }
+      if first.deadline > now {
+        next = min(next, first.deadline)
+      } else if task.processorTime - first.processorTime >= Self.leastProcessorTime {
+        // It loses everything: all that it has is on its way.
+        reclaim.dropCount += 1
+        task.isDropped = true
+        dropped.append(task.slot)
+        task.demands = [ModelDemand(count: allocated(task), deadline: .max, processorTime: 0)]
+      } else {
+        next = min(next, now + 1_000_000)
+      }
+    }
+    return next
+  }
+}

@@ -1,0 +1,115 @@
+// The naive model's page tables, and the machine's own frames.
+
+internal import GuestMemory
+internal import PhysicalMemory
+
+extension Model {
+  /// Makes the tables that a page lacks. False: there is no frame for one, not even one kept for a task that has ended.
+  mutating func makeTables(_ task: ModelTask, _ page: PageNumber) -> Bool {
+    if tables.has(1, task.slot, page) { return true }
+    for _ in 0..<2 {
+      if linkTables(task, page) { return true }
+      tables.releaseClosed()
+    }
+    return false
+  }
+
+  private mutating func linkTables(_ task: ModelTask, _ page: PageNumber) -> Bool {
+    for level in [3, 2, 1] where !tables.has(level, task.slot, page) {
+      guard takeTable(task) else { return false }
+      tables.add(level, task.slot, page)
+    }
+    return true
+  }
+
+  /// Within its quota a task takes what is set aside, else what nobody claims.
+  private mutating func takeTable(_ task: ModelTask) -> Bool {
+    let taken = tasks.reduce(0) { $0 + $1.reservedTables }
+    let isExtra = task.reservedTables >= 32 + claim(task) / 256 || taken >= tables.reserved
+    guard !isExtra || min(unclaimed, notAllocated) > 0, findReleasedFrame() else { return false }
+    tables.used += 1
+    if isExtra { task.extraTables += 1 } else { task.reservedTables += 1 }
+    return true
+  }
+
+  mutating func openSpace(_ task: ModelTask) -> Bool {
+    if let kept = tables.reopen(task.slot) {
+      task.reservedTables += kept
+      return true
+    }
+    guard takeTable(task) else { return false }
+    tables.open(task.slot)
+    return true
+  }
+
+  /// For the machine itself, for good.
+  mutating func takeMachineFrame() -> Bool {
+    guard min(unclaimed, notAllocated) > 0 else {
+      tables.releaseClosed()
+      return false
+    }
+    guard findFrame() else { return false }
+    tables.used += 1
+    machineFrames += 1
+    return true
+  }
+
+  mutating func giveMachineFrame() {
+    tables.used -= 1
+    machineFrames -= 1
+    serveRequests()
+  }
+}
+
+/// Page tables, as far as they take frames.
+struct ModelTables {
+  private struct Space {
+    var isOpen = true
+    var names: [TableName] = []
+  }
+
+  /// Set aside.
+  let reserved: Int
+  private let kept: Int
+  var used = 0
+  private var spaces: [TaskSlot: Space] = [:]
+  /// Of spaces that were taken apart.
+  private var retired = 0
+
+  init(frames: Int, kept: Int) {
+    reserved = max(32, frames / 64)
+    self.kept = kept
+  }
+
+  /// A space kept for the slot: how many tables it has.
+  mutating func reopen(_ slot: TaskSlot) -> Int? {
+    spaces[slot]?.isOpen = true
+    return spaces[slot].map { $0.names.count + 1 }
+  }
+
+  mutating func open(_ slot: TaskSlot) { spaces[slot] = Space() }
+
+  mutating func close(_ slot: TaskSlot) {
+    spaces[slot]?.isOpen = false
+    if let space = spaces[slot], space.names.count + 1 > kept { retire(slot, space) }
+  }
+
+  private mutating func retire(_ slot: TaskSlot, _ space: Space) {
+    retired += space.names.count + 1
+    spaces[slot] = nil
+  }
+
+  mutating func releaseClosed() {
+    for (slot, space) in spaces where !space.isOpen { retire(slot, space) }
+    used -= retired
+    retired = 0
+  }
+
+  func has(_ level: Int, _ slot: TaskSlot, _ page: PageNumber) -> Bool {
+    spaces[slot]?.names.contains(TableName(level: level, page)) == true
+  }
+
+  mutating func add(_ level: Int, _ slot: TaskSlot, _ page: PageNumber) {
+    spaces[slot]?.names.append(TableName(level: level, page))
+  }
+}

@@ -1,0 +1,127 @@
+// The naive model's tasks: how they begin, and how they end.
+
+internal import CGuestABI
+internal import GuestMemory
+internal import PhysicalMemory
+
+extension Model {
+  private func canPromise(_ guaranteed: Int, _ contract: Bool, _ frames: Int, extra: Bool) -> Bool {
+    guard guaranteed >= 0, guaranteed <= unclaimed else { return false }
+    if contract { return frames <= (extra ? max(guaranteed, lendable) : guaranteed) }
+    return frames <= guaranteed + (extra ? unclaimed - guaranteed : 0)
+  }
+
+  private func frames(_ image: Image) -> Int { image.program.pages + Program.stackPages }
+
+  /// A task with an empty initial container and address space; `begin` is to follow.
+  mutating func create(
+    _ name: TaskName, image label: Int, _ parameters: TaskParameters, around: Around
+  ) throws(ServerError) -> ModelTask {
+    guard let image = images[label] else { throw .contentGone }
+    let contract = parameters.hasContract
+    let guaranteed = contract ? parameters.guaranteed : max(0, parameters.guaranteed)
+    if !canPromise(guaranteed, contract, frames(image), extra: parameters.mayUseExtra) {
+      tables.releaseClosed()
+      guard canPromise(guaranteed, contract, frames(image), extra: parameters.mayUseExtra) else { throw .noMemory }
+    }
+    guard tasks.count < world.tasks else { throw .noMemory }
+    let slot = TaskSlot(freeSlots.popLast() ?? slotsUsed)
+    slotsUsed = max(slotsUsed, slot.rawValue + 1)
+    lastID += 1
+    let task = ModelTask(
+      name: name, slot: slot, id: TaskID(lastID), image: label, parameters, guaranteed: guaranteed, around: around)
+    let container = ModelContainer(owner: name)
+    container.handle = UInt32(PM_CAP_CONTAINER)
+    _ = task.handles.insert(.task, HandleName(name.label, 1))
+    _ = task.handles.insert(.container(container), HandleName(name.label, 2))
+    task.containers = [container]
+    tasks.append(task)
+    var isOpen = openSpace(task)
+    if !isOpen {
+      tables.releaseClosed()
+      isOpen = openSpace(task)
+    }
+    guard isOpen else {
+      forget(task)
+      throw .noMemory
+    }
+    return task
+  }
+
+  /// Whether there is all that it begins with, so that nobody has to give anything back.
+  func canBeginAtOnce(image label: Int) -> Bool {
+    guard let image = images[label] else { return true }
+    return reclaim.requests.isEmpty && frames(image) < notAllocated
+  }
+
+  /// The first pages of its address space. On an error the task is gone, but for `.waitForFrames`.
+  mutating func begin(_ task: ModelTask) throws(ServerError) {
+    guard let image = images[task.image], let container = task.initialContainer else { throw .contentGone }
+    do throws(ServerError) {
+      guard headroom(task, extra: true) >= frames(image) else { throw .noMemory }
+      try charge(task, frames(image))
+      for id in 0..<UInt32(frames(image)) { set(container, id, .empty) }
+      guard fill(task, container, image) else { throw .noMemory }
+      task.isStarting = false
+    } catch {
+      if error != .waitForFrames {
+        beginEnd(task)
+        _ = continueEnd(task)
+      }
+      throw error
+    }
+  }
+
+  /// The program's pages and the stack. False: there is no frame for a table.
+  private mutating func fill(_ task: ModelTask, _ container: ModelContainer, _ image: Image) -> Bool {
+    var id: UInt32 = 0
+    for (segment, contents) in zip(image.program.segments, image.contents) {
+      for (page, content) in contents.enumerated() {
+        set(container, id + UInt32(page), .content(content))
+        if segment.isWritable { makePrivate(container, id + UInt32(page)) }
+      }
+      guard makeTables(task, segment.start) else { return false }
+      show(task, container, id, segment.pages, at: segment.start, segment.flags, epoch: nil, isInitial: true)
+      id += UInt32(segment.pages)
+    }
+    guard makeTables(task, Program.stack) else { return false }
+    let flags: MappingFlags = [.read, .write, .forceWrite, .lazy]
+    show(task, container, id, Program.stackPages, at: Program.stack, flags, epoch: nil, isInitial: true)
+    return true
+  }
+
+  /// The task and what it owns are no more.
+  private mutating func forget(_ task: ModelTask) {
+    for container in task.containers { empty(container) }
+    tasks.removeAll { $0 === task }
+    freeSlots.append(task.slot.rawValue)
+    serveRequests()
+  }
+
+  /// It makes no calls any more, and nothing is served to it.
+  mutating func beginEnd(_ task: ModelTask) {
+    task.isEnding = true
+    task.pending = nil
+    endRequest(task)
+    task.mappings = [:]
+    leaveSharing(task)
+    leaveMessages(task)
+  }
+
+  /// Takes back containers, the one with the highest entry of the table first, until one is held by others: until when
+  /// at the latest. nil: the task is gone.
+  mutating func continueEnd(_ task: ModelTask) -> UInt64? {
+    for entry in task.handles.entries.reversed() {
+      guard case .container(let container) = entry.target, container.isLive else { continue }
+      if let deadline = heldByOthers(container) {
+        task.demands = []
+        return deadline
+      }
+      empty(container)
+      task.containers.removeAll { $0 === container }
+    }
+    tables.close(task.slot)
+    forget(task)
+    return nil
+  }
+}
