@@ -154,6 +154,16 @@ public final class Machine: Sendable {
     }
   }
 
+  /// For measurements: drops KVM's translations of all frames, 4,096 at a time, as revoking them would.
+  /// - Returns: nanoseconds.
+  package func zapEverything() -> UInt64 {
+    let start = monotonicNanoseconds()
+    for first in stride(from: 0, to: memory.frameCount, by: 4096) {
+      memory.zap(FrameRun(start: FrameNumber(UInt32(first)), count: min(4096, memory.frameCount - first)))
+    }
+    return monotonicNanoseconds() - start
+  }
+
   /// Gives the memory of all free frames back to the host now, as for a measurement.
   /// - Returns: how many frames.
   @discardableResult

@@ -25,7 +25,7 @@ struct FrameDemand {
   /// Nanoseconds of the machine's clock.
   let deadline: UInt64
   /// What the task had used of its processor when it was asked.
-  let processorTime: UInt64
+  var processorTime: UInt64
 }
 
 /// How frames are taken back.
@@ -240,9 +240,13 @@ extension ServerState {
     return next
   }
 
-  private func hasHadTime(_ task: TaskSlot, since start: UInt64) -> Bool {
+  private mutating func hasHadTime(_ task: TaskSlot, since start: UInt64) -> Bool {
     let time = operations.processorTime(task)
-    return time == .max || time &- start >= ReclaimState.leastProcessorTime
+    if time == .max { return true }
+    if start != .max { return time - start >= ReclaimState.leastProcessorTime }
+    // It waited when it was asked, and does not any more: its time counts from here on.
+    tasks[task.rawValue].demands[0].processorTime = time
+    return false
   }
 
   /// The task loses everything (R30). It ends as others do; all that it has is on its way back.

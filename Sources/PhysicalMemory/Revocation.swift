@@ -43,6 +43,22 @@ struct Revocations: ~Copyable {
     }
     runs.append(FrameRun(start: frame, count: 1))
   }
+
+  /// Joins all runs that are adjacent: frames are often handed out in short rows, the later rows before the earlier.
+  static func join(_ runs: inout [FrameRun]) {
+    guard runs.count > 1 else { return }
+    runs.sort { $0.start < $1.start }
+    var last = 0
+    for index in 1..<runs.count {
+      if runs[last].end == runs[index].start {
+        runs[last] = FrameRun(start: runs[last].start, count: runs[last].count + runs[index].count)
+      } else {
+        last += 1
+        runs[last] = runs[index]
+      }
+    }
+    runs.removeSubrange((last + 1)...)
+  }
 }
 
 extension ServerState {
@@ -50,6 +66,7 @@ extension ServerState {
   /// and before a frame whose leaf was changed is read, copied or handed out.
   mutating func finishRevocations() {
     if !revocations.zaps.isEmpty {
+      Revocations.join(&revocations.zaps)
       for run in revocations.zaps {
         operations.zap(run)
         statistics.zaps += 1
@@ -58,6 +75,7 @@ extension ServerState {
       revocations.zaps.removeAll(keepingCapacity: true)
     }
     if !revocations.unused.isEmpty {
+      Revocations.join(&revocations.unused)
       for run in revocations.unused { pool.give(run) }
       revocations.unused.removeAll(keepingCapacity: true)
       hasAskedForZeroedFrames = false

@@ -77,6 +77,13 @@ private final class ReadyCount: Sendable {
   let value = Atomic<Int>(0)
 }
 
+/// Set once by another thread.
+final class WaitFlag: Sendable {
+  private let value = Atomic<Bool>(false)
+  var isSet: Bool { value.load(ordering: .acquiring) }
+  func set() { value.store(true, ordering: .releasing) }
+}
+
 /// A claimant with a guarantee, and tasks that have taken all that is left as extra frames.
 private struct PressureBed {
   let machine: Machine

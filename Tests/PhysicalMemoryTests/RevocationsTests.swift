@@ -23,4 +23,23 @@ import Testing
     #expect(runs([5, 5]) == [[5, 1], [5, 1]])
     #expect(runs([9]) == [[9, 1]])
   }
+
+  private func joined(_ frames: [UInt32]) -> [[Int]] {
+    var runs: [FrameRun] = []
+    for frame in frames { Revocations.append(FrameNumber(frame), to: &runs) }
+    Revocations.join(&runs)
+    return runs.map { [Int($0.start.rawValue), $0.count] }
+  }
+
+  @Test func rowsThatCameInAnyOrderAreOneRun() {
+    #expect(joined([16, 17, 18, 0, 1, 2, 8, 9, 3, 4]) == [[0, 5], [8, 2], [16, 3]])
+    #expect(joined([12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7]) == [[4, 12]])
+    #expect(joined([]) == [])
+    #expect(joined([3]) == [[3, 1]])
+  }
+
+  @Test func aFrameThatIsThereTwiceStaysIn() {
+    let frames = Set(joined([5, 9, 5]).flatMap { run in Array(run[0]..<(run[0] + run[1])) })
+    #expect(frames == [5, 9])
+  }
 }
