@@ -25,8 +25,8 @@ final class VCPUWorker: Sendable {
   private let gate = WaitGate()
   private let mailbox = Mutex<Message?>(nil)
 
-  init(_ machine: Machine, index: Int) throws(MachineError) {
-    runner = Mutex(try VCPURunner(machine, index: index))
+  init(_ machine: Machine, index: Int, for task: GuestTask) throws(MachineError) {
+    runner = Mutex(try VCPURunner(machine, index: index, for: task))
   }
 
   /// The vCPU, for the worker's thread.
@@ -60,16 +60,21 @@ final class VCPUPool: Sendable {
   func start(_ task: GuestTask, on machine: Machine) throws(MachineError) {
     let idle = state.withLock { $0.idle.popLast() }
     let worker: VCPUWorker
-    if let idle { worker = idle } else { worker = try make(machine) }
+    if let idle { worker = idle } else { worker = try make(machine, for: task) }
     worker.send(.run(task))
   }
 
-  private func make(_ machine: Machine) throws(MachineError) -> VCPUWorker {
+  /// Where its frame must be taken back from others, other launches wait too, as long as these may take.
+  private func make(_ machine: Machine, for task: GuestTask) throws(MachineError) -> VCPUWorker {
     try state.withLock { (state) throws(MachineError) in
       let index = state.workers.count
       guard index < SupervisorArea.maximumVCPUs else { throw .tooManyTasks(SupervisorArea.maximumVCPUs) }
       let worker: VCPUWorker
-      if let made = state.threadless { worker = made } else { worker = try VCPUWorker(machine, index: index) }
+      if let made = state.threadless {
+        worker = made
+      } else {
+        worker = try VCPUWorker(machine, index: index, for: task)
+      }
       state.threadless = worker
       do throws(Errno) {
         state.threads.append(try HostThread { [self] in serve(worker) })

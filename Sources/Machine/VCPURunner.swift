@@ -11,8 +11,9 @@ struct VCPURunner: ~Copyable {
   private let template: kvm_sregs
   private let machine: Machine
 
-  init(_ machine: Machine, index: Int) throws(MachineError) {
-    guard let frame = machine.server.takeMachineFrame() else { throw .noMemory("a vCPU") }
+  init(_ machine: Machine, index: Int, for task: GuestTask) throws(MachineError) {
+    let frame = machine.server.takeMachineFrame(for: task.slot) { until in task.gate.wait(until: until) }
+    guard let frame else { throw .noMemory("a vCPU") }
     let cpu: VirtualCPU
     do throws(MachineError) {
       cpu = try Self.makeCPU(machine, index)

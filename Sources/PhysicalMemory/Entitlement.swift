@@ -53,6 +53,13 @@ struct Ledger {
     return max(entitlement.guaranteedLeft, lendable)
   }
 
+  /// Whether the task's claim may grow by what `count` more frames add to it.
+  func permits(_ entitlement: Entitlement, _ count: Int) -> Bool {
+    var charged = entitlement
+    charged.allocated += count
+    return charged.claim - entitlement.claim <= unclaimed
+  }
+
   /// Books `count` frames (or gives back, if negative) that `headroom` allowed and that are there.
   mutating func charge(_ entitlement: inout Entitlement, _ count: Int) {
     let before = entitlement.claim

@@ -248,6 +248,18 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
+  /// The same for a task that is about to begin; where all are lent to others, one of them gives some back first.
+  /// - Parameter wait: called meanwhile; returns at a time of the machine's clock, or when `wake` is called for the task.
+  public func takeMachineFrame(for task: TaskSlot, wait: (_ until: UInt64) -> Void) -> FrameNumber? {
+    while true {
+      do throws(ServerError) {
+        return try state.withLock { (state) throws(ServerError) in try state.takeMachineFrame(for: task) }
+      } catch {
+        while case .waiting(let until) = frameWait(task) { wait(until) }
+      }
+    }
+  }
+
   /// Takes such a frame back after all; nothing may refer to it.
   public func giveMachineFrame(_ frame: FrameNumber) { state.withLock { $0.giveMachineFrame(frame) } }
 

@@ -108,9 +108,12 @@ extension ServerState {
   mutating func serveRequests() {
     while let request = reclaim.requests.first, request.count <= ledger.free {
       reclaim.requests.removeFirst()
-      ledger.charge(&tasks[request.task.rawValue].entitlement, request.count)
-      tasks[request.task.rawValue].setAside += request.count
-      noteAllocated(request.task)
+      // What nobody was promised when the task asked may have been promised since: then it is told so.
+      if ledger.permits(tasks[request.task.rawValue].entitlement, request.count) {
+        ledger.charge(&tasks[request.task.rawValue].entitlement, request.count)
+        tasks[request.task.rawValue].setAside += request.count
+        noteAllocated(request.task)
+      }
       operations.wake(request.task)
     }
   }
@@ -130,6 +133,20 @@ extension ServerState {
     tasks[task.rawValue].setAside = 0
     uncharge(task, setAside)
     serveRequests()
+  }
+
+  /// A zeroed frame for the machine's own part of a task that is about to begin; nil: all there are were promised.
+  /// - Throws: `.waitForFrames` when one must be taken back first.
+  mutating func takeMachineFrame(for task: TaskSlot) throws(ServerError) -> FrameNumber? {
+    // What was set aside for it is free again.
+    _ = headroom(task, extra: false)
+    if let frame = takeMachineFrame() { return frame }
+    releaseClosedSpaces()
+    if let frame = takeMachineFrame() { return frame }
+    guard ledger.unclaimed > 0, ledger.free == 0 else { return nil }
+    reclaim.requests.append(FrameRequest(task: task, count: 1))
+    demandFrames()
+    throw .waitForFrames
   }
 
   // MARK: Demands

@@ -21,7 +21,7 @@ static void check(const char *what, pm_error_t error) {
 int main(int argc, char **argv) {
   spins = argc > 1 && !strcmp(argv[1], "spins");
   check("pm_on_return_pages", pm_on_return_pages(keep_all));
-  // Others begin first: a new task needs frames of the server's own, which nobody is asked for.
+  // Others are loaded first: nobody is asked for the frames of a program's image.
   pm_sleep(200000);
   pm_container_t container;
   check("making a container", pm_container_create(&container));
