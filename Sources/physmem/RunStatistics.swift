@@ -19,10 +19,13 @@ struct RunStatistics {
     server = [
       ("faults", Int(statistics.faults)), ("pages served", Int(statistics.pagesServed)),
       ("copies on write", Int(statistics.copiesOnWrite)), ("zaps", Int(statistics.zaps)),
-      ("frames zapped", Int(statistics.framesZapped)), ("tasks created", Int(statistics.tasksCreated)),
+      ("frames zapped", Int(statistics.framesZapped)), ("upcalls", Int(statistics.upcalls)),
+      ("tasks dropped", Int(statistics.tasksDropped)), ("frames expired", Int(statistics.framesExpired)),
+      ("frames given back", Int(statistics.framesGivenBack)), ("tasks created", Int(statistics.tasksCreated)),
       ("tasks", statistics.tasks), ("frames", statistics.frames), ("free frames", statistics.freeFrames),
       ("stocked frames", statistics.stockedFrames), ("allocatable frames", statistics.allocatableFrames),
-      ("claimed frames", statistics.claimedFrames), ("table frames", statistics.tableFrames),
+      ("claimed frames", statistics.claimedFrames), ("allocated frames", statistics.allocatedFrames),
+      ("released frames", statistics.releasedFrames), ("table frames", statistics.tableFrames),
       ("contents", statistics.contents), ("containers", statistics.containers),
     ]
   }

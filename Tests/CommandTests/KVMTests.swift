@@ -102,6 +102,20 @@ struct KVMTests {
     #expect((object["task"] as? [String: Int])?["pages_served"] != nil)
   }
 
+  @Test func `A task that keeps frames is dropped, and the statistics say so`() throws {
+    let result = try CommandResult(
+      shell:
+        "f=$(mktemp) && printf 'rogue 400 extra\\nhungry 2000 fixed\\n' > \"$f\" && \"$0\" run --memory 16M --timeout 60 --stats=json "
+        + "--policy \"$f\" --with hungry=hungry rogue; s=$?; rm \"$f\"; exit $s")
+    #expect(result.status == 194)
+    #expect(result.output.contains(/^rogue: has \d+ frames\nrogue: \d+ frames are asked for, and not given\n/))
+    #expect(result.error.contains(/rogue: task \d+ died: dropped by the server: \d+ frames were asked back and not/))
+    let line = try #require(result.error.split(separator: "\n").last { $0.hasPrefix("{") })
+    let server = try #require(try object(String(line))["server"] as? [String: Int])
+    #expect(server["tasks_dropped"] == 1 && (server["upcalls"] ?? 0) >= 1 && server["allocated_frames"] != nil)
+    #expect(server["released_frames"] == 0 && server["frames_expired"] == 0 && server["frames_given_back"] != nil)
+  }
+
   @Test func `Other tasks are started first, and write to standard error`() throws {
     // Long enough for the others to come to their end.
     let result = try CommandResult("run", "--with", "first=hello", "--with=second=noop", "nullcall", "20000")

@@ -36,7 +36,7 @@ import Testing
       ),
       (
         ["bench", "alloc", "nope"],
-        "there is no benchmark nope: name some of fault hypercall upcall launch alloc cow ipc"
+        "there is no benchmark nope: name some of fault hypercall upcall launch alloc cow reclaim ipc"
       ),
       (["list", "extra"], "unexpected argument 'extra' (see `physmem help list`)"),
       (["doctor", "--nope"], "unknown option '--nope' (see `physmem help doctor`)"),
