@@ -33,12 +33,12 @@ public struct ReclaimRules: Sendable {
   /// From the demand to the drop, in nanoseconds.
   public var timeLimit: UInt64
   public var selection: any VictimSelection
-  /// In frames: an upcall is dear, and the next requests find the rest. Half a megabyte, which whoever released it can
-  /// recover if nobody comes for it.
+  /// In frames: an upcall is dear, and the next requests find the rest, which whoever released it can recover if nobody
+  /// comes for it.
   public var leastDemand: Int
 
   public init(
-    timeLimit: UInt64 = 100_000_000, selection: any VictimSelection = MostExtraFirst(), leastDemand: Int = 128
+    timeLimit: UInt64 = 100_000_000, selection: any VictimSelection = MostExtraFirst(), leastDemand: Int = 32
   ) {
     self.timeLimit = timeLimit
     self.selection = selection
