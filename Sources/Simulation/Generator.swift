@@ -11,7 +11,7 @@ final class Generator: OperationSource {
     case load, store, read, write, check, createContainer, destroy, allocate, deallocate, map, unmap, mapping, copy
     case releaseData, releasePages, recoverPages, expiredPages, createFilled, share, revoke, lock, unlock, pin, unpin,
       createEndpoint, call, receive, reply
-    case replyAndReceive, registerName, lookUpName, drop
+    case replyAndReceive, registerName, lookUpName, drop, policy
 
     /// How frequent it is in a thousand or so.
     var weight: Int {
@@ -48,6 +48,7 @@ final class Generator: OperationSource {
       case .registerName: 12
       case .lookUpName: 20
       case .drop: 8
+      case .policy: 25
       }
     }
   }
@@ -60,6 +61,8 @@ final class Generator: OperationSource {
   private let obedience: Int
   /// How often tasks want many frames at once, in percent.
   let hunger: Int
+  /// How often who has control uses it, in percent.
+  private let ambition: Int
   /// For each kind the sum of the weights up to it.
   private(set) var sums: [Int] = []
 
@@ -69,9 +72,12 @@ final class Generator: OperationSource {
     left = steps
     obedience = self.random.one(of: [0, 10, 40]) ?? 10
     hunger = self.random.one(of: [0, 0, 10, 70]) ?? 0
+    // Without a policy there is much that is otherwise no more.
+    ambition = self.random.one(of: [0, 0, 10, 30]) ?? 0
     var sum = 0
     for kind in Kind.allCases {
-      let factor = self.random.one(of: [0, 1, 2, 2, 2, 2, 6]) ?? 1
+      var factor = self.random.one(of: [0, 1, 2, 2, 2, 2, 6]) ?? 1
+      if kind == .policy, ambition == 0 { factor = 0 }
       sum += kind.weight * factor
       sums.append(sum)
     }
@@ -93,7 +99,10 @@ final class Generator: OperationSource {
       guard let task = random.one(of: tasks), !task.isEnding, !task.isStarting else { continue }
       if let action = chooseForFrames(model, task) { return action }
       guard !task.isDropped, task.pending == nil else { continue }
-      guard task.isWaiting else { return .task(task.name, chooseCall(model, task)) }
+      guard task.isWaiting else {
+        let isPolicy = task.hasControl && random.chance(ambition)
+        return .task(task.name, isPolicy ? choosePolicyCall(model, task) : chooseCall(model, task))
+      }
       if case .finished = task.wait { return .task(task.name, random.chance(95) ? .wake : .stopWaiting) }
       if random.chance(isIdle ? 30 : 6) { return .task(task.name, random.chance(90) ? .stopWaiting : .wake) }
     }
@@ -153,7 +162,7 @@ final class Generator: OperationSource {
   // MARK: Handles
 
   enum Wanted {
-    case own, weak, container, endpoint, receiver, any
+    case own, weak, container, endpoint, receiver, control, any
   }
 
   private static func matches(_ target: ModelTarget?, _ wanted: Wanted) -> Bool {
@@ -162,7 +171,7 @@ final class Generator: OperationSource {
     case (.container, .own), (.container, .container), (.weak, .weak), (.weak, .container): true
     case (.endpoint(_, let mayReceive), .receiver): mayReceive
     case (.endpoint(_, let mayReceive), .endpoint): !mayReceive
-    case (_, .any): true
+    case (.control, .control), (_, .any): true
     default: false
     }
   }

@@ -82,6 +82,7 @@ extension Generator {
       return .lookUpName(
         chooseName(), at: chooseResult(task, 8), result: chooseResult(task), mayWait: random.chance(60))
     case .drop: return .drop(chooseHandle(model, task, .any))
+    case .policy: return choosePolicyCall(model, task)
     }
   }
 

@@ -36,6 +36,7 @@ struct Model: ~Copyable {
   var expiredCount: UInt64 = 0
   var recoveredCount = 0
   var reclaim = ModelReclaim()
+  var policy = ModelPolicy()
   var freeSlots: [UInt32] = []
   var slotsUsed: UInt32 = 0
   var lastID: UInt64 = 0

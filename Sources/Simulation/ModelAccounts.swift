@@ -30,6 +30,7 @@ extension Model {
   /// Frames that tasks can have.
   var allocatable: Int {
     var frames = world.frames - world.reserved - tables.reserved - machineFrames
+    if policy.buffer != nil { frames -= 1 }
     for image in images.values { frames -= image.program.filePages }
     for task in tasks { frames -= task.extraTables }
     return frames

@@ -83,6 +83,7 @@ extension Model {
     guard mayReceive else { throw .notPermitted }
     guard endpoint.isLive else { throw .canceled }
     try check(task, address, ModelMessage.size, .write)
+    if takeNews(task) { throw .again }
     guard mayWait || !endpoint.queue.isEmpty else { throw .timedOut }
     task.wait = .receiving(endpoint, at: address)
     bringTogether(endpoint)
@@ -154,9 +155,10 @@ extension Model {
       if mayReceive, isMoved { endpoint.owner = receiver.name }
       if isMoved { sender.handles.remove(handle) }
       return number
-    case .peer, .weak:
+    case .peer, .weak, .control:
       let number = receiver.handles.insert(target, name)
       if isMoved { sender.handles.remove(handle) }
+      loseControl()
       return number
     }
   }

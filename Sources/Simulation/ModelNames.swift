@@ -68,6 +68,7 @@ extension Model {
     default: break
     }
     task.handles.remove(handle)
+    loseControl()
   }
 
   private mutating func close(_ endpoint: ModelEndpoint) {

@@ -67,6 +67,7 @@ enum ModelTarget {
   case container(ModelContainer)
   case weak(ModelContainer, epoch: Int, holder: TaskID?)
   case endpoint(ModelEndpoint, mayReceive: Bool)
+  case control
 }
 
 /// Handles: the low 16 bits are the entry, the others count how often it was used before. The entry freed last is the
@@ -152,9 +153,9 @@ final class ModelTask {
   let slot: TaskSlot
   let id: TaskID
   let image: Int
-  let guaranteed: Int
-  let hasContract: Bool
-  let mayUseExtra: Bool
+  var guaranteed: Int
+  var hasContract: Bool
+  var mayUseExtra: Bool
   let keepsMappings: Bool
   let around: Around
   var handles = ModelHandles()
@@ -171,6 +172,12 @@ final class ModelTask {
   var isEnding = false
   /// Not there for others yet.
   var isStarting = true
+  /// It has its first frames.
+  var hasFrames = false
+  /// Until when it waits, before it begins, for what is decided about it; 0: it does not.
+  var policyDeadline: UInt64 = 0
+  /// What the policy buffer was last seen to say that it has.
+  var noted: UInt64 = 0
   /// The call that waits for frames, and its label.
   var pending: (call: Call, label: Int)?
   /// Frames that have been found for that call.
@@ -191,7 +198,7 @@ final class ModelTask {
 
   init(
     name: TaskName, slot: TaskSlot, id: TaskID, image: Int, _ parameters: TaskParameters, guaranteed: Int,
-    around: Around
+    hasContract: Bool, around: Around
   ) {
     self.name = name
     self.slot = slot
@@ -199,12 +206,15 @@ final class ModelTask {
     self.image = image
     self.around = around
     self.guaranteed = guaranteed
-    hasContract = parameters.hasContract
+    self.hasContract = hasContract
     mayUseExtra = parameters.mayUseExtra
     keepsMappings = parameters.keepsMappings
   }
 
   var demanded: Int { demands.reduce(0) { $0 + $1.count } }
+  var hasControl: Bool {
+    !isEnding && handles.entries.contains { if case .control = $0.target { true } else { false } }
+  }
   /// It can make calls.
   var isRunning: Bool { !isEnding && !isStarting && !isDropped }
   var isWaiting: Bool { if case .none = wait { false } else { true } }

@@ -18,8 +18,10 @@ extension Model {
     _ name: TaskName, image label: Int, _ parameters: TaskParameters, around: Around
   ) throws(ServerError) -> ModelTask {
     guard let image = images[label] else { throw .contentGone }
-    let contract = parameters.hasContract
-    let guaranteed = contract ? parameters.guaranteed : max(0, parameters.guaranteed)
+    let contract = parameters.hasContract || policy.isControlled
+    // Once there is a policy, at least what it begins with.
+    let least = contract ? frames(image) : 0
+    let guaranteed = parameters.hasContract ? parameters.guaranteed : max(least, parameters.guaranteed)
     if !canPromise(guaranteed, contract, frames(image), extra: parameters.mayUseExtra) {
       tables.releaseClosed()
       guard canPromise(guaranteed, contract, frames(image), extra: parameters.mayUseExtra) else { throw .noMemory }
@@ -29,7 +31,8 @@ extension Model {
     slotsUsed = max(slotsUsed, slot.rawValue + 1)
     lastID += 1
     let task = ModelTask(
-      name: name, slot: slot, id: TaskID(lastID), image: label, parameters, guaranteed: guaranteed, around: around)
+      name: name, slot: slot, id: TaskID(lastID), image: label, parameters, guaranteed: guaranteed,
+      hasContract: contract, around: around)
     let container = ModelContainer(owner: name)
     container.handle = UInt32(PM_CAP_CONTAINER)
     _ = task.handles.insert(.task, HandleName(name.label, 1))
@@ -45,6 +48,7 @@ extension Model {
       forget(task)
       throw .noMemory
     }
+    fillEntry(task, guaranteed: guaranteed, extra: task.mayUseExtra)
     return task
   }
 
@@ -62,7 +66,8 @@ extension Model {
       try charge(task, frames(image))
       for id in 0..<UInt32(frames(image)) { set(container, id, .empty) }
       guard fill(task, container, image) else { throw .noMemory }
-      task.isStarting = false
+      task.hasFrames = true
+      present(task)
     } catch {
       if error != .waitForFrames {
         beginEnd(task)
@@ -106,6 +111,7 @@ extension Model {
     task.mappings = [:]
     leaveSharing(task)
     leaveMessages(task)
+    loseControl()
   }
 
   /// Takes back containers, the one with the highest entry of the table first, until one is held by others: until when
@@ -122,6 +128,8 @@ extension Model {
     }
     tables.close(task.slot)
     forget(task)
+    policy.clear(task.slot)
+    tellOfTasks()
     return nil
   }
 }

@@ -54,6 +54,15 @@ package enum ReplyArgument: Hashable, Sendable {
   case number(UInt64)
 }
 
+/// What the holder of control writes of one slot. `garbage`: to the server's fields and the last; 0: not to them.
+package struct PolicyArgument: Hashable, Sendable {
+  package var slot: UInt32
+  package var guaranteed: UInt64
+  package var extra: UInt64
+  package var swapQuota: UInt64 = 0
+  package var garbage: UInt64 = 0
+}
+
 /// How many pages a fault of the task fills in; 0: the server decides.
 package typealias Around = Int
 
@@ -123,6 +132,12 @@ package enum Call: Hashable, Sendable {
   case registerName(Int, at: UInt64, HandleArgument)
   case lookUpName(Int, at: UInt64, result: UInt64, mayWait: Bool)
   case drop(HandleArgument)
+
+  case getControl(result: UInt64)
+  case getPolicyBuffer(HandleArgument, at: UInt64, result: UInt64)
+  /// `at`: where the buffer is. Direct: by the server for the task.
+  case setPolicy(at: UInt64, PolicyArgument, isDirect: Bool)
+  case policyCommit(HandleArgument)
 }
 
 package struct Operation: Hashable, Sendable {
@@ -153,9 +168,10 @@ package struct World: Hashable, Sendable {
 
   package init() {}
 
-  /// Whether there can be a server of that size; 256 frames are the least.
+  /// Whether there can be a server of that size; 256 frames are the least. The policy buffer does not grow beyond 64
+  /// tasks in the model.
   package var isGood: Bool {
-    (256...1 << 20).contains(frames) && (1...frames / 4).contains(reserved) && (1...1024).contains(tasks)
+    (256...1 << 20).contains(frames) && (1...frames / 4).contains(reserved) && (1...64).contains(tasks)
       && (0...frames).contains(stock) && tablesKept >= 0
   }
 }

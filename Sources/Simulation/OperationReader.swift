@@ -241,6 +241,16 @@ extension Call {
       self = .lookUpName(
         try reader.number(), at: try reader.number(), result: try reader.number(), mayWait: try reader.flag())
     case "drop": self = .drop(try reader.handle())
+    case "getControl": self = .getControl(result: try reader.number())
+    case "getPolicyBuffer":
+      self = .getPolicyBuffer(try reader.handle(), at: try reader.number(), result: try reader.number())
+    case "setPolicy":
+      self = .setPolicy(
+        at: try reader.number(),
+        PolicyArgument(
+          slot: try reader.number(), guaranteed: try reader.number(), extra: try reader.number(),
+          swapQuota: try reader.number(), garbage: try reader.number()), isDirect: try reader.flag())
+    case "policyCommit": self = .policyCommit(try reader.handle())
     default: throw FieldReader.Problem(text: "has '\(name)', which is no operation")
     }
   }

@@ -158,6 +158,16 @@ extension Call {
     case .lookUpName(let name, let address, let target, let mayWait):
       return ("lookUpName", "name=\(name) \(at(address)) \(result(target)) mayWait=\(mayWait)")
     case .drop(let handle): return ("drop", handle.text)
+    case .getControl(let address): return ("getControl", result(address))
+    case .getPolicyBuffer(let handle, let address, let target):
+      return ("getPolicyBuffer", "\(handle.text) \(at(address)) \(result(target))")
+    case .setPolicy(let address, let entry, let isDirect):
+      return (
+        "setPolicy",
+        "\(at(address)) slot=\(entry.slot) guaranteed=\(entry.guaranteed) extra=\(entry.extra) "
+          + "swapQuota=\(entry.swapQuota) garbage=\(entry.garbage) direct=\(isDirect)"
+      )
+    case .policyCommit(let handle): return ("policyCommit", handle.text)
     }
   }
 }

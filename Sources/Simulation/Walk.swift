@@ -40,6 +40,8 @@ package struct Figures: CustomStringConvertible {
   var recovered = 0
   var waits = 0
   var served = 0
+  var commits = 0
+  var refused = 0
 
   package init() {}
 
@@ -50,11 +52,13 @@ package struct Figures: CustomStringConvertible {
     recovered += other.recovered
     waits += other.waits
     served += other.served
+    commits += other.commits
+    refused += other.refused
   }
 
   package var description: String {
     "\(waits) calls waited for frames, \(served) got them; \(demands) demands, \(drops) tasks dropped; "
-      + "\(recovered) frames recovered, \(expired) expired"
+      + "\(recovered) frames recovered, \(expired) expired; \(commits) commits, \(refused) refused"
   }
 }
 
@@ -113,6 +117,8 @@ package final class Walk {
     figures.recovered = model.recoveredCount
     figures.waits = model.reclaim.waitCount
     figures.served = model.reclaim.servedCount
+    figures.commits = model.policy.commitCount
+    figures.refused = model.policy.refusedCount
     return figures
   }
 

@@ -64,6 +64,7 @@ extension Walk {
     case .share, .revoke, .lock, .unlock, .pin, .unpin, .drop: try performSharing(call, task, label)
     case .createEndpoint, .call, .receive, .reply, .replyAndReceive, .registerName, .lookUpName:
       try performMessage(call, task, label)
+    case .getControl, .getPolicyBuffer, .setPolicy, .policyCommit: try performPolicy(call, task, label)
     }
   }
 

@@ -15,6 +15,7 @@ extension Walk {
     let violations = server.checkInvariants()
     guard violations.isEmpty else { throw fail("invariant: \(violations[0])") }
     try checkAccounts()
+    try checkPolicyBuffer()
     // Some are woken for two reasons.
     for name in Set(model.woken) {
       guard let task = model.task(name) else { continue }
@@ -34,7 +35,7 @@ extension Walk {
     let allocatable = model.allocatable
     let allAllocated = model.allocated
     let isLent = model.lendable > 0
-    var containers = model.images.count
+    var containers = model.images.count + (model.policy.buffer == nil ? 0 : 1)
     for task in model.tasks {
       containers += task.containers.count
       let allocated = model.allocated(task)
@@ -58,6 +59,7 @@ extension Walk {
     try same(Int(statistics.framesExpired), Int(model.expiredCount), "frames that expired")
     try same(Int(statistics.upcalls), Int(model.reclaim.demandCount), "demands")
     try same(Int(statistics.tasksDropped), Int(model.reclaim.dropCount), "dropped tasks")
+    try same(Int(statistics.policyCommits), model.policy.commitCount, "commits")
     try same(statistics.contents, model.contentCount, "contents")
     try same(statistics.containers, containers, "containers")
     try same(statistics.tasks, model.tasks.count, "tasks")

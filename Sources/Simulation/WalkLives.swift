@@ -12,7 +12,7 @@ extension Walk {
   func start(_ name: TaskName, _ label: Int, _ parameters: TaskParameters, _ around: Around) throws {
     guard let image = images[label] else { return }
     // In the middle of another's beginning or end nobody could give frames back: that one may have to.
-    guard depth == 0 || model.canBeginAtOnce(image: label) else { return }
+    guard depth == 0 || model.policy.holder == nil && model.canBeginAtOnce(image: label) else { return }
     var task: ModelTask?
     var expected = attempt { () throws(ServerError) in
       task = try model.create(name, image: label, parameters, around: around)
@@ -42,6 +42,7 @@ extension Walk {
     depth -= 1
     if let found { throw found }
     if error != nil { task?.isEnding = true }
+    task?.isStarting = false
     try same(error, expected)
     guard started?.slot == (error == nil ? task?.slot : nil), started?.id == (error == nil ? task?.id : nil) else {
       throw fail("the task is \(String(describing: started)), not \(String(describing: task?.slot))")
@@ -52,14 +53,18 @@ extension Walk {
   /// - Returns: how it came out, or until when it waits.
   private func begin(_ task: ModelTask) -> (ServerError?, UInt64?) {
     while true {
+      if task.hasFrames { return (nil, isPolicyAwaited(task) ? task.policyDeadline : nil) }
       if let deadline = model.frameWait(task) { return (nil, deadline) }
       let error = attempt { () throws(ServerError) in try model.begin(task) }
       guard error == .waitForFrames else {
-        if error == nil { model.endRequest(task) }
-        return (error, nil)
+        if error != nil { return (error, nil) }
+        model.endRequest(task)
+        continue
       }
     }
   }
+
+  private func isPolicyAwaited(_ task: ModelTask) -> Bool { model.now < task.policyDeadline }
 
   /// What was found is told once the start is over, for which all others give back what they have.
   private func giveUp(_ until: UInt64) {
@@ -72,14 +77,16 @@ extension Walk {
     machine.advance(to: until)
   }
 
-  /// Some operations while a task waits for its first frames; then those who are late have had their time, and go.
+  /// Some operations while a task waits for its first frames, or for what is decided about it; then those who are late have had their time, and go.
   private func pass(_ task: ModelTask, _ until: UInt64) throws {
     var left = 20
-    while left > 0, model.isWaitingForFrames(task), depth < 3, let operation = source.next(model) {
+    while left > 0, model.isWaitingForFrames(task) || isPolicyAwaited(task), depth < 3,
+      let operation = source.next(model)
+    {
       left -= 1
       try step(operation)
     }
-    guard model.isWaitingForFrames(task) else { return }
+    guard model.isWaitingForFrames(task) || isPolicyAwaited(task) else { return }
     for other in model.tasks where !other.isEnding {
       if other.isDropped { try end(other, pause: 0) } else { work(other, 5000) }
     }
