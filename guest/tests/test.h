@@ -91,6 +91,11 @@ __attribute__((noreturn)) void fail_error(const char *file, int line, const char
 /// where it does not is checked exactly there.
 extern uint32_t pm_start_flags;
 
+/// How long a task is asked for frames again and again at most, and how many upcalls shall come of it: with a server that
+/// unmaps pages all the time each takes long.
+#define STORM_US (pm_start_flags & PM_START_REVOKES ? 30ull * LONG_US : 2ull * LONG_US)
+#define MANY_UPCALLS (pm_start_flags & PM_START_REVOKES ? 10u : 100u)
+
 /// Addresses that nothing of the image, the heap or the stack is near.
 #define REGION ((char *)0x100000000000ull)
 #define REGION_2 ((char *)0x200000000000ull)

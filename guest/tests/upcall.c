@@ -171,14 +171,14 @@ PM_TEST_CONTRACT(in_faults, 0, 2, 900, 8, "R28: while the task has page faults, 
   be_victim(count_and_give_back);
   ask(DEMAND_ON, PM_CAP_NONE);
   uint64_t seed = 0, start = pm_clock_us();
-  while (upcalls < 100 && microseconds_since(start) < 2 * LONG_US) {
+  while (upcalls < MANY_UPCALLS && microseconds_since(start) < STORM_US) {
     hoard_frames();
     uint32_t count = 100;
     CHECK_OK(pm_container_allocate(container, 0, &count, PM_ALLOC_SQUASH));
     fill_pages(REGION, 100, ++seed);
     check_pages(REGION, 100, seed);
   }
-  CHECK(upcalls >= 100);
+  CHECK(upcalls >= MANY_UPCALLS);
   end_demands();
 }
 
@@ -187,7 +187,7 @@ PM_TEST_CONTRACT(in_calls, 0, 2, 900, 8, "R28: while the task makes calls, whose
   be_victim(count_and_give_back);
   ask(DEMAND_ON, PM_CAP_NONE);
   uint64_t start = pm_clock_us();
-  while (upcalls < 100 && microseconds_since(start) < 2 * LONG_US) {
+  while (upcalls < MANY_UPCALLS && microseconds_since(start) < STORM_US) {
     hoard_frames();
     for (int i = 0; i < 100; i++) {
       struct pm_task_info info = {0};
@@ -196,7 +196,7 @@ PM_TEST_CONTRACT(in_calls, 0, 2, 900, 8, "R28: while the task makes calls, whose
       CHECK_ERROR(pm_container_destroy(4321), PM_EINVAL);
     }
   }
-  CHECK(upcalls >= 100);
+  CHECK(upcalls >= MANY_UPCALLS);
   end_demands();
 }
 

@@ -51,7 +51,7 @@ void demand_frames(void) {
 
 void demand_until_done(void) {
   pm_cap_t done;
-  for (uint64_t end = pm_clock_us() + 2 * LONG_US; pm_name_lookup("done", &done, 0) == PM_ENOENT;) {
+  for (uint64_t end = pm_clock_us() + STORM_US + LONG_US; pm_name_lookup("done", &done, 0) == PM_ENOENT;) {
     CHECK(pm_clock_us() < end);
     demand_frames();
     pm_sleep(200);
