@@ -99,6 +99,8 @@ extension ServerState {
   mutating func request(_ task: TaskSlot, _ count: Int) -> ServerError {
     reclaim.requests.append(FrameRequest(task: task, count: count))
     ledger.setAwaited(&tasks[task.rawValue].entitlement, count)
+    // What had been set aside for this call may do for those who were before it.
+    serveRequests()
     demandFrames()
     return .waitForFrames
   }

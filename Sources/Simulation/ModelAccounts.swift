@@ -62,6 +62,7 @@ extension Model {
     guard count > notAllocated else { return }
     reclaim.waitCount += 1
     reclaim.requests.append((task.name, count))
+    serveRequests()
     demandFrames()
     throw .waitForFrames
   }

@@ -87,6 +87,23 @@ import Testing
     #expect(first.allocate(firstHandle, 0, 60) == .ok(60))
   }
 
+  @Test("R28: what was set aside for a call that wants more the next time goes to those before it") func wantsMore()
+    throws
+  {
+    let (first, firstHandle) = try owner(60)
+    let (second, secondHandle) = try owner(60)
+    let borrower = try Borrower(bed, image)
+    #expect(first.allocate(firstHandle, 0, 10).error == .waitForFrames)
+    #expect(second.allocate(secondHandle, 0, 5).error == .waitForFrames)
+    #expect(borrower.task.deallocate(borrower.handle, 0, 10) == .ok(10))
+    #expect(!waits(first) && waits(second))
+    _ = bed.machine.wasWoken(second.slot)
+    #expect(first.allocate(firstHandle, 0, 20).error == .waitForFrames)
+    #expect(bed.machine.wasWoken(second.slot))
+    #expect(waits(first) && !waits(second))
+    #expect(second.allocate(secondHandle, 0, 5) == .ok(5))
+  }
+
   @Test("R28: one upcall asks for 32 frames at least, and never for more than is extra") func amounts() throws {
     let most = bed.statistics.allocatableFrames - 3 * Self.pages
     let (task, handle) = try owner(most)
