@@ -193,6 +193,12 @@ public final class Machine: Sendable {
     return (frames, monotonicNanoseconds() - start)
   }
 
+  /// For measurements: moves a step's worth of contents.
+  package func moveSome() {
+    var position = 0
+    _ = server.moveNextFrames(&position)
+  }
+
   /// Gives the memory of all free frames back to the host now, as for a measurement.
   /// - Returns: how many frames.
   @discardableResult

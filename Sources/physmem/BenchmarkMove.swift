@@ -94,14 +94,14 @@ private func measureBystander(_ run: BenchmarkRun) throws -> [Measurement] {
     run.progress.show(name)
     var configuration = MachineConfiguration(memory: 256 << 20, isPopulated: true)
     configuration.defragmentation = .never
-    if isMoving { configuration.moveInterval = 100 }
     let machine = try Machine(configuration)
     defer { machine.shutDown() }
     let rounds = CapturedOutput()
     let lender = try BenchmarkTask("lender", on: machine)
     _ = try written(8192, lender) {
       let task = try? BenchmarkTask("bystander", on: machine).start(
-        ["256", run.isQuick ? "5" : "100"], console: { rounds.append($0) })
+        ["256", run.isQuick ? "5" : "200"], console: { rounds.append($0) })
+      while isMoving, task?.wait(seconds: 0.004) == nil { machine.moveSome() }
       _ = task?.wait()
       return 0
     }
