@@ -62,6 +62,8 @@ struct TaskRecord: ~Copyable {
   var pointerFault: (address: UInt64, access: Access, outcome: FaultOutcome)?
   /// It has an address space.
   var hasSpace = false
+  /// What was in the way of its last placement that was refused.
+  var obstacle: Obstacle?
   /// Page tables it took from the reserve, and from what nobody claimed.
   var reservedTables = 0
   var extraTables = 0
