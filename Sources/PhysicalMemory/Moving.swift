@@ -66,6 +66,40 @@ extension ServerState {
     return leaves
   }
 
+  /// For measurements: moves the contents of the next frames from `position` on elsewhere, a step's worth.
+  /// - Returns: how many; nil: there are no more, or nowhere to move them.
+  mutating func moveNextFrames(_ position: inout Int) -> Int? {
+    var sources: [FrameNumber] = []
+    while position < pool.runs.end, sources.count < Self.movedInOneStep {
+      let frame = FrameNumber(UInt32(position))
+      if isMovable(frame) { sources.append(frame) }
+      position += 1
+    }
+    guard !sources.isEmpty, let run = pool.takeRun(count: sources.count) else { return nil }
+    move(sources.enumerated().map { FrameMove(source: $1, destination: run.start.advanced(by: $0)) })
+    for source in sources { Revocations.append(source, to: &revocations.unused) }
+    finishRevocations()
+    return sources.count
+  }
+
+  /// For tests: moves some content.
+  /// - Parameter random: any number; the search for a content begins there.
+  /// - Returns: false when none was found nearby, or there was no frame for it.
+  mutating func moveSomeFrame(_ random: UInt64) -> Bool {
+    var index = Int(random % UInt64(pool.count))
+    for _ in 0..<4096 {
+      let frame = FrameNumber(UInt32(index))
+      if isMovable(frame) {
+        guard let destination = pool.takeFrame() else { return false }
+        move([FrameMove(source: frame, destination: destination)])
+        pool.give(frame)
+        return true
+      }
+      index = index + 1 == pool.count ? 0 : index + 1
+    }
+    return false
+  }
+
   /// Any free frame for a content that must leave its own; if need be, that of a released content.
   mutating func takeDestination() -> FrameNumber? {
     if let frame = takeMovableFrame() { return frame }
