@@ -211,13 +211,19 @@ public final class Machine: Sendable {
 
   // MARK: Programs and tasks
 
-  /// Checks an image and loads it. `name` is for messages.
+  /// Checks an image and loads it. `name` is for messages. Its frames must be free: others are not asked for them.
   public func load(name: String, bytes: [UInt8]) throws(MachineError) -> Program {
     let image: ELFImage
     do throws(ELFError) { image = try ELFImage(bytes: bytes) } catch { throw .badImage(name: name, error) }
     do throws(ServerError) {
       return Program(name: name, image: image, number: try server.loadImage(image.imageSegments))
     } catch {
+      // Nothing is asked back for a program: nobody waits here on whose behalf that could be done.
+      let (statistics, needed) = (server.statistics, image.filePageCount)
+      let free = statistics.allocatableFrames - statistics.allocatedFrames
+      if needed <= statistics.allocatableFrames - statistics.claimedFrames, needed > free {
+        throw .lent(name: name, needed: needed, free: free)
+      }
       throw tooSmall(name, image)
     }
   }
