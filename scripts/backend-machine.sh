@@ -94,10 +94,11 @@ judge_console() {
 }
 
 # Boots the machine with nested paging (npt) or without (shadow), runs a plan in it and shows what it says of tests.
-# One that says nothing for longer than any test may take has hung. In a process of its own: the machine ends with it.
-run_machine() (
-  console=$cache/console.$1.$2 nested=1 sign=+ threads=single start=$SECONDS
-  shown=' (passed|failed)  |[0-9]+ passed, |^(paging|kernel) |✘|Test run'
+# One that says nothing for longer than any test may take has hung. Run it in the background: the machine ends with that
+# process, whatever ends it.
+run_machine() {
+  local console=$cache/console.$1.$2 nested=1 sign=+ threads=single start=$SECONDS machine output line
+  local shown=' (passed|failed)  |[0-9]+ passed, |^(paging|kernel) |✘|Test run'
   [ "$1" = npt ] || nested=0 sign=-
   # Slower, and only for what proves nothing without.
   [ "$2" != races ] || threads=multi
@@ -117,4 +118,4 @@ run_machine() (
   done
   judge_console "$console" "$files/plan.$2" || exit 1
   say "$1: $2 passed in $((SECONDS - start)) s"
-)
+}
