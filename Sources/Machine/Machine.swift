@@ -24,6 +24,8 @@ public struct MachineConfiguration: Sendable {
   public var framesGivenBackASecond = 1 << 16
   /// How frames are taken back from tasks that have more than their guarantee.
   public var reclaim = ReclaimRules()
+  /// Devices 0, 1, …; at most 64.
+  public var disks: [DiskConfiguration] = []
 
   public init(
     memory: Int = 256 << 20, isPopulated: Bool = false, stock: Int = 1024, revocationInterval: UInt64? = nil
@@ -48,7 +50,8 @@ public final class Machine: Sendable {
   let supervisor: SupervisorArea
   let roots: RootTable
   /// How vCPU threads wait for one another.
-  let waiting = WaitingThreads()
+  let waiting: WaitingThreads
+  let devices: Devices
   private let signals: TaskSignals
   private let device: KVMDevice
   private let memory: PoolMemory
@@ -93,6 +96,13 @@ public final class Machine: Sendable {
     } catch {
       throw .noAddressSpace
     }
+    let waiting = WaitingThreads()
+    self.waiting = waiting
+    let (memory, server, signals) = (memory, server, signals)
+    devices = Devices(
+      configuration.disks.enumerated().map { number, disk in
+        BlockDevice(number, disk, pool: memory, server: server, signals: signals, waiting: waiting)
+      })
     if configuration.isPopulated { try populate() }
     try startThreads()
   }
@@ -125,7 +135,10 @@ public final class Machine: Sendable {
       if configuration.framesGivenBackASecond > 0, !configuration.isPopulated {
         try idleMemory.start(server: server, limit: configuration.framesGivenBackASecond)
       }
+      try devices.start()
     } catch {
+      devices.stop()
+      idleMemory.stop()
       revoker.stop()
       preparation.stop()
       throw .system("pthread_create", error)
@@ -260,6 +273,7 @@ public final class Machine: Sendable {
       for task in left { task.stop(.machineEnd) }
       for task in left { _ = task.wait() }
       vcpus.close()
+      devices.stop()
       idleMemory.stop()
       revoker.stop()
       preparation.stop()

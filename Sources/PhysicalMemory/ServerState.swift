@@ -15,7 +15,10 @@ struct ServerState: ~Copyable {
   var images: Slab<LoadedImage>
   var endpoints: Slab<Endpoint>
   var names = NameTable()
-  var pinnedFrames = 0
+  var pinned: [FrameNumber: PinnedFrame] = [:]
+  var pinnedFrames: Int { pinned.count }
+  /// Frames of all transfers under way, a frame of two of them twice.
+  var framesInTransfer = 0
   /// Taken by the machine for itself.
   private(set) var machineFrames = 0
   var callCount: UInt64 = 0

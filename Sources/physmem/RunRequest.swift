@@ -16,6 +16,7 @@ struct RunRequest {
   var policy: String?
   /// A file's path.
   var trace: String?
+  var disks: [DiskArgument] = []
 
   init(task: String) { self.task = task }
 
@@ -34,7 +35,9 @@ struct RunRequest {
     let policyText = try policy.map { try PolicyText(path: $0).text }
     let companionFiles = try companions.map { try TaskFile($0.task) }
     let traceFile = try trace.map { try ReportFile(path: $0) }
-    let machine = try Machine(self.machine)
+    var configuration = self.machine
+    configuration.disks = try disks.map { try $0.open() }
+    let machine = try Machine(configuration)
     let program = try machine.load(name: file.name, bytes: file.bytes)
     if let policyText, let status = try startPolicyServer(policyText, on: machine) { return status }
     for (companion, file) in zip(companions, companionFiles) {

@@ -209,6 +209,15 @@ enum pm_call {
   // fault handler that it interrupted.
   PM_CALL_ON_RETURN_PAGES = 0x72,
   PM_CALL_UPCALL_RETURN = 0x73,  // ()
+  // (entry, stack top), as for PM_CALL_ON_RETURN_PAGES, for interrupts of the task's devices: RDI has a bit for each device
+  // that has raised one. Of the two handlers one runs at a time; the other's turn comes when it has returned.
+  PM_CALL_ON_INTERRUPT = 0x74,
+  PM_CALL_INTERRUPT_WAIT = 0x75,  // (microseconds)
+
+  PM_CALL_DEVICE_CLAIM = 0x90,    // (number)
+  PM_CALL_DEVICE_RELEASE = 0x91,  // (number)
+  PM_CALL_DEVICE_READ = 0x92,     // (number, offset, uint32_t *value)
+  PM_CALL_DEVICE_WRITE = 0x93,    // (number, offset, value)
 };
 
 #if defined(__cplusplus)

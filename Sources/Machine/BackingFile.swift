@@ -1,0 +1,71 @@
+// The file behind a disk.
+
+internal import Glibc
+internal import SystemPackage
+
+/// Why a file cannot be a disk.
+public enum BackingFileError: Error, Equatable, CustomStringConvertible {
+  case missing
+  case notRegular
+  case tooSmall
+  /// The system's words for it.
+  case system(String)
+
+  public var description: String {
+    switch self {
+    case .missing: "does not exist: make it first, for example with truncate"
+    case .notRegular: "is not a regular file: name a file with the disk's contents"
+    case .tooSmall: "has not even one sector of 512 bytes: name a larger file"
+    case .system(let text): "cannot be opened (\(text)): name a file that can, or add readonly"
+    }
+  }
+}
+
+/// An open file whose whole sectors of 512 bytes are a disk's. It is open for as long as the object lives.
+public final class BackingFile: Sendable {
+  /// For messages.
+  let name: String
+  let descriptor: FileDescriptor
+  let isReadOnly: Bool
+  /// As of when it was opened.
+  let sectorCount: UInt64
+
+  public init(path: String, isReadOnly: Bool = false) throws(BackingFileError) {
+    let opened: (descriptor: FileDescriptor, size: Int64)
+    do {
+      // A named pipe would wait for somebody to write to it.
+      opened = try Self.open(path, isReadOnly)
+    } catch Errno.noSuchFileOrDirectory {
+      throw .missing
+    } catch let error as BackingFileError {
+      throw error
+    } catch {
+      throw .system("\(error)")
+    }
+    guard opened.size >= 512 else {
+      try? opened.descriptor.close()
+      throw .tooSmall
+    }
+    name = path
+    descriptor = opened.descriptor
+    self.isReadOnly = isReadOnly
+    sectorCount = UInt64(opened.size) / 512
+  }
+
+  private static func open(_ path: String, _ isReadOnly: Bool) throws -> (descriptor: FileDescriptor, size: Int64) {
+    let stat = try FilePath(path).stat()
+    guard stat.type == .regular else { throw BackingFileError.notRegular }
+    let descriptor = try FileDescriptor.open(
+      FilePath(path), isReadOnly ? .readOnly : .readWrite, options: [.closeOnExec, .nonBlocking])
+    return (descriptor, Int64(try descriptor.stat().size))
+  }
+
+  deinit { try? descriptor.close() }
+
+  /// Returns when all that was written is on the medium.
+  func flush() throws(Errno) {
+    while fdatasync(descriptor.rawValue) != 0 {
+      guard errno == EINTR else { throw Errno(rawValue: errno) }
+    }
+  }
+}
