@@ -53,6 +53,8 @@ private struct Parts {
 
   init(_ chain: DescriptorChain) throws(Refusal) {
     var headerLeft = BlockFormat.headerSize
+    all.reserveCapacity(chain.segments.count)
+    input.reserveCapacity(chain.segments.count)
     for (index, segment) in chain.segments.enumerated() {
       guard segment.count > 0 else { throw Refusal("a descriptor without length") }
       guard segment.count <= BlockFormat.mostSegmentSize else {

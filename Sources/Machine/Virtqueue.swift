@@ -111,6 +111,7 @@ struct Virtqueue {
 
   private func walk(from head: UInt16, _ memory: some DeviceMemory) throws(QueueFailure) -> DescriptorChain {
     var segments: [ChainSegment] = []
+    segments.reserveCapacity(64)
     var index = head
     while true {
       guard index < layout.size else { throw .noSuchDescriptor(index) }

@@ -14,6 +14,10 @@ struct Pin: Equatable {
   let deadline: UInt64
   /// It is there only because of a transfer under way. The task's slot may be another task's by now.
   var isEnded = false
+
+  /// Whether the task's devices may work on the frame now.
+  @inline(__always)
+  func isGood(for task: TaskSlot, _ now: UInt64) -> Bool { self.task == task && !isEnded && deadline > now }
 }
 
 /// What the server knows of a pinned frame by its number.

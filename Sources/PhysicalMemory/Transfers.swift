@@ -39,11 +39,13 @@ extension ServerState {
       for offset in 0..<runs[index].count {
         // The device's own arithmetic keeps runs inside the numbers that there are.
         let frame = runs[index].start.advanced(by: offset)
-        guard isLive, let pin = pinned[frame]?.pin, pin.task == driver.slot, !pin.isEnded, pin.deadline > now else {
+        // One search a frame: this is done for each page that a device moves.
+        guard isLive, let place = pinned.index(forKey: frame), pinned.values[place].pin.isGood(for: driver.slot, now)
+        else {
           withdrawTransfer(runs, before: index, offset)
           throw TransferRefusal(frame: frame)
         }
-        pinned[frame]?.transfers += 1
+        pinned.values[place].transfers += 1
         framesInTransfer += 1
       }
     }
@@ -58,13 +60,15 @@ extension ServerState {
   mutating func endTransfer(_ run: FrameRun) {
     for offset in 0..<run.count {
       let frame = run.start.advanced(by: offset)
-      guard var known = pinned[frame], known.transfers > 0 else { preconditionFailure("a transfer that has not begun") }
-      known.transfers -= 1
-      pinned[frame] = known
+      guard let place = pinned.index(forKey: frame), pinned.values[place].transfers > 0 else {
+        preconditionFailure("a transfer that has not begun")
+      }
+      pinned.values[place].transfers -= 1
       framesInTransfer -= 1
-      if known.transfers == 0, known.pin.isEnded {
-        endPin(known.place.container, known.place.id)
-        operations.wake(containers[known.place.container].owner)
+      if pinned.values[place].transfers == 0, pinned.values[place].pin.isEnded {
+        let shown = pinned.values[place].place
+        endPin(shown.container, shown.id)
+        operations.wake(containers[shown.container].owner)
       }
     }
   }
