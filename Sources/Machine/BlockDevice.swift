@@ -77,6 +77,8 @@ final class BlockDevice: Sendable {
     state = Mutex(State(registers: VirtioRegisters(configuration.file)))
   }
 
+  var addressBits: Int { configuration.addressBits }
+
   func start() throws(Errno) {
     let started = try HostThread { [self] in run() }
     thread.withLock { $0 = started }

@@ -26,6 +26,8 @@ struct Devices: Sendable {
     return devices[Int(number)]
   }
 
+  func addressBits(_ number: UInt32) throws(ServerError) -> Int { try device(number).addressBits }
+
   func claim(_ task: TaskReference, _ number: UInt32) throws(ServerError) { try device(number).claim(task) }
 
   func release(_ task: TaskReference, _ number: UInt32) throws(ServerError) {

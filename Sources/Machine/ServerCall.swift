@@ -26,6 +26,8 @@ enum ServerCall {
   case unlock(UInt32)
   case pin(UInt32, start: UInt32, count: UInt32, microseconds: UInt64, physical: UInt64)
   case unpin(UInt32, start: UInt32, count: UInt32)
+  case allocatePlaced(UInt32, start: UInt32, countAddress: UInt64, flags: UInt32, placement: UInt64)
+  case placementObstacle(result: UInt64)
   case releaseData(UInt32, frames: UInt64, count: UInt32)
   case releasePages(UInt32, frames: UInt64, count: UInt32)
   case recoverPages(UInt32, frames: UInt64, count: UInt32, frameError: UInt64)
@@ -48,6 +50,7 @@ enum ServerCall {
   case onInterrupt(entry: UInt64, stackTop: UInt64)
   case waitForInterrupt(microseconds: UInt64)
   case upcallReturn
+  case deviceInformation(UInt32, result: UInt64)
   case claimDevice(UInt32)
   case releaseDevice(UInt32)
   case readDevice(UInt32, offset: UInt32, result: UInt64)
@@ -114,6 +117,9 @@ enum ServerCall {
     case PM_CALL_CONTAINER_PIN:
       return .pin(low(a), start: low(b), count: low(c), microseconds: d, physical: e)
     case PM_CALL_CONTAINER_UNPIN: return .unpin(low(a), start: low(b), count: low(c))
+    case PM_CALL_CONTAINER_ALLOCATE_PLACED:
+      return .allocatePlaced(low(a), start: low(b), countAddress: c, flags: low(d), placement: e)
+    case PM_CALL_PLACEMENT_OBSTACLE: return .placementObstacle(result: a)
     case PM_CALL_RELEASE_PAGES: return .releasePages(low(a), frames: b, count: low(c))
     case PM_CALL_RECOVER_PAGES: return .recoverPages(low(a), frames: b, count: low(c), frameError: d)
     case PM_CALL_EXPIRED_PAGES: return .expiredPages(low(a), frames: b, count: low(c), result: d)
@@ -140,6 +146,7 @@ enum ServerCall {
     let (a, b, c) = (registers.rdi, registers.rsi, registers.rdx)
     func low(_ value: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: value) }
     switch pm_call(rawValue: low(registers.rax)) {
+    case PM_CALL_DEVICE_INFO: return .deviceInformation(low(a), result: b)
     case PM_CALL_DEVICE_CLAIM: return .claimDevice(low(a))
     case PM_CALL_DEVICE_RELEASE: return .releaseDevice(low(a))
     case PM_CALL_DEVICE_READ: return .readDevice(low(a), offset: low(b), result: c)

@@ -133,6 +133,12 @@ extension VCPULoop {
     case .pin(let handle, let start, let count, let time, let physical):
       try server.pin(task.slot, handle, start: start, count: count, microseconds: time, physical: physical)
     case .unpin(let handle, let start, let count): try server.unpin(task.slot, handle, start: start, count: count)
+    case .allocatePlaced(let handle, let start, let countAddress, let flags, let placement):
+      try server.allocatePlaced(
+        task.slot, handle, start: start, countAddress: countAddress, flags: flags, placement: placement)
+    case .placementObstacle(let result):
+      let obstacle = server.placementObstacle(task.slot)
+      try writeWords([obstacle.address, UInt64(obstacle.kind.rawValue)], result)
     case .releaseData(let handle, let frames, let count):
       try server.releaseData(task.slot, handle, frames: frames, count: count)
     case .releasePages(let handle, let frames, let count):
@@ -165,6 +171,9 @@ extension VCPULoop {
     let devices = machine.devices
     let driver = TaskReference(slot: task.slot, id: task.id)
     switch call {
+    case .deviceInformation(let number, let result):
+      let bits = try devices.addressBits(number)
+      try writeWords([UInt64(PM_DEVICE_DISK) | UInt64(bits) << 32], result)
     case .claimDevice(let number): try devices.claim(driver, number)
     case .releaseDevice(let number): try devices.release(driver, number)
     case .readDevice(let number, let offset, let result):

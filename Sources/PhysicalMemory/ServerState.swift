@@ -19,6 +19,8 @@ struct ServerState: ~Copyable {
   var pinnedFrames: Int { pinned.count }
   /// Frames of all transfers under way, a frame of two of them twice.
   var framesInTransfer = 0
+  /// Frames whose contents stay where they were asked for.
+  var placedFrames = 0
   /// Taken by the machine for itself.
   private(set) var machineFrames = 0
   var callCount: UInt64 = 0
@@ -40,7 +42,8 @@ struct ServerState: ~Copyable {
     operations: any MachineOperations
   ) throws(ReservationError) {
     // Each may fail, and a value whose parts free something may not be left half made: first all, then the value.
-    var pool = try FramePool(frameCount: frameCount)
+    let tables = TableReserve(frameCount: frameCount)
+    var pool = try FramePool(frameCount: frameCount, tableFrames: tables.reserved)
     let contents = try ContentTable(capacity: frameCount)
     let reverseMap = try ReverseMap(capacity: frameCount)
     let softReferences = try SoftReferenceTable(capacity: frameCount)
@@ -49,7 +52,6 @@ struct ServerState: ~Copyable {
     let endpoints = try Slab<Endpoint>(capacity: 1 << 16)
     let images = try Slab<LoadedImage>(capacity: 1 << 10)
     if reserved > 1 { pool.reserve(FrameRun(start: FrameNumber(1), count: reserved - 1)) }
-    let tables = TableReserve(frameCount: frameCount)
     lowStock = stock / 2
     ledger = Ledger(allocatable: max(0, pool.freeCount - tables.reserved))
     self.reclaim = ReclaimState(rules: reclaim)
@@ -86,6 +88,10 @@ struct ServerState: ~Copyable {
   private mutating func takeZeroFrame() -> FrameNumber? {
     var taken = pool.takeZeroedFrame()
     while taken == nil, expireOldest() { taken = pool.takeZeroedFrame() }
+    return cleared(taken ?? pool.takeSpareFrame())
+  }
+
+  private func cleared(_ taken: (frame: FrameNumber, isZero: Bool)?) -> FrameNumber? {
     guard let (frame, isZero) = taken else { return nil }
     if !isZero { operations.zero(FrameRun(start: frame, count: 1)) }
     return frame
@@ -155,7 +161,7 @@ struct ServerState: ~Copyable {
   }
 
   private mutating func takeTableFrame() -> FrameNumber? {
-    guard let frame = takeZeroFrame() else { return nil }
+    guard let frame = cleared(pool.takeSpareFrame()) ?? takeZeroFrame() else { return nil }
     pool.records[frame].state = .table
     tables.used += 1
     return frame
@@ -231,6 +237,10 @@ public struct ServerStatistics: Equatable, Sendable {
   public var framesExpired: UInt64 = 0
   /// Free frames whose memory went back to the host.
   public var framesGivenBack: UInt64 = 0
+  public var framesMoved: UInt64 = 0
+  /// Placed allocations, and those for which there was no place.
+  public var placements: UInt64 = 0
+  public var placementsRefused: UInt64 = 0
   /// Revocations for tests after which the frame was written all the same. Anything but 0 is a broken promise.
   public var strayWrites: UInt64 = 0
 

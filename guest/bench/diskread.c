@@ -48,7 +48,7 @@ int main(int argc, char **argv) {
   check("opening", pm_block_open(&disk, 0));
   pm_container_t container;
   check("creating", pm_container_create(&container));
-  check("allocating", pm_container_allocate(container, 0, &count, 0));
+  check("allocating", pm_block_allocate(&disk, container, 0, &count, 0));
   check("mapping", pm_container_map(container, 0, count, BUFFERS, PM_MAP_READ | PM_MAP_WRITE | PM_MAP_LAZY));
   for (uint32_t pass = 0; pass < passes; pass++) {
     uint64_t start = pm_clock_us();

@@ -119,14 +119,26 @@ pm_error_t pm_block_open(struct pm_block *block, uint32_t device) {
   *block = (struct pm_block){.device = device};
   pm_error_t error = pm_device_claim(device);
   if (error) return error;
+  struct pm_device_info info;
   uint32_t count = 3;
   block->memory = (struct pm_block_memory *)(MEMORY_START + (uint64_t)device * 16 * PM_PAGE_SIZE);
-  error = pm_container_create(&block->container);
-  if (!error) error = pm_container_allocate(block->container, 0, &count, 0);
+  error = pm_device_info(device, &info);
+  if (!error) {
+    block->address_bits = info.address_bits;
+    error = info.kind == PM_DEVICE_DISK ? pm_container_create(&block->container) : PM_EINVAL;
+  }
+  if (!error) error = pm_block_allocate(block, block->container, 0, &count, 0);
   if (!error) error = pm_container_map(block->container, 0, 3, block->memory, PM_MAP_READ | PM_MAP_WRITE);
   if (!error) error = set_up(block);
   if (error) pm_block_close(block);
   return error;
+}
+
+pm_error_t pm_block_allocate(const struct pm_block *block, pm_container_t container, pm_frame_t start, uint32_t *count,
+                             uint32_t flags) {
+  if (block->address_bits >= 64) return pm_container_allocate(container, start, count, flags);
+  struct pm_placement placement = {.below = 1ull << block->address_bits};
+  return pm_container_allocate_placed(container, start, count, flags, &placement);
 }
 
 void pm_block_close(struct pm_block *block) {

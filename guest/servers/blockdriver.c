@@ -17,6 +17,7 @@ static pm_error_t serve(const struct pm_message *request, struct pm_message *rep
     case PM_DISK_INFO:
       reply->words[1] = disk.sectors;
       reply->words[2] = disk.read_only;
+      reply->words[3] = disk.address_bits;
       return PM_OK;
     default: return PM_EINVAL;
   }

@@ -21,9 +21,10 @@ struct pm_block_result {
   pm_error_t error;  // PM_OK; PM_EIO: it failed, or the device refused it; PM_EINVAL: it does not know that operation
 };
 
-/// A disk that a task drives; all members but the first two are the library's own.
+/// A disk that a task drives; all members but the first three are the library's own.
 struct pm_block {
   uint64_t sectors;
+  uint32_t address_bits;   // the device reaches physical addresses below 2 to this power
   bool read_only;
   bool broken;             // the device wants a reset: what is under way has failed
   uint32_t device;
@@ -44,6 +45,10 @@ struct pm_block {
 pm_error_t pm_block_open(struct pm_block *block, uint32_t device);
 /// Gives it up. What is under way is lost.
 void pm_block_close(struct pm_block *block);
+
+/// pm_container_allocate, with frames that the device reaches: pm_container_allocate_placed where it does not reach all.
+pm_error_t pm_block_allocate(const struct pm_block *block, pm_container_t container, pm_frame_t start, uint32_t *count,
+                             uint32_t flags);
 
 /// Offers a request for `sectors` sectors from `sector` on, from or to the frames at the addresses `physical`, as
 /// pm_container_pin gave them: one for each 8 sectors. They are pinned until the request comes back. PM_EAGAIN: the queue is
@@ -75,7 +80,7 @@ enum pm_disk_request {
   PM_DISK_READ = 1,   // sector, sectors, first frame; caps[0]: the container
   PM_DISK_WRITE = 2,  // the same
   PM_DISK_FLUSH = 3,
-  PM_DISK_INFO = 4,   // the answer: sectors, and 1 for a disk that cannot be written
+  PM_DISK_INFO = 4,   // the answer: sectors, 1 for a disk that cannot be written, and the device's address bits
 };
 
 #endif

@@ -104,6 +104,30 @@ struct pm_mapping {
 };
 
 // One task in the policy buffer: entry n is about the task in slot n of the server's table.
+// Where frames shall be (R19). Addresses and lengths in bytes; 0 where it does not matter.
+struct pm_placement {
+  uint64_t below;       // every frame ends at this physical address or before it
+  uint64_t alignment;   // a power of two: of a run's first frame, or of each frame
+  uint64_t boundary;    // a power of two: a run does not go across a multiple of it
+  uint64_t fixed;       // the run begins at this physical address
+  uint32_t contiguous;  // 1: the frames are adjacent, in the order of their ids; so they are with `fixed`
+  uint32_t reserved;    // 0
+};
+
+// What was in the way of a placement.
+#define PM_OBSTACLE_NONE 0        // nothing in particular
+#define PM_OBSTACLE_RESERVED 1    // frames of the machine itself
+#define PM_OBSTACLE_PAGE_TABLE 2  // frames of page tables, or kept for them
+#define PM_OBSTACLE_PINNED 3
+#define PM_OBSTACLE_PLACED 4      // a frame that was placed before
+#define PM_OBSTACLE_BUSY 5        // another placement under way has it
+
+struct pm_obstacle {
+  uint64_t physical;
+  uint32_t kind;  // PM_OBSTACLE_...
+  uint32_t reserved;
+};
+
 struct pm_policy_entry {
   // Written by the server, at any time; what else is written there is of no effect.
   uint64_t task;        // 0: no task, and all else is 0
@@ -115,6 +139,13 @@ struct pm_policy_entry {
   uint64_t extra;       // 0: no frames beyond the guarantee; anything else: it may have extra frames
   uint64_t swap_quota;  // frames
   uint64_t reserved;
+};
+
+// What a device of the machine is.
+#define PM_DEVICE_DISK 2  // as in virtio
+struct pm_device_info {
+  uint32_t kind;
+  uint32_t address_bits;  // the device reaches physical addresses below 2 to this power
 };
 
 // Sent by pm_call, filled in by pm_receive, and sent back by pm_reply.
@@ -162,6 +193,8 @@ enum pm_call {
   PM_CALL_CONTAINER_UNLOCK = 0x2f,  // (weak container)
   PM_CALL_CONTAINER_PIN = 0x30,     // (container, start, count, microseconds, uint64_t *physical)
   PM_CALL_CONTAINER_UNPIN = 0x31,   // (container, start, count)
+  PM_CALL_CONTAINER_ALLOCATE_PLACED = 0x32,  // (container, start, uint32_t *count, flags, const struct pm_placement *)
+  PM_CALL_PLACEMENT_OBSTACLE = 0x33,         // (struct pm_obstacle *)
 
   PM_CALL_CONTAINER_MAP = 0x40,  // (container, start, count, address, flags)
   PM_CALL_UNMAP = 0x41,          // (address, count)
@@ -214,6 +247,7 @@ enum pm_call {
   PM_CALL_ON_INTERRUPT = 0x74,
   PM_CALL_INTERRUPT_WAIT = 0x75,  // (microseconds)
 
+  PM_CALL_DEVICE_INFO = 0x94,     // (number, struct pm_device_info *)
   PM_CALL_DEVICE_CLAIM = 0x90,    // (number)
   PM_CALL_DEVICE_RELEASE = 0x91,  // (number)
   PM_CALL_DEVICE_READ = 0x92,     // (number, offset, uint32_t *value)
@@ -227,6 +261,8 @@ enum pm_call {
 #endif
 PM_ASSERT_LAYOUT(sizeof(struct pm_task_info) == 48, "pm_task_info");
 PM_ASSERT_LAYOUT(sizeof(struct pm_mapping) == 24, "pm_mapping");
+PM_ASSERT_LAYOUT(sizeof(struct pm_placement) == 40 && offsetof(struct pm_placement, contiguous) == 32, "pm_placement");
+PM_ASSERT_LAYOUT(sizeof(struct pm_obstacle) == 16, "pm_obstacle");
 PM_ASSERT_LAYOUT(sizeof(struct pm_fault) == 24, "pm_fault");
 PM_ASSERT_LAYOUT(sizeof(struct pm_message) == 104, "pm_message");
 PM_ASSERT_LAYOUT(sizeof(struct pm_policy_entry) == 64 && offsetof(struct pm_policy_entry, guaranteed) == 32, "pm_policy_entry");
