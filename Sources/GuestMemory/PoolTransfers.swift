@@ -29,7 +29,7 @@ public struct PhysicalRange: Hashable, Sendable {
   }
 
   /// The last byte.
-  public var last: PhysicalAddress { PhysicalAddress(start.rawValue + UInt64(count) - 1) }
+  public var last: PhysicalAddress { PhysicalAddress(start.rawValue + (UInt64(count) - 1)) }
 
   /// The frames that hold it; nil: beyond the frame numbers that there are.
   public var frames: FrameRun? {

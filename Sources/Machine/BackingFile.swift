@@ -1,7 +1,8 @@
 // The file behind a disk.
 
+internal import CKVM
 internal import Glibc
-internal import SystemPackage
+package import SystemPackage
 
 /// Why a file cannot be a disk.
 public enum BackingFileError: Error, Equatable, CustomStringConvertible {
@@ -50,6 +51,27 @@ public final class BackingFile: Sendable {
     descriptor = opened.descriptor
     self.isReadOnly = isReadOnly
     sectorCount = UInt64(opened.size) / 512
+  }
+
+  /// A file in memory that nobody else sees, for tests.
+  package init(contents: [UInt8], isReadOnly: Bool = false) throws(Errno) {
+    let made = unsafe memfd_create("physmem-disk", CKVM_MFD_CLOEXEC)
+    guard made >= 0 else { throw Errno(rawValue: errno) }
+    name = "the disk"
+    descriptor = FileDescriptor(rawValue: made)
+    self.isReadOnly = isReadOnly
+    sectorCount = UInt64(contents.count / 512)
+    do {
+      try descriptor.writeAll(contents)
+    } catch {
+      try? descriptor.close()
+      throw error as? Errno ?? .ioError
+    }
+  }
+
+  /// For tests: makes the file shorter, as somebody else might.
+  package func shorten(to byteCount: Int64) throws(Errno) {
+    guard ftruncate(descriptor.rawValue, Int(byteCount)) == 0 else { throw Errno(rawValue: errno) }
   }
 
   private static func open(_ path: String, _ isReadOnly: Bool) throws -> (descriptor: FileDescriptor, size: Int64) {
