@@ -169,7 +169,7 @@ struct BlockRequests<Memory: DeviceMemory> {
     }
     let sectors = UInt64(length / BlockFormat.sectorSize)
     guard sector <= file.sectorCount, sectors <= file.sectorCount - sector else {
-      throw Refusal("\(sectors) sectors from \(sector) on, of a disk that has \(file.sectorCount)")
+      throw Refusal("sector \(sector) and \(sectors - 1) more, of a disk that has \(file.sectorCount)")
     }
     do throws(Errno) {
       if try body(Int64(sector) * Int64(BlockFormat.sectorSize), length) { return Result(status: .done) }

@@ -195,10 +195,10 @@ PM_TEST_DISK(one_driver, 0, "2 disk", "a device has one driver at a time, and is
     CHECK_ERROR(pm_device_read(0, 2, &value), PM_EINVAL);
     CHECK_ERROR(pm_device_read(0, 512, &value), PM_EINVAL);
     CHECK_ERROR(pm_device_read(0, 0, (uint32_t *)REGION), PM_EFAULT);
-    ask(0, PM_CAP_NONE);
-    // With requests under way.
-    pm_device_release(0);
+    CHECK_OK(pm_device_release(0));
     open_disk();
+    ask(0, PM_CAP_NONE);
+    // It ends with requests under way.
     pm_container_t container = map_buffers(128);
     uint64_t physical[128];
     CHECK_OK(pm_container_pin(container, 0, 128, LONG_US, physical));

@@ -10,7 +10,6 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 
 #pragma clang assume_nonnull begin
 
@@ -83,9 +82,6 @@ static inline void ckvm_store32(uint32_t *at, uint32_t value) { __atomic_store_n
 static inline uint8_t ckvm_load8(const uint8_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
 static inline void ckvm_store8(uint8_t *at, uint8_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
 static inline void ckvm_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-// glibc has these for 64-bit offsets by default here.
-extern long preadv(int fd, const struct iovec *vector, int count, long offset);
-extern long pwritev(int fd, const struct iovec *vector, int count, long offset);
 
 // Not <cpuid.h>: its module would own the types of glibc for the importer.
 struct ckvm_cpuid {
