@@ -88,13 +88,13 @@ extension ServerState {
         found.append("content \(number.rawValue) is pinned, but its frame is not marked")
       }
       let known = pinned[contents[number].frame]
-      if known?.place != ContainerFrame(container: slot, id: id) || known?.pin != pin {
+      if known.place != ContainerFrame(container: slot, id: id) || known.pin != pin {
         found.append("the pin of id \(id) of container slot \(slot) is not that of its frame")
       }
-      if pin.isEnded, known?.transfers == 0 {
+      if pin.isEnded, known.transfers == 0 {
         found.append("id \(id) of container slot \(slot) has an ended pin without a transfer")
       }
-      census.transfers += known?.transfers ?? 0
+      census.transfers += Int(known.transfers)
     }
   }
 
@@ -110,6 +110,9 @@ extension ServerState {
       case .inUse:
         frames.inUse += 1
         if record.flags.contains(.pinned) { frames.pinned += 1 }
+        if record.flags.contains(.pinned) != pinned[FrameNumber(frame)].isPinned {
+          found.append("frame \(frame) is pinned by its record or by its pin, and not by both")
+        }
         if record.flags.contains(.placed) { frames.placed += 1 }
         if record.link != 0 { frames.places += reverseMap.count(record.link) }
         checkContent(of: frame, record.owner, census, &found)

@@ -8,7 +8,7 @@
 internal import CGuestABI
 internal import GuestMemory
 
-struct Pin: Equatable {
+struct Pin: Equatable, BitwiseCopyable {
   let task: TaskSlot
   /// Nanoseconds of the machine's clock.
   let deadline: UInt64
@@ -20,12 +20,17 @@ struct Pin: Equatable {
   func isGood(for task: TaskSlot, _ now: UInt64) -> Bool { self.task == task && !isEnded && deadline > now }
 }
 
-/// What the server knows of a pinned frame by its number.
-struct PinnedFrame {
+/// What the server knows of a pinned frame by its number. All bits zero is no pin: the time of one is never 0.
+struct PinnedFrame: BitwiseCopyable {
   let place: ContainerFrame
   var pin: Pin
   /// Under way in the frame.
-  var transfers = 0
+  var transfers: UInt32 = 0
+
+  static var none: PinnedFrame {
+    PinnedFrame(place: ContainerFrame(container: 0, id: 0), pin: Pin(task: TaskSlot(0), deadline: 0))
+  }
+  var isPinned: Bool { pin.deadline > 0 }
 }
 
 extension ServerState {
@@ -68,14 +73,17 @@ extension ServerState {
   }
 
   private mutating func setPin(_ slot: UInt32, _ id: UInt32, _ pin: Pin?) {
+    let before = containers[slot].pins.count
     containers[slot].pins[id] = pin
+    pinnedFrames += containers[slot].pins.count - before
     guard let number = containers[slot].frames[id].content else { preconditionFailure("a pin without a frame") }
     let frame = contents[number].frame
     if let pin {
-      pinned[frame, default: PinnedFrame(place: ContainerFrame(container: slot, id: id), pin: pin)].pin = pin
+      let transfers = pinned[frame].transfers
+      pinned[frame] = PinnedFrame(place: ContainerFrame(container: slot, id: id), pin: pin, transfers: transfers)
       pool.records[frame].flags.insert(.pinned)
     } else {
-      pinned[frame] = nil
+      pinned[frame] = .none
       pool.records[frame].flags.remove(.pinned)
     }
   }
@@ -83,7 +91,7 @@ extension ServerState {
   /// Ends a pin, now or with the last transfer that is under way in its frame.
   mutating func endPin(_ slot: UInt32, _ id: UInt32) {
     guard var pin = containers[slot].pins[id], let number = containers[slot].frames[id].content else { return }
-    if pinned[contents[number].frame]?.transfers == 0 { return setPin(slot, id, nil) }
+    if pinned[contents[number].frame].transfers == 0 { return setPin(slot, id, nil) }
     pin.isEnded = true
     setPin(slot, id, pin)
   }

@@ -25,6 +25,13 @@ public struct TransferRefusal: Error, Equatable {
   public let frame: FrameNumber
 }
 
+extension SparseArray where Element == PinnedFrame {
+  subscript(frame: FrameNumber) -> PinnedFrame {
+    @inline(__always) get { self[Int(frame.rawValue)] }
+    @inline(__always) set { self[Int(frame.rawValue)] = newValue }
+  }
+}
+
 extension ServerState {
   /// How long somebody who waits for a transfer's end sleeps at most, in nanoseconds; the end wakes it.
   static var transferPatience: UInt64 { 10_000_000 }
@@ -39,13 +46,13 @@ extension ServerState {
       for offset in 0..<runs[index].count {
         // The device's own arithmetic keeps runs inside the numbers that there are.
         let frame = runs[index].start.advanced(by: offset)
-        // One search a frame: this is done for each page that a device moves.
-        guard isLive, let place = pinned.index(forKey: frame), pinned.values[place].pin.isGood(for: driver.slot, now)
+        guard isLive, Int(frame.rawValue) < pinned.count, pinned[frame].pin.isGood(for: driver.slot, now),
+          pinned[frame].transfers < .max
         else {
           withdrawTransfer(runs, before: index, offset)
           throw TransferRefusal(frame: frame)
         }
-        pinned.values[place].transfers += 1
+        pinned[frame].transfers += 1
         framesInTransfer += 1
       }
     }
@@ -60,13 +67,11 @@ extension ServerState {
   mutating func endTransfer(_ run: FrameRun) {
     for offset in 0..<run.count {
       let frame = run.start.advanced(by: offset)
-      guard let place = pinned.index(forKey: frame), pinned.values[place].transfers > 0 else {
-        preconditionFailure("a transfer that has not begun")
-      }
-      pinned.values[place].transfers -= 1
+      precondition(pinned[frame].transfers > 0, "a transfer that has not begun")
+      pinned[frame].transfers -= 1
       framesInTransfer -= 1
-      if pinned.values[place].transfers == 0, pinned.values[place].pin.isEnded {
-        let shown = pinned.values[place].place
+      if pinned[frame].transfers == 0, pinned[frame].pin.isEnded {
+        let shown = pinned[frame].place
         endPin(shown.container, shown.id)
         operations.wake(containers[shown.container].owner)
       }

@@ -2,7 +2,7 @@
 // prints bytes and nanoseconds of each pass.
 #include <physmem/block.h>
 
-PM_PROGRAM("Reads a disk sequentially. Arguments: passes, frames of a request, requests under way.");
+PM_PROGRAM("Reads a disk sequentially. Arguments: passes, frames of a request, requests under way, scattered.");
 
 #define BUFFERS ((char *)0x200000000000ull)
 #define MOST 1024
@@ -48,7 +48,12 @@ int main(int argc, char **argv) {
   check("opening", pm_block_open(&disk, 0));
   pm_container_t container;
   check("creating", pm_container_create(&container));
-  check("allocating", pm_block_allocate(&disk, container, 0, &count, 0));
+  // Adjacent frames are one descriptor; scattered ones do as well.
+  struct pm_placement placement = {.contiguous = 1, .below = disk.address_bits < 64 ? 1ull << disk.address_bits : 0};
+  if (argc > 4 || pm_container_allocate_placed(container, 0, &count, 0, &placement)) {
+    count = frames * depth;
+    check("allocating", pm_block_allocate(&disk, container, 0, &count, 0));
+  }
   check("mapping", pm_container_map(container, 0, count, BUFFERS, PM_MAP_READ | PM_MAP_WRITE | PM_MAP_LAZY));
   for (uint32_t pass = 0; pass < passes; pass++) {
     uint64_t start = pm_clock_us();
