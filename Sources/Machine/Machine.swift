@@ -29,6 +29,8 @@ public struct MachineConfiguration: Sendable {
   public var keepsFragmentation = false
   /// For tests: microseconds after which another content is moved at random; nil: never.
   public var moveInterval: UInt64?
+  /// Devices 0, 1, …; at most 64.
+  public var disks: [DiskConfiguration] = []
 
   public init(
     memory: Int = 256 << 20, isPopulated: Bool = false, stock: Int = 1024, revocationInterval: UInt64? = nil
@@ -56,7 +58,8 @@ public final class Machine: Sendable {
   let supervisor: SupervisorArea
   let roots: RootTable
   /// How vCPU threads wait for one another.
-  let waiting = WaitingThreads()
+  let waiting: WaitingThreads
+  let devices: Devices
   private let signals: TaskSignals
   private let device: KVMDevice
   private let memory: PoolMemory
@@ -103,6 +106,13 @@ public final class Machine: Sendable {
     } catch {
       throw .noAddressSpace
     }
+    let waiting = WaitingThreads()
+    self.waiting = waiting
+    let (memory, server, signals) = (memory, server, signals)
+    devices = Devices(
+      configuration.disks.enumerated().map { number, disk in
+        BlockDevice(number, disk, pool: memory, server: server, signals: signals, waiting: waiting)
+      })
     if configuration.isPopulated { try populate() }
     try startThreads()
   }
@@ -145,8 +155,11 @@ public final class Machine: Sendable {
       if configuration.framesGivenBackASecond > 0, !configuration.isPopulated {
         try idleMemory.start(server: server, limit: configuration.framesGivenBackASecond)
       }
+      try devices.start()
     } catch {
+      devices.stop()
       defragmentation.stop()
+      idleMemory.stop()
       mover.stop()
       revoker.stop()
       preparation.stop()
@@ -303,6 +316,7 @@ public final class Machine: Sendable {
       for task in left { task.stop(.machineEnd) }
       for task in left { _ = task.wait() }
       vcpus.close()
+      devices.stop()
       defragmentation.stop()
       idleMemory.stop()
       mover.stop()

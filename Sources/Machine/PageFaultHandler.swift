@@ -74,7 +74,7 @@ extension VCPULoop {
     resume(after: frame)
     samplePages = 0
     // The gate may have been gone through for an upcall that the task was not kicked for yet.
-    if !(task.signal.hasUpcall && upcall.canBegin) {
+    if !upcall.hasWork(task.signal) {
       _ = waitInHost { machine.waiting.wait(task.gate, until: deadline) }
     }
     return endIfStopped() ?? announceUpcall()

@@ -40,7 +40,7 @@ struct Bench: ParsableCommand {
 }
 
 enum BenchmarkGroup: String, CaseIterable {
-  case fault, hypercall, upcall, launch, alloc, cow, move, reclaim, ipc
+  case fault, hypercall, upcall, launch, alloc, cow, move, reclaim, ipc, disk
 
   static var names: String { allCases.map(\.rawValue).joined(separator: " ") }
 
@@ -55,6 +55,7 @@ enum BenchmarkGroup: String, CaseIterable {
     case .move: try measureMoves(run)
     case .reclaim: try measureReclaim(run)
     case .ipc: try measureMessages(run)
+    case .disk: try measureDisk(run)
     }
   }
 }

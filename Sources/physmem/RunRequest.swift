@@ -16,6 +16,7 @@ struct RunRequest {
   var policy: String?
   /// A file's path.
   var trace: String?
+  var disks: [DiskArgument] = []
 
   init(task: String) { self.task = task }
 
@@ -36,6 +37,7 @@ struct RunRequest {
     let traceFile = try trace.map { try ReportFile(path: $0) }
     var configuration = self.machine
     configuration.keepsFragmentation = statistics != nil
+    configuration.disks = try disks.map { try $0.open() }
     let machine = try Machine(configuration)
     let program = try machine.load(name: file.name, bytes: file.bytes)
     // All of them before one runs: they are loaded into frames that nobody has borrowed yet.
