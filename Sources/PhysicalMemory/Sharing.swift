@@ -153,6 +153,8 @@ extension ServerState {
     guard !access.isOwner else { throw .notPermitted }
     let current = currentLock(access.slot)
     if let current, current.holder != task { throw .busy }
+    // A call under way would go on behind the lock.
+    guard current != nil || containers[access.slot].changes == 0 else { throw .busy }
     let owner = containers[access.slot].owner
     guard owner != task else { throw .notPermitted }
     guard !tasks[owner.rawValue].isEnding else { throw .canceled }

@@ -171,32 +171,26 @@ struct VirtualFrameTable: ~Copyable {
 
   /// The first id at or after `start` that is in use.
   func firstUsed(from start: UInt32) -> UInt32? {
-    var position = position(start >> Self.shift)
-    var id = start
-    while position < leaves.count {
-      let key = leaves[position].key
-      if key > id >> Self.shift { id = key << Self.shift }
-      let words = unsafe leaves[position].words
-      for index in (Int(id) & (Self.idsPerLeaf - 1))..<Self.idsPerLeaf
-      where unsafe VirtualFrameWord.isUsed(words[index]) {
-        return key << Self.shift | UInt32(index)
-      }
-      position += 1
-    }
-    return nil
+    first(from: start, in: { _ in true }, where: VirtualFrameWord.isUsed)
   }
 
   /// The first id at or after `start` that names a soft reference.
   func firstReleased(from start: UInt32) -> UInt32? {
+    first(from: start, in: { $0.released > 0 }, where: VirtualFrameWord.isReleased)
+  }
+
+  @inline(__always)
+  private func first(
+    from start: UInt32, in mayHave: (Leaf) -> Bool, where isWanted: (UInt32) -> Bool
+  ) -> UInt32? {
     var position = position(start >> Self.shift)
     var id = start
     while position < leaves.count {
       let key = leaves[position].key
       if key > id >> Self.shift { id = key << Self.shift }
-      let words = unsafe leaves[position].words
-      if leaves[position].released > 0 {
-        for index in (Int(id) & (Self.idsPerLeaf - 1))..<Self.idsPerLeaf
-        where unsafe VirtualFrameWord.isReleased(words[index]) {
+      if mayHave(leaves[position]) {
+        let words = unsafe leaves[position].words
+        for index in (Int(id) & (Self.idsPerLeaf - 1))..<Self.idsPerLeaf where unsafe isWanted(words[index]) {
           return key << Self.shift | UInt32(index)
         }
       }

@@ -48,6 +48,26 @@ private struct OpenServer: ~Copyable {
     return handle
   }
 
+  /// Another task, and its weak capability to a container.
+  mutating func client(of handle: UInt32) throws -> (task: TaskSlot, weak: UInt32) {
+    let client = try state.createTask(0, TaskParameters()).0
+    try state.startTask(client)
+    let weak = try state.share(task, handle, remote: 0)
+    guard let target = state.tasks[task.rawValue].handles[weak],
+      let given = state.tasks[client.rawValue].handles.insert(target)
+    else { throw ServerError.noMemory }
+    return (client, given)
+  }
+
+  mutating func lock(_ client: (task: TaskSlot, weak: UInt32)) -> ServerError? {
+    do throws(ServerError) {
+      _ = try state.lock(client.task, client.weak, microseconds: 1_000_000)
+      return nil
+    } catch {
+      return error
+    }
+  }
+
   mutating func check(_ sourceLocation: SourceLocation = #_sourceLocation) {
     let violations = state.violations()
     #expect(violations == [], sourceLocation: sourceLocation)
@@ -138,6 +158,20 @@ private struct OpenServer: ~Copyable {
     }
     #expect(steps == 3)
     #expect(server.state.ledger.claimed == claimed)
+  }
+
+  @Test("R21: a container is not locked while a call of its owner on it is under way") func lockBetweenSteps() throws {
+    var server = try OpenServer(frames: 8192)
+    let handle = try server.state.createContainer(server.task)
+    let client = try server.client(of: handle)
+    var plan = try server.allocate(handle, 5000)
+    _ = server.state.continueAllocation(&plan)
+    let early = server.lock(client)
+    #expect(early == .busy)
+    while server.state.continueAllocation(&plan) {}
+    let late = server.lock(client)
+    #expect(late == nil)
+    server.check()
   }
 
   @Test("R26: enforced write copies a few pages a step") func copying() throws {

@@ -14,21 +14,11 @@ extension TestTask {
     #expect(throws: Never.self) { try server.writeMemory(slot, Self.list, bytes.span) }
   }
 
-  private func outcome(_ sourceLocation: SourceLocation, _ body: () throws(ServerError) -> Void) -> ServerError? {
-    defer { bed.check(sourceLocation) }
-    do throws(ServerError) {
-      try body()
-      return nil
-    } catch {
-      return error
-    }
-  }
-
   func release(
     _ handle: UInt32, _ ids: [UInt32], sourceLocation: SourceLocation = #_sourceLocation
   ) -> ServerError? {
     storeIDs(ids)
-    return outcome(sourceLocation) { () throws(ServerError) in
+    return error(sourceLocation) { () throws(ServerError) in
       try server.releasePages(slot, handle, frames: Self.list, count: UInt32(ids.count))
     }
   }
@@ -38,7 +28,7 @@ extension TestTask {
     _ handle: UInt32, _ ids: [UInt32], sourceLocation: SourceLocation = #_sourceLocation
   ) -> ServerError? {
     storeIDs(ids)
-    return outcome(sourceLocation) { () throws(ServerError) in
+    return error(sourceLocation) { () throws(ServerError) in
       try server.recoverPages(slot, handle, frames: Self.list, count: UInt32(ids.count), frameError: Self.scratch)
     }
   }
@@ -48,7 +38,7 @@ extension TestTask {
     _ handle: UInt32, _ ids: [UInt32], sourceLocation: SourceLocation = #_sourceLocation
   ) -> [UInt32] {
     storeIDs(ids)
-    let error = outcome(sourceLocation) { () throws(ServerError) in
+    let error = error(sourceLocation) { () throws(ServerError) in
       try server.expiredPages(
         slot, handle, frames: Self.list, count: UInt32(ids.count), result: Self.list)
     }

@@ -93,7 +93,7 @@ struct TestTask {
 
   // MARK: Calls
 
-  private func error(_ sourceLocation: SourceLocation, _ body: () throws(ServerError) -> Void) -> ServerError? {
+  func error(_ sourceLocation: SourceLocation, _ body: () throws(ServerError) -> Void) -> ServerError? {
     defer { bed.check(sourceLocation) }
     do throws(ServerError) {
       try body()

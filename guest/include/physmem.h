@@ -146,7 +146,8 @@ pm_error_t pm_container_create_gather(pm_container_t *container, pm_container_t 
 /// Keeps the owner from a container for `timeout_us`, at most PM_LOCK_MAXIMUM_US (R21): its calls on the container are
 /// PM_EBUSY, its accesses wait for the end, and so does its own end. Again by the holder: a new time from now on. The
 /// lock ends by pm_container_unlock, with its time, or with its holder. PM_EPERM: not a weak capability, or an owner's;
-/// PM_EBUSY: another one holds it; PM_ECANCELED: revoked; PM_EINVAL: 0 or more than the maximum.
+/// PM_EBUSY: another one holds it, or a call that changes it is under way; PM_ECANCELED: revoked; PM_EINVAL: 0 or more
+/// than the maximum.
 pm_error_t pm_container_lock(pm_container_t container, uint64_t timeout_us);
 /// Ends one's own lock (R21). PM_EPERM: one has none, or its time was up.
 pm_error_t pm_container_unlock(pm_container_t container);
