@@ -17,6 +17,8 @@ public struct MachineConfiguration: Sendable {
   public var isPopulated: Bool
   /// Frames kept zeroed ahead.
   public var stock: Int
+  /// Blocks of 2 MiB kept ready for superpages, at most; a small pool has fewer or none. 0: no superpages.
+  public var blocks = 32
   /// For tests: microseconds after which another frame is unmapped at random; nil: never.
   public var revocationInterval: UInt64?
   /// The memory of frames that stay free goes back to the host, at most so many a second; 0: never. A populated pool
@@ -89,7 +91,8 @@ public final class Machine: Sendable {
     do {
       server = try PhysicalMemoryServer(
         frameCount: frameCount, reserved: SupervisorArea.reservedFrames, taskCapacity: SupervisorArea.maximumVCPUs,
-        stock: configuration.stock, reclaim: configuration.reclaim, operations: operations)
+        stock: configuration.stock, blocks: configuration.blocks, reclaim: configuration.reclaim,
+        operations: operations)
     } catch {
       throw .noAddressSpace
     }
@@ -135,6 +138,8 @@ public final class Machine: Sendable {
   /// Waits until the stock of zeroed, populated frames is full, as for a measurement.
   public func prepareFrames() {
     FramePreparation.fillStock(server: server, memory: memory, target: configuration.stock)
+    // Without huge pages of the host there are no superpages.
+    try? FramePreparation.readyBlocks(server: server, memory: memory)
   }
 
   /// For measurements: nanoseconds for the check of a task's entitlement and the booking of a frame, with so many tasks

@@ -125,7 +125,7 @@ public struct FramePool: ~Copyable, Sendable {
     records.setState(of: run, to: .reserved)
   }
 
-  private func isFree(_ run: FrameRun) -> Bool {
+  func isFree(_ run: FrameRun) -> Bool {
     var index = Int(run.start.rawValue)
     guard run.count > 0, run.count <= count - index else { return false }
     let end = index + run.count

@@ -25,6 +25,7 @@ struct ServerState: ~Copyable {
   var policy = PolicyState()
   var revocations = Revocations()
   var batch = FrameBatch()
+  var blocks: BlockStock
   var statistics = ServerStatistics()
   private var lastTaskID: UInt64 = 0
   /// Ask for zeroed frames when fewer are in stock; and whether that was done already.
@@ -33,8 +34,8 @@ struct ServerState: ~Copyable {
 
   /// `reserved`: frames at the pool's start that are the machine's own.
   init(
-    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, reclaim: ReclaimRules = ReclaimRules(),
-    operations: any MachineOperations
+    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, blocks: Int = 0,
+    reclaim: ReclaimRules = ReclaimRules(), operations: any MachineOperations
   ) throws(ReservationError) {
     // Each may fail, and a value whose parts free something may not be left half made: first all, then the value.
     var pool = try FramePool(frameCount: frameCount)
@@ -48,6 +49,7 @@ struct ServerState: ~Copyable {
     if reserved > 1 { pool.reserve(FrameRun(start: FrameNumber(1), count: reserved - 1)) }
     let tables = TableReserve(frameCount: frameCount)
     lowStock = stock / 2
+    self.blocks = BlockStock(target: min(blocks, BlockStock.most(frameCount: frameCount)))
     ledger = Ledger(allocatable: max(0, pool.freeCount - tables.reserved))
     self.reclaim = ReclaimState(rules: reclaim)
     self.operations = operations
@@ -228,6 +230,10 @@ public struct ServerStatistics: Equatable, Sendable {
   public var framesExpired: UInt64 = 0
   /// Free frames whose memory went back to the host.
   public var framesGivenBack: UInt64 = 0
+  /// Superpages made at a fault, and of frames that tasks had already.
+  public var superpagesMapped: UInt64 = 0
+  public var superpagesPromoted: UInt64 = 0
+  public var superpages = SuperpageCounts()
   /// Revocations for tests after which the frame was written all the same. Anything but 0 is a broken promise.
   public var strayWrites: UInt64 = 0
 
