@@ -26,7 +26,7 @@ extension ServerState {
     guard mapping.flags.effectiveRights.contains(access.right) else { return .forbidden }
     guard isGood(mapping) else { return .notMapped }
     if let lock = currentLock(mapping, against: task) { return .locked(until: lock.deadline) }
-    if let pages = serveSuperpage(task, index, mapping, page) { return .served(pages: pages) }
+    if let pages = serveSuperpages(task, index, mapping, page) { return .served(pages: pages) }
     let wanted = faultAroundWindow(task, mapping, page)
 
     var absent = operations.absentRun(task, from: page, limit: wanted)

@@ -6,8 +6,10 @@ internal import GuestMemory
 
 extension ServerState {
   private static let pagesPerSuperpage = PoolMemory.framesPerBlock
+  /// One fault makes four superpages at most, with the lock held.
+  private static let pagesInOneFault = 4 * pagesPerSuperpage
 
-  /// Pages of the region of 512 that `page` is in, if all of them are in the mapping and may be written, not executed.
+  /// The first page of the region of 512 that `page` is in, if all of it is in the mapping and may be written, not executed.
   private func region(of page: PageNumber, in mapping: Mapping) -> PageNumber? {
     let pages = UInt64(Self.pagesPerSuperpage)
     guard mapping.count >= pages else { return nil }
@@ -21,23 +23,32 @@ extension ServerState {
 
   // MARK: At a fault
 
-  /// Serves a fault where nothing around the page has a leaf.
+  /// Serves a fault where nothing around the page has a leaf: with one superpage, and with more behind it while faults go on
+  /// where the last one left off.
   /// - Returns: the pages filled in; nil: this is not for a superpage, and nothing has changed.
   @inline(__always)
-  mutating func serveSuperpage(
+  mutating func serveSuperpages(
     _ task: TaskSlot, _ index: MappingTable.Index, _ mapping: Mapping, _ page: PageNumber
   ) -> Int? {
-    guard blocks.target > 0, tasks[task.rawValue].faultAround == .automatic,
-      let start = region(of: page, in: mapping), operations.mayMapSuperpage(task, start),
-      mapFreshSuperpage(task, mapping, start) || mapOrderedSuperpage(task, mapping, start)
+    guard blocks.target > 0, tasks[task.rawValue].faultAround == .automatic, var start = region(of: page, in: mapping)
     else { return nil }
-    let pages = Self.pagesPerSuperpage
-    tasks[task.rawValue].mappings[index].expected = start.advanced(by: pages)
+    let isInOrder = mapping.window > 0 && page == mapping.expected
+    let wanted = isInOrder ? min(max(Int(mapping.window) * 2, Self.pagesPerSuperpage), Self.pagesInOneFault) : 1
+    var pages = 0
+    repeat {
+      guard operations.mayMapSuperpage(task, start),
+        mapFreshSuperpage(task, mapping, start) || mapOrderedSuperpage(task, mapping, start)
+      else { break }
+      pages += Self.pagesPerSuperpage
+      start = start.advanced(by: Self.pagesPerSuperpage)
+    } while pages < wanted && region(of: start, in: mapping) != nil
+    guard pages > 0 else { return nil }
+    tasks[task.rawValue].mappings[index].expected = start
     tasks[task.rawValue].mappings[index].window = UInt32(pages)
     tasks[task.rawValue].counters.faults += 1
     tasks[task.rawValue].counters.pages += UInt64(pages)
     statistics.pagesServed += UInt64(pages)
-    statistics.superpagesMapped += 1
+    statistics.superpagesMapped += UInt64(pages / Self.pagesPerSuperpage)
     return pages
   }
 

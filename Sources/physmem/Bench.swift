@@ -40,7 +40,7 @@ struct Bench: ParsableCommand {
 }
 
 enum BenchmarkGroup: String, CaseIterable {
-  case fault, hypercall, upcall, launch, alloc, cow, reclaim, ipc
+  case fault, hypercall, upcall, launch, alloc, cow, reclaim, ipc, superpage
 
   static var names: String { allCases.map(\.rawValue).joined(separator: " ") }
 
@@ -54,6 +54,7 @@ enum BenchmarkGroup: String, CaseIterable {
     case .cow: try measureCopies(run)
     case .reclaim: try measureReclaim(run)
     case .ipc: try measureMessages(run)
+    case .superpage: try measureSuperpages(run)
     }
   }
 }
