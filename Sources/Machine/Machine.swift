@@ -4,7 +4,7 @@
 //      VCPULoop: enter ──▶ ExitDecoder ──▶ PageFaultHandler | ServerCallHandler ──▶ PhysicalMemoryServer
 
 internal import CGuestABI
-internal import GuestMemory
+package import GuestMemory
 internal import KVM
 public import PhysicalMemory
 internal import SystemPackage
@@ -140,6 +140,18 @@ public final class Machine: Sendable {
     FramePreparation.fillStock(server: server, memory: memory, target: configuration.stock)
     // Without huge pages of the host there are no superpages.
     try? FramePreparation.readyBlocks(server: server, memory: memory)
+  }
+
+  /// Makes a superpage of the region of 512 pages that a task has at `page`, if its frames are in order, with a huge page of
+  /// the host behind it: several milliseconds.
+  package func promote(_ slot: TaskSlot, _ page: PageNumber) -> Bool {
+    server.promote(slot, page) { block in (try? memory.collapse(block)) != nil }
+  }
+
+  /// Whether the host makes huge pages of the pool.
+  package var hasHugePages: Bool {
+    let memory = try? PoolMemory(frameCount: PoolMemory.framesPerBlock)
+    return (try? memory?.collapse(FrameRun(start: FrameNumber(0), count: PoolMemory.framesPerBlock))) != nil
   }
 
   /// For measurements: nanoseconds for the check of a task's entitlement and the booking of a frame, with so many tasks
