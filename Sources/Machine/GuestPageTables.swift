@@ -122,15 +122,6 @@ final class GuestPageTables: MachineOperations {
         page.advanced(by: index),
         PageTableEntry(leaf: frames[index], isWritable: isWritable, isExecutable: isExecutable))
     }
-    attach(slot, page)
-    if frames.count > 1 { attach(slot, page.advanced(by: frames.count - 1)) }
-  }
-
-  func attach(_ slot: TaskSlot, _ page: PageNumber) {
-    guard spaces[slot].isDetached(page) else { return }
-    // If the flush fails, the next access is a fault again, and with it comes the next attempt.
-    guard !spaces[slot].needsFlush(page) || flush() else { return }
-    spaces[slot].attach(page, now: now)
   }
 
   func unmap(_ slot: TaskSlot, _ page: PageNumber) -> FrameNumber { spaces[slot].clear(page).frame }
@@ -158,7 +149,10 @@ final class GuestPageTables: MachineOperations {
   ) -> Bool {
     let leaf = PageTableEntry(
       leaf: frame, isWritable: rights.contains(.write), isExecutable: rights.contains(.execute))
-    guard !spaces[slot].needsFlush(page) || flush() else { return false }
+    if spaces[slot].needsFlush(page) {
+      guard flush() else { return false }
+      spaces[slot].noteSplit(page, now: now)
+    }
     return spaces[slot].fillAside(page, first: leaf, takeFrame: takeTable) && spaces[slot].attachAsSuperpage(page)
   }
 
@@ -176,6 +170,13 @@ final class GuestPageTables: MachineOperations {
       if spaces[slot].attachAsSuperpage(pages[index]) { count += 1 }
     }
     return count
+  }
+
+  func attach(_ slot: TaskSlot, _ page: PageNumber) {
+    guard spaces[slot].isDetached(page) else { return }
+    // If the flush fails, the next access is a fault again, and with it comes the next attempt.
+    guard !spaces[slot].needsFlush(page) || flush() else { return }
+    spaces[slot].attach(page, now: now)
   }
 
   // MARK: Frames

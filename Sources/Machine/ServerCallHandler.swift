@@ -128,6 +128,13 @@ extension VCPULoop {
     case .pin(let handle, let start, let count, let time, let physical):
       try server.pin(task.slot, handle, start: start, count: count, microseconds: time, physical: physical)
     case .unpin(let handle, let start, let count): try server.unpin(task.slot, handle, start: start, count: count)
+    case .allocatePlaced(let handle, let start, let countAddress, let flags, let placement):
+      try server.allocatePlaced(
+        task.slot, handle, start: start, countAddress: countAddress, flags: flags, placement: placement)
+    case .placementObstacle(let result):
+      let obstacle = server.placementObstacle(task.slot)
+      try writeWords([obstacle.address, UInt64(obstacle.kind.rawValue)], result)
+    case .defragment(let handle, let result): try server.defragment(task.slot, handle, result: result)
     case .releaseData(let handle, let frames, let count):
       try server.releaseData(task.slot, handle, frames: frames, count: count)
     case .releasePages(let handle, let frames, let count):

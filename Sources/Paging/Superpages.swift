@@ -42,8 +42,8 @@ struct AsideTable {
   var wasSuperpage = false
 }
 
-/// How a region fared that was a superpage and had to be tabled again. It is no superpage again at once: not for a second
-/// after the first time, for two after the second, and so on.
+/// How a region fared that was a superpage, and cost a flush to be used otherwise. It is no superpage again at once: not for
+/// a second after the first time, for two after the second, and so on.
 struct SplitHistory {
   private var count: UInt64 = 0
   private var time: UInt64 = 0
@@ -157,7 +157,7 @@ extension PageTables {
     }
     if table.wasSuperpage {
       history.superpagesSplit += 1
-      splits[Self.region(page), default: SplitHistory()].note(now)
+      noteSplit(page, now: now)
     }
     unsafe ckvm_store(slot, PageTableEntry(table: table.frame).rawValue)
   }
@@ -174,7 +174,12 @@ extension PageTables {
     return true
   }
 
-  /// The region was a superpage, and had to be tabled again.
+  /// The region was a superpage, and now there is a flush because of that.
+  public mutating func noteSplit(_ page: PageNumber, now: UInt64) {
+    splits[Self.region(page), default: SplitHistory()].note(now)
+  }
+
+  /// The region was a superpage, and cost a flush.
   public func wasSplit(_ page: PageNumber) -> Bool { !splits.isEmpty && splits[Self.region(page)] != nil }
 
   /// Whether that is long enough ago.

@@ -95,6 +95,17 @@ extension ServerState {
     return true
   }
 
+  /// Takes back what was charged for an allocation of which nothing was carried out, and that is not to be.
+  mutating func abandon(_ plan: AllocationPlan) {
+    let slot = plan.container
+    let count = plan.rest.count
+    let start = UInt32(truncatingIfNeeded: plan.rest.lowerBound)
+    let fresh = count - containers[slot].frames.usedCount(from: start, count: count)
+    containers[slot].promised -= fresh
+    containers[slot].changes -= 1
+    uncharge(containers[slot].owner, fresh)
+  }
+
   /// What a deallocation would do: how many ids from the range's start on it goes over, how many of them are in use,
   /// and the error to report.
   mutating func planDeallocation(

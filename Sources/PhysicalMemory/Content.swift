@@ -76,6 +76,9 @@ struct ContentTable: ~Copyable {
     count -= 1
   }
 
+  /// The content is in another frame from now on.
+  mutating func setFrame(_ number: ContentNumber, _ frame: FrameNumber) { records[Int(number.rawValue)].frame = frame }
+
   subscript(_ number: ContentNumber) -> Content {
     @inline(__always) get { records[Int(number.rawValue)] }
     @inline(__always) set { records[Int(number.rawValue)] = newValue }

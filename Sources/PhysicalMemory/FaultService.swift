@@ -69,7 +69,6 @@ extension ServerState {
   ) -> FaultOutcome {
     if leaf.rights.contains(access.right) {
       tasks[task.rawValue].counters.spuriousFaults += 1
-      operations.attach(task, page)
       return .spurious
     }
     guard access == .write else { return .forbidden }

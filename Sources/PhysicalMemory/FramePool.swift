@@ -6,6 +6,7 @@
 //    Only of the zone that ordinary requests try first, so that scarce frames are not lent out again at once.
 //  - the stock: zeroed ahead by a background thread (`ZeroedStock.swift`).
 // Both count as free. A request that the runs cannot serve has them emptied into the runs, and is tried again.
+// Page tables have an area of their own at the pool's end (`TableArea.swift`).
 //
 // Every operation changes records of the frames concerned only; none allocates. Not thread safe: the server's lock
 // covers it.
@@ -32,23 +33,29 @@ public struct FramePool: ~Copyable, Sendable {
   var zeroingCount = 0
   /// Where frames were given back that have not been given to the host yet.
   var idle: IdleChunks
+  var tableArea: TableArea
 
   /// A pool of `frameCount` frames, from `leastFrameCount` to `mostFrameCount`. All but frame 0 are free, and all are
-  /// known to be zero. The records take 16 bytes of address space a frame, and memory only as they are touched.
-  public init(frameCount: Int) throws(ReservationError) {
+  /// known to be zero. The records take 16 bytes of address space a frame, and memory only as they are touched. The last
+  /// `tableFrames` are for page tables.
+  public init(frameCount: Int, tableFrames: Int = 0) throws(ReservationError) {
     precondition(frameCount >= Self.leastFrameCount, "a frame pool of less than 1 MiB")
     precondition(frameCount <= Self.mostFrameCount, "a frame pool of more than 16 TiB")
+    precondition((0..<frameCount).contains(tableFrames), "more page tables than frames")
     // Each may fail, and a value whose parts free something may not be left half made.
-    let table = try FrameTable(frameCount: frameCount, listCount: FreeRuns.listCount + 2)
+    let table = try FrameTable(frameCount: frameCount, listCount: FreeRuns.listCount + 3)
     let idle = try IdleChunks(frameCount: frameCount)
     records = table
     self.idle = idle
-    runs = FreeRuns(frameCount: frameCount)
+    runs = FreeRuns(frameCount: frameCount, end: frameCount - tableFrames)
     loose = FrameList(head: UInt32(frameCount + FreeRuns.listCount))
     stock = FrameList(head: UInt32(frameCount + FreeRuns.listCount + 1))
-    looseStart = FrameZone(of: FrameNumber(UInt32(frameCount - 1))).start.rawValue
+    tableArea = TableArea(
+      frames: frameCount - tableFrames..<frameCount, spare: FrameList(head: UInt32(frameCount + FreeRuns.listCount + 2))
+    )
+    looseStart = FrameZone(of: FrameNumber(UInt32(runs.end - 1))).start.rawValue
     records.setState(of: FrameRun(start: FrameNumber(0), count: 1), to: .reserved)
-    runs.release(from: 1, to: frameCount, in: &records)
+    runs.release(from: 1, to: runs.end, in: &records)
   }
 
   // MARK: Figures
@@ -56,8 +63,8 @@ public struct FramePool: ~Copyable, Sendable {
   /// All frames of the pool, frame 0 and the reserved ones with them.
   public var count: Int { records.frameCount }
 
-  /// Frames that a request can have: in free runs, loose, or stocked. Those being zeroed are not.
-  public var freeCount: Int { runs.freeCount + records.count(of: loose) + records.count(of: stock) }
+  /// Frames that a request can have: in free runs, loose, stocked, or spare. Those being zeroed are not.
+  public var freeCount: Int { runs.freeCount + records.count(of: loose) + records.count(of: stock) + spareCount }
 
   /// Frames in the free runs of a zone; loose and stocked frames are in none.
   public func freeCount(in zone: FrameZone) -> Int { runs.freeCount(in: zone) }
@@ -93,7 +100,7 @@ public struct FramePool: ~Copyable, Sendable {
     precondition(count > 0, "a run of no frames")
     precondition(alignment > 0 && alignment & (alignment - 1) == 0, "an alignment that is not a power of two")
     guard count < self.count, alignment < self.count else { return nil }
-    let end = Int(min(limit >> 12, UInt64(self.count)))
+    let end = Int(min(limit >> 12, UInt64(runs.end)))
     let request = RunRequest(count: count, alignment: alignment, end: end)
     guard let start = find(request) else { return nil }
     let run = FrameRun(start: FrameNumber(UInt32(start)), count: count)
@@ -127,7 +134,7 @@ public struct FramePool: ~Copyable, Sendable {
 
   func isFree(_ run: FrameRun) -> Bool {
     var index = Int(run.start.rawValue)
-    guard run.count > 0, run.count <= count - index else { return false }
+    guard run.count > 0, run.count <= runs.end - index else { return false }
     let end = index + run.count
     while index < end {
       let state = records[FrameNumber(UInt32(index))].state
@@ -143,7 +150,7 @@ public struct FramePool: ~Copyable, Sendable {
   }
 
   /// Takes free frames off all lists; the caller sets their state.
-  private mutating func takeFree(_ run: FrameRun) {
+  mutating func takeFree(_ run: FrameRun) {
     var index = Int(run.start.rawValue)
     let end = index + run.count
     while index < end {
@@ -168,6 +175,7 @@ public struct FramePool: ~Copyable, Sendable {
   public mutating func give(_ frame: FrameNumber) {
     precondition(Int(frame.rawValue) < count, "a frame beyond the pool")
     precondition(records[frame].state.isTaken, "giving back a frame that is not in use")
+    if Int(frame.rawValue) >= runs.end { return giveSpare(frame) }
     idle.young.insert(chunkOf: Int(frame.rawValue))
     if frame.rawValue < looseStart {
       records[frame] = FrameRecord(flags: .dirty)
@@ -184,6 +192,10 @@ public struct FramePool: ~Copyable, Sendable {
     if run.count == 1, !contentIsZero { return give(run.start) }
     let start = Int(run.start.rawValue)
     precondition(run.count > 0 && run.count <= count - start, "frames beyond the pool")
+    if start + run.count > runs.end {
+      for offset in 0..<run.count { give(run.start.advanced(by: offset)) }
+      return
+    }
     let flags: FrameFlags = contentIsZero ? [] : .dirty
     for index in start..<start + run.count {
       precondition(records.storage[index].state.isTaken, "giving back a frame that is not in use")

@@ -9,8 +9,10 @@
 //  5. `stocked`    free and known to be zero. On the stock's list.
 //  6. `inUse`      holds a content, named by `owner`. On no list here; `link` is the content's.
 //  7. `table`      a page table of the address space `owner`. On no list here.
-//  8. `quarantined` out of use, but may still be reached by someone (an entry not revoked yet). On no list here.
+//  8. `quarantined` taken for a placement that is being made, which names it. On no list here.
 //  9. `reserved`   never handed out: frame 0, the stub's frames. On no list, for good.
+// 10. `spare`      free, in the area for page tables (TableArea.swift). On that list, or not touched since the start
+//                  and then all bits zero.
 //
 //   interior, freeHead → inUse, table, quarantined → loose or interior, freeHead     (taken, given back)
 //   interior, freeHead → zeroing → stocked → inUse or interior, freeHead            (zeroed ahead, taken or drained)
@@ -27,6 +29,7 @@ enum FrameState: UInt8, CaseIterable {
   case table
   case quarantined
   case reserved
+  case spare
 
   /// Handed out, so that it may be given back.
   var isTaken: Bool { self == .inUse || self == .table || self == .quarantined }
@@ -38,6 +41,8 @@ struct FrameFlags: OptionSet, BitwiseCopyable {
   static let dirty = FrameFlags(rawValue: 1 << 0)
   /// In use and pinned: the frame is neither moved nor taken.
   static let pinned = FrameFlags(rawValue: 1 << 1)
+  /// In use and where its owner asked for it: not moved as long as the content lives.
+  static let placed = FrameFlags(rawValue: 1 << 2)
 }
 
 /// 16 bytes a frame; all bits zero is a frame inside a free run with zero content.

@@ -20,10 +20,16 @@ struct FreeRuns: ~Copyable {
     var freeCount = 0
   }
 
-  let frameCount: Int
+  /// The table's frames; the heads of the lists come after them.
+  private let frameCount: Int
+  /// Frames from here on are not among the free runs, ever.
+  let end: Int
   private var zones = InlineArray<3, Zone>(repeating: Zone())
 
-  init(frameCount: Int) { self.frameCount = frameCount }
+  init(frameCount: Int, end: Int) {
+    self.frameCount = frameCount
+    self.end = end
+  }
 
   /// In frames, of all zones.
   var freeCount: Int { zones[0].freeCount + zones[1].freeCount + zones[2].freeCount }
@@ -64,7 +70,7 @@ struct FreeRuns: ~Copyable {
     var order = order
     while true {
       let buddy = start ^ (1 << UInt32(truncatingIfNeeded: order))
-      guard Int(buddy) < frameCount, table[FrameNumber(buddy)].isFreeHead(order: order) else { break }
+      guard Int(buddy) < end, table[FrameNumber(buddy)].isFreeHead(order: order) else { break }
       remove(FrameNumber(buddy), order: order, in: &table)
       start = min(start, buddy)
       order += 1

@@ -26,6 +26,7 @@ private struct FrameCensus {
   var tables = 0
   var reserved = 0
   var pinned = 0
+  var placed = 0
   /// Leaves that the reverse map knows.
   var places = 0
 }
@@ -96,6 +97,7 @@ extension ServerState {
       case .inUse:
         frames.inUse += 1
         if record.flags.contains(.pinned) { frames.pinned += 1 }
+        if record.flags.contains(.placed) { frames.placed += 1 }
         if record.link != 0 { frames.places += reverseMap.count(record.link) }
         checkContent(of: frame, record.owner, census, &found)
       default: break
@@ -106,6 +108,9 @@ extension ServerState {
     }
     if frames.pinned != pinnedFrames {
       found.append("\(frames.pinned) frames are marked as pinned, and \(pinnedFrames) are counted")
+    }
+    if frames.placed != placedFrames {
+      found.append("\(frames.placed) frames are marked as placed, and \(placedFrames) are counted")
     }
     if frames.tables != tables.used { found.append("\(frames.tables) frames are tables, \(tables.used) are counted") }
     if !revocations.zaps.isEmpty || !revocations.unused.isEmpty { found.append("a revocation was left unfinished") }

@@ -256,7 +256,7 @@ extension ServerState {
     guard contents[number].sharers == 0 else { return }
     let frame = contents[number].frame
     revokeAll(frame)
-    contents.remove(number)
+    freeContent(number)
     Revocations.append(frame, to: &revocations.unused)
   }
 

@@ -102,7 +102,8 @@ public protocol MachineOperations: AnyObject {
   /// Makes superpages of regions for which `mayPromote`, where the leaves permit it; about a millisecond for all of them.
   /// - Returns: how many.
   func promote(_ slot: TaskSlot, _ pages: Span<PageNumber>) -> Int
-  /// The leaf of a page at fault is there, but the machine may hold its region back since a superpage was split.
+  /// Lets the task see the leaf of the page at fault: since a superpage was split, the machine may hold back the region. That
+  /// waits for a fault so that what it costs, a flush of all translations, is paid once for many regions, or never.
   func attach(_ slot: TaskSlot, _ page: PageNumber)
 
   // Frames.

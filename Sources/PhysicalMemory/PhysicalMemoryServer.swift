@@ -100,7 +100,12 @@ public final class PhysicalMemoryServer: Sendable {
   public func fault(_ task: TaskSlot, _ page: PageNumber, _ access: Access) -> FaultOutcome {
     state.withLock { state in
       state.statistics.faults += 1
-      return state.serveFault(task, page, access)
+      let outcome = state.serveFault(task, page, access)
+      switch outcome {
+      case .served, .spurious: state.operations.attach(task, page)
+      default: break
+      }
+      return outcome
     }
   }
 

@@ -92,7 +92,7 @@ extension ServerState {
   }
 
   /// The same wherever there may be pins.
-  private mutating func expireAllPins() {
+  mutating func expireAllPins() {
     var held: [ContainerReference] = []
     tasks.forEachIndex { held += tasks[$0].held }
     for reference in held where isCurrent(reference) { expirePins(reference.slot) }

@@ -221,7 +221,7 @@ extension ServerState {
     contents.addSharers(number, -1)
     guard content.sharers == 1 else { return revoke(content.frame, shownBy: shown) }
     revokeAll(content.frame)
-    contents.remove(number)
+    freeContent(number)
     Revocations.append(content.frame, to: &revocations.unused)
     if revocations.isFull { finishRevocations() }
   }

@@ -22,7 +22,7 @@ extension FreeRuns {
       let zone = FrameZone(rank: rank)
       guard Int(zone.start.rawValue) + request.count <= request.end else { continue }
       var orders = order < Self.orderCount ? orders(in: zone) & (.max << UInt32(order)) : 0
-      let isWhollyBelow = zone.end(frameCount: frameCount) <= request.end
+      let isWhollyBelow = zone.end(frameCount: end) <= request.end
       while orders != 0 {
         var candidate = table.first(of: list(zone: zone, order: orders.trailingZeroBitCount))
         while let start = candidate {
@@ -79,7 +79,7 @@ extension FreeRuns {
 
   /// The free run that a frame is in, if it is in one; `index` may lie outside the pool.
   func freeRun(containing index: Int, in table: borrowing FrameTable) -> FrameRun? {
-    guard index > 0, index < frameCount else { return nil }
+    guard index > 0, index < end else { return nil }
     let frame = FrameNumber(UInt32(index))
     if table[frame].state == .freeHead { return FrameRun(start: frame, count: 1 << Int(table[frame].order)) }
     guard table[frame].state == .interior else { return nil }

@@ -16,6 +16,8 @@ struct ServerState: ~Copyable {
   var endpoints: Slab<Endpoint>
   var names = NameTable()
   var pinnedFrames = 0
+  /// Frames whose contents stay where they were asked for.
+  var placedFrames = 0
   /// Taken by the machine for itself.
   private(set) var machineFrames = 0
   var callCount: UInt64 = 0
@@ -38,7 +40,8 @@ struct ServerState: ~Copyable {
     reclaim: ReclaimRules = ReclaimRules(), operations: any MachineOperations
   ) throws(ReservationError) {
     // Each may fail, and a value whose parts free something may not be left half made: first all, then the value.
-    var pool = try FramePool(frameCount: frameCount)
+    let tables = TableReserve(frameCount: frameCount)
+    var pool = try FramePool(frameCount: frameCount, tableFrames: tables.reserved)
     let contents = try ContentTable(capacity: frameCount)
     let reverseMap = try ReverseMap(capacity: frameCount)
     let softReferences = try SoftReferenceTable(capacity: frameCount)
@@ -47,7 +50,6 @@ struct ServerState: ~Copyable {
     let endpoints = try Slab<Endpoint>(capacity: 1 << 16)
     let images = try Slab<LoadedImage>(capacity: 1 << 10)
     if reserved > 1 { pool.reserve(FrameRun(start: FrameNumber(1), count: reserved - 1)) }
-    let tables = TableReserve(frameCount: frameCount)
     lowStock = stock / 2
     self.blocks = BlockStock(target: min(blocks, BlockStock.most(frameCount: frameCount)))
     ledger = Ledger(allocatable: max(0, pool.freeCount - tables.reserved))
@@ -85,6 +87,10 @@ struct ServerState: ~Copyable {
   private mutating func takeZeroFrame() -> FrameNumber? {
     var taken = pool.takeZeroedFrame()
     while taken == nil, expireOldest() { taken = pool.takeZeroedFrame() }
+    return cleared(taken ?? pool.takeSpareFrame())
+  }
+
+  private func cleared(_ taken: (frame: FrameNumber, isZero: Bool)?) -> FrameNumber? {
     guard let (frame, isZero) = taken else { return nil }
     if !isZero { operations.zero(FrameRun(start: frame, count: 1)) }
     return frame
@@ -154,7 +160,7 @@ struct ServerState: ~Copyable {
   }
 
   private mutating func takeTableFrame() -> FrameNumber? {
-    guard let frame = takeZeroFrame() else { return nil }
+    guard let frame = cleared(pool.takeSpareFrame()) ?? takeZeroFrame() else { return nil }
     pool.records[frame].state = .table
     tables.used += 1
     return frame
@@ -230,6 +236,10 @@ public struct ServerStatistics: Equatable, Sendable {
   public var framesExpired: UInt64 = 0
   /// Free frames whose memory went back to the host.
   public var framesGivenBack: UInt64 = 0
+  public var framesMoved: UInt64 = 0
+  /// Placed allocations, and those for which there was no place.
+  public var placements: UInt64 = 0
+  public var placementsRefused: UInt64 = 0
   /// Superpages made at a fault, and of frames that tasks had already.
   public var superpagesMapped: UInt64 = 0
   public var superpagesPromoted: UInt64 = 0

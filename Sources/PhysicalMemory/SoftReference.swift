@@ -190,7 +190,7 @@ extension ServerState {
     guard contents[content].sharers == 0 else { return }
     let frame = contents[content].frame
     precondition(pool.records[frame].link == 0, "a released frame is mapped")
-    contents.remove(content)
+    freeContent(content)
     // Its leaves went, and were zapped, when it was released.
     pool.give(FrameRun(start: frame, count: 1))
   }

@@ -52,6 +52,24 @@ extension ServerState {
     return pages
   }
 
+  /// The same for an eager mapping, at the first page of a region.
+  /// - Returns: where to go on; nil: this is not for a superpage, and nothing has changed.
+  mutating func fillSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> PageNumber? {
+    guard mayFillSuperpage(task, mapping, page),
+      mapFreshSuperpage(task, mapping, page) || mapOrderedSuperpage(task, mapping, page)
+    else { return nil }
+    statistics.pagesServed += UInt64(Self.pagesPerSuperpage)
+    statistics.superpagesMapped += 1
+    return page.advanced(by: Self.pagesPerSuperpage)
+  }
+
+  /// Whether the region that begins at a page may be filled by a superpage, if there are frames for it: it needs no table
+  /// then.
+  mutating func mayFillSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> Bool {
+    blocks.target > 0 && tasks[task.rawValue].faultAround == .automatic && region(of: page, in: mapping) == page
+      && operations.mayMapSuperpage(task, page)
+  }
+
   /// Gives each of a region's empty frames a physical one. False: they are not all empty, or no block is in stock.
   private mutating func mapFreshSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ start: PageNumber) -> Bool {
     let container = mapping.container.slot

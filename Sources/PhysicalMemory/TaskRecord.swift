@@ -57,6 +57,8 @@ struct TaskRecord: ~Copyable {
   var dying: [UInt32] = []
   /// The last pointer of a call that could not be followed.
   var pointerFault: (address: UInt64, access: Access, outcome: FaultOutcome)?
+  /// What was in the way of its last placement that was refused.
+  var obstacle: Obstacle?
   /// Page tables it took from the reserve, and from what nobody claimed.
   var reservedTables = 0
   var extraTables = 0

@@ -40,7 +40,7 @@ struct Bench: ParsableCommand {
 }
 
 enum BenchmarkGroup: String, CaseIterable {
-  case fault, hypercall, upcall, launch, alloc, cow, reclaim, ipc, superpage
+  case fault, hypercall, upcall, launch, alloc, cow, move, superpage, reclaim, ipc
 
   static var names: String { allCases.map(\.rawValue).joined(separator: " ") }
 
@@ -52,9 +52,10 @@ enum BenchmarkGroup: String, CaseIterable {
     case .launch: try measureLaunches(run)
     case .alloc: try measureAllocation(run) + measureStarts(run)
     case .cow: try measureCopies(run)
+    case .move: try measureMoves(run)
+    case .superpage: try measureSuperpages(run)
     case .reclaim: try measureReclaim(run)
     case .ipc: try measureMessages(run)
-    case .superpage: try measureSuperpages(run)
     }
   }
 }

@@ -49,7 +49,8 @@ struct RunRequest {
     if let sentence = end.account(of: self.task, timeout: timeout) { StandardStream.error.write(sentence + "\n") }
     if let traceFile, let samples = task.samples { try traceFile.write(traceText(samples, task: self.task)) }
     if let statistics {
-      StandardStream.error.write(RunStatistics(task.counters, machine.server.statistics).text(as: statistics))
+      StandardStream.error.write(
+        RunStatistics(task.counters, machine.server.statistics, machine.server.fragmentation).text(as: statistics))
     }
     return end.exitStatus
   }

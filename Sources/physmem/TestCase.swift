@@ -141,7 +141,7 @@ extension TestCase {
 }
 
 /// What the tasks of a case write, all together.
-private final class CapturedOutput: Sendable {
+final class CapturedOutput: Sendable {
   /// More than this is not kept: it is meant to be read.
   private static let mostBytes = 64 << 10
   private let bytes = Mutex<[UInt8]>([])

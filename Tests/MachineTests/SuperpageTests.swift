@@ -1,5 +1,6 @@
 // Superpages on a real /dev/kvm: that there are any, and what becomes of them under a task that uses them.
 
+import Glibc
 import GuestMemory
 import Machine
 import PhysicalMemory
@@ -20,7 +21,8 @@ extension OnKVM {
         #expect(try machine.run(touch, ["4096", "seq", "1"]).end.exitStatus == 0)
         #expect((machine.server.statistics.superpagesMapped > 0) == hasHugePages)
         #expect(machine.server.statistics.superpages.current == 0)
-        #expect(try machine.run(touch, ["4096", "seq", "1"], TaskParameters(faultAround: .fixed(512))).end.exitStatus == 0)
+        #expect(
+          try machine.run(touch, ["4096", "seq", "1"], TaskParameters(faultAround: .fixed(512))).end.exitStatus == 0)
       }
     }
 
@@ -30,7 +32,8 @@ extension OnKVM {
       configuration.blocks = 0
       try withMachine(configuration) { machine in
         machine.prepareFrames()
-        #expect(try machine.run(machine.bundled("touch"), ["4096", "seq", "1"]).end.exitStatus == 0)
+        let touch = try machine.bundled("touch")
+        #expect(try machine.run(touch, ["4096", "seq", "1"]).end.exitStatus == 0)
         #expect(machine.server.statistics.superpagesMapped == 0)
       }
     }
@@ -43,8 +46,8 @@ extension OnKVM {
         let first = PageNumber(containing: 0x2000_0000_0000)
         var promoted = 0
         var random: UInt64 = 1
-        let limit = HostClock.seconds + 20
-        while task.wait(seconds: 0.002) == nil, HostClock.seconds < limit {
+        let limit = time(nil) + 20
+        while task.wait(seconds: 0.002) == nil, time(nil) < limit {
           random = random &* 6_364_136_223_846_793_005 &+ 1
           for _ in 0..<8 { _ = machine.server.revokeSomeFrame(random >> 20) }
           for region in 0..<2 where machine.promote(TaskSlot(0), first.advanced(by: 512 * region)) { promoted += 1 }
@@ -59,10 +62,4 @@ extension OnKVM {
       }
     }
   }
-}
-
-import Glibc
-
-private enum HostClock {
-  static var seconds: Int { time(nil) }
 }

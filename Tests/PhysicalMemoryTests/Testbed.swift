@@ -18,7 +18,7 @@ struct Testbed {
     tablesKept: Int = 16, reclaim: ReclaimRules = ReclaimRules(leastDemand: 32), isChecked: Bool = true
   ) throws {
     self.isChecked = isChecked
-    machine = ModelMachine(tablesKept: tablesKept)
+    machine = ModelMachine(frameCount: max(1 << 14, frames), tablesKept: tablesKept)
     server = try PhysicalMemoryServer(
       frameCount: frames, reserved: reserved, taskCapacity: tasks, stock: stock, blocks: blocks, reclaim: reclaim,
       operations: machine)

@@ -51,6 +51,23 @@ pm_error_t pm_container_allocate(pm_container_t container, pm_frame_t start, uin
 /// PM_EPERM, PM_EBUSY and PM_EINVAL as for allocate; PM_EFAULT.
 pm_error_t pm_container_deallocate(pm_container_t container, pm_frame_t start, uint32_t *count, uint32_t flags);
 
+// ---- placement (R19) -----------------------------------------------------------------
+
+/// As pm_container_allocate, with physical frames where `placement` says, at once: all of them or none. What is in the
+/// way is moved elsewhere; what cannot be moved (pinned, placed before, page tables, the machine's own) is an obstacle,
+/// which pm_placement_obstacle names. The frames stay where they are as long as their content lives: a write to one that
+/// was copied logically gives its id another content, which is anywhere. pm_container_pin tells the addresses.
+/// PM_ENOMEM also: there is no such place now, or three quarters of all frames would be placed. PM_EINVAL also: a
+/// placement that can never hold (a member that is no power of two, a run longer than its boundary, an address
+/// outside the machine's memory), or more than PM_FRAMES_MAXIMUM frames.
+pm_error_t pm_container_allocate_placed(pm_container_t container, pm_frame_t start, uint32_t *count, uint32_t flags,
+                                        const struct pm_placement *placement);
+/// What was in the way when the task's last placement was refused with PM_ENOMEM. PM_EFAULT.
+pm_error_t pm_placement_obstacle(struct pm_obstacle *obstacle);
+/// Moves the contents of all tasks together, so that free frames lie in long runs; *moved becomes how many frames that
+/// took. The server does so by itself now and then; this is for who cannot wait. PM_EPERM: not control; PM_EFAULT.
+pm_error_t pm_defragment(pm_cap_t control, uint32_t *moved);
+
 // ---- logical copies (R23, R24, R38) --------------------------------------------
 // A copy shares the content of its source until one of the two is written. It takes no memory but page tables, and
 // the data is copied by the write that needs it. A copy of a frame that was never touched is such a frame. Copies of

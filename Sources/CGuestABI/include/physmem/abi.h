@@ -17,6 +17,7 @@
 #define PM_ABI_VERSION 1
 #define PM_START_NO_MAPPING_CACHE 1u  // the server forgets a page's mapping when it unmaps the page: map it again
 #define PM_START_REVOKES 2u  // the server unmaps pages at random, for tests: pm_mapping tells of a moment only
+#define PM_START_MOVES 4u    // the server moves contents at random, for tests: so does a physical address
 #define PM_PAGE_SIZE 4096
 
 // The only I/O port a task may write to.
@@ -104,6 +105,30 @@ struct pm_mapping {
 };
 
 // One task in the policy buffer: entry n is about the task in slot n of the server's table.
+// Where frames shall be (R19). Addresses and lengths in bytes; 0 where it does not matter.
+struct pm_placement {
+  uint64_t below;       // every frame ends at this physical address or before it
+  uint64_t alignment;   // a power of two: of a run's first frame, or of each frame
+  uint64_t boundary;    // a power of two: a run does not go across a multiple of it
+  uint64_t fixed;       // the run begins at this physical address
+  uint32_t contiguous;  // 1: the frames are adjacent, in the order of their ids; so they are with `fixed`
+  uint32_t reserved;    // 0
+};
+
+// What was in the way of a placement.
+#define PM_OBSTACLE_NONE 0        // nothing in particular
+#define PM_OBSTACLE_RESERVED 1    // frames of the machine itself
+#define PM_OBSTACLE_PAGE_TABLE 2  // frames of page tables, or kept for them
+#define PM_OBSTACLE_PINNED 3
+#define PM_OBSTACLE_PLACED 4      // a frame that was placed before
+#define PM_OBSTACLE_BUSY 5        // another placement under way has it
+
+struct pm_obstacle {
+  uint64_t physical;
+  uint32_t kind;  // PM_OBSTACLE_...
+  uint32_t reserved;
+};
+
 struct pm_policy_entry {
   // Written by the server, at any time; what else is written there is of no effect.
   uint64_t task;        // 0: no task, and all else is 0
@@ -162,6 +187,9 @@ enum pm_call {
   PM_CALL_CONTAINER_UNLOCK = 0x2f,  // (weak container)
   PM_CALL_CONTAINER_PIN = 0x30,     // (container, start, count, microseconds, uint64_t *physical)
   PM_CALL_CONTAINER_UNPIN = 0x31,   // (container, start, count)
+  PM_CALL_CONTAINER_ALLOCATE_PLACED = 0x32,  // (container, start, uint32_t *count, flags, const struct pm_placement *)
+  PM_CALL_PLACEMENT_OBSTACLE = 0x33,         // (struct pm_obstacle *)
+  PM_CALL_DEFRAGMENT = 0x34,                 // (control, uint32_t *moved)
 
   PM_CALL_CONTAINER_MAP = 0x40,  // (container, start, count, address, flags)
   PM_CALL_UNMAP = 0x41,          // (address, count)
@@ -218,6 +246,8 @@ enum pm_call {
 #endif
 PM_ASSERT_LAYOUT(sizeof(struct pm_task_info) == 48, "pm_task_info");
 PM_ASSERT_LAYOUT(sizeof(struct pm_mapping) == 24, "pm_mapping");
+PM_ASSERT_LAYOUT(sizeof(struct pm_placement) == 40 && offsetof(struct pm_placement, contiguous) == 32, "pm_placement");
+PM_ASSERT_LAYOUT(sizeof(struct pm_obstacle) == 16, "pm_obstacle");
 PM_ASSERT_LAYOUT(sizeof(struct pm_fault) == 24, "pm_fault");
 PM_ASSERT_LAYOUT(sizeof(struct pm_message) == 104, "pm_message");
 PM_ASSERT_LAYOUT(sizeof(struct pm_policy_entry) == 64 && offsetof(struct pm_policy_entry, guaranteed) == 32, "pm_policy_entry");

@@ -1,0 +1,350 @@
+// Frames by their physical address (R19): below a limit, aligned, adjacent, at a fixed place. What else is there is
+// moved away, unless it must stay.
+//
+// A placed allocation is done in four stages; each goes in bounded steps:
+//  1. check and charge: as any allocation (Allocation.swift). Nobody else can have the frames' number from here on.
+//  2. find: a window of free frames, or else one that holds nothing but movable contents (PlacementSearch.swift).
+//  3. clear: frame by frame, the window's frames are taken out of use; movable contents go elsewhere. What turns up
+//     meanwhile and must stay is an obstacle: the frames go back, and the search goes on behind it.
+//  4. install: the ids get the frames, which stay theirs as long as the content lives.
+// Until stage 4 the task sees nothing of it, and a failure changes nothing.
+
+internal import CGuestABI
+internal import GuestMemory
+
+/// Where frames shall be. Counts and addresses are in frames.
+struct Placement: Equatable {
+  /// All frames lie below this.
+  let end: Int
+  /// A power of two: the first frame of a run, or each frame alone, is a multiple of it.
+  let alignment: Int
+  /// A run does not go across a multiple of this power of two.
+  let boundary: Int?
+  let fixed: Int?
+  /// Adjacent frames.
+  let isRun: Bool
+
+  /// From `struct pm_placement`, in bytes there.
+  /// - Throws: `.invalid` for what can never hold in a pool of so many frames.
+  init(
+    below: UInt64, alignment: UInt64, boundary: UInt64, fixed: UInt64, contiguous: UInt32, count: Int, frameCount: Int
+  ) throws(ServerError) {
+    guard alignment & (alignment &- 1) == 0, boundary & (boundary &- 1) == 0, contiguous <= 1, fixed & 4095 == 0 else {
+      throw .invalid
+    }
+    end = below == 0 ? frameCount : Int(min(below >> 12, UInt64(frameCount)))
+    let alignmentFrames = max(1, alignment >> 12)
+    guard alignmentFrames < UInt64(frameCount) else { throw .invalid }
+    self.alignment = Int(alignmentFrames)
+    self.isRun = contiguous == 1 || fixed != 0
+    self.boundary = boundary == 0 || !isRun ? nil : Int(min(boundary >> 12, 1 << 40))
+    self.fixed = fixed == 0 ? nil : Int(min(fixed >> 12, UInt64(frameCount)))
+    guard boundary == 0 || boundary >= 4096 else { throw .invalid }
+    if let boundary = self.boundary, boundary < count { throw .invalid }
+    guard count > 0, canHold(count) else { throw .invalid }
+  }
+
+  private func canHold(_ count: Int) -> Bool {
+    if let fixed {
+      return fixed % alignment == 0 && count <= end - min(fixed, end) && start(from: fixed, count: count) == fixed
+    }
+    // Frame 0 is nobody's.
+    return isRun ? start(from: 1, count: count) != nil : (end - 1) / alignment >= count
+  }
+
+  /// The first place at `index` or after it where so many frames could begin.
+  func start(from index: Int, count: Int) -> Int? {
+    var start = (index + alignment - 1) & ~(alignment - 1)
+    if let boundary, start / boundary != (start + count - 1) / boundary {
+      let next = (start / boundary + 1) * boundary
+      start = (next + alignment - 1) & ~(alignment - 1)
+      if start / boundary != (start + count - 1) / boundary { return nil }
+    }
+    return start + count <= end ? start : nil
+  }
+
+  /// Whether one frame by itself is where it shall be.
+  func permits(_ frame: FrameNumber) -> Bool {
+    Int(frame.rawValue) < end && Int(frame.rawValue) & (alignment - 1) == 0
+  }
+}
+
+/// What was in the way of a placement.
+public struct Obstacle: Equatable, Sendable {
+  public enum Kind: UInt32, Sendable {
+    case none = 0
+    /// Of the machine itself.
+    case reserved
+    case pageTable
+    case pinned
+    /// Placed before.
+    case placed
+    /// About to be another task's placed frame.
+    case busy
+  }
+
+  /// In bytes.
+  public let address: UInt64
+  public let kind: Kind
+
+  public init(address: UInt64, kind: Kind) {
+    self.address = address
+    self.kind = kind
+  }
+}
+
+/// A placed allocation under way. Every frame in `frames` is out of use, and in `window` there may be more of the task's.
+struct PlacementPlan {
+  let task: TaskSlot
+  let placement: Placement
+  let container: UInt32
+  let start: UInt32
+  let count: Int
+  /// Taken so far; of a run, from its first frame on.
+  var frames: [FrameNumber] = []
+  /// Of a run: where it shall be.
+  var window: FrameRun?
+  var search: PlacementSearch
+  /// What was met last that cannot go away.
+  var obstacle: Obstacle?
+  fileprivate var installed = 0
+
+  /// What became of a step.
+  enum Progress { case more, done, failed }
+}
+
+extension ServerState {
+  private static let installedInOneStep = 256
+
+  mutating func planPlacement(
+    _ task: TaskSlot, _ allocation: AllocationPlan, _ placement: Placement
+  ) -> PlacementPlan {
+    let count = allocation.rest.count
+    // A pin whose time is up is in nobody's way.
+    expireAllPins()
+    return PlacementPlan(
+      task: task, placement: placement, container: allocation.container,
+      start: UInt32(truncatingIfNeeded: allocation.rest.lowerBound), count: count,
+      search: PlacementSearch(placement, count: count))
+  }
+
+  /// One step of finding and clearing.
+  mutating func continuePlacement(_ plan: inout PlacementPlan) -> PlacementPlan.Progress {
+    defer { finishRevocations() }
+    if plan.frames.count == plan.count { return .done }
+    guard plan.placement.isRun else { return takeSingles(&plan) }
+    if plan.window == nil { return findWindow(&plan) }
+    return clearWindow(&plan)
+  }
+
+  // MARK: Runs
+
+  private mutating func findWindow(_ plan: inout PlacementPlan) -> PlacementPlan.Progress {
+    if let fixed = plan.placement.fixed {
+      guard plan.search.begin() else { return .failed }
+      plan.window = FrameRun(start: FrameNumber(UInt32(fixed)), count: plan.count)
+      return .more
+    }
+    if plan.search.begin(), let run = takeFreeRun(plan.placement, plan.count) {
+      for offset in 0..<run.count { take(run.start.advanced(by: offset), for: &plan) }
+      return .done
+    }
+    switch plan.search.step(plan.placement, self) {
+    case .found(let window): plan.window = window
+    case .searching: break
+    case .nothing(let obstacle):
+      plan.obstacle = obstacle ?? plan.obstacle
+      return .failed
+    }
+    return .more
+  }
+
+  private mutating func takeFreeRun(_ placement: Placement, _ count: Int) -> FrameRun? {
+    // So aligned, a run does not cross a boundary that is not shorter.
+    let alignment = placement.boundary == nil ? placement.alignment : max(placement.alignment, 1 << ceilingLog2(count))
+    return pool.takeRun(count: count, alignment: alignment, below: UInt64(placement.end) << 12)
+  }
+
+  /// Takes the window's next frames out of use.
+  private mutating func clearWindow(_ plan: inout PlacementPlan) -> PlacementPlan.Progress {
+    guard let window = plan.window else { return .failed }
+    var destinations = takeDestinations(&plan, window)
+    defer { for frame in destinations { pool.give(frame) } }
+    var moves: [FrameMove] = []
+    var looked = 0
+    while plan.frames.count < plan.count, looked < 4096 {
+      looked += 1
+      let frame = window.start.advanced(by: plan.frames.count)
+      if pool.isFree(FrameRun(start: frame, count: 1)) {
+        pool.takeFree(FrameRun(start: frame, count: 1))
+        quarantine(frame, plan.task)
+      } else if isMovable(frame) {
+        guard let destination = destinations.popLast() else { break }
+        moves.append(FrameMove(source: frame, destination: destination))
+      } else if !isQuarantined(frame, plan.task) {
+        move(moves, for: plan.task)
+        plan.obstacle = obstacle(at: frame)
+        abandonWindow(&plan)
+        return plan.search.goOn(behind: frame) ? .more : .failed
+      }
+      plan.frames.append(frame)
+    }
+    move(moves, for: plan.task)
+    // Without a single frame to move anything to, there is no going on: everything is in use.
+    if looked == 1, plan.frames.count < plan.count, destinations.isEmpty, moves.isEmpty { return .failed }
+    return plan.frames.count == plan.count ? .done : .more
+  }
+
+  private mutating func move(_ moves: [FrameMove], for task: TaskSlot) {
+    guard !moves.isEmpty else { return }
+    move(moves)
+    for move in moves { pool.records[move.source].owner = task.rawValue }
+  }
+
+  /// Frames for as many contents as one step moves out of the window. They come first: having them may cost released
+  /// contents, which may be in the window. A free frame of the window stays with it.
+  private mutating func takeDestinations(_ plan: inout PlacementPlan, _ window: FrameRun) -> [FrameNumber] {
+    var needed = 0
+    for offset in plan.frames.count..<plan.count where needed < Self.movedInOneStep {
+      if offset - plan.frames.count >= 4096 { break }
+      if isMovable(window.start.advanced(by: offset)) { needed += 1 }
+    }
+    var frames: [FrameNumber] = []
+    while frames.count < needed, let frame = takeDestination() {
+      if frame >= window.start, frame < window.end { quarantine(frame, plan.task) } else { frames.append(frame) }
+    }
+    return frames
+  }
+
+  /// Gives all of the window's frames back that were taken for it.
+  private mutating func abandonWindow(_ plan: inout PlacementPlan) {
+    if let window = plan.window {
+      for offset in 0..<window.count where isQuarantined(window.start.advanced(by: offset), plan.task) {
+        release(window.start.advanced(by: offset))
+      }
+    }
+    plan.frames.removeAll()
+    plan.window = nil
+  }
+
+  // MARK: Single frames
+
+  /// Takes free frames that are where they shall be; when there are no more, contents make room.
+  private mutating func takeSingles(_ plan: inout PlacementPlan) -> PlacementPlan.Progress {
+    let most = min(plan.count, plan.frames.count + Self.movedInOneStep)
+    while plan.frames.count < most {
+      switch plan.search.nextSingle(plan.placement, self) {
+      case .searching: return .more
+      case .nothing(let obstacle):
+        plan.obstacle = obstacle ?? plan.obstacle
+        return .failed
+      case .found(let window):
+        if pool.isFree(window) {
+          pool.takeFree(window)
+          take(window.start, for: &plan)
+        } else if !clearSingle(window.start, &plan) {
+          return .failed
+        }
+      }
+    }
+    return plan.frames.count == plan.count ? .done : .more
+  }
+
+  /// Moves one content away. False: there is nowhere to move it.
+  private mutating func clearSingle(_ frame: FrameNumber, _ plan: inout PlacementPlan) -> Bool {
+    guard let destination = takeDestination() else { return false }
+    if plan.placement.permits(destination) {
+      take(destination, for: &plan)
+    } else if isMovable(frame) {
+      move([FrameMove(source: frame, destination: destination)])
+      take(frame, for: &plan)
+    } else {
+      // It was a released content's, and went for the destination: the search finds the frame free.
+      pool.give(destination)
+    }
+    return true
+  }
+
+  private mutating func take(_ frame: FrameNumber, for plan: inout PlacementPlan) {
+    quarantine(frame, plan.task)
+    plan.frames.append(frame)
+  }
+
+  // MARK: Frames out of use
+
+  private mutating func quarantine(_ frame: FrameNumber, _ task: TaskSlot) {
+    let flags = pool.records[frame].flags
+    pool.records[frame] = FrameRecord(state: .quarantined, flags: flags)
+    pool.records[frame].owner = task.rawValue
+  }
+
+  private func isQuarantined(_ frame: FrameNumber, _ task: TaskSlot) -> Bool {
+    pool.records[frame].state == .quarantined && pool.records[frame].owner == task.rawValue
+  }
+
+  private mutating func release(_ frame: FrameNumber) {
+    pool.give(FrameRun(start: frame, count: 1), contentIsZero: !pool.records[frame].isDirty)
+  }
+
+  func obstacle(at frame: FrameNumber) -> Obstacle {
+    let record = pool.records[frame]
+    let kind: Obstacle.Kind
+    switch record.state {
+    case .table, .spare, .interior: kind = .pageTable
+    case .inUse: kind = record.flags.contains(.pinned) ? .pinned : .placed
+    case .quarantined: kind = .busy
+    default: kind = .reserved
+    }
+    return Obstacle(address: frame.address, kind: kind)
+  }
+
+  /// Gives everything back; the allocation is not to be.
+  mutating func abandon(_ plan: inout PlacementPlan) {
+    tasks[plan.task.rawValue].obstacle = plan.obstacle
+    containers[plan.container].changes -= 1
+    statistics.placementsRefused += 1
+    if plan.window != nil { return abandonWindow(&plan) }
+    for frame in plan.frames { release(frame) }
+    plan.frames.removeAll()
+  }
+
+  // MARK: Installing
+
+  /// Gives the next ids their frames; cannot fail. False: all have theirs.
+  mutating func installPlaced(_ plan: inout PlacementPlan) -> Bool {
+    defer { finishRevocations() }
+    let end = min(plan.frames.count, plan.installed + Self.installedInOneStep)
+    while plan.installed < end {
+      install(plan.frames[plan.installed], plan.container, plan.start + UInt32(plan.installed))
+      plan.installed += 1
+    }
+    guard plan.installed == plan.frames.count else { return true }
+    containers[plan.container].changes -= 1
+    statistics.placements += 1
+    return false
+  }
+
+  private mutating func install(_ frame: FrameNumber, _ container: UInt32, _ id: UInt32) {
+    let word = containers[container].frames[id]
+    pool.records[frame].state = .inUse
+    if let number = word.content {
+      // Somebody with a share was faster. It is the same frame as far as anyone can tell.
+      let source = contents[number].frame
+      move([FrameMove(source: source, destination: frame)])
+      pool.give(source)
+    } else {
+      if pool.records[frame].isDirty { operations.zero(FrameRun(start: frame, count: 1)) }
+      guard let number = contents.insert(frame: frame) else { preconditionFailure("more contents than frames") }
+      pool.records[frame].owner = number.rawValue
+      containers[container].frames.set(id, VirtualFrameWord(number))
+    }
+    pool.records[frame].flags.insert(.placed)
+    placedFrames += 1
+  }
+
+  /// The last virtual frame let go of a content: its record goes, its frame is the caller's.
+  mutating func freeContent(_ number: ContentNumber) {
+    if pool.records[contents[number].frame].flags.contains(.placed) { placedFrames -= 1 }
+    contents.remove(number)
+  }
+}

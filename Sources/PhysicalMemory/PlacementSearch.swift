@@ -1,0 +1,120 @@
+// The search for a window of frames that can be cleared: a walk over the frames' records, in bounded steps.
+
+internal import GuestMemory
+
+struct PlacementSearch {
+  private static let recordsInOneStep = 1 << 15
+
+  enum Result {
+    case found(FrameRun)
+    case searching
+    /// All was looked at; the last thing in the way, if anything was.
+    case nothing(Obstacle?)
+  }
+
+  private let count: Int
+  /// Where passes over the pool begin: the zone below 16 MiB is looked at when the others have no place.
+  private let allPasses: [Int]
+  private var passes: [Int]
+  /// Where a window may begin, and up to where its frames were found to be good.
+  private var start: Int
+  private var next: Int
+  private var hasBegun = false
+  private var wantsFree = true
+  private var obstacle: Obstacle?
+
+  init(_ placement: Placement, count: Int) {
+    self.count = count
+    let scarce = Int(FrameZone.below4GiB.start.rawValue)
+    allPasses = placement.end > scarce ? [1, scarce] : [1]
+    passes = allPasses
+    start = 0
+    next = 0
+    beginPass()
+  }
+
+  private mutating func beginPass() {
+    start = passes.popLast() ?? .max
+    next = start
+  }
+
+  /// True the first time.
+  mutating func begin() -> Bool {
+    defer { hasBegun = true }
+    return !hasBegun
+  }
+
+  /// Goes on behind a frame that turned out to be in the way. False: there is nothing behind it.
+  mutating func goOn(behind frame: FrameNumber) -> Bool {
+    start = Int(frame.rawValue) + 1
+    next = start
+    return hasBegun
+  }
+
+  /// Looks for a run.
+  mutating func step(_ placement: Placement, _ state: borrowing ServerState) -> Result {
+    var left = Self.recordsInOneStep
+    while left > 0 {
+      guard start != .max, let aligned = placement.start(from: start, count: count) else {
+        if passes.isEmpty { return .nothing(obstacle) }
+        beginPass()
+        continue
+      }
+      start = aligned
+      next = max(next, start)
+      while next < start + count, left > 0 {
+        let frame = FrameNumber(UInt32(next))
+        left -= 1
+        if !state.canBeCleared(frame) {
+          obstacle = state.obstacle(at: frame)
+          start = next + 1
+          break
+        }
+        next += 1
+      }
+      if next == start + count {
+        // Whoever comes back does so because of an obstacle in it.
+        return .found(FrameRun(start: FrameNumber(UInt32(start)), count: count))
+      }
+    }
+    return .searching
+  }
+
+  /// Looks for a single frame: a free one first, then one whose content can be moved. It stays where it is until the
+  /// frame is neither.
+  mutating func nextSingle(_ placement: Placement, _ state: borrowing ServerState) -> Result {
+    for _ in 0..<Self.recordsInOneStep {
+      guard start != .max, let aligned = placement.start(from: start, count: 1) else {
+        if passes.isEmpty {
+          guard wantsFree else { return .nothing(obstacle) }
+          wantsFree = false
+          passes = allPasses
+        }
+        beginPass()
+        continue
+      }
+      let frame = FrameNumber(UInt32(aligned))
+      if wantsFree ? state.canBeTaken(frame) : state.canBeCleared(frame) {
+        start = aligned
+        return .found(FrameRun(start: frame, count: 1))
+      }
+      if !wantsFree { obstacle = state.obstacle(at: frame) }
+      start = aligned + 1
+    }
+    return .searching
+  }
+}
+
+extension ServerState {
+  /// Free.
+  func canBeTaken(_ frame: FrameNumber) -> Bool {
+    switch pool.records[frame].state {
+    case .loose, .stocked, .freeHead: true
+    case .interior: Int(frame.rawValue) < pool.runs.end
+    default: false
+    }
+  }
+
+  /// Free, or holds what may be elsewhere.
+  func canBeCleared(_ frame: FrameNumber) -> Bool { canBeTaken(frame) || isMovable(frame) }
+}
