@@ -27,6 +27,8 @@ public struct MachineConfiguration: Sendable {
   /// How frames are taken back from tasks that have more than their guarantee.
   public var reclaim = ReclaimRules()
   public var defragmentation = DefragmentationMode.background
+  /// Each task keeps how the free frames lay at its end.
+  public var keepsFragmentation = false
   /// For tests: microseconds after which another content is moved at random; nil: never.
   public var moveInterval: UInt64?
 

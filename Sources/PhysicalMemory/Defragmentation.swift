@@ -91,7 +91,8 @@ extension ServerState {
     let end = min(pool.runs.end, Int(highest.start.rawValue))
     var left = Self.blocksInOneStep * Self.blockFrames
     var moves: [FrameMove] = []
-    while pass.low < end, left > 0, moves.count < Self.movedInOneStep {
+    var leaves = 0
+    while pass.low < end, left > 0, moves.count < Self.movedInOneStep, leaves < Self.leavesInOneMove {
       let frame = FrameNumber(UInt32(pass.low))
       left -= 1
       pass.low += 1
@@ -107,6 +108,7 @@ extension ServerState {
         break
       }
       moves.append(FrameMove(source: frame, destination: destination))
+      leaves += reverseMap.count(pool.records[frame].link)
     }
     moveAndGive(moves, &pass)
     guard pass.low >= end else { return }
@@ -138,8 +140,8 @@ extension ServerState {
     }
     guard left > 0 else { return }
     let count = min(Self.movedInOneStep, source.movable, destination.free)
-    let sources = frames(in: pass.low, count) { isMovable($0) }
-    let destinations = frames(in: pass.high, count) { canBeTaken($0) }
+    let sources = stepOfMoves(frames(in: pass.low, count) { isMovable($0) })
+    let destinations = frames(in: pass.high, sources.count) { canBeTaken($0) }
     for frame in destinations {
       pool.takeFree(FrameRun(start: frame, count: 1))
       pool.records[frame].state = .inUse

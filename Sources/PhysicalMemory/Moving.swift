@@ -16,11 +16,23 @@ struct FrameMove {
 extension ServerState {
   /// Contents moved in one step: about 100 µs.
   static let movedInOneStep = 64
+  /// Leaves after which a step moves no further content: some have thousands.
+  static let leavesInOneMove = 2048
 
   /// Holds a content that may be anywhere.
   func isMovable(_ frame: FrameNumber) -> Bool {
     let record = pool.records[frame]
     return record.state == .inUse && record.flags.isDisjoint(with: [.pinned, .placed])
+  }
+
+  /// The first of some contents that are to be moved, as many as one step does.
+  func stepOfMoves(_ frames: [FrameNumber]) -> ArraySlice<FrameNumber> {
+    var leaves = 0
+    let end = frames.firstIndex { frame in
+      defer { leaves += reverseMap.count(pool.records[frame].link) }
+      return leaves >= Self.leavesInOneMove
+    }
+    return frames[..<(end ?? frames.count)].prefix(Self.movedInOneStep)
   }
 
   /// Moves contents, a step's worth at most. The frames they leave belong to the caller: out of use, and reached by nobody.

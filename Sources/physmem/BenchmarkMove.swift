@@ -8,27 +8,28 @@ internal import PhysicalMemory
 private let movedPages = 1 << 14
 
 func measureMoves(_ run: BenchmarkRun) throws -> [Measurement] {
-  try measureRuns(run) + [measureCopying(run), measureContiguous(run)] + measureBystander(run)
+  let pages = run.isQuick ? movedPages / 8 : movedPages
+  return try [
+    measureRuns(pages, run), measureCopying(pages, run), measureMappedZap(pages, named: "move.zap", run),
+    measureContiguous(pages, run),
+  ] + measureBystander(run)
 }
 
-/// The contents of a task that has all of them mapped and written; and before each move the bare zap of its frames.
-private func measureRuns(_ run: BenchmarkRun) throws -> [Measurement] {
-  let pages = run.isQuick ? movedPages / 8 : movedPages
+/// The contents of a task that has all of them mapped and written.
+private func measureRuns(_ pages: Int, _ run: BenchmarkRun) throws -> Measurement {
   var move = Measurement("move.run", per: .frame)
-  var zap = Measurement("move.zap", per: .frame)
   try run.times(9, quick: 1, "move.run") {
     // Populated: the host's own page faults are the same for a copy.
     let machine = try quietMachine(pages * 3, isPopulated: true)
     defer { machine.shutDown() }
     let task = try BenchmarkTask("lender", on: machine)
-    zap.record(nanoseconds: try written(pages, task) { Double(machine.zapEverything()) / Double(pages) })
     move.record(
       nanoseconds: try written(pages, task) {
         let (moved, nanoseconds) = machine.moveEverything()
         return Double(nanoseconds) / Double(moved)
       })
   }
-  return [move, zap]
+  return move
 }
 
 private func quietMachine(_ frames: Int, isPopulated: Bool) throws -> Machine {
@@ -50,8 +51,7 @@ private func written(_ pages: Int, _ lender: BenchmarkTask, _ body: () -> Double
 }
 
 /// The same amount copied, 4 KiB at a time.
-private func measureCopying(_ run: BenchmarkRun) throws -> Measurement {
-  let pages = run.isQuick ? movedPages / 8 : movedPages
+private func measureCopying(_ pages: Int, _ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement("move.memcpy", per: .frame)
   do {
     let memory = try PoolMemory(frameCount: pages * 2)
@@ -68,10 +68,9 @@ private func measureCopying(_ run: BenchmarkRun) throws -> Measurement {
 }
 
 /// 64 MiB of adjacent frames out of a pool of which nine frames in ten hold contents, in no order.
-private func measureContiguous(_ run: BenchmarkRun) throws -> Measurement {
-  let wanted = run.isQuick ? movedPages / 8 : movedPages
+private func measureContiguous(_ wanted: Int, _ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement("move.contiguous", per: .frame)
-  try run.times(5, quick: 1, "move.contiguous") {
+  try run.times(3, quick: 1, "move.contiguous") {
     let machine = try quietMachine(wanted * 11, isPopulated: false)
     defer { machine.shutDown() }
     let task = try BenchmarkTask("scatter", on: machine)

@@ -34,7 +34,9 @@ struct RunRequest {
     let policyText = try policy.map { try PolicyText(path: $0).text }
     let companionFiles = try companions.map { try TaskFile($0.task) }
     let traceFile = try trace.map { try ReportFile(path: $0) }
-    let machine = try Machine(self.machine)
+    var configuration = self.machine
+    configuration.keepsFragmentation = statistics != nil
+    let machine = try Machine(configuration)
     let program = try machine.load(name: file.name, bytes: file.bytes)
     if let policyText, let status = try startPolicyServer(policyText, on: machine) { return status }
     for (companion, file) in zip(companions, companionFiles) {
@@ -50,7 +52,8 @@ struct RunRequest {
     if let traceFile, let samples = task.samples { try traceFile.write(traceText(samples, task: self.task)) }
     if let statistics {
       StandardStream.error.write(
-        RunStatistics(task.counters, machine.server.statistics, machine.server.fragmentation).text(as: statistics))
+        RunStatistics(task.counters, machine.server.statistics, task.fragmentation ?? machine.server.fragmentation)
+          .text(as: statistics))
     }
     return end.exitStatus
   }
