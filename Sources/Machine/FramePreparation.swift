@@ -27,17 +27,19 @@ final class FramePreparation: Sendable {
   }
 
   private func run(server: PhysicalMemoryServer, memory: PoolMemory, target: Int) {
-    var hasHugePages = true
+    var refusals = 0
     while true {
       gate.wait()
       if isStopping.load(ordering: .acquiring) { return }
       Self.fillStock(server: server, memory: memory, target: target) { isStopping.load(ordering: .acquiring) }
-      guard hasHugePages else { continue }
+      guard refusals < 8 else { continue }
       do throws(Errno) {
         try Self.readyBlocks(server: server, memory: memory) { isStopping.load(ordering: .acquiring) }
+        refusals = 0
       } catch {
-        // Without MADV_COLLAPSE there are no superpages. Short of memory, the host may have some the next time.
-        hasHugePages = error != .invalidArgument
+        // Short of memory, the host may have some the next time. Without MADV_COLLAPSE there are no superpages at all; but it
+        // refuses a block as well whose memory is given back at that moment.
+        if error == .invalidArgument { refusals += 1 }
       }
     }
   }
