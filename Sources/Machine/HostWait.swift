@@ -1,5 +1,4 @@
-// Calls that wait in the host: for an answer, a message, a name, or a time. A pm_return_pages upcall interrupts the wait,
-// which goes on with the same deadline when the handler has returned; nothing that came meanwhile is lost, for the server
+// Calls that wait in the host: for an answer, a message, a name, a device, or a time. An upcall interrupts the wait, which goes on with the same deadline when the handler has returned; nothing that came meanwhile is lost, for the server
 // keeps it for the level that waits.
 
 internal import CGuestABI
@@ -10,6 +9,8 @@ struct HostWait {
     /// What the server has for the task's level: `waitOutcome`.
     case answer
     case time
+    /// An interrupt of a device, where the task has no handler for them.
+    case interrupt
   }
 
   let subject: Subject
@@ -24,12 +25,18 @@ extension VCPULoop {
     while true {
       // Looked at here: a kick that comes later would let the task go on for a while.
       if let end = endIfStopped() { return end }
-      if task.signal.hasUpcall, upcall.canBegin, let continuation = interrupt(wait) { return continuation }
+      if upcall.hasWork(task.signal), let continuation = interrupt(wait) { return continuation }
       switch wait.subject {
       case .answer:
         let isOpen = waitInHost { machine.waiting.wait(task.gate, until: wait.deadline) }
         if case .finished(let error) = machine.server.waitOutcome(task.slot, at: level) { return answer(error) }
         if !isOpen { return answer(machine.server.stopWaiting(task.slot, at: level)) }
+      case .interrupt:
+        // What is raised after this opens the gate.
+        if task.signal.acceptInterrupts() != 0 { return answer(PM_OK) }
+        guard waitInHost({ machine.waiting.wait(task.gate, until: wait.deadline) }) else {
+          return answer(task.signal.acceptInterrupts() != 0 ? PM_OK : PM_ETIMEDOUT)
+        }
       case .time:
         guard waitInHost({ task.gate.wait(until: wait.deadline) }) else { return answer(PM_OK) }
       }

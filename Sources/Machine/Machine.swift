@@ -31,6 +31,8 @@ public struct MachineConfiguration: Sendable {
   public var keepsFragmentation = false
   /// For tests: microseconds after which another content is moved at random; nil: never.
   public var moveInterval: UInt64?
+  /// Devices 0, 1, …; at most 64.
+  public var disks: [DiskConfiguration] = []
 
   public init(
     memory: Int = 256 << 20, isPopulated: Bool = false, stock: Int = 1024, revocationInterval: UInt64? = nil
@@ -58,7 +60,8 @@ public final class Machine: Sendable {
   let supervisor: SupervisorArea
   let roots: RootTable
   /// How vCPU threads wait for one another.
-  let waiting = WaitingThreads()
+  let waiting: WaitingThreads
+  let devices: Devices
   private let signals: TaskSignals
   private let device: KVMDevice
   private let memory: PoolMemory
@@ -106,6 +109,13 @@ public final class Machine: Sendable {
     } catch {
       throw .noAddressSpace
     }
+    let waiting = WaitingThreads()
+    self.waiting = waiting
+    let (memory, server, signals) = (memory, server, signals)
+    devices = Devices(
+      configuration.disks.enumerated().map { number, disk in
+        BlockDevice(number, disk, pool: memory, server: server, signals: signals, waiting: waiting)
+      })
     if configuration.isPopulated { try populate() }
     try startThreads()
   }
@@ -148,8 +158,11 @@ public final class Machine: Sendable {
       if configuration.framesGivenBackASecond > 0, !configuration.isPopulated {
         try idleMemory.start(server: server, limit: configuration.framesGivenBackASecond)
       }
+      try devices.start()
     } catch {
+      devices.stop()
       defragmentation.stop()
+      idleMemory.stop()
       mover.stop()
       revoker.stop()
       preparation.stop()
@@ -228,13 +241,19 @@ public final class Machine: Sendable {
 
   // MARK: Programs and tasks
 
-  /// Checks an image and loads it. `name` is for messages.
+  /// Checks an image and loads it. `name` is for messages. Its frames must be free: others are not asked for them.
   public func load(name: String, bytes: [UInt8]) throws(MachineError) -> Program {
     let image: ELFImage
     do throws(ELFError) { image = try ELFImage(bytes: bytes) } catch { throw .badImage(name: name, error) }
     do throws(ServerError) {
       return Program(name: name, image: image, number: try server.loadImage(image.imageSegments))
     } catch {
+      // Nothing is asked back for a program: nobody waits here on whose behalf that could be done.
+      let (statistics, needed) = (server.statistics, image.filePageCount)
+      let free = statistics.allocatableFrames - statistics.allocatedFrames
+      if needed <= statistics.allocatableFrames - statistics.claimedFrames, needed > free {
+        throw .lent(name: name, needed: needed, free: free)
+      }
       throw tooSmall(name, image)
     }
   }
@@ -314,6 +333,7 @@ public final class Machine: Sendable {
       for task in left { task.stop(.machineEnd) }
       for task in left { _ = task.wait() }
       vcpus.close()
+      devices.stop()
       defragmentation.stop()
       idleMemory.stop()
       mover.stop()

@@ -15,6 +15,8 @@ public struct GuestTest: Sendable, Equatable {
   public let copies: Int
   /// What each of them has, and the machine; nil: no contract, and a machine as any other.
   public let contract: Contract?
+  /// Its machine has a disk, used as these options of `--disk` say; nil: it has none.
+  public let diskOptions: String?
   /// One line on what it proves.
   public let summary: String
 
@@ -30,8 +32,12 @@ public struct GuestTest: Sendable, Equatable {
     }
   }
 
-  public init(name: String, expectedStatuses: [Int32], copies: Int, contract: Contract? = nil, summary: String) {
+  public init(
+    name: String, expectedStatuses: [Int32], copies: Int, contract: Contract? = nil, diskOptions: String? = nil,
+    summary: String
+  ) {
     self.contract = contract
+    self.diskOptions = diskOptions
     self.name = name
     self.expectedStatuses = expectedStatuses
     self.copies = copies
@@ -64,11 +70,16 @@ public struct ProgramInfo: Sendable {
   }
 
   /// "name|expected|copies|summary", where expected is "142" or "134 or 141", and copies is "2", or "2 900 8" for two
-  /// tasks with 900 guaranteed frames each in 8 MiB; the summary may hold further bars.
+  /// tasks with 900 guaranteed frames each in 8 MiB; "disk" or "disk,readonly" behind them is a disk; the summary may hold further bars.
   private static func test(_ record: ArraySlice<UInt8>) -> GuestTest? {
     let fields = record.split(separator: UInt8(ascii: "|"), maxSplits: 3, omittingEmptySubsequences: false).map(text)
     guard fields.count == 4, !fields[0].isEmpty else { return nil }
-    let words = fields[2].split(separator: " ")
+    var words = fields[2].split(separator: " ")
+    var diskOptions: String?
+    if let last = words.last, last == "disk" || last.hasPrefix("disk,") {
+      diskOptions = String(last.dropFirst("disk".count))
+      words.removeLast()
+    }
     let numbers = words.compactMap { Int($0) }
     guard numbers.count == words.count, numbers.count == 1 || numbers.count == 3 else { return nil }
     let statuses = fields[1].split(separator: " ").filter { $0 != "or" }
@@ -79,6 +90,7 @@ public struct ProgramInfo: Sendable {
       expectedStatuses: expected,
       copies: max(1, min(GuestTest.maximumCopies, numbers[0])),
       contract: numbers.count == 3 ? .init(guaranteed: max(0, numbers[1]), mebibytes: max(1, numbers[2])) : nil,
+      diskOptions: diskOptions,
       summary: fields[3]
     )
   }

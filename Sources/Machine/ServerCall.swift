@@ -48,7 +48,14 @@ enum ServerCall {
   case onFault(entry: UInt64, stackTop: UInt64)
   case faultReturn(status: UInt64)
   case onReturnPages(entry: UInt64, stackTop: UInt64)
+  case onInterrupt(entry: UInt64, stackTop: UInt64)
+  case waitForInterrupt(microseconds: UInt64)
   case upcallReturn
+  case deviceInformation(UInt32, result: UInt64)
+  case claimDevice(UInt32)
+  case releaseDevice(UInt32)
+  case readDevice(UInt32, offset: UInt32, result: UInt64)
+  case writeDevice(UInt32, offset: UInt32, value: UInt32)
 
   /// From RAX and the arguments; 32-bit arguments are the low halves of their registers, as in C. Nil: no such call.
   @inline(__always)
@@ -78,6 +85,7 @@ enum ServerCall {
     default:
       if let call = decodeMessages(registers) { return call }
       if let call = decodePolicy(registers) { return call }
+      if let call = decodeDevices(registers) { return call }
       return decodeSharing(registers)
     }
   }
@@ -130,6 +138,23 @@ enum ServerCall {
     case PM_CALL_GET_POLICY_BUFFER: return .getPolicyBuffer(low(a), address: b, result: c)
     case PM_CALL_POLICY_COMMIT: return .commitPolicy(low(a))
     case PM_CALL_TASK_NAME: return .taskName(low(a), id: b, result: c)
+    default: return nil
+    }
+  }
+
+  /// What drivers do.
+  @inline(__always)
+  private static func decodeDevices(_ registers: borrowing kvm_regs) -> ServerCall? {
+    let (a, b, c) = (registers.rdi, registers.rsi, registers.rdx)
+    func low(_ value: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: value) }
+    switch pm_call(rawValue: low(registers.rax)) {
+    case PM_CALL_DEVICE_INFO: return .deviceInformation(low(a), result: b)
+    case PM_CALL_DEVICE_CLAIM: return .claimDevice(low(a))
+    case PM_CALL_DEVICE_RELEASE: return .releaseDevice(low(a))
+    case PM_CALL_DEVICE_READ: return .readDevice(low(a), offset: low(b), result: c)
+    case PM_CALL_DEVICE_WRITE: return .writeDevice(low(a), offset: low(b), value: low(c))
+    case PM_CALL_ON_INTERRUPT: return .onInterrupt(entry: a, stackTop: b)
+    case PM_CALL_INTERRUPT_WAIT: return .waitForInterrupt(microseconds: a)
     default: return nil
     }
   }

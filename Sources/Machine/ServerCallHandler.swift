@@ -18,6 +18,11 @@ extension VCPULoop {
     case .onFault(let entry, let stackTop): return setFaultHandler(entry, stackTop)
     case .faultReturn(let status): return returnFromFaultHandler(status)
     case .onReturnPages(let entry, let stackTop): return setUpcallHandler(entry, stackTop)
+    case .onInterrupt(let entry, let stackTop): return setInterruptHandler(entry, stackTop)
+    case .waitForInterrupt(let microseconds):
+      // The handler would have taken what the wait is for.
+      guard upcall.interrupts.entry == 0 else { return answer(PM_EBUSY) }
+      return goOnWaiting(HostWait(subject: .interrupt, deadline: Self.deadline(microseconds)))
     case .upcallReturn: return returnFromUpcall()
     default: break
     }
@@ -159,6 +164,24 @@ extension VCPULoop {
       try server.getPolicyBuffer(task.slot, handle, address: address, result: result)
     case .commitPolicy(let handle): try server.commitPolicy(task.slot, handle)
     case .taskName(let handle, let id, let result): try server.taskName(task.slot, handle, id: id, result: result)
+    default: try serveDevices(call)
+    }
+  }
+
+  private func serveDevices(_ call: ServerCall) throws(ServerError) {
+    let devices = machine.devices
+    let driver = TaskReference(slot: task.slot, id: task.id)
+    switch call {
+    case .deviceInformation(let number, let result):
+      let bits = try devices.addressBits(number)
+      try writeWords([UInt64(PM_DEVICE_DISK) | UInt64(bits) << 32], result)
+    case .claimDevice(let number): try devices.claim(driver, number)
+    case .releaseDevice(let number): try devices.release(driver, number)
+    case .readDevice(let number, let offset, let result):
+      let value = try devices.read(driver, number, offset)
+      let bytes = InlineArray<4, UInt8> { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) }
+      try machine.server.writeMemory(task.slot, result, bytes.span)
+    case .writeDevice(let number, let offset, let value): try devices.write(driver, number, offset, value)
     default: preconditionFailure("handled before")
     }
   }

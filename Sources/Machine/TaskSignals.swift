@@ -1,5 +1,5 @@
 // What other threads have to say to the thread of a task's vCPU: that what it waits for may have come, that frames are
-// asked back, that it is dropped. There is one signal for each task slot, for as long as the machine: whoever is woken
+// asked back, that a device of its has something to say, that it is dropped. There is one signal for each task slot, for as long as the machine: whoever is woken
 // for a slot's former task looks and waits on.
 
 internal import Glibc
@@ -31,6 +31,10 @@ final class TaskSignal: Sendable {
   /// The task is dropped because it did not return so many frames; 0: it is not.
   private let missing = Atomic<Int>(0)
   private let waiting = Atomic<Waiting>(.no)
+  /// A bit for each device with an interrupt that the task has not been told of.
+  private let interrupts = Atomic<UInt64>(0)
+  /// The task has a handler for them. One that waits for them, or looks by itself, need not be kicked.
+  private let handlesInterrupts = Atomic<Bool>(false)
 
   /// For the slot's next task.
   func reset() {
@@ -38,6 +42,8 @@ final class TaskSignal: Sendable {
     pretended.store(0, ordering: .sequentiallyConsistent)
     missing.store(0, ordering: .sequentiallyConsistent)
     waiting.store(.no, ordering: .sequentiallyConsistent)
+    interrupts.store(0, ordering: .sequentiallyConsistent)
+    handlesInterrupts.store(false, ordering: .sequentiallyConsistent)
     processor.withLock { $0 = Processor() }
   }
 
@@ -52,6 +58,12 @@ final class TaskSignal: Sendable {
   func pretendUpcall(count: Int) {
     pretended.add(count, ordering: .sequentiallyConsistent)
     raiseUpcall()
+  }
+
+  /// An interrupt of a device.
+  func raiseInterrupt(_ device: Int) {
+    interrupts.bitwiseOr(1 << UInt64(device), ordering: .sequentiallyConsistent)
+    if handlesInterrupts.load(ordering: .sequentiallyConsistent) { wakeAndKick() } else { gate.open() }
   }
 
   func drop(missing: Int) {
@@ -112,6 +124,15 @@ final class TaskSignal: Sendable {
     upcall.store(false, ordering: .sequentiallyConsistent)
     return pretended.exchange(0, ordering: .sequentiallyConsistent)
   }
+
+  @inline(__always)
+  var hasInterrupt: Bool { interrupts.load(ordering: .sequentiallyConsistent) != 0 }
+
+  /// - Returns: a bit for each device.
+  func acceptInterrupts() -> UInt64 { interrupts.exchange(0, ordering: .sequentiallyConsistent) }
+
+  /// Whether interrupts are to reach the task wherever it is. One that was raised before is there after this.
+  func handleInterrupts(_ wanted: Bool) { handlesInterrupts.store(wanted, ordering: .sequentiallyConsistent) }
 
   /// Waits, by `wait`, of the task's own accord.
   func wait(_ kind: Waiting, _ wait: () -> Bool) -> Bool {

@@ -1,11 +1,12 @@
-// pm_return_pages: how a task is told that frames are asked back (R28, R29).
+// Upcalls: how a task is told that frames are asked back (pm_return_pages, R28, R29), and of interrupts of its devices.
 //
-//      server.raiseUpcall ──▶ TaskSignal ──▶ kick, gate ──▶ announceUpcall: an interrupt is queued, at once or when the
+//      server.raiseUpcall, device ──▶ TaskSignal ──▶ kick, gate ──▶ announceUpcall: an interrupt is queued, at once or when the
 //      vCPU can take it ──▶ stub ──▶ takeUpcall: the task continues in its handler, on its upcall stack
 //      ──▶ PM_CALL_UPCALL_RETURN ──▶ returnFromUpcall: it continues where it was, or waits on
 //
 // The life of an upcall in a task:
-//  1. raised: `TaskSignal.hasUpcall`. It stays so while the task has no handler, or is in it, or waits for frames.
+//  1. raised: `TaskSignal.hasUpcall`, `hasInterrupt`. It stays so while the task has no handler for it, or is in one of
+//     its two handlers, or waits for frames.
 //  2. queued: the interrupt is KVM's, and arrives before the task's next instruction.
 //  3. running: `interrupted` has the registers to put back. What is raised now is told when the handler has returned.
 
@@ -14,36 +15,55 @@ internal import CKVM
 internal import KVM
 internal import PhysicalMemory
 
-struct UpcallState {
+struct UpcallHandler {
+  /// 0: none.
   var entry: UInt64 = 0
   var stackTop: UInt64 = 0
+}
+
+struct UpcallState {
+  var returnPages = UpcallHandler()
+  var interrupts = UpcallHandler()
   var isQueued = false
   /// Of the running handler: the general registers, RIP, RSP and RFLAGS of what it interrupted.
   var interrupted: kvm_regs?
   /// A wait that was interrupted, and goes on afterwards. The registers are those behind its call then.
   var wait: HostWait?
 
-  /// There is a handler, and it is not running.
-  var canBegin: Bool { entry != 0 && interrupted == nil }
+  /// There is a pm_return_pages handler, and no handler is running.
+  var canBegin: Bool { returnPages.entry != 0 && interrupted == nil }
+
+  /// Something was raised that the task can be told of now.
+  func hasWork(_ signal: TaskSignal) -> Bool {
+    guard interrupted == nil else { return false }
+    return signal.hasUpcall && returnPages.entry != 0 || signal.hasInterrupt && interrupts.entry != 0
+  }
 }
 
 extension VCPULoop {
-  /// Whether the task itself runs, or its pm_return_pages handler.
+  /// Whether the task itself runs, or one of its upcall handlers.
   @inline(__always)
   var level: WaitLevel { upcall.interrupted == nil ? .task : .handler }
 
   mutating func setUpcallHandler(_ entry: UInt64, _ stackTop: UInt64) -> Continuation {
     guard entry < PM_USER_END, stackTop <= PM_USER_END else { return answer(PM_EINVAL) }
-    upcall.entry = entry
-    upcall.stackTop = stackTop
+    upcall.returnPages = UpcallHandler(entry: entry, stackTop: stackTop)
     _ = answer(PM_OK)
     // Frames may be asked for already.
     return announceUpcall()
   }
 
+  mutating func setInterruptHandler(_ entry: UInt64, _ stackTop: UInt64) -> Continuation {
+    guard entry < PM_USER_END, stackTop <= PM_USER_END else { return answer(PM_EINVAL) }
+    upcall.interrupts = UpcallHandler(entry: entry, stackTop: stackTop)
+    task.signal.handleInterrupts(entry != 0)
+    _ = answer(PM_OK)
+    return announceUpcall()
+  }
+
   /// Queues the interrupt for a raised upcall, if the task can take one; if the vCPU cannot yet, it says when it can.
   mutating func announceUpcall() -> Continuation {
-    guard task.signal.hasUpcall, upcall.canBegin, !upcall.isQueued else { return .resume }
+    guard upcall.hasWork(task.signal), !upcall.isQueued else { return .resume }
     guard cpu.isReadyForInterrupt else {
       cpu.requestInterruptWindow(true)
       return .resume
@@ -74,15 +94,26 @@ extension VCPULoop {
   mutating func takeUpcall() -> Continuation {
     upcall.isQueued = false
     // One that KVM delivered twice.
-    guard upcall.canBegin else { return .resume }
-    let pretended = task.signal.acceptUpcall()
-    let count = machine.server.takeReturnRequest(task.slot) + pretended
-    // What was asked for may have come back meanwhile.
-    guard count > 0 else { return continueInterrupted() }
+    guard upcall.interrupted == nil else { return .resume }
+    // Frames first: they have a deadline. What else there is follows when the handler has returned.
+    if upcall.canBegin, task.signal.hasUpcall {
+      let pretended = task.signal.acceptUpcall()
+      let count = machine.server.takeReturnRequest(task.slot) + pretended
+      // What was asked for may have come back meanwhile.
+      if count > 0 { return enter(upcall.returnPages, UInt64(count)) }
+    }
+    if upcall.interrupts.entry != 0 {
+      let devices = task.signal.acceptInterrupts()
+      if devices != 0 { return enter(upcall.interrupts, devices) }
+    }
+    return continueInterrupted()
+  }
+
+  private mutating func enter(_ handler: UpcallHandler, _ argument: UInt64) -> Continuation {
     upcall.interrupted = cpu.registers
-    cpu.registers.rdi = UInt64(count)
-    cpu.registers.rip = upcall.entry
-    cpu.registers.rsp = upcall.stackTop & ~15
+    cpu.registers.rdi = argument
+    cpu.registers.rip = handler.entry
+    cpu.registers.rsp = handler.stackTop & ~15
     cpu.registers.rflags = VCPULoop.userFlags
     return .resume
   }

@@ -16,9 +16,12 @@ final class WaitingThreads: Sendable {
   func threadRuns() { running.wrappingAdd(1, ordering: .relaxed) }
   func threadWaits() { running.wrappingSubtract(1, ordering: .relaxed) }
 
+  /// Whether a thread that waits takes a CPU from nobody.
+  var hasSpareCPU: Bool { running.load(ordering: .relaxed) <= cpus }
+
   /// As `gate.wait`, first awake and then asleep.
   func wait(_ gate: WaitGate, until deadline: UInt64?) -> Bool {
-    if running.load(ordering: .relaxed) <= cpus {
+    if hasSpareCPU {
       let end = min(deadline ?? .max, monotonicNanoseconds() + Self.patience)
       repeat {
         for _ in 0..<64 { if gate.pass() { return true } }

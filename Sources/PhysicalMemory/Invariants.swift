@@ -13,6 +13,8 @@ struct ContainerCensus {
   var allocatedByServer = 0
   var contents = 0
   var pins = 0
+  /// Under way, once for each frame.
+  var transfers = 0
 
   init(contents: Int, tasks: Int) {
     sharers = Array(repeating: 0, count: contents)
@@ -68,11 +70,14 @@ extension ServerState {
       found.append("\(contents.count) contents exist, and \(census.contents) are named by a virtual frame")
     }
     if census.pins != pinnedFrames { found.append("\(census.pins) pins exist, and \(pinnedFrames) are counted") }
+    if census.transfers != framesInTransfer {
+      found.append("pins count \(census.transfers) frames in transfers, and there are \(framesInTransfer)")
+    }
   }
 
   /// What is pinned has a frame of its own, which is marked.
   private func checkPins(_ slot: UInt32, _ census: inout ContainerCensus, _ found: inout [String]) {
-    for id in containers[slot].pins.keys {
+    for (id, pin) in containers[slot].pins {
       census.pins += 1
       guard let number = containers[slot].frames[id].content else {
         found.append("id \(id) of container slot \(slot) is pinned and has no content")
@@ -82,6 +87,14 @@ extension ServerState {
       if !pool.records[contents[number].frame].flags.contains(.pinned) {
         found.append("content \(number.rawValue) is pinned, but its frame is not marked")
       }
+      let known = pinned[contents[number].frame]
+      if known.place != ContainerFrame(container: slot, id: id) || known.pin != pin {
+        found.append("the pin of id \(id) of container slot \(slot) is not that of its frame")
+      }
+      if pin.isEnded, known.transfers == 0 {
+        found.append("id \(id) of container slot \(slot) has an ended pin without a transfer")
+      }
+      census.transfers += Int(known.transfers)
     }
   }
 
@@ -97,6 +110,9 @@ extension ServerState {
       case .inUse:
         frames.inUse += 1
         if record.flags.contains(.pinned) { frames.pinned += 1 }
+        if record.flags.contains(.pinned) != pinned[FrameNumber(frame)].isPinned {
+          found.append("frame \(frame) is pinned by its record or by its pin, and not by both")
+        }
         if record.flags.contains(.placed) { frames.placed += 1 }
         if record.link != 0 { frames.places += reverseMap.count(record.link) }
         checkContent(of: frame, record.owner, census, &found)
@@ -138,6 +154,7 @@ extension ServerState {
     var next = tasks.occupied(from: 0)
     while let slot = next {
       next = tasks.occupied(from: slot + 1)
+      guard tasks[slot].hasSpace else { continue }
       var region = UInt64.max
       operations.forEachLeaf(TaskSlot(slot)) { page, leaf in
         leaves += 1
@@ -196,10 +213,11 @@ extension ServerState {
     var allocated = 0
     var taken = 0
     var withdrawn = tables.reserved + machineFrames + census.allocatedByServer
+    for request in reclaim.requests where request.isWithdrawal { claimed += request.count }
     tasks.forEachIndex { slot in
       let entitlement = tasks[slot].entitlement
       claimed += entitlement.claim
-      withdrawn += tasks[slot].extraTables
+      withdrawn += tasks[slot].extraTables + tasks[slot].withdrawn
       taken += tasks[slot].reservedTables
       let owned = census.allocated[Int(slot)] + tasks[slot].setAside
       allocated += entitlement.allocated

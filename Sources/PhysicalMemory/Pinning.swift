@@ -2,15 +2,35 @@
 //
 // The life of a pin:
 //  1. held: the frame is resident, nobody else's content, and neither moved nor taken. Not even its owner gives it up.
-//  2. ended: unpinned by the task that pinned it, its time up, or that task dead.
+//  2. ended, with a transfer under way: no other transfer begins, and the frame stays as in 1 (see Transfers.swift).
+//  3. gone: unpinned by the task that pinned it, its time up, or that task dead, and no transfer under way.
 
 internal import CGuestABI
 internal import GuestMemory
 
-struct Pin {
+struct Pin: Equatable, BitwiseCopyable {
   let task: TaskSlot
   /// Nanoseconds of the machine's clock.
   let deadline: UInt64
+  /// It is there only because of a transfer under way. The task's slot may be another task's by now.
+  var isEnded = false
+
+  /// Whether the task's devices may work on the frame now.
+  @inline(__always)
+  func isGood(for task: TaskSlot, _ now: UInt64) -> Bool { self.task == task && !isEnded && deadline > now }
+}
+
+/// What the server knows of a pinned frame by its number. All bits zero is no pin: the time of one is never 0.
+struct PinnedFrame: BitwiseCopyable {
+  let place: ContainerFrame
+  var pin: Pin
+  /// Under way in the frame.
+  var transfers: UInt32 = 0
+
+  static var none: PinnedFrame {
+    PinnedFrame(place: ContainerFrame(container: 0, id: 0), pin: Pin(task: TaskSlot(0), deadline: 0))
+  }
+  var isPinned: Bool { pin.deadline > 0 }
 }
 
 extension ServerState {
@@ -56,12 +76,24 @@ extension ServerState {
     let before = containers[slot].pins.count
     containers[slot].pins[id] = pin
     pinnedFrames += containers[slot].pins.count - before
-    guard let number = containers[slot].frames[id].content else { return }
-    if pin == nil {
-      pool.records[contents[number].frame].flags.remove(.pinned)
+    guard let number = containers[slot].frames[id].content else { preconditionFailure("a pin without a frame") }
+    let frame = contents[number].frame
+    if let pin {
+      let transfers = pinned[frame].transfers
+      pinned[frame] = PinnedFrame(place: ContainerFrame(container: slot, id: id), pin: pin, transfers: transfers)
+      pool.records[frame].flags.insert(.pinned)
     } else {
-      pool.records[contents[number].frame].flags.insert(.pinned)
+      pinned[frame] = .none
+      pool.records[frame].flags.remove(.pinned)
     }
+  }
+
+  /// Ends a pin, now or with the last transfer that is under way in its frame.
+  mutating func endPin(_ slot: UInt32, _ id: UInt32) {
+    guard var pin = containers[slot].pins[id], let number = containers[slot].frames[id].content else { return }
+    if pinned[contents[number].frame].transfers == 0 { return setPin(slot, id, nil) }
+    pin.isEnded = true
+    setPin(slot, id, pin)
   }
 
   /// Ends pins of the task; PM_ENOENT where there is none, PM_EPERM where it is another task's. All or none.
@@ -70,16 +102,16 @@ extension ServerState {
     let slot = try container(task, handle).slot
     expirePins(slot)
     for offset in 0..<UInt32(range.count) {
-      guard let pin = containers[slot].pins[range.start + offset] else { throw .noEntry }
+      guard let pin = containers[slot].pins[range.start + offset], !pin.isEnded else { throw .noEntry }
       guard pin.task == task else { throw .notPermitted }
     }
-    for offset in 0..<UInt32(range.count) { setPin(slot, range.start + offset, nil) }
+    for offset in 0..<UInt32(range.count) { endPin(slot, range.start + offset) }
     operations.wake(containers[slot].owner)
   }
 
   mutating func unpinAll(_ slot: UInt32, by task: TaskSlot) {
     let ids = containers[slot].pins.filter { $0.value.task == task }.map(\.key)
-    for id in ids { setPin(slot, id, nil) }
+    for id in ids { endPin(slot, id) }
     if !ids.isEmpty { operations.wake(containers[slot].owner) }
   }
 
@@ -87,8 +119,8 @@ extension ServerState {
   mutating func expirePins(_ slot: UInt32) {
     guard !containers[slot].pins.isEmpty else { return }
     let now = operations.now
-    let ids = containers[slot].pins.filter { $0.value.deadline <= now }.map(\.key)
-    for id in ids { setPin(slot, id, nil) }
+    let ids = containers[slot].pins.filter { $0.value.deadline <= now && !$0.value.isEnded }.map(\.key)
+    for id in ids { endPin(slot, id) }
   }
 
   /// The same wherever there may be pins.

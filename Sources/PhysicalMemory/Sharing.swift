@@ -181,11 +181,18 @@ extension ServerState {
 
   // MARK: Ends
 
-  /// Until when, at the latest, others keep a container from its owner, by a lock or by pins.
+  /// Until when, at the latest, others keep a container from its owner, by a lock or by pins. A transfer under way
+  /// has no such time: look again then.
   mutating func heldByOthers(_ slot: UInt32, owner: TaskSlot) -> UInt64? {
     var deadline = currentLock(slot)?.deadline
     expirePins(slot)
-    for pin in containers[slot].pins.values where pin.task != owner { deadline = max(deadline ?? 0, pin.deadline) }
+    for pin in containers[slot].pins.values {
+      if pin.isEnded {
+        deadline = max(deadline ?? 0, operations.now + Self.transferPatience)
+      } else if pin.task != owner {
+        deadline = max(deadline ?? 0, pin.deadline)
+      }
+    }
     return deadline
   }
 

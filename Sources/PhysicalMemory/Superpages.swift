@@ -132,7 +132,7 @@ extension ServerState {
 
   /// The frames of the region that `page` is in, if it can be made a superpage.
   mutating func promotableBlock(_ task: TaskSlot, _ page: PageNumber) -> FrameRun? {
-    guard tasks.contains(task.rawValue), !tasks[task.rawValue].isEnding,
+    guard tasks.contains(task.rawValue), tasks[task.rawValue].hasSpace, !tasks[task.rawValue].isEnding,
       let index = tasks[task.rawValue].mappings.find(page)
     else { return nil }
     let mapping = tasks[task.rawValue].mappings[index]

@@ -42,6 +42,7 @@ package struct Figures: CustomStringConvertible {
   var served = 0
   var commits = 0
   var refused = 0
+  var withdrawals = 0
 
   package init() {}
 
@@ -54,10 +55,11 @@ package struct Figures: CustomStringConvertible {
     served += other.served
     commits += other.commits
     refused += other.refused
+    withdrawals += other.withdrawals
   }
 
   package var description: String {
-    "\(waits) calls waited for frames, \(served) got them; \(demands) demands, \(drops) tasks dropped; "
+    "\(waits) calls waited for frames, \(withdrawals) more for page tables, \(served) got them; \(demands) demands, \(drops) tasks dropped; "
       + "\(recovered) frames recovered, \(expired) expired; \(commits) commits, \(refused) refused"
   }
 }
@@ -82,6 +84,8 @@ package final class Walk {
   var lastWoken: [TaskName] = []
   /// For endings that wait in the middle of a call.
   var found: Disagreement?
+  /// The call or access under way lacks frames that others must give back.
+  var isLacking = false
   /// Since that was found.
   var waits = 0
 
@@ -116,6 +120,7 @@ package final class Walk {
     figures.expired = Int(statistics.framesExpired)
     figures.recovered = model.recoveredCount
     figures.waits = model.reclaim.waitCount
+    figures.withdrawals = model.reclaim.withdrawalCount
     figures.served = model.reclaim.servedCount
     figures.commits = model.policy.commitCount
     figures.refused = model.policy.refusedCount
@@ -200,6 +205,7 @@ package final class Walk {
   }
 
   func same(_ error: ServerError?, _ expected: ServerError?) throws {
+    isLacking = error == .waitForFrames
     if error != expected { throw fail("the server says \(text(error)), the model \(text(expected))") }
   }
 

@@ -40,7 +40,7 @@ struct Bench: ParsableCommand {
 }
 
 enum BenchmarkGroup: String, CaseIterable {
-  case fault, hypercall, upcall, launch, alloc, cow, move, superpage, reclaim, ipc
+  case fault, hypercall, upcall, launch, alloc, cow, move, superpage, reclaim, ipc, disk
 
   static var names: String { allCases.map(\.rawValue).joined(separator: " ") }
 
@@ -56,6 +56,7 @@ enum BenchmarkGroup: String, CaseIterable {
     case .superpage: try measureSuperpages(run)
     case .reclaim: try measureReclaim(run)
     case .ipc: try measureMessages(run)
+    case .disk: try measureDisk(run)
     }
   }
 }

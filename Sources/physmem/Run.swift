@@ -49,6 +49,15 @@ struct Run: ParsableCommand {
   )
   var companions: [Companion] = []
 
+  @Option(
+    name: .customLong("disk"),
+    help: ArgumentHelp(
+      "Give the machine a disk: a file, with readonly or address-bits=24, 32 or 64 behind commas. May be repeated; the "
+        + "disks are devices 0, 1, … for whoever drives them (see docs/disk.md).", valueName: "image"),
+    transform: DiskArgument.init
+  )
+  var disks: [DiskArgument] = []
+
   @Option(help: ArgumentHelp("Stop the task after this time.", valueName: "seconds"), transform: parseSeconds)
   var timeout: Double?
 
@@ -107,6 +116,7 @@ struct Run: ParsableCommand {
     switches.apply(to: &request.machine)
     switches.apply(to: &request.parameters)
     request.trace = trace
+    request.disks = disks
     request.policy = policy
     request.companions = companions
     request.timeout = timeout

@@ -5,7 +5,7 @@ enum RunArguments {
   /// Options whose value is the next argument, unless it comes with a "=".
   static let optionsWithValue: Set<String> = [
     "--memory", "--guaranteed", "--with", "--timeout", "--fault-around",
-    "--revoke-every", "--trace", "--policy", "--deadline",
+    "--revoke-every", "--trace", "--policy", "--deadline", "--disk",
   ]
 
   /// - Returns: the arguments up to TASK, in which "--stats" is spelled out as "--stats=text", and those behind TASK.

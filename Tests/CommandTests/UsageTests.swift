@@ -15,6 +15,22 @@ import Testing
       (["run", "--"], "missing expected argument '<task>' (see `physmem help run`)"),
       (["run", "--memry", "1M", "noop"], "unknown option '--memry', did you mean '--memory' (see `physmem help run`)"),
       (["run", "--memory"], "missing value for '--memory <size>' (see `physmem help run`)"),
+      (
+        ["run", "--disk", "/nowhere/x", "noop"],
+        "/nowhere/x: does not exist: make it first, for example with truncate"
+      ),
+      (
+        ["run", "--disk", "/", "noop"],
+        "/: is not a regular file: name a file with the disk's contents"
+      ),
+      (
+        ["run", "--disk", "/dev/null,readonly", "noop"],
+        "/dev/null: is not a regular file: name a file with the disk's contents"
+      ),
+      (
+        ["run", "--disk", "/nowhere/a,b,readonly", "noop"],
+        "/nowhere/a,b: does not exist: make it first, for example with truncate"
+      ),
       (["run", "nope"], "there is no bundled program nope: see `physmem list`, or name a program's file"),
       (["run", ""], "there is no bundled program '': see `physmem list`, or name a program's file"),
       (["run", "/"], "/: is a directory: name a program's file"),
@@ -36,7 +52,7 @@ import Testing
       ),
       (
         ["bench", "alloc", "nope"],
-        "there is no benchmark nope: name some of fault hypercall upcall launch alloc cow reclaim ipc"
+        "there is no benchmark nope: name some of fault hypercall upcall launch alloc cow reclaim ipc disk"
       ),
       (["list", "extra"], "unexpected argument 'extra' (see `physmem help list`)"),
       (["doctor", "--nope"], "unknown option '--nope' (see `physmem help doctor`)"),
@@ -60,6 +76,8 @@ import Testing
       ("--fault-around", "0", "pages from 1 to 512, or auto"),
       ("--fault-around", "513", "pages from 1 to 512, or auto"),
       ("--fault-around", "some", "pages from 1 to 512, or auto"),
+      ("--disk", "", "name a file"), ("--disk", ",readonly", "name a file"),
+      ("--disk", "x,address-bits=16", "address-bits=24, 32 or 64"), ("--disk", "x,address-bits=", "24, 32 or 64"),
       ("--with", "x", "a name and a task"), ("--with", "=x", "a name and a task"),
       ("--with", "x=", "a name and a task"),
     ]

@@ -109,7 +109,7 @@ pm_error_t pm_release_data(pm_container_t container, const pm_frame_t *frames, u
 /// PM_ENOENT: an id is not in use; PM_EPERM: a weak capability; PM_EBUSY: locked or pinned; PM_EINVAL: count 0 or more
 /// than PM_FRAMES_MAXIMUM; PM_EFAULT.
 pm_error_t pm_release_pages(pm_container_t container, const pm_frame_t *frames, uint32_t count);
-/// Takes released frames back with what they held, all or none. `frame_error`, where it is not NULL, is the first id that
+/// Takes released frames back with what they held, all or none, each once. `frame_error`, where it is not NULL, is the first id that
 /// an error is about.
 /// PM_ENOEXIST: the content is gone; PM_EEXIST: the id is in use; PM_ENOMEM: the task has no guarantee left, and there
 /// is no extra frame for it; and as above.
@@ -210,6 +210,36 @@ pm_error_t pm_task_name(pm_cap_t control, uint64_t task, char name[PM_NAME_MAXIM
 /// it. The handler may make any call, also ones that wait, and may fault; it must not use what it may have interrupted,
 /// such as malloc or printf, and must not leave by longjmp. PM_ENOMEM: the processor has more state than there is room for.
 pm_error_t pm_on_return_pages(void (*handler)(uint32_t count));
+
+// ---- devices (R19, R22) --------------------------------------------------------------
+// The machine's devices have the numbers 0, 1, …: one for each `--disk`. A device is driven by one task at a time, the first
+// that claims it, and works on memory that its driver has pinned at that moment (pm_container_pin) and nothing else; the
+// rest it refuses, as an IOMMU does. What is pinned stays in place until the device is done with it, also when the pin's time
+// is up, the driver unpins it or ends: its owner cannot free it any sooner. A disk is a virtio block device, with the
+// registers of virtio over MMIO at their offsets; <physmem/block.h> drives one.
+
+/// What a device is, and which addresses it reaches (R19). PM_ENOENT: there is no such device; PM_EFAULT.
+pm_error_t pm_device_info(uint32_t device, struct pm_device_info *info);
+/// Makes the task the driver of a device, until it releases it or ends. PM_ENOENT: there is no such device; PM_EBUSY:
+/// another task drives it; PM_EEXIST: this one does already.
+pm_error_t pm_device_claim(uint32_t device);
+/// Resets a device of the task's and gives it up, when the request under way is done. PM_EPERM: it is not the task's;
+/// PM_ENOENT.
+pm_error_t pm_device_release(uint32_t device);
+/// Reads the 32-bit register at `offset`; one that is none reads 0. PM_EPERM: not the task's device; PM_ENOENT; PM_EINVAL:
+/// `offset` is no multiple of 4, or 512 and more; PM_EFAULT.
+pm_error_t pm_device_read(uint32_t device, uint32_t offset, uint32_t *value);
+/// Writes it; what is written to a register that is none, or at the wrong time, has no effect. To reset the device, or to
+/// stop its queue, waits for the request under way. Errors as above.
+pm_error_t pm_device_write(uint32_t device, uint32_t offset, uint32_t value);
+/// Makes `handler` the one that is called when a device of the task's raises an interrupt, null for none: at any moment, as
+/// the handler of pm_on_return_pages, with the same freedoms and limits, and never while that one runs. `devices` has a bit
+/// for each device. What is raised while it runs comes in one more call of it. PM_ENOMEM as there.
+pm_error_t pm_on_interrupt(void (*handler)(uint64_t devices));
+/// Waits for an interrupt of a device of the task's; returns at once if one was raised since the last that this told of.
+/// So a driver that looks at its queue, finds nothing and then waits misses none. PM_ETIMEDOUT; PM_EBUSY: the task has a
+/// handler for interrupts.
+pm_error_t pm_interrupt_wait(uint64_t timeout_us);
 
 // ---- messages (R20, R40) ---------------------------------------------------------
 // A call goes to an endpoint, and to whoever receives on it: it takes eight words and four capabilities there and as

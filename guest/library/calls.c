@@ -59,6 +59,13 @@ CALL(pm_error_t, pm_get_policy_buffer_call, PM_CALL_GET_POLICY_BUFFER, pm_cap_t,
 CALL(pm_error_t, pm_policy_commit, PM_CALL_POLICY_COMMIT, pm_cap_t)
 CALL(pm_error_t, pm_task_name, PM_CALL_TASK_NAME, pm_cap_t, uint64_t, char *)
 
+CALL(pm_error_t, pm_device_claim, PM_CALL_DEVICE_CLAIM, uint32_t)
+CALL(pm_error_t, pm_device_info, PM_CALL_DEVICE_INFO, uint32_t, struct pm_device_info *)
+CALL(pm_error_t, pm_device_release, PM_CALL_DEVICE_RELEASE, uint32_t)
+CALL(pm_error_t, pm_device_read, PM_CALL_DEVICE_READ, uint32_t, uint32_t, uint32_t *)
+CALL(pm_error_t, pm_device_write, PM_CALL_DEVICE_WRITE, uint32_t, uint32_t, uint32_t)
+CALL(pm_error_t, pm_interrupt_wait, PM_CALL_INTERRUPT_WAIT, uint64_t)
+
 CALL(pm_error_t, pm_endpoint_create, PM_CALL_ENDPOINT_CREATE, pm_cap_t *)
 CALL(pm_error_t, pm_call, PM_CALL_CALL, pm_cap_t, struct pm_message *, uint64_t)
 CALL(pm_error_t, pm_receive, PM_CALL_RECEIVE, pm_cap_t, struct pm_message *, uint64_t)

@@ -52,6 +52,19 @@ struct pm_test {
 #define PM_TEST_CONTRACT(name, expected, copies, guaranteed, mebibytes, summary) \
   PM_TEST(name, expected, copies guaranteed mebibytes, summary)
 
+/// A case in a machine with a disk: `copies` is how many tasks and how the disk is used, "1 disk" or "2 disk,readonly" with
+/// the options of `--disk`. It has PM_TEST_SECTORS sectors, filled as disk_word says, for this case alone.
+#define PM_TEST_DISK(name, expected, copies, summary)                                 \
+  void test_##name(void);                                                             \
+  PM_TEST_ASSEMBLY(name, PM_TEST_TEXT(expected), copies, summary);                    \
+  static const struct pm_test pm_test_##name = {#name, summary, test_##name};         \
+  static const struct pm_test *const pm_test_entry_##name                             \
+      __attribute__((used, retain, section(".pm_tests"))) = &pm_test_##name;          \
+  void test_##name(void)
+#define PM_TEST_SECTORS 2052
+/// The 64-bit word at byte 8 * `index` of the disk, as the case begins.
+static inline uint64_t disk_word(uint64_t index) { return (index + 1) * 0x9e3779b97f4a7c15ull; }
+
 /// A case; the function's body follows.
 #define PM_TEST(name, expected, copies, summary)      \
   PM_TEST_ELSEWHERE(name, expected, copies, summary); \

@@ -75,6 +75,14 @@ static inline uint64_t ckvm_exchange(uint64_t *at, uint64_t value) {
 }
 static inline uint64_t ckvm_and(uint64_t *at, uint64_t mask) { return __atomic_fetch_and(at, mask, __ATOMIC_SEQ_CST); }
 
+// The rings of a device's queue, which a driver in the guest reads and writes meanwhile.
+static inline uint16_t ckvm_load16(const uint16_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
+static inline void ckvm_store16(uint16_t *at, uint16_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
+static inline void ckvm_store32(uint32_t *at, uint32_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
+static inline uint8_t ckvm_load8(const uint8_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
+static inline void ckvm_store8(uint8_t *at, uint8_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
+static inline void ckvm_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
 // Not <cpuid.h>: its module would own the types of glibc for the importer.
 struct ckvm_cpuid {
   uint32_t a, b, c, d;

@@ -142,6 +142,13 @@ struct pm_policy_entry {
   uint64_t reserved;
 };
 
+// What a device of the machine is.
+#define PM_DEVICE_DISK 2  // as in virtio
+struct pm_device_info {
+  uint32_t kind;
+  uint32_t address_bits;  // the device reaches physical addresses below 2 to this power
+};
+
 // Sent by pm_call, filled in by pm_receive, and sent back by pm_reply.
 #define PM_MESSAGE_WORDS 8
 #define PM_MESSAGE_CAPS 4
@@ -237,6 +244,16 @@ enum pm_call {
   // fault handler that it interrupted.
   PM_CALL_ON_RETURN_PAGES = 0x72,
   PM_CALL_UPCALL_RETURN = 0x73,  // ()
+  // (entry, stack top), as for PM_CALL_ON_RETURN_PAGES, for interrupts of the task's devices: RDI has a bit for each device
+  // that has raised one. Of the two handlers one runs at a time; the other's turn comes when it has returned.
+  PM_CALL_ON_INTERRUPT = 0x74,
+  PM_CALL_INTERRUPT_WAIT = 0x75,  // (microseconds)
+
+  PM_CALL_DEVICE_INFO = 0x94,     // (number, struct pm_device_info *)
+  PM_CALL_DEVICE_CLAIM = 0x90,    // (number)
+  PM_CALL_DEVICE_RELEASE = 0x91,  // (number)
+  PM_CALL_DEVICE_READ = 0x92,     // (number, offset, uint32_t *value)
+  PM_CALL_DEVICE_WRITE = 0x93,    // (number, offset, value)
 };
 
 #if defined(__cplusplus)
@@ -256,7 +273,7 @@ PM_ASSERT_LAYOUT(sizeof(struct pm_policy_entry) == 64 && offsetof(struct pm_poli
 // Section .physmem of an image: lines of text, each "key: value\n".
 //   summary: one line for `physmem list`
 // Section .physmem.tests: one line a test, "name|expected|copies|summary\n", where expected is an exit status or
-// several, "134 or 141", and copies may be "2 900 8": 2 tasks with 900 guaranteed frames each, in 8 MiB; see
-// guest/tests/test.h.
+// several, "134 or 141", and copies may be "2 900 8": 2 tasks with 900 guaranteed frames each, in 8 MiB; and a
+// disk behind that: "1 disk,readonly". See guest/tests/test.h.
 
 #endif

@@ -1,0 +1,93 @@
+// The file behind a disk.
+
+internal import CKVM
+internal import Glibc
+package import SystemPackage
+
+/// Why a file cannot be a disk.
+public enum BackingFileError: Error, Equatable, CustomStringConvertible {
+  case missing
+  case notRegular
+  case tooSmall
+  /// The system's words for it.
+  case system(String)
+
+  public var description: String {
+    switch self {
+    case .missing: "does not exist: make it first, for example with truncate"
+    case .notRegular: "is not a regular file: name a file with the disk's contents"
+    case .tooSmall: "has not even one sector of 512 bytes: name a larger file"
+    case .system(let text): "cannot be opened (\(text)): name a file that can, or add readonly"
+    }
+  }
+}
+
+/// An open file whose whole sectors of 512 bytes are a disk's. It is open for as long as the object lives.
+public final class BackingFile: Sendable {
+  /// For messages.
+  let name: String
+  let descriptor: FileDescriptor
+  let isReadOnly: Bool
+  /// As of when it was opened.
+  let sectorCount: UInt64
+
+  public init(path: String, isReadOnly: Bool = false) throws(BackingFileError) {
+    let opened: (descriptor: FileDescriptor, size: Int64)
+    do {
+      // A named pipe would wait for somebody to write to it.
+      opened = try Self.open(path, isReadOnly)
+    } catch Errno.noSuchFileOrDirectory {
+      throw .missing
+    } catch let error as BackingFileError {
+      throw error
+    } catch {
+      throw .system("\(error)")
+    }
+    guard opened.size >= 512 else {
+      try? opened.descriptor.close()
+      throw .tooSmall
+    }
+    name = path
+    descriptor = opened.descriptor
+    self.isReadOnly = isReadOnly
+    sectorCount = UInt64(opened.size) / 512
+  }
+
+  /// A file in memory that nobody else sees, for tests.
+  package init(contents: [UInt8], isReadOnly: Bool = false) throws(Errno) {
+    let made = unsafe memfd_create("physmem-disk", CKVM_MFD_CLOEXEC)
+    guard made >= 0 else { throw Errno(rawValue: errno) }
+    name = "the disk"
+    descriptor = FileDescriptor(rawValue: made)
+    self.isReadOnly = isReadOnly
+    sectorCount = UInt64(contents.count / 512)
+    do {
+      try descriptor.writeAll(contents)
+    } catch {
+      try? descriptor.close()
+      throw error as? Errno ?? .ioError
+    }
+  }
+
+  /// For tests: makes the file shorter, as somebody else might.
+  package func shorten(to byteCount: Int64) throws(Errno) {
+    guard ftruncate(descriptor.rawValue, Int(byteCount)) == 0 else { throw Errno(rawValue: errno) }
+  }
+
+  private static func open(_ path: String, _ isReadOnly: Bool) throws -> (descriptor: FileDescriptor, size: Int64) {
+    let stat = try FilePath(path).stat()
+    guard stat.type == .regular else { throw BackingFileError.notRegular }
+    let descriptor = try FileDescriptor.open(
+      FilePath(path), isReadOnly ? .readOnly : .readWrite, options: [.closeOnExec, .nonBlocking])
+    return (descriptor, Int64(try descriptor.stat().size))
+  }
+
+  deinit { try? descriptor.close() }
+
+  /// Returns when all that was written is on the medium.
+  func flush() throws(Errno) {
+    while fdatasync(descriptor.rawValue) != 0 {
+      guard errno == EINTR else { throw Errno(rawValue: errno) }
+    }
+  }
+}

@@ -1,0 +1,49 @@
+// The machine's devices, by number, and the calls of their drivers.
+
+internal import PhysicalMemory
+internal import SystemPackage
+
+struct Devices: Sendable {
+  private let devices: [BlockDevice]
+
+  /// As many as a task's interrupts have bits.
+  static let most = 64
+
+  init(_ devices: [BlockDevice]) {
+    precondition(devices.count <= Self.most)
+    self.devices = devices
+  }
+
+  func start() throws(Errno) {
+    for device in devices { try device.start() }
+  }
+
+  func stop() { for device in devices { device.stop() } }
+
+  /// PM_ENOENT: there is no such device.
+  private func device(_ number: UInt32) throws(ServerError) -> BlockDevice {
+    guard number < UInt32(devices.count) else { throw .noEntry }
+    return devices[Int(number)]
+  }
+
+  func addressBits(_ number: UInt32) throws(ServerError) -> Int { try device(number).addressBits }
+
+  func claim(_ task: TaskReference, _ number: UInt32) throws(ServerError) { try device(number).claim(task) }
+
+  func release(_ task: TaskReference, _ number: UInt32) throws(ServerError) {
+    guard try device(number).release(task) else { throw .notPermitted }
+  }
+
+  func read(_ task: TaskReference, _ number: UInt32, _ offset: UInt32) throws(ServerError) -> UInt32 {
+    try device(number).read(task, offset)
+  }
+
+  func write(_ task: TaskReference, _ number: UInt32, _ offset: UInt32, _ value: UInt32) throws(ServerError) {
+    try device(number).write(task, offset, value)
+  }
+
+  /// The task ends: its devices are free for others when this returns, and none of them works for it any more.
+  func leave(_ task: TaskReference) {
+    for device in devices { device.release(task) }
+  }
+}

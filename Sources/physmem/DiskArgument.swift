@@ -1,0 +1,39 @@
+// What `--disk` says: a file, and how it is used.
+
+internal import ArgumentParser
+internal import Machine
+
+/// IMAGE[,readonly][,address-bits=24|32|64]
+struct DiskArgument: Equatable {
+  let path: String
+  private(set) var isReadOnly = false
+  private(set) var addressBits = 64
+
+  init(_ text: String) throws {
+    var parts = text.split(separator: ",", omittingEmptySubsequences: false)[...]
+    // From the end: what is none of these belongs to the file's name.
+    options: while parts.count > 1, let option = parts.last {
+      switch option {
+      case "readonly": isReadOnly = true
+      case "address-bits=24": addressBits = 24
+      case "address-bits=32": addressBits = 32
+      case "address-bits=64": addressBits = 64
+      case _ where option.hasPrefix("address-bits="):
+        throw ValidationError("give address-bits=24, 32 or 64, for how large an address the disk can put out")
+      default: break options
+      }
+      parts.removeLast()
+    }
+    path = parts.joined(separator: ",")
+    guard !path.isEmpty else { throw ValidationError("name a file with the disk's contents") }
+  }
+
+  func open() throws(CommandFailure) -> DiskConfiguration {
+    do throws(BackingFileError) {
+      let file = try BackingFile(path: path, isReadOnly: isReadOnly)
+      return DiskConfiguration(file: file, addressBits: addressBits) { StandardStream.error.write("physmem: \($0)\n") }
+    } catch {
+      throw .usage("\(path): \(error)")
+    }
+  }
+}

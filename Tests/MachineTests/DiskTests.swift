@@ -1,0 +1,119 @@
+// A machine with a disk: what a guest cannot test by itself (R22, R40).
+
+import Glibc
+import GuestImages
+import PhysicalMemory
+import Synchronization
+import Testing
+
+@testable import Machine
+
+/// What a device refused.
+private final class Reports: Sendable {
+  private let lines = Mutex<[String]>([])
+  var report: @Sendable (String) -> Void { { text in self.lines.withLock { $0.append(text) } } }
+  var all: [String] { lines.withLock { $0 } }
+}
+
+private func configuration(_ file: BackingFile, _ reports: Reports) -> MachineConfiguration {
+  var configuration = MachineConfiguration(memory: 64 << 20)
+  configuration.disks = [DiskConfiguration(file: file, report: reports.report)]
+  return configuration
+}
+
+extension OnKVM {
+  @Suite struct DiskTests {
+    @Test(
+      "R22, R40: a client's frames are filled and written through a driver task, which never sees them",
+      arguments: [nil, 100])
+    func throughDriver(revocationInterval: UInt64?) throws {
+      let file = try BackingFile(contents: Array("first".utf8) + Array(repeating: 0, count: 4096))
+      let reports = Reports()
+      var configuration = configuration(file, reports)
+      configuration.revocationInterval = revocationInterval
+      try withMachine(configuration) { machine in
+        let driver = try machine.launch(machine.bundled("blockdriver")) { _ in }
+        let client = try machine.bundled("diskclient")
+        for (text, next) in [("first", "second"), ("second", "third")] {
+          let transcript = Transcript()
+          #expect(try machine.run(client, ["0", next], console: transcript.console).end.exitStatus == 0)
+          #expect(transcript.text.contains("The disk has 8 sectors."))
+          #expect(transcript.text.contains("Sector 0 begins: \(text)"), "\(transcript.text)")
+          #expect(transcript.text.contains("before: yes."), "\(transcript.text)")
+        }
+        // Past the end.
+        let transcript = Transcript()
+        #expect(try machine.run(client, ["8"], console: transcript.console).end.exitStatus == 1)
+        #expect(transcript.text.contains("PM_EIO"))
+        #expect(
+          reports.all.count == 1 && reports.all[0].contains("sector 8 and 0 more, of a disk that has 8"),
+          "\(reports.all)")
+        driver.stop(.machineEnd)
+        _ = driver.wait()
+      }
+    }
+
+    @Test("a file that becomes shorter fails requests, and the machine goes on") func shrinks() throws {
+      let file = try BackingFile(contents: Array(repeating: 1, count: 4 << 20))
+      let reports = Reports()
+      try withMachine(configuration(file, reports)) { machine in
+        let reader = try machine.bundled("diskread")
+        let transcript = Transcript()
+        let hasShrunk = Atomic<Bool>(false)
+        let (end, _) = try machine.run(reader, ["1000000", "32", "8"]) { text in
+          transcript.console(text)
+          if !hasShrunk.exchange(true, ordering: .relaxed) { try? file.shorten(to: 1 << 20) }
+        }
+        #expect(end.exitStatus == 1 && transcript.text.contains("reading: PM_EIO"), "\(transcript.text)")
+        #expect(reports.all.contains { $0.contains("has become shorter; the request failed") }, "\(reports.all)")
+        #expect(try machine.run(reader, ["1", "32", "8"]).end.exitStatus == 1)
+      }
+    }
+
+    @Test("drivers that are stopped at any moment leave nothing, and the next one finds the disk free")
+    func stopped() throws {
+      let file = try BackingFile(contents: Array(repeating: 1, count: 4 << 20))
+      let reports = Reports()
+      try withMachine(configuration(file, reports)) { machine in
+        let reader = try machine.bundled("diskread")
+        let before = machine.server.statistics
+        for round in 0..<40 {
+          let task = try machine.launch(reader, arguments: ["1000000", "32", "8"]) { _ in }
+          usleep(UInt32(round * 500))
+          task.stop(.timeLimit)
+          _ = task.wait()
+          #expect(machine.server.checkInvariants() == [])
+        }
+        let after = machine.server.statistics
+        #expect(after.claimedFrames == before.claimedFrames && after.contents == before.contents)
+        #expect(after.tasks == 0)
+        #expect(try machine.run(reader, ["2", "32", "8"]).end.exitStatus == 0)
+        // All that they asked for was theirs.
+        #expect(reports.all == [])
+      }
+    }
+
+    @Test("what a device refuses is told, and not without end") func reportsEnd() throws {
+      let file = try BackingFile(contents: Array(repeating: 1, count: 4096))
+      let reports = Reports()
+      try withMachine(configuration(file, reports)) { machine in
+        let driver = try machine.launch(machine.bundled("blockdriver")) { _ in }
+        let client = try machine.bundled("diskclient")
+        for _ in 0..<120 { #expect(try machine.run(client, ["77"]).end.exitStatus == 1) }
+        #expect(reports.all.count == 100)
+        #expect(reports.all.last?.hasSuffix("(what it refuses from now on is not told)") == true)
+        driver.stop(.machineEnd)
+        _ = driver.wait()
+      }
+    }
+  }
+}
+
+@Suite struct BackingFileTests {
+  @Test("files that cannot be a disk") func unfit() throws {
+    #expect(throws: BackingFileError.missing) { try BackingFile(path: "/nowhere/x") }
+    #expect(throws: BackingFileError.notRegular) { try BackingFile(path: "/dev/null") }
+    #expect(throws: BackingFileError.notRegular) { try BackingFile(path: "/") }
+    #expect(throws: BackingFileError.tooSmall) { try BackingFile(path: "/proc/self/status") }
+  }
+}
