@@ -99,6 +99,23 @@ public final class PoolMemory: Sendable {
     try unsafe Self.populate(guestWindow + Int(run.start.address), byteCount: run.count << 12)
   }
 
+  /// Makes a huge page of the host of 512 frames from a multiple of 512 on, mapped as one in both windows. Their data stays,
+  /// and who uses them meanwhile only waits. 0.3 ms where the frames had no memory yet, else several milliseconds.
+  /// - Throws: where the host has none free, or this is not Linux 6.1 or newer.
+  public func collapse(_ run: FrameRun) throws(Errno) {
+    check(run)
+    precondition(run.count == Self.framesPerBlock && Int(run.start.rawValue) % Self.framesPerBlock == 0)
+    // The kernel collapses what has a page at least.
+    try populate(FrameRun(start: run.start, count: 1))
+    while unsafe madvise(guestWindow + Int(run.start.address), run.count << 12, CKVM_MADV_COLLAPSE) != 0 {
+      guard errno == EINTR else { throw Errno(rawValue: errno) }
+    }
+    try populate(run)
+  }
+
+  /// Frames that can be a huge page of the host.
+  public static let framesPerBlock = 512
+
   private static func populate(_ start: UnsafeMutableRawPointer, byteCount: Int) throws(Errno) {
     while unsafe madvise(start, byteCount, CKVM_MADV_POPULATE_WRITE) != 0 {
       guard errno == EINTR else { throw Errno(rawValue: errno) }

@@ -1,5 +1,5 @@
 // The background thread that readies free frames: clears them, and gives them host page-table entries, so that a
-// fault pays for neither.
+// fault pays for neither; and blocks of them for superpages, each a huge page of the host.
 
 internal import GuestMemory
 internal import PhysicalMemory
@@ -27,10 +27,31 @@ final class FramePreparation: Sendable {
   }
 
   private func run(server: PhysicalMemoryServer, memory: PoolMemory, target: Int) {
+    var refusals = 0
     while true {
       gate.wait()
       if isStopping.load(ordering: .acquiring) { return }
       Self.fillStock(server: server, memory: memory, target: target) { isStopping.load(ordering: .acquiring) }
+      guard refusals < 8 else { continue }
+      do throws(Errno) {
+        try Self.readyBlocks(server: server, memory: memory) { isStopping.load(ordering: .acquiring) }
+        refusals = 0
+      } catch {
+        // Short of memory, the host may have some the next time. Without MADV_COLLAPSE there are no superpages at all; but it
+        // refuses a block as well whose memory is given back at that moment.
+        if error == .invalidArgument { refusals += 1 }
+      }
+    }
+  }
+
+  /// Readies blocks for superpages until there are enough.
+  static func readyBlocks(
+    server: PhysicalMemoryServer, memory: PoolMemory, isStopped: () -> Bool = { false }
+  ) throws(Errno) {
+    while !isStopped(), let block = server.nextBlock() {
+      // Its frames may be handed out before this is done: then nobody has gained anything, and nothing else happens.
+      try memory.collapse(block)
+      while !isStopped(), !server.zeroBlock(block) {}
     }
   }
 

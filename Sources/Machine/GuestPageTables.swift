@@ -16,6 +16,7 @@ final class GuestPageTables: MachineOperations {
   private let memory: PoolMemory
   private let machine: VirtualMachine
   private var spaces: SpaceTable
+  private let history = TranslationHistory()
   /// Tables whose role is about to change: they wait until KVM has forgotten all shadows.
   private var retired: [FrameNumber] = []
   /// The roots of address spaces, for who starts a vCPU.
@@ -45,9 +46,12 @@ final class GuestPageTables: MachineOperations {
 
   func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Int? {
     signals[slot].reset()
-    if spaces.reopen(slot) { return spaces.tableCount(slot) }
+    if spaces.reopen(slot) {
+      spaces[slot].forgetSplits()
+      return spaces.tableCount(slot)
+    }
     guard let root = takeTable() else { return nil }
-    var tables = PageTables(root: root, memory: memory)
+    var tables = PageTables(root: root, memory: memory, history: history)
     tables.shareTopLevel(index: SupervisorArea.rootIndex, table: SupervisorArea.sharedTable)
     spaces.insert(slot, tables)
     roots.set(slot, root)
@@ -72,9 +76,16 @@ final class GuestPageTables: MachineOperations {
   private func releaseRetired(_ giveTable: (FrameNumber) -> Void) {
     guard !retired.isEmpty else { return }
     // A table's frame may become anything: KVM must not hold a shadow of what it was. If this fails, they wait on.
-    guard (try? machine.flushTranslations(unusedAddress: UInt64(memory.byteCount))) != nil else { return }
+    guard flush() else { return }
     for frame in retired { giveTable(frame) }
     retired.removeAll()
+  }
+
+  /// False: KVM has no memory for it just now.
+  private func flush() -> Bool {
+    guard (try? machine.flushTranslations(unusedAddress: UInt64(memory.byteCount))) != nil else { return false }
+    history.flushes += 1
+    return true
   }
 
   func makeTables(_ slot: TaskSlot, for page: PageNumber, takeTable: () -> FrameNumber?) -> Bool {
@@ -85,7 +96,10 @@ final class GuestPageTables: MachineOperations {
 
   func mappedPage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? {
     let entry = spaces[slot].entry(page)
-    guard entry.isPresent else { return nil }
+    return entry.isPresent ? mapped(entry) : nil
+  }
+
+  private func mapped(_ entry: PageTableEntry) -> MappedPage {
     var rights: MappingFlags = .read
     if entry.isWritable { rights.insert(.write) }
     if entry.isExecutable { rights.insert(.execute) }
@@ -113,6 +127,57 @@ final class GuestPageTables: MachineOperations {
   func unmap(_ slot: TaskSlot, _ page: PageNumber) -> FrameNumber { spaces[slot].clear(page).frame }
 
   func writeProtect(_ slot: TaskSlot, _ page: PageNumber) { spaces[slot].writeProtect(page) }
+
+  // MARK: Superpages
+
+  var superpageCounts: SuperpageCounts {
+    SuperpageCounts(current: history.superpages, split: history.superpagesSplit, flushes: Int(history.flushes))
+  }
+
+  func superpage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? { spaces[slot].superpage(page).map(mapped) }
+
+  func mayMapSuperpage(_ slot: TaskSlot, _ page: PageNumber) -> Bool {
+    spaces[slot].isFreeForSuperpage(page) && mayPromote(slot, page)
+  }
+
+  func mayPromote(_ slot: TaskSlot, _ page: PageNumber) -> Bool {
+    !spaces[slot].wasSplit(page) || spaces[slot].mayBeSuperpage(page, now: now)
+  }
+
+  func mapSuperpage(
+    _ slot: TaskSlot, _ page: PageNumber, _ frame: FrameNumber, rights: MappingFlags, takeTable: () -> FrameNumber?
+  ) -> Bool {
+    let leaf = PageTableEntry(
+      leaf: frame, isWritable: rights.contains(.write), isExecutable: rights.contains(.execute))
+    if spaces[slot].needsFlush(page) {
+      guard flush() else { return false }
+      spaces[slot].noteSplit(page, now: now)
+    }
+    return spaces[slot].fillAside(page, first: leaf, takeFrame: takeTable) && spaces[slot].attachAsSuperpage(page)
+  }
+
+  func promote(_ slot: TaskSlot, _ pages: Span<PageNumber>) -> Int {
+    var needsFlush = false
+    for index in pages.indices {
+      let page = pages[index]
+      guard spaces[slot].superpage(page) == nil, spaces[slot].promotableLeaf(page) != nil else { continue }
+      spaces[slot].detach(page)
+      if spaces[slot].needsFlush(page) { needsFlush = true }
+    }
+    guard !needsFlush || flush() else { return 0 }
+    var count = 0
+    for index in pages.indices where spaces[slot].isDetached(pages[index]) {
+      if spaces[slot].attachAsSuperpage(pages[index]) { count += 1 }
+    }
+    return count
+  }
+
+  func attach(_ slot: TaskSlot, _ page: PageNumber) {
+    guard spaces[slot].isDetached(page) else { return }
+    // If the flush fails, the next access is a fault again, and with it comes the next attempt.
+    guard !spaces[slot].needsFlush(page) || flush() else { return }
+    spaces[slot].attach(page, now: now)
+  }
 
   // MARK: Frames
 

@@ -4,7 +4,7 @@
 //      VCPULoop: enter ──▶ ExitDecoder ──▶ PageFaultHandler | ServerCallHandler ──▶ PhysicalMemoryServer
 
 internal import CGuestABI
-internal import GuestMemory
+package import GuestMemory
 internal import KVM
 public import PhysicalMemory
 internal import SystemPackage
@@ -17,6 +17,8 @@ public struct MachineConfiguration: Sendable {
   public var isPopulated: Bool
   /// Frames kept zeroed ahead.
   public var stock: Int
+  /// Blocks of 2 MiB kept ready for superpages, at most; a small pool has fewer or none. 0: no superpages.
+  public var blocks = 32
   /// For tests: microseconds after which another frame is unmapped at random; nil: never.
   public var revocationInterval: UInt64?
   /// The memory of frames that stay free goes back to the host, at most so many a second; 0: never. A populated pool
@@ -102,7 +104,8 @@ public final class Machine: Sendable {
     do {
       server = try PhysicalMemoryServer(
         frameCount: frameCount, reserved: SupervisorArea.reservedFrames, taskCapacity: SupervisorArea.maximumVCPUs,
-        stock: configuration.stock, reclaim: configuration.reclaim, operations: operations)
+        stock: configuration.stock, blocks: configuration.blocks, reclaim: configuration.reclaim,
+        operations: operations)
     } catch {
       throw .noAddressSpace
     }
@@ -170,6 +173,20 @@ public final class Machine: Sendable {
   /// Waits until the stock of zeroed, populated frames is full, as for a measurement.
   public func prepareFrames() {
     FramePreparation.fillStock(server: server, memory: memory, target: configuration.stock)
+    // Without huge pages of the host there are no superpages.
+    try? FramePreparation.readyBlocks(server: server, memory: memory)
+  }
+
+  /// Makes a superpage of the region of 512 pages that a task has at `page`, if its frames are in order, with a huge page of
+  /// the host behind it: several milliseconds.
+  package func promote(_ slot: TaskSlot, _ page: PageNumber) -> Bool {
+    server.promote(slot, page) { block in (try? memory.collapse(block)) != nil }
+  }
+
+  /// Whether the host makes huge pages of the pool.
+  package var hasHugePages: Bool {
+    let memory = try? PoolMemory(frameCount: PoolMemory.framesPerBlock)
+    return (try? memory?.collapse(FrameRun(start: FrameNumber(0), count: PoolMemory.framesPerBlock))) != nil
   }
 
   /// For measurements: nanoseconds for the check of a task's entitlement and the booking of a frame, with so many tasks

@@ -15,6 +15,9 @@ public struct PageTableEntry: RawRepresentable, Hashable, Sendable, BitwiseCopya
   public static let accessed: UInt64 = 1 << 5
   public static let dirty: UInt64 = 1 << 6
   public static let pageSize: UInt64 = 1 << 7
+  /// Of a directory entry that is not present, where the processor ignores it: the entry names nothing for now, and the
+  /// leaf table behind it is kept aside.
+  static let detached: UInt64 = 1 << 9
   public static let noExecute: UInt64 = 1 << 63
   public static let addressMask: UInt64 = 0x000f_ffff_ffff_f000
 
@@ -36,9 +39,16 @@ public struct PageTableEntry: RawRepresentable, Hashable, Sendable, BitwiseCopya
     rawValue = frame.address | Self.present | Self.writable | Self.user | Self.accessed
   }
 
+  /// A leaf of a page directory, for the 512 frames from a multiple of 512 on. `leaf` is that of the first frame.
+  init(superpage leaf: PageTableEntry) { rawValue = leaf.rawValue | Self.pageSize }
+
   @inlinable public var isPresent: Bool { rawValue & Self.present != 0 }
   @inlinable public var isWritable: Bool { rawValue & Self.writable != 0 }
   @inlinable public var isExecutable: Bool { rawValue & Self.noExecute == 0 }
+  /// Of a directory entry: a leaf of 2 MiB.
+  @inlinable public var isSuperpage: Bool { rawValue & (Self.present | Self.pageSize) == Self.present | Self.pageSize }
+  /// Of a directory entry: a leaf table belongs to it.
+  @inline(__always) var hasTable: Bool { rawValue & (Self.present | Self.detached) != 0 }
   @inlinable public var isUser: Bool { rawValue & Self.user != 0 }
   @inlinable public var frame: FrameNumber {
     FrameNumber(UInt32(truncatingIfNeeded: (rawValue & Self.addressMask) >> 12))

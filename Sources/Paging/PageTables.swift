@@ -1,8 +1,8 @@
 // The page tables of one address space, in frames of the pool.
 //
 // A directory entry, once written, is never changed while the tree lives: KVM may keep a shadow of it that
-// nothing short of a flush of all translations removes. Leaves are rewritten freely; who takes away a right or a
-// frame zaps the frame afterwards.
+// nothing short of a flush of all translations removes. The one exception are superpages (Superpages.swift), which wait
+// for that flush. Leaves are rewritten freely; who takes away a right or a frame zaps the frame afterwards.
 //
 //      root ──▶ 512 GiB each ──▶ 1 GiB each ──▶ leaf table, 2 MiB ──▶ frame
 //      47..39       38..30          29..21            20..12
@@ -18,25 +18,39 @@ public struct PageTables: ~Copyable {
   /// Frames of the tree, the root included; what lies in the shared supervisor half is not counted.
   public private(set) var tableCount = 1
 
-  private let memory: PoolMemory
+  let memory: PoolMemory
+  let history: TranslationHistory
+  /// Leaf tables that their directory entries do not name, by region.
+  var aside: [UInt64: AsideTable] = [:]
+  var splits: [UInt64: SplitHistory] = [:]
   /// The leaf table looked up last: faults come in neighbourhoods.
   private var lastRegion: UInt64 = .max
   private var lastTable: UnsafeMutablePointer<UInt64>
+  var lastIsSuperpage = false
 
   public static let pagesPerTable = 512
 
-  /// `root`: a zeroed frame, which this tree owns from now on.
-  public init(root: FrameNumber, memory: PoolMemory) {
+  /// - root: a zeroed frame, which this tree owns from now on.
+  /// - history: that of the machine whose tree this is.
+  public init(root: FrameNumber, memory: PoolMemory, history: TranslationHistory = TranslationHistory()) {
     self.root = root
     self.memory = memory
+    self.history = history
     unsafe lastTable = unsafe Self.table(root, memory)
   }
 
-  private static func table(_ frame: FrameNumber, _ memory: PoolMemory) -> UnsafeMutablePointer<UInt64> {
+  static func table(_ frame: FrameNumber, _ memory: PoolMemory) -> UnsafeMutablePointer<UInt64> {
     unsafe memory.pointer(to: frame).assumingMemoryBound(to: UInt64.self)
   }
 
-  private static func index(_ page: PageNumber, level: UInt64) -> Int { Int(page.rawValue >> (9 * level)) & 511 }
+  static func index(_ page: PageNumber, level: UInt64) -> Int { Int(page.rawValue >> (9 * level)) & 511 }
+
+  /// The leaf table of a directory entry that has one.
+  func leafTable(of entry: PageTableEntry, region: UInt64) -> FrameNumber {
+    if entry.isPresent, !entry.isSuperpage { return entry.frame }
+    guard let table = aside[region] else { preconditionFailure("a directory entry whose leaf table is lost") }
+    return table.frame
+  }
 
   // MARK: Tables
 
@@ -47,20 +61,36 @@ public struct PageTables: ~Copyable {
 
   /// The leaf table for a page, if there is one.
   @inline(__always)
-  private mutating func leafTable(_ page: PageNumber) -> UnsafeMutablePointer<UInt64>? {
+  mutating func leafTable(_ page: PageNumber) -> UnsafeMutablePointer<UInt64>? {
     let region = page.rawValue >> 9
     if region == lastRegion { return unsafe lastTable }
+    guard let slot = unsafe directorySlot(page) else { return nil }
+    let entry = unsafe PageTableEntry(rawValue: ckvm_load(slot))
+    guard entry.hasTable else { return nil }
+    lastRegion = region
+    lastIsSuperpage = entry.isSuperpage
+    unsafe lastTable = unsafe Self.table(leafTable(of: entry, region: region), memory)
+    return unsafe lastTable
+  }
+
+  /// The leaf table for a page, one of whose leaves is about to change: a superpage is detached first.
+  @inline(__always)
+  private mutating func changingLeafTable(_ page: PageNumber) -> UnsafeMutablePointer<UInt64>? {
+    guard let table = unsafe leafTable(page) else { return nil }
+    if lastIsSuperpage { detach(page) }
+    return unsafe table
+  }
+
+  /// Where the directory entry of a page's region is, if there is that directory.
+  @inline(__always)
+  func directorySlot(_ page: PageNumber) -> UnsafeMutablePointer<UInt64>? {
     var table = unsafe Self.table(root, memory)
-    var level: UInt64 = 3
-    while level > 0 {
+    for level in stride(from: UInt64(3), through: 2, by: -1) {
       let entry = unsafe PageTableEntry(rawValue: ckvm_load(table + Self.index(page, level: level)))
       guard entry.isPresent else { return nil }
       unsafe table = unsafe Self.table(entry.frame, memory)
-      level -= 1
     }
-    lastRegion = region
-    unsafe lastTable = unsafe table
-    return unsafe table
+    return unsafe table + Self.index(page, level: 1)
   }
 
   /// How many tables `page` still needs: 0...3.
@@ -68,8 +98,8 @@ public struct PageTables: ~Copyable {
     var table = root
     for level in stride(from: UInt64(3), to: 0, by: -1) {
       let entry = unsafe PageTableEntry(rawValue: ckvm_load(Self.table(table, memory) + Self.index(page, level: level)))
-      guard entry.isPresent else { return Int(level) }
-      table = entry.frame
+      guard entry.hasTable else { return Int(level) }
+      if level > 1 { table = entry.frame }
     }
     return 0
   }
@@ -77,23 +107,42 @@ public struct PageTables: ~Copyable {
   /// Links the tables that `page` needs, each from a zeroed frame.
   /// - Returns: false when `takeFrame` has none; what was linked stays, and is used by the next attempt.
   public mutating func makeTables(for page: PageNumber, takeFrame: () -> FrameNumber?) -> Bool {
+    guard let slot = unsafe makeDirectories(for: page, takeFrame: takeFrame) else { return false }
+    return unsafe PageTableEntry(rawValue: ckvm_load(slot)).hasTable || makeTable(at: slot, takeFrame) != nil
+  }
+
+  /// Links the two directories above a leaf table; gives the entry that is to name it.
+  mutating func makeDirectories(
+    for page: PageNumber, takeFrame: () -> FrameNumber?
+  ) -> UnsafeMutablePointer<UInt64>? {
     var table = unsafe Self.table(root, memory)
-    for level in stride(from: UInt64(3), to: 0, by: -1) {
+    for level in stride(from: UInt64(3), through: 2, by: -1) {
       let slot = unsafe table + Self.index(page, level: level)
-      var entry = unsafe PageTableEntry(rawValue: ckvm_load(slot))
-      if !entry.isPresent {
-        guard let frame = takeFrame() else { return false }
-        entry = PageTableEntry(table: frame)
-        unsafe ckvm_store(slot, entry.rawValue)
-        tableCount += 1
-      }
-      unsafe table = unsafe Self.table(entry.frame, memory)
+      let entry = unsafe PageTableEntry(rawValue: ckvm_load(slot))
+      guard let next = entry.isPresent ? entry.frame : unsafe makeTable(at: slot, takeFrame) else { return nil }
+      unsafe table = unsafe Self.table(next, memory)
     }
-    return true
+    return unsafe table + Self.index(page, level: 1)
+  }
+
+  private mutating func makeTable(
+    at slot: UnsafeMutablePointer<UInt64>, _ takeFrame: () -> FrameNumber?
+  ) -> FrameNumber? {
+    guard let frame = takeTable(takeFrame) else { return nil }
+    unsafe ckvm_store(slot, PageTableEntry(table: frame).rawValue)
+    return frame
+  }
+
+  /// A frame for a table that is this tree's from now on.
+  mutating func takeTable(_ takeFrame: () -> FrameNumber?) -> FrameNumber? {
+    guard let frame = takeFrame() else { return nil }
+    tableCount += 1
+    return frame
   }
 
   /// Hands every frame of the tree to `giveFrame`, the root last. The lower half must hold no leaf any more.
   public consuming func dismantle(giveFrame: (FrameNumber) -> Void) {
+    for table in aside.values { giveFrame(table.frame) }
     dismantle(table: root, level: 3, giveFrame: giveFrame)
   }
 
@@ -102,7 +151,8 @@ public struct PageTables: ~Copyable {
       let lowerHalf = level == 3 ? 256 : 512
       for index in 0..<lowerHalf {
         let entry = unsafe PageTableEntry(rawValue: ckvm_load(Self.table(table, memory) + index))
-        if entry.isPresent { dismantle(table: entry.frame, level: level - 1, giveFrame: giveFrame) }
+        guard entry.isPresent, !entry.isSuperpage else { continue }
+        dismantle(table: entry.frame, level: level - 1, giveFrame: giveFrame)
       }
     }
     giveFrame(table)
@@ -116,21 +166,21 @@ public struct PageTables: ~Copyable {
     return unsafe PageTableEntry(rawValue: ckvm_load(table + Self.index(page, level: 0)))
   }
 
-  /// Writes a leaf; its tables must exist.
+  /// Writes a leaf; its tables must exist. It takes effect once the region is attached.
   public mutating func set(_ page: PageNumber, _ entry: PageTableEntry) {
-    guard let table = unsafe leafTable(page) else { preconditionFailure("no table for the page") }
+    guard let table = unsafe changingLeafTable(page) else { preconditionFailure("no table for the page") }
     unsafe ckvm_store(table + Self.index(page, level: 0), entry.rawValue)
   }
 
   /// Empties a leaf and gives what it was. Accessed and dirty bits set up to this moment are in the result.
   public mutating func clear(_ page: PageNumber) -> PageTableEntry {
-    guard let table = unsafe leafTable(page) else { return .empty }
+    guard let table = unsafe changingLeafTable(page) else { return .empty }
     return unsafe PageTableEntry(rawValue: ckvm_exchange(table + Self.index(page, level: 0), 0))
   }
 
   /// Takes the right to write from a leaf. The frame must be zapped before that holds.
   public mutating func writeProtect(_ page: PageNumber) {
-    guard let table = unsafe leafTable(page) else { return }
+    guard let table = unsafe changingLeafTable(page) else { return }
     _ = unsafe ckvm_and(table + Self.index(page, level: 0), ~PageTableEntry.writable)
   }
 
@@ -152,7 +202,8 @@ public struct PageTables: ~Copyable {
         if index > first { page = PageNumber((page.rawValue >> (9 * level) + UInt64(index - first)) << (9 * level)) }
         if index == Self.pagesPerTable || page >= end { break }
         if level == 0 { return page }
-        table = unsafe PageTableEntry(rawValue: ckvm_load(Self.table(table, memory) + index)).frame
+        let entry = unsafe PageTableEntry(rawValue: ckvm_load(Self.table(table, memory) + index))
+        table = level == 1 ? leafTable(of: entry, region: page.rawValue >> 9) : entry.frame
         level -= 1
       }
     }
@@ -162,7 +213,9 @@ public struct PageTables: ~Copyable {
   private func firstPresentEntry(_ table: FrameNumber, from first: Int) -> Int {
     let entries = unsafe Self.table(table, memory)
     var index = first
-    while index < Self.pagesPerTable, unsafe ckvm_load(entries + index) & PageTableEntry.present == 0 { index += 1 }
+    while index < Self.pagesPerTable, unsafe !PageTableEntry(rawValue: ckvm_load(entries + index)).hasTable {
+      index += 1
+    }
     return index
   }
 

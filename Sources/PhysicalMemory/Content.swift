@@ -56,6 +56,16 @@ struct ContentTable: ~Copyable {
     return ContentNumber(number)
   }
 
+  /// Records for as many contents as `numbers` has room for, in adjacent frames from `frame` on. There must be as many.
+  mutating func insert(frames frame: FrameNumber, into numbers: inout MutableSpan<UInt32>) {
+    for index in numbers.indices {
+      guard let number = insert(frame: frame.advanced(by: index)) else {
+        preconditionFailure("more contents than frames")
+      }
+      numbers[index] = number.rawValue
+    }
+  }
+
   /// No content has a number from here on.
   var numberLimit: Int { Int(used) }
 

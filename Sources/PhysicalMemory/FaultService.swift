@@ -28,6 +28,7 @@ extension ServerState {
     guard mapping.flags.effectiveRights.contains(access.right) else { return .forbidden }
     guard isGood(mapping) else { return .notMapped }
     if let lock = currentLock(mapping, against: task) { return .locked(until: lock.deadline) }
+    if let pages = serveSuperpages(task, index, mapping, page) { return .served(pages: pages) }
     let wanted = faultAroundWindow(task, mapping, page)
 
     var absent = operations.absentRun(task, from: page, limit: wanted)
@@ -157,6 +158,11 @@ extension ServerState {
     pool.records[frame].owner = number.rawValue
     containers[container].frames.set(id, VirtualFrameWord(number))
     return frame
+  }
+
+  /// Enters a leaf that is there in the reverse map.
+  mutating func addPlace(_ place: MappedPlace, of frame: FrameNumber) {
+    if !reverseMap.add(place, to: &pool.records[frame].link) { makeRoomAndAdd(place, of: frame) }
   }
 
   /// A frame with too many leaves gives one up: a mapping may go at any time.

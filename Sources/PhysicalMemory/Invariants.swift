@@ -155,13 +155,31 @@ extension ServerState {
     while let slot = next {
       next = tasks.occupied(from: slot + 1)
       guard tasks[slot].hasSpace else { continue }
+      var region = UInt64.max
       operations.forEachLeaf(TaskSlot(slot)) { page, leaf in
         leaves += 1
+        if page.rawValue >> 9 != region {
+          region = page.rawValue >> 9
+          checkSuperpage(TaskSlot(slot), PageNumber(region << 9), &found)
+        }
         if let violation = violation(TaskSlot(slot), page, leaf) { found.append("task slot \(slot): \(violation)") }
       }
     }
     if frames.places != leaves {
       found.append("the reverse map knows \(frames.places) leaves, the page tables have \(leaves)")
+    }
+  }
+
+  /// Each leaf behind a superpage is what the superpage says of it.
+  private func checkSuperpage(_ task: TaskSlot, _ start: PageNumber, _ found: inout [String]) {
+    guard let superpage = operations.superpage(task, start) else { return }
+    for index in 0..<PoolMemory.framesPerBlock {
+      let leaf = MappedPage(frame: superpage.frame.advanced(by: index), rights: superpage.rights)
+      if operations.mappedPage(task, start.advanced(by: index)) != leaf {
+        found.append(
+          "task slot \(task.rawValue): page \(index) of the superpage at \(String(start.rawValue, radix: 16)) is not its leaf"
+        )
+      }
     }
   }
 

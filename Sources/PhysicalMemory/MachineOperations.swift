@@ -25,6 +25,21 @@ public struct MappedPage: Equatable, Sendable {
   }
 }
 
+/// What became of superpages, since the machine was made; `current`: how many there are.
+public struct SuperpageCounts: Equatable, Sendable {
+  public var current: Int
+  /// Those whose regions were mapped by single pages again.
+  public var split: Int
+  /// Flushes of all translations, for superpages and for page tables that became frames again.
+  public var flushes: Int
+
+  public init(current: Int = 0, split: Int = 0, flushes: Int = 0) {
+    self.current = current
+    self.split = split
+    self.flushes = flushes
+  }
+}
+
 /// Called with the server's lock held; no call may block or call the server back.
 public protocol MachineOperations: AnyObject {
   /// Nanoseconds of a clock that never goes back.
@@ -67,6 +82,29 @@ public protocol MachineOperations: AnyObject {
   func unmap(_ slot: TaskSlot, _ page: PageNumber) -> FrameNumber
   /// Takes the right to write from a leaf; it holds once the frame is zapped.
   func writeProtect(_ slot: TaskSlot, _ page: PageNumber)
+
+  // Superpages: 512 leaves, of adjacent frames from a multiple of 512 on, which the machine holds as one translation. They
+  // stay leaves like others: whatever changes one of them splits the superpage, inside the machine. `page` is the first
+  // page of an aligned region of 512.
+
+  var superpageCounts: SuperpageCounts { get }
+  /// What the superpage says of its first page; nil: the region is none.
+  func superpage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage?
+  /// The region was not a superpage in vain lately.
+  func mayPromote(_ slot: TaskSlot, _ page: PageNumber) -> Bool
+  /// Nor has it a leaf, or a table that is in use.
+  func mayMapSuperpage(_ slot: TaskSlot, _ page: PageNumber) -> Bool
+  /// Writes the leaves of a region for which `mayMapSuperpage`, for the frames from `frame` on.
+  /// - Returns: false, and nothing has changed: there is no frame for a table, or the host is short of memory.
+  func mapSuperpage(
+    _ slot: TaskSlot, _ page: PageNumber, _ frame: FrameNumber, rights: MappingFlags, takeTable: () -> FrameNumber?
+  ) -> Bool
+  /// Makes superpages of regions for which `mayPromote`, where the leaves permit it; about a millisecond for all of them.
+  /// - Returns: how many.
+  func promote(_ slot: TaskSlot, _ pages: Span<PageNumber>) -> Int
+  /// Lets the task see the leaf of the page at fault: since a superpage was split, the machine may hold back the region. That
+  /// waits for a fault so that what it costs, a flush of all translations, is paid once for many regions, or never.
+  func attach(_ slot: TaskSlot, _ page: PageNumber)
 
   // Frames.
 

@@ -68,7 +68,7 @@ extension ServerState {
     -> PageNumber?
   {
     guard isGood(mapping) else { throw .canceled }
-    try makeTables(task, for: page)
+    if !mayFillSuperpage(task, mapping, page) { try makeTables(task, for: page) }
     let end = min(mapping.end, PageNumber((page.rawValue | UInt64(FaultAround.most - 1)) + 1))
     var page = page
     if mapping.flags.contains(.forceWrite) {
@@ -100,9 +100,15 @@ extension ServerState {
     guard page < end, let index = tasks[task.rawValue].mappings.find(page) else { return nil }
     let mapping = tasks[task.rawValue].mappings[index]
     guard isGood(mapping), currentLock(mapping, against: task) == nil else { return nil }
+    if let next = fillSuperpage(task, mapping, page) { return next }
     let left = Int(min(end.rawValue - page.rawValue, UInt64(FaultAround.most)))
-    let absent = operations.absentRun(task, from: page, limit: left)
-    if absent == 0 { return operations.mappedPage(task, page) == nil ? nil : page.advanced(by: 1) }
+    var absent = operations.absentRun(task, from: page, limit: left)
+    if absent == 0 {
+      if operations.mappedPage(task, page) != nil { return page.advanced(by: 1) }
+      // It was to be a superpage, or the tables are gone.
+      guard (try? makeTables(task, for: page)) != nil else { return nil }
+      absent = operations.absentRun(task, from: page, limit: left)
+    }
     guard let filled = try? fill(task, mapping, page, most: absent) else { return nil }
     return page.advanced(by: filled)
   }

@@ -18,15 +18,16 @@ public final class PhysicalMemoryServer: Sendable {
   ///   - taskCapacity: tasks at a time.
   ///   - reclaim: how frames are taken back from tasks that have more than their guarantee.
   ///   - stock: frames to keep zeroed ahead; `zeroAhead` is asked for when half of them are left.
+  ///   - blocks: the same for superpages, in blocks of 512 frames; `nextBlock` is asked for. A small pool has fewer.
   /// - Throws: when there is no address space for the metadata: 32 bytes a frame, used as frames are touched.
   public init(
-    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, reclaim: ReclaimRules = ReclaimRules(),
-    operations: sending any MachineOperations
+    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, blocks: Int = 0,
+    reclaim: ReclaimRules = ReclaimRules(), operations: sending any MachineOperations
   ) throws(ReservationError) {
     state = Mutex(
       try ServerState(
-        frameCount: frameCount, reserved: reserved, taskCapacity: taskCapacity, stock: stock, reclaim: reclaim,
-        operations: operations))
+        frameCount: frameCount, reserved: reserved, taskCapacity: taskCapacity, stock: stock, blocks: blocks,
+        reclaim: reclaim, operations: operations))
   }
 
   /// One bounded step, with the lock held.
@@ -99,7 +100,12 @@ public final class PhysicalMemoryServer: Sendable {
   public func fault(_ task: TaskSlot, _ page: PageNumber, _ access: Access) -> FaultOutcome {
     state.withLock { state in
       state.statistics.faults += 1
-      return state.serveFault(task, page, access)
+      let outcome = state.serveFault(task, page, access)
+      switch outcome {
+      case .served, .spurious: state.operations.attach(task, page)
+      default: break
+      }
+      return outcome
     }
   }
 
@@ -271,6 +277,26 @@ public final class PhysicalMemoryServer: Sendable {
   /// Clears a few free frames and puts them in stock, up to `target` frames.
   /// - Returns: the frames, so that the caller can populate them; empty when there is nothing to do.
   public func zeroAhead(target: Int) -> [FrameRun] { state.withLock { $0.zeroAhead(target: target) } }
+
+  /// A block of free frames to make a huge page of the host of; `zeroBlock` follows. Nobody is kept from taking its frames
+  /// meanwhile.
+  /// - Returns: nil when there is nothing to do.
+  public func nextBlock() -> FrameRun? { state.withLock { $0.nextBlock() } }
+
+  /// Clears a few frames of such a block, and puts it in stock when all are zero.
+  /// - Returns: false: there is more to be done.
+  public func zeroBlock(_ block: FrameRun) -> Bool { state.withLock { $0.zeroBlock(block) } }
+
+  /// Makes a superpage of the region of 512 pages that `page` is in, if its frames are adjacent and aligned, all there and
+  /// the task's alone, and it was not one in vain lately. About a millisecond, with the lock held; every task finds its
+  /// translations flushed, so this is for regions that stay.
+  /// - Parameter collapse: makes the frames a huge page of the host, without the lock; false: it cannot.
+  /// - Returns: whether there is a new superpage.
+  public func promote(_ task: TaskSlot, _ page: PageNumber, collapse: (FrameRun) -> Bool) -> Bool {
+    guard let block = state.withLock({ $0.promotableBlock(task, page) }), collapse(block) else { return false }
+    // The lock was released: all of it is looked at again.
+    return state.withLock { $0.promoteIfPossible(task, page) }
+  }
 
   /// Begins a pass over the frames that have stayed free since the last one began; `giveBackIdleFrames` does it.
   public func beginIdlePass() { state.withLock { $0.pool.beginIdlePass() } }

@@ -79,6 +79,7 @@ extension ServerState {
       for run in revocations.unused { pool.give(run) }
       revocations.unused.removeAll(keepingCapacity: true)
       hasAskedForZeroedFrames = false
+      blocks.hasAsked = false
     }
   }
 

@@ -31,6 +31,7 @@ struct ServerState: ~Copyable {
   var policy = PolicyState()
   var revocations = Revocations()
   var batch = FrameBatch()
+  var blocks: BlockStock
   var statistics = ServerStatistics()
   private var lastTaskID: UInt64 = 0
   /// Ask for zeroed frames when fewer are in stock; and whether that was done already.
@@ -39,8 +40,8 @@ struct ServerState: ~Copyable {
 
   /// `reserved`: frames at the pool's start that are the machine's own.
   init(
-    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, reclaim: ReclaimRules = ReclaimRules(),
-    operations: any MachineOperations
+    frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, blocks: Int = 0,
+    reclaim: ReclaimRules = ReclaimRules(), operations: any MachineOperations
   ) throws(ReservationError) {
     // Each may fail, and a value whose parts free something may not be left half made: first all, then the value.
     let tables = TableReserve(frameCount: frameCount)
@@ -55,6 +56,7 @@ struct ServerState: ~Copyable {
     let images = try Slab<LoadedImage>(capacity: 1 << 10)
     if reserved > 1 { pool.reserve(FrameRun(start: FrameNumber(1), count: reserved - 1)) }
     lowStock = stock / 2
+    self.blocks = BlockStock(target: min(blocks, BlockStock.most(frameCount: frameCount)))
     ledger = Ledger(allocatable: max(0, pool.freeCount - tables.reserved))
     self.reclaim = ReclaimState(rules: reclaim)
     self.operations = operations
@@ -276,6 +278,10 @@ public struct ServerStatistics: Equatable, Sendable {
   /// Placed allocations, and those for which there was no place.
   public var placements: UInt64 = 0
   public var placementsRefused: UInt64 = 0
+  /// Superpages made at a fault, and of frames that tasks had already.
+  public var superpagesMapped: UInt64 = 0
+  public var superpagesPromoted: UInt64 = 0
+  public var superpages = SuperpageCounts()
   /// Revocations for tests after which the frame was written all the same. Anything but 0 is a broken promise.
   public var strayWrites: UInt64 = 0
 

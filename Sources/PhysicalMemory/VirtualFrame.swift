@@ -279,6 +279,22 @@ struct VirtualFrameTable: ~Copyable {
     return Int(id - UInt64(start))
   }
 
+  /// Makes empty ids from `start` on name contents.
+  mutating func fillEmpty(_ start: UInt32, _ numbers: Span<UInt32>) {
+    var done = 0
+    while done < numbers.count {
+      let id = start + UInt32(done)
+      let offset = Int(id) & (Self.idsPerLeaf - 1)
+      let length = min(Self.idsPerLeaf - offset, numbers.count - done)
+      let words = unsafe leaves[position(id >> Self.shift)].words
+      for index in 0..<length {
+        precondition(unsafe words[offset + index] == VirtualFrameWord.empty.rawValue, "an id that is not empty")
+        unsafe words[offset + index] = numbers[done + index]
+      }
+      done += length
+    }
+  }
+
   /// For checks: calls `body` with each id that names a content.
   /// - Returns: false: the ids in use are not as many as are counted.
   func forEachContent(_ body: (UInt32, ContentNumber) -> Void) -> Bool {

@@ -170,16 +170,63 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
 
   package func map(_ slot: TaskSlot, _ page: PageNumber, frames: Span<FrameNumber>, rights: MappingFlags) {
     for index in frames.indices {
+      split(slot, page.advanced(by: index))
       state.map(Place(slot, page.advanced(by: index)), MappedPage(frame: frames[index], rights: rights))
     }
   }
 
   package func unmap(_ slot: TaskSlot, _ page: PageNumber) -> FrameNumber {
-    state.unmap(Place(slot, page))
+    split(slot, page)
+    return state.unmap(Place(slot, page))
   }
 
   package func writeProtect(_ slot: TaskSlot, _ page: PageNumber) {
+    split(slot, page)
     state.writeProtect(Place(slot, page))
+  }
+
+  // MARK: Superpages. To the model's processor they are leaves like others.
+
+  package var superpageCounts: SuperpageCounts { state.superpageCounts }
+
+  package func superpage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? {
+    state.superpages.contains(Place(slot, page)) ? leaf(slot, page) : nil
+  }
+
+  package func mayPromote(_ slot: TaskSlot, _ page: PageNumber) -> Bool { true }
+
+  package func mayMapSuperpage(_ slot: TaskSlot, _ page: PageNumber) -> Bool {
+    state.entry(slot, page) == 0 || state.absentRun(slot, from: page, limit: 512) == 512
+  }
+
+  package func mapSuperpage(
+    _ slot: TaskSlot, _ page: PageNumber, _ frame: FrameNumber, rights: MappingFlags, takeTable: () -> FrameNumber?
+  ) -> Bool {
+    guard makeTables(slot, for: page, takeTable: takeTable) else { return false }
+    if !mayMapSuperpage(slot, page) { state.report("\(Place(slot, page)) becomes a superpage over its leaves") }
+    for index in 0..<512 {
+      state.map(
+        Place(slot, page.advanced(by: index)), MappedPage(frame: frame.advanced(by: index), rights: rights))
+    }
+    return promote(slot, [page].span) == 1
+  }
+
+  package func promote(_ slot: TaskSlot, _ pages: Span<PageNumber>) -> Int {
+    var count = 0
+    for index in pages.indices where state.canBeSuperpage(slot, pages[index]) {
+      count += state.superpages.insert(Place(slot, pages[index])).inserted ? 1 : 0
+    }
+    state.superpageCounts.current += count
+    return count
+  }
+
+  package func attach(_ slot: TaskSlot, _ page: PageNumber) {}
+
+  private func split(_ slot: TaskSlot, _ page: PageNumber) {
+    guard !state.superpages.isEmpty else { return }
+    guard state.superpages.remove(Place(slot, PageNumber(page.rawValue & ~511))) != nil else { return }
+    state.superpageCounts.current -= 1
+    state.superpageCounts.split += 1
   }
 
   // MARK: Frames

@@ -24,6 +24,10 @@ struct ModelMachineState: ~Copyable {
   var rememberers: [UInt32]
 
   private let keepsLog: Bool
+  /// By their first pages.
+  var superpages: Set<Place> = []
+  var superpageCounts = SuperpageCounts()
+
   /// The leaves written, and those taken away, that nobody has asked about yet.
   var written: [Place] = []
   var emptied: [Place] = []
@@ -199,6 +203,14 @@ struct ModelMachineState: ~Copyable {
     }
     let rights = leaf.rights.subtracting(.write)
     setLeaf(place, entry(place.slot, place.page), MappedPage(frame: leaf.frame, rights: rights))
+  }
+
+  /// The leaves of the 512 pages from an aligned one on are for adjacent frames from an aligned one on, with the same rights.
+  func canBeSuperpage(_ slot: TaskSlot, _ page: PageNumber) -> Bool {
+    guard page.rawValue % 512 == 0, let first = leaf(slot, page), first.frame.rawValue % 512 == 0 else { return false }
+    return (1..<512).allSatisfy {
+      leaf(slot, page.advanced(by: $0)) == MappedPage(frame: first.frame.advanced(by: $0), rights: first.rights)
+    }
   }
 
   func firstLeaf(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber? {

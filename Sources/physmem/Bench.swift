@@ -40,7 +40,7 @@ struct Bench: ParsableCommand {
 }
 
 enum BenchmarkGroup: String, CaseIterable {
-  case fault, hypercall, upcall, launch, alloc, cow, move, reclaim, ipc, disk
+  case fault, hypercall, upcall, launch, alloc, cow, move, superpage, reclaim, ipc, disk
 
   static var names: String { allCases.map(\.rawValue).joined(separator: " ") }
 
@@ -53,6 +53,7 @@ enum BenchmarkGroup: String, CaseIterable {
     case .alloc: try measureAllocation(run) + measureStarts(run)
     case .cow: try measureCopies(run)
     case .move: try measureMoves(run)
+    case .superpage: try measureSuperpages(run)
     case .reclaim: try measureReclaim(run)
     case .ipc: try measureMessages(run)
     case .disk: try measureDisk(run)

@@ -13,7 +13,9 @@ func measureCopies(_ run: BenchmarkRun) throws -> [Measurement] {
 
 /// A page of a lazy mapping with the enforced-write flag, whose content is shared, its leaf absent before.
 private func measureWriteFaults(_ run: BenchmarkRun) throws -> Measurement {
-  let machine = try Machine(MachineConfiguration(memory: 512 << 20, isPopulated: true, stock: 4 * copiedPages))
+  var configuration = MachineConfiguration(memory: 512 << 20, isPopulated: true, stock: 4 * copiedPages)
+  configuration.blocks = 0
+  let machine = try Machine(configuration)
   defer { machine.shutDown() }
   let program = try BenchmarkTask("cow", on: machine)
   var measurement = Measurement("cow", per: .page)

@@ -9,7 +9,8 @@ private let touchedPages = 4096
 /// machine, where the first touch of each frame is the host's first touch as well.
 func measureFaults(_ run: BenchmarkRun) throws -> [Measurement] {
   // Twice what a launch takes is left when it ends: while it runs, no frame is zeroed.
-  let warm = MachineConfiguration(memory: 512 << 20, isPopulated: true, stock: 4 * touchedPages)
+  var warm = MachineConfiguration(memory: 512 << 20, isPopulated: true, stock: 4 * touchedPages)
+  warm.blocks = 0
   let machine = try Machine(warm)
   defer { machine.shutDown() }
   let touch = try BenchmarkTask("touch", on: machine)
@@ -44,7 +45,9 @@ private func measureWarmFaults(
 private func measureColdFaults(_ name: String, _ faultAround: FaultAround, _ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement(name, per: .page)
   try run.times(4, quick: 1, name) {
-    let machine = try Machine(MachineConfiguration(memory: 512 << 20, stock: 0))
+    var cold = MachineConfiguration(memory: 512 << 20, stock: 0)
+    cold.blocks = 0
+    let machine = try Machine(cold)
     defer { machine.shutDown() }
     measurement.record(try touchPages(BenchmarkTask("touch", on: machine), "seq", faultAround), faultAround)
   }

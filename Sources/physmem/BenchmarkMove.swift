@@ -35,6 +35,8 @@ private func measureRuns(_ pages: Int, _ run: BenchmarkRun) throws -> Measuremen
 private func quietMachine(_ frames: Int, isPopulated: Bool) throws -> Machine {
   var configuration = MachineConfiguration(memory: frames << 12 + 64 << 20, isPopulated: isPopulated)
   configuration.defragmentation = .never
+  // What is moved are single pages.
+  configuration.blocks = 0
   return try Machine(configuration)
 }
 

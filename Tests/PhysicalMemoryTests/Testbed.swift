@@ -14,13 +14,13 @@ struct Testbed {
   private let isChecked: Bool
 
   init(
-    frames: Int = 1024, reserved: Int = 1, tasks: Int = 16, stock: Int = 0, tablesKept: Int = 16,
-    reclaim: ReclaimRules = ReclaimRules(leastDemand: 32), isChecked: Bool = true
+    frames: Int = 1024, reserved: Int = 1, tasks: Int = 16, stock: Int = 0, blocks: Int = 0,
+    tablesKept: Int = 16, reclaim: ReclaimRules = ReclaimRules(leastDemand: 32), isChecked: Bool = true
   ) throws {
     self.isChecked = isChecked
-    machine = ModelMachine(tablesKept: tablesKept)
+    machine = ModelMachine(frameCount: max(1 << 14, frames), tablesKept: tablesKept)
     server = try PhysicalMemoryServer(
-      frameCount: frames, reserved: reserved, taskCapacity: tasks, stock: stock, reclaim: reclaim,
+      frameCount: frames, reserved: reserved, taskCapacity: tasks, stock: stock, blocks: blocks, reclaim: reclaim,
       operations: machine)
   }
 

@@ -1,0 +1,167 @@
+// Superpages: where the server has the machine hold 512 leaves as one translation. At a fault on memory that nobody has
+// touched, if a block of frames is in stock; and afterwards, of frames that happen to be in order. A superpage costs
+// nothing but its frames until a leaf of it changes: then the machine splits it by itself.
+
+internal import GuestMemory
+
+extension ServerState {
+  private static let pagesPerSuperpage = PoolMemory.framesPerBlock
+  /// One fault makes four superpages at most, with the lock held.
+  private static let pagesInOneFault = 4 * pagesPerSuperpage
+
+  /// The first page of the region of 512 that `page` is in, if all of it is in the mapping and may be written, not executed.
+  private func region(of page: PageNumber, in mapping: Mapping) -> PageNumber? {
+    let pages = UInt64(Self.pagesPerSuperpage)
+    guard mapping.count >= pages else { return nil }
+    let start = PageNumber(page.rawValue & ~(pages - 1))
+    let rights = mapping.flags.effectiveRights
+    guard start >= mapping.start, start.rawValue + pages <= mapping.end.rawValue, rights.contains(.write),
+      !rights.contains(.execute)
+    else { return nil }
+    return start
+  }
+
+  // MARK: At a fault
+
+  /// Serves a fault where nothing around the page has a leaf: with one superpage, and with more behind it while faults go on
+  /// where the last one left off.
+  /// - Returns: the pages filled in; nil: this is not for a superpage, and nothing has changed.
+  @inline(__always)
+  mutating func serveSuperpages(
+    _ task: TaskSlot, _ index: MappingTable.Index, _ mapping: Mapping, _ page: PageNumber
+  ) -> Int? {
+    guard blocks.target > 0, tasks[task.rawValue].faultAround == .automatic, var start = region(of: page, in: mapping)
+    else { return nil }
+    let isInOrder = mapping.window > 0 && page == mapping.expected
+    let wanted = isInOrder ? min(max(Int(mapping.window) * 2, Self.pagesPerSuperpage), Self.pagesInOneFault) : 1
+    var pages = 0
+    repeat {
+      guard operations.mayMapSuperpage(task, start),
+        mapFreshSuperpage(task, mapping, start) || mapOrderedSuperpage(task, mapping, start)
+      else { break }
+      pages += Self.pagesPerSuperpage
+      start = start.advanced(by: Self.pagesPerSuperpage)
+    } while pages < wanted && region(of: start, in: mapping) != nil
+    guard pages > 0 else { return nil }
+    tasks[task.rawValue].mappings[index].expected = start
+    tasks[task.rawValue].mappings[index].window = UInt32(pages)
+    tasks[task.rawValue].counters.faults += 1
+    tasks[task.rawValue].counters.pages += UInt64(pages)
+    statistics.pagesServed += UInt64(pages)
+    statistics.superpagesMapped += UInt64(pages / Self.pagesPerSuperpage)
+    return pages
+  }
+
+  /// The same for an eager mapping, at the first page of a region.
+  /// - Returns: where to go on; nil: this is not for a superpage, and nothing has changed.
+  mutating func fillSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> PageNumber? {
+    guard mayFillSuperpage(task, mapping, page),
+      mapFreshSuperpage(task, mapping, page) || mapOrderedSuperpage(task, mapping, page)
+    else { return nil }
+    statistics.pagesServed += UInt64(Self.pagesPerSuperpage)
+    statistics.superpagesMapped += 1
+    return page.advanced(by: Self.pagesPerSuperpage)
+  }
+
+  /// Whether the region that begins at a page may be filled by a superpage, if there are frames for it: it needs no table
+  /// then.
+  mutating func mayFillSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> Bool {
+    blocks.target > 0 && tasks[task.rawValue].faultAround == .automatic && region(of: page, in: mapping) == page
+      && operations.mayMapSuperpage(task, page)
+  }
+
+  /// Gives each of a region's empty frames a physical one. False: they are not all empty, or no block is in stock.
+  private mutating func mapFreshSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ start: PageNumber) -> Bool {
+    let container = mapping.container.slot
+    let id = mapping.frame(at: start)
+    guard containers[container].frames.emptyRun(from: id, limit: Self.pagesPerSuperpage) == Self.pagesPerSuperpage,
+      let block = takeBlock()
+    else { return false }
+    guard mapSuperpage(task, start, block.start, mapping.flags.effectiveRights) else {
+      pool.give(block, contentIsZero: true)
+      return false
+    }
+    var numbers = InlineArray<512, UInt32>(repeating: 0)
+    var span = numbers.mutableSpan
+    contents.insert(frames: block.start, into: &span)
+    containers[container].frames.fillEmpty(id, numbers.span)
+    for index in numbers.indices {
+      let frame = block.start.advanced(by: index)
+      pool.records[frame].owner = numbers[index]
+      // The frame's first place: always room.
+      _ = reverseMap.add(MappedPlace(task, start.advanced(by: index)), to: &pool.records[frame].link)
+    }
+    return true
+  }
+
+  /// Maps a region whose frames have physical ones already, in order. False: they do not.
+  private mutating func mapOrderedSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ start: PageNumber) -> Bool {
+    guard let block = orderedBlock(mapping, start),
+      mapSuperpage(task, start, block.start, mapping.flags.effectiveRights)
+    else { return false }
+    for index in 0..<block.count {
+      addPlace(MappedPlace(task, start.advanced(by: index)), of: block.start.advanced(by: index))
+    }
+    return true
+  }
+
+  private mutating func mapSuperpage(
+    _ task: TaskSlot, _ start: PageNumber, _ frame: FrameNumber, _ rights: MappingFlags
+  ) -> Bool {
+    let operations = operations
+    return operations.mapSuperpage(task, start, frame, rights: rights) { takeTable(for: task) }
+  }
+
+  /// The physical frames that a region shows: adjacent, aligned, and no logical copy's.
+  private func orderedBlock(_ mapping: Mapping, _ start: PageNumber) -> FrameRun? {
+    let container = mapping.container.slot
+    let id = mapping.frame(at: start)
+    guard let first = containers[container].frames[id].content, contents[first].frame.rawValue % 512 == 0 else {
+      return nil
+    }
+    let block = FrameRun(start: contents[first].frame, count: Self.pagesPerSuperpage)
+    for index in 0..<block.count {
+      guard let number = containers[container].frames[id + UInt32(index)].content,
+        contents[number].frame == block.start.advanced(by: index), contents[number].sharers == 1
+      else { return nil }
+    }
+    return block
+  }
+
+  // MARK: Afterwards
+
+  /// The frames of the region that `page` is in, if it can be made a superpage.
+  mutating func promotableBlock(_ task: TaskSlot, _ page: PageNumber) -> FrameRun? {
+    guard tasks.contains(task.rawValue), tasks[task.rawValue].hasSpace, !tasks[task.rawValue].isEnding,
+      let index = tasks[task.rawValue].mappings.find(page)
+    else { return nil }
+    let mapping = tasks[task.rawValue].mappings[index]
+    guard isGood(mapping), currentLock(mapping, against: task) == nil, let start = region(of: page, in: mapping),
+      operations.superpage(task, start) == nil, operations.mayPromote(task, start)
+    else { return nil }
+    return orderedBlock(mapping, start)
+  }
+
+  /// Makes a superpage of the region that `page` is in. Pages of it that have no leaf get one.
+  mutating func promoteIfPossible(_ task: TaskSlot, _ page: PageNumber) -> Bool {
+    guard promotableBlock(task, page) != nil, let index = tasks[task.rawValue].mappings.find(page) else { return false }
+    let mapping = tasks[task.rawValue].mappings[index]
+    let start = PageNumber(page.rawValue & ~UInt64(Self.pagesPerSuperpage - 1))
+    guard (try? makeTables(task, for: start)) != nil else { return false }
+    var next = start
+    while next < start.advanced(by: Self.pagesPerSuperpage) {
+      let left = next.distance(to: start.advanced(by: Self.pagesPerSuperpage))
+      let absent = operations.absentRun(task, from: next, limit: left)
+      if absent == 0 {
+        next = next.advanced(by: 1)
+      } else {
+        guard let filled = try? fill(task, mapping, next, most: absent) else { return false }
+        next = next.advanced(by: filled)
+      }
+    }
+    let pages = [start]
+    let promoted = operations.promote(task, pages.span)
+    statistics.superpagesPromoted += UInt64(promoted)
+    return promoted > 0
+  }
+}

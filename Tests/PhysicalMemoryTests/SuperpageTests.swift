@@ -1,0 +1,253 @@
+// Superpages as the server makes and keeps them, on the model machine.
+
+import CGuestABI
+import GuestMemory
+import PhysicalMemory
+import Simulation
+import Testing
+
+@Suite struct ServerSuperpageTests {
+  private static let lazy: MappingFlags = [.read, .write, .lazy]
+  private let start = PageNumber(TestTask.free.rawValue + 511 & ~511)
+
+  private func readyBlocks(_ bed: Testbed) {
+    while let block = bed.server.nextBlock() { while !bed.server.zeroBlock(block) { bed.check() } }
+  }
+
+  /// A task with so many fresh frames mapped from `start` on, and the stock of blocks full.
+  private func makeTask(
+    frames: Int = 1 << 14, count: UInt32 = 512, flags: MappingFlags = lazy, around: FaultAround = .automatic
+  ) throws -> (TestTask, UInt32) {
+    let bed = try Testbed(frames: frames, blocks: 32)
+    readyBlocks(bed)
+    let task = try bed.start(bed.load(), TaskParameters(faultAround: around))
+    let handle = try task.container(count)
+    #expect(task.map(handle, 0, count, start, flags) == nil)
+    return (task, handle)
+  }
+
+  private func isSuperpage(_ task: TestTask, _ page: PageNumber) -> Bool {
+    task.bed.machine.superpage(task.slot, page) != nil
+  }
+
+  private func copyOne(_ task: TestTask, _ source: UInt32, _ id: UInt32, _ destination: UInt32) throws {
+    try task.server.copy(task.slot, source, .from(id), destination, .from(0), count: 1, frameError: 0)
+    task.bed.check()
+  }
+
+  // MARK: At a fault
+
+  @Test("one fault on untouched memory maps 2 MiB, of frames in a row", arguments: [Access.read, .write])
+  func fresh(_ access: Access) throws {
+    let (task, _) = try makeTask()
+    let contents = task.bed.statistics.contents
+    #expect(task.fault(start.advanced(by: 300), access) == .served(pages: 512))
+    #expect(isSuperpage(task, start))
+    let first = try #require(task.leaf(start)).frame
+    #expect(first.rawValue % 512 == 0)
+    for index in [1, 300, 511] {
+      #expect(
+        task.leaf(start.advanced(by: index)) == MappedPage(frame: first.advanced(by: index), rights: [.read, .write]))
+    }
+    #expect(task.bed.statistics.superpagesMapped == 1)
+    #expect(task.bed.statistics.contents == contents + 512)
+    #expect(task.read(start.advanced(by: 9)) == .success(0))
+    let before = task.bed.statistics.freeFrames
+    task.end()
+    #expect(task.bed.statistics.freeFrames > before + 512)
+    #expect(task.bed.statistics.superpages.current == 0)
+  }
+
+  @Test("faults in order are served by up to four superpages") func inOrder() throws {
+    let (task, _) = try makeTask(frames: 1 << 17, count: 512 * 9)
+    #expect(task.fault(start, .write) == .served(pages: 512))
+    #expect(task.fault(start.advanced(by: 512), .write) == .served(pages: 1024))
+    #expect(task.fault(start.advanced(by: 512 * 3), .write) == .served(pages: 2048))
+    #expect(task.fault(start.advanced(by: 512 * 8), .write) == .served(pages: 512))
+    #expect(task.fault(start.advanced(by: 512 * 7), .write) == .served(pages: 512))
+  }
+
+  @Test("an eager mapping is filled with superpages, and with pages where no block is left") func eager() throws {
+    let (task, handle) = try makeTask(count: 512 * 4)
+    #expect(task.unmap(start, 512 * 4) == nil)
+    #expect(task.map(handle, 0, 512 * 4, start.advanced(by: 500), [.read, .write]) == nil)
+    #expect(task.bed.statistics.superpagesMapped == 2)
+    #expect(isSuperpage(task, start.advanced(by: 512)))
+    #expect(!isSuperpage(task, start.advanced(by: 512 * 3)))
+    for page in 0..<512 * 4 { #expect(task.leaf(start.advanced(by: 500 + page)) != nil) }
+    #expect(task.read(start.advanced(by: 512 * 4)) == .success(0))
+  }
+
+  @Test(
+    "no superpage for parts of a region, for what may not be written or may be executed, or where pages are counted")
+  func notWhole() throws {
+    let (task, handle) = try makeTask(count: 1024)
+    #expect(task.unmap(start, 1024) == nil)
+    #expect(task.map(handle, 0, 1022, start.advanced(by: 1), Self.lazy) == nil)
+    #expect(task.fault(start.advanced(by: 20), .write) == .served(pages: 1))
+    #expect(task.fault(start.advanced(by: 600), .write) == .served(pages: 1))
+    for flags in [[.read, .lazy], [.read, .write, .execute, .lazy]] as [MappingFlags] {
+      let (task, _) = try makeTask(flags: flags)
+      #expect(task.fault(start, .read) == .served(pages: 1))
+    }
+    let (counted, _) = try makeTask(around: .fixed(16))
+    #expect(counted.fault(start, .read) == .served(pages: 16))
+  }
+
+  @Test("no superpage where something was touched, is not allocated or was released") func notUntouched() throws {
+    let (task, handle) = try makeTask()
+    #expect(task.map(handle, 100, 1, start.advanced(by: 4000), Self.lazy) == nil)
+    #expect(task.write(start.advanced(by: 4000), 7) == nil)
+    #expect(task.fault(start, .write) == .served(pages: 1))
+    #expect(task.read(start.advanced(by: 100)) == .success(7))
+    let (other, container) = try makeTask()
+    #expect(other.deallocate(container, 100, 1) == .ok(1))
+    #expect(other.fault(start, .write) == .served(pages: 1))
+  }
+
+  @Test("without a block in stock single pages are mapped, and blocks are asked for") func noStock() throws {
+    let bed = try Testbed(frames: 1 << 14, blocks: 32)
+    let task = try bed.start()
+    let handle = try task.container(1024)
+    #expect(task.map(handle, 0, 1024, start, Self.lazy) == nil)
+    #expect(task.fault(start, .write) == .served(pages: 1))
+    #expect(bed.machine.wishes == 1)
+    readyBlocks(bed)
+    #expect(task.fault(start.advanced(by: 2), .write) == .served(pages: 1))
+    #expect(task.fault(start.advanced(by: 600), .write) == .served(pages: 512))
+  }
+
+  // MARK: The stock
+
+  @Test("a small pool has no blocks") func small() throws {
+    let bed = try Testbed(frames: 4096, blocks: 32)
+    #expect(bed.server.nextBlock() == nil)
+  }
+
+  @Test("R18: what others wrote is cleared before it is in stock, a few frames at a time") func cleared() throws {
+    let bed = try Testbed(frames: 1 << 13, blocks: 32, isChecked: false)
+    let task = try bed.start()
+    let count = UInt32(task.information.available) - 200
+    let handle = try task.container(count)
+    #expect(task.map(handle, 0, count, start, Self.lazy) == nil)
+    for page in 0..<Int(count) { #expect(task.write(start.advanced(by: page), 0xff) == nil) }
+    #expect(task.deallocate(handle, 0, count) == .ok(count))
+    let block = try #require(bed.server.nextBlock())
+    var steps = 1
+    while !bed.server.zeroBlock(block) { steps += 1 }
+    #expect(steps == 512 / 16 + 1)
+    #expect(task.allocate(handle, 0, count) == .ok(count))
+    #expect(task.fault(start, .read) == .served(pages: 512))
+    #expect(task.leaf(start)?.frame == block.start)
+    for index in 0..<512 { #expect(task.read(start.advanced(by: index)) == .success(0)) }
+    #expect(bed.violations == [])
+  }
+
+  @Test("blocks in stock are free: who needs their frames gets them, and then they are none") func free() throws {
+    let bed = try Testbed(frames: 1 << 13, blocks: 32, isChecked: false)
+    readyBlocks(bed)
+    let task = try bed.start(bed.load(), TaskParameters(faultAround: .fixed(1)))
+    let count = UInt32(task.information.available)
+    let handle = try task.container(count)
+    #expect(task.map(handle, 0, count, start, Self.lazy) == nil)
+    for page in 0..<Int(count) { #expect(task.write(start.advanced(by: page), 1) == nil) }
+    #expect(bed.server.nextBlock() == nil)
+    #expect(bed.violations == [])
+  }
+
+  @Test("a block of which a frame was taken while it was readied does not come into stock") func takenMeanwhile() throws
+  {
+    let bed = try Testbed(frames: 1 << 13, blocks: 32, isChecked: false)
+    let block = try #require(bed.server.nextBlock())
+    let task = try bed.start(bed.load(), TaskParameters(faultAround: .fixed(1)))
+    let count = UInt32(task.information.available)
+    let handle = try task.container(count)
+    #expect(task.map(handle, 0, count, start, Self.lazy) == nil)
+    for page in 0..<Int(count) { #expect(task.write(start.advanced(by: page), 1) == nil) }
+    #expect(bed.server.zeroBlock(block))
+    #expect(task.deallocate(handle, 0, count) == .ok(count))
+    let next = try bed.start()
+    let fresh = try next.container(512)
+    #expect(next.map(fresh, 0, 512, start, Self.lazy) == nil)
+    #expect(next.fault(start, .write) == .served(pages: 1))
+    #expect(bed.violations == [])
+  }
+
+  // MARK: Splits, and afterwards
+
+  @Test("what changes one page splits the superpage, and the other pages stay") func splits() throws {
+    for change in 0..<4 {
+      let (task, handle) = try makeTask()
+      for index in [0, 100, 511] { #expect(task.write(start.advanced(by: index), UInt8(index & 0xff)) == nil) }
+      let other = try task.container(8)
+      switch change {
+      case 0: #expect(task.unmap(start.advanced(by: 100), 1) == nil)
+      case 1: try copyOne(task, handle, 100, other)
+      case 2: #expect(task.map(other, 0, 1, start.advanced(by: 100), Self.lazy) == nil)
+      default: #expect(task.deallocate(handle, 100, 1) == .ok(1))
+      }
+      #expect(!isSuperpage(task, start))
+      #expect(task.bed.statistics.superpages == SuperpageCounts(current: 0, split: 1))
+      #expect(task.read(start) == .success(0))
+      #expect(task.read(start.advanced(by: 511)) == .success(255))
+      #expect(task.leaf(start.advanced(by: 99)) != nil)
+    }
+  }
+
+  @Test("mapped again, frames that are in a row are a superpage at the first fault") func ordered() throws {
+    let (task, handle) = try makeTask()
+    #expect(task.write(start.advanced(by: 5), 5) == nil)
+    let frame = task.leaf(start)?.frame
+    let free = task.bed.statistics.freeFrames
+    #expect(task.unmap(start, 512) == nil)
+    #expect(task.map(handle, 0, 512, start.advanced(by: 1024), Self.lazy) == nil)
+    #expect(task.fault(start.advanced(by: 1024 + 7), .read) == .served(pages: 512))
+    #expect(isSuperpage(task, start.advanced(by: 1024)))
+    #expect(task.leaf(start.advanced(by: 1024))?.frame == frame)
+    #expect(task.read(start.advanced(by: 1024 + 5)) == .success(5))
+    #expect(task.bed.statistics.freeFrames >= free - 1)
+  }
+
+  @Test("R24: a logical copy keeps frames in a row from being a superpage") func shared() throws {
+    let (task, handle) = try makeTask()
+    #expect(task.write(start, 1) == nil)
+    let other = try task.container(1)
+    try copyOne(task, handle, 300, other)
+    #expect(task.unmap(start, 512) == nil)
+    #expect(task.map(handle, 0, 512, start, Self.lazy) == nil)
+    #expect(task.fault(start, .write) == .served(pages: 1))
+    #expect(!task.server.promote(task.slot, start) { _ in true })
+  }
+
+  @Test("frames in a row become a superpage afterwards, whether all of them have leaves or not") func promoted() throws
+  {
+    let (task, handle) = try makeTask()
+    #expect(task.write(start, 1) == nil)
+    let frame = try #require(task.leaf(start)).frame
+    #expect(!task.server.promote(task.slot, start) { _ in true })
+    #expect(task.unmap(start.advanced(by: 100), 30) == nil)
+    #expect(!task.server.promote(task.slot, start) { _ in true })
+    #expect(task.map(handle, 100, 30, start.advanced(by: 100), Self.lazy) == nil)
+    #expect(!task.server.promote(task.slot, start) { _ in false })
+    #expect(!isSuperpage(task, start))
+    var collapsed: FrameRun?
+    let isPromoted = task.server.promote(task.slot, start.advanced(by: 44)) { run in
+      collapsed = run
+      return true
+    }
+    #expect(isPromoted)
+    #expect(collapsed == FrameRun(start: frame, count: 512))
+    #expect(isSuperpage(task, start))
+    #expect(task.leaf(start.advanced(by: 111))?.frame == frame.advanced(by: 111))
+    #expect(task.bed.statistics.superpagesPromoted == 1)
+    task.bed.check()
+    // What is given up while the host works on it.
+    #expect(task.unmap(start.advanced(by: 3), 1) == nil)
+    #expect(task.map(handle, 3, 1, start.advanced(by: 3), Self.lazy) == nil)
+    let isThere = task.server.promote(task.slot, start) { _ in task.deallocate(handle, 200, 1) == .ok(1) }
+    #expect(!isThere)
+    task.bed.check()
+    task.end()
+    #expect(!task.server.promote(task.slot, start) { _ in true })
+  }
+}
