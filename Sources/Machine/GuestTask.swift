@@ -29,6 +29,7 @@ public final class GuestTask: Sendable {
     var vcpu: VirtualCPUHandle?
     var samples: ExitSamples?
     var counters = TaskCounters()
+    var fragmentation: Fragmentation?
     var waiters: [WaitGate] = []
   }
   private let state = Mutex(State())
@@ -93,12 +94,16 @@ public final class GuestTask: Sendable {
   /// Faults served and pages filled in; final after its end.
   public var counters: TaskCounters { state.withLock { $0.counters } }
 
+  /// How the free frames lay when it ended, before its own came back; where the machine's `keepsFragmentation` says so.
+  public var fragmentation: Fragmentation? { state.withLock { $0.fragmentation } }
+
   // MARK: For the vCPU's thread
 
   var stopReason: StopReason? { state.withLock { $0.stopReason } ?? signal.missingFrames.map { .dropped(missing: $0) } }
 
   func keep(_ samples: ExitSamples) { state.withLock { $0.samples = samples } }
   func keep(_ counters: TaskCounters) { state.withLock { $0.counters = counters } }
+  func keep(_ fragmentation: Fragmentation) { state.withLock { $0.fragmentation = fragmentation } }
 
   /// From now on a kick reaches the vCPU; a stop before this is seen by the caller.
   /// - Returns: the reason, if the task shall not even begin.

@@ -26,6 +26,11 @@ public struct MachineConfiguration: Sendable {
   public var reclaim = ReclaimRules()
   /// Devices 0, 1, …; at most 64.
   public var disks: [DiskConfiguration] = []
+  public var defragmentation = DefragmentationMode.background
+  /// Each task keeps how the free frames lay at its end.
+  public var keepsFragmentation = false
+  /// For tests: microseconds after which another content is moved at random; nil: never.
+  public var moveInterval: UInt64?
 
   public init(
     memory: Int = 256 << 20, isPopulated: Bool = false, stock: Int = 1024, revocationInterval: UInt64? = nil
@@ -35,6 +40,9 @@ public struct MachineConfiguration: Sendable {
     self.isPopulated = isPopulated
     self.stock = stock
   }
+
+  /// Whether contents change their frames all the time.
+  var movesContents: Bool { moveInterval != nil || defragmentation == .continuous }
 
   /// In bytes.
   public static let leastMemory = 1 << 20
@@ -58,7 +66,9 @@ public final class Machine: Sendable {
   private let vcpus = VCPUPool()
   private let preparation = FramePreparation()
   private let revoker = Revoker()
+  private let mover = Revoker()
   private let idleMemory = IdleMemory()
+  private let defragmentation = BackgroundDefragmentation()
   private let tasks = TaskList()
   /// Held while the machine is shut down.
   private let ending = Mutex(())
@@ -130,7 +140,17 @@ public final class Machine: Sendable {
     do throws(Errno) {
       try preparation.start(server: server, memory: memory, target: configuration.stock)
       if let interval = configuration.revocationInterval {
-        try revoker.start(server: server, interval: max(1, interval), seed: monotonicNanoseconds())
+        try revoker.start(interval: max(1, interval), seed: monotonicNanoseconds()) { [server] in
+          _ = server.revokeSomeFrame($0)
+        }
+      }
+      if let interval = configuration.moveInterval {
+        try mover.start(interval: max(1, interval), seed: monotonicNanoseconds()) { [server] in
+          _ = server.moveSomeFrame($0)
+        }
+      }
+      if configuration.defragmentation != .never {
+        try defragmentation.start(server: server, mode: configuration.defragmentation)
       }
       if configuration.framesGivenBackASecond > 0, !configuration.isPopulated {
         try idleMemory.start(server: server, limit: configuration.framesGivenBackASecond)
@@ -139,6 +159,8 @@ public final class Machine: Sendable {
     } catch {
       devices.stop()
       idleMemory.stop()
+      defragmentation.stop()
+      mover.stop()
       revoker.stop()
       preparation.stop()
       throw .system("pthread_create", error)
@@ -175,6 +197,21 @@ public final class Machine: Sendable {
       memory.zap(FrameRun(start: FrameNumber(UInt32(first)), count: min(4096, memory.frameCount - first)))
     }
     return monotonicNanoseconds() - start
+  }
+
+  /// For measurements: moves all contents elsewhere that lie in the pool's first half.
+  package func moveEverything() -> (frames: Int, nanoseconds: UInt64) {
+    var position = 0
+    var frames = 0
+    let start = monotonicNanoseconds()
+    while position < memory.frameCount / 2, let moved = server.moveNextFrames(&position) { frames += moved }
+    return (frames, monotonicNanoseconds() - start)
+  }
+
+  /// For measurements: moves a step's worth of contents.
+  package func moveSome() {
+    var position = 0
+    _ = server.moveNextFrames(&position)
   }
 
   /// Gives the memory of all free frames back to the host now, as for a measurement.
@@ -274,7 +311,9 @@ public final class Machine: Sendable {
       for task in left { _ = task.wait() }
       vcpus.close()
       devices.stop()
+      defragmentation.stop()
       idleMemory.stop()
+      mover.stop()
       revoker.stop()
       preparation.stop()
     }

@@ -1,7 +1,6 @@
-// A test switch: a thread that unmaps frames at random while tasks run, as the server may at any time. What runs under
-// it proves that nothing depends on a page staying mapped.
+// A test switch: a thread that unmaps frames, or moves contents, at random while tasks run, as the server may at any time.
+// What runs under it proves that nothing depends on a page staying mapped, or in its frame.
 
-internal import PhysicalMemory
 internal import SystemPackage
 import Synchronization
 
@@ -10,9 +9,11 @@ final class Revoker: Sendable {
   private let isStopping = Atomic<Bool>(false)
   private let thread = Mutex<HostThread?>(nil)
 
-  /// - Parameter interval: microseconds from one frame to the next.
-  func start(server: PhysicalMemoryServer, interval: UInt64, seed: UInt64) throws(Errno) {
-    let started = try HostThread { [self] in run(server, interval * 1000, seed) }
+  /// - Parameters:
+  ///   - interval: microseconds from one frame to the next.
+  ///   - act: called with a random number each time.
+  func start(interval: UInt64, seed: UInt64, act: @escaping @Sendable (UInt64) -> Void) throws(Errno) {
+    let started = try HostThread { [self] in run(interval * 1000, seed, act) }
     thread.withLock { $0 = started }
   }
 
@@ -22,7 +23,7 @@ final class Revoker: Sendable {
     thread.withLock { $0.take() }?.join()
   }
 
-  private func run(_ server: PhysicalMemoryServer, _ interval: UInt64, _ seed: UInt64) {
+  private func run(_ interval: UInt64, _ seed: UInt64, _ act: (UInt64) -> Void) {
     var random = seed | 1
     var next = monotonicNanoseconds() + interval
     while !isStopping.load(ordering: .acquiring) {
@@ -33,7 +34,7 @@ final class Revoker: Sendable {
       for _ in 0..<due {
         // A multiplicative generator: any sequence that goes everywhere will do.
         random = random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        _ = server.revokeSomeFrame(random >> 20)
+        act(random >> 20)
       }
       next = max(next + due * interval, now)
     }

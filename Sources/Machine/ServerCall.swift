@@ -28,6 +28,7 @@ enum ServerCall {
   case unpin(UInt32, start: UInt32, count: UInt32)
   case allocatePlaced(UInt32, start: UInt32, countAddress: UInt64, flags: UInt32, placement: UInt64)
   case placementObstacle(result: UInt64)
+  case defragment(UInt32, result: UInt64)
   case releaseData(UInt32, frames: UInt64, count: UInt32)
   case releasePages(UInt32, frames: UInt64, count: UInt32)
   case recoverPages(UInt32, frames: UInt64, count: UInt32, frameError: UInt64)
@@ -120,6 +121,7 @@ enum ServerCall {
     case PM_CALL_CONTAINER_ALLOCATE_PLACED:
       return .allocatePlaced(low(a), start: low(b), countAddress: c, flags: low(d), placement: e)
     case PM_CALL_PLACEMENT_OBSTACLE: return .placementObstacle(result: a)
+    case PM_CALL_DEFRAGMENT: return .defragment(low(a), result: b)
     case PM_CALL_RELEASE_PAGES: return .releasePages(low(a), frames: b, count: low(c))
     case PM_CALL_RECOVER_PAGES: return .recoverPages(low(a), frames: b, count: low(c), frameError: d)
     case PM_CALL_EXPIRED_PAGES: return .expiredPages(low(a), frames: b, count: low(c), result: d)

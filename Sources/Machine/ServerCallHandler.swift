@@ -139,6 +139,7 @@ extension VCPULoop {
     case .placementObstacle(let result):
       let obstacle = server.placementObstacle(task.slot)
       try writeWords([obstacle.address, UInt64(obstacle.kind.rawValue)], result)
+    case .defragment(let handle, let result): try server.defragment(task.slot, handle, result: result)
     case .releaseData(let handle, let frames, let count):
       try server.releaseData(task.slot, handle, frames: frames, count: count)
     case .releasePages(let handle, let frames, let count):

@@ -124,6 +124,7 @@ struct VCPULoop: ~Copyable {
     registers.rdx = machine.timestampFrequency
     if !task.keepsMappings { registers.rcx |= UInt64(PM_START_NO_MAPPING_CACHE) }
     if machine.configuration.revocationInterval != nil { registers.rcx |= UInt64(PM_START_REVOKES) }
+    if machine.configuration.movesContents { registers.rcx |= UInt64(PM_START_MOVES) }
     registers.rflags = Self.userFlags
     cpu.registers = registers
     cpu.systemRegisters = template

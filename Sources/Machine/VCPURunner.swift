@@ -60,6 +60,7 @@ struct VCPURunner: ~Copyable {
     let isReset = Self.reset(used)
     task.keep(machine.server.taskInformation(task.slot).counters)
     machine.devices.leave(TaskReference(slot: task.slot, id: task.id))
+    if machine.configuration.keepsFragmentation { task.keep(machine.server.fragmentation) }
     machine.server.endTask(task.slot) { deadline in task.gate.wait(until: deadline) }
     machine.taskEnded(task)
     if isReset { self.cpu = consume used }

@@ -16,11 +16,23 @@ struct FrameMove {
 extension ServerState {
   /// Contents moved in one step: about 100 µs.
   static let movedInOneStep = 64
+  /// Leaves after which a step moves no further content: some have thousands.
+  static let leavesInOneMove = 2048
 
   /// Holds a content that may be anywhere.
   func isMovable(_ frame: FrameNumber) -> Bool {
     let record = pool.records[frame]
     return record.state == .inUse && record.flags.isDisjoint(with: [.pinned, .placed])
+  }
+
+  /// The first of some contents that are to be moved, as many as one step does.
+  func stepOfMoves(_ frames: [FrameNumber]) -> ArraySlice<FrameNumber> {
+    var leaves = 0
+    let end = frames.firstIndex { frame in
+      defer { leaves += reverseMap.count(pool.records[frame].link) }
+      return leaves >= Self.leavesInOneMove
+    }
+    return frames[..<(end ?? frames.count)].prefix(Self.movedInOneStep)
   }
 
   /// Moves contents, a step's worth at most. The frames they leave belong to the caller: out of use, and reached by nobody.
@@ -64,6 +76,40 @@ extension ServerState {
       if leaves.count > first { Revocations.append(move.source, to: &revocations.zaps) }
     }
     return leaves
+  }
+
+  /// For measurements: moves the contents of the next frames from `position` on elsewhere, a step's worth.
+  /// - Returns: how many; nil: there are no more, or nowhere to move them.
+  mutating func moveNextFrames(_ position: inout Int) -> Int? {
+    var sources: [FrameNumber] = []
+    while position < pool.runs.end, sources.count < Self.movedInOneStep {
+      let frame = FrameNumber(UInt32(position))
+      if isMovable(frame) { sources.append(frame) }
+      position += 1
+    }
+    guard !sources.isEmpty, let run = pool.takeRun(count: sources.count) else { return nil }
+    move(sources.enumerated().map { FrameMove(source: $1, destination: run.start.advanced(by: $0)) })
+    for source in sources { Revocations.append(source, to: &revocations.unused) }
+    finishRevocations()
+    return sources.count
+  }
+
+  /// For tests: moves some content.
+  /// - Parameter random: any number; the search for a content begins there.
+  /// - Returns: false when none was found nearby, or there was no frame for it.
+  mutating func moveSomeFrame(_ random: UInt64) -> Bool {
+    var index = Int(random % UInt64(pool.count))
+    for _ in 0..<4096 {
+      let frame = FrameNumber(UInt32(index))
+      if isMovable(frame) {
+        guard let destination = pool.takeFrame() else { return false }
+        move([FrameMove(source: frame, destination: destination)])
+        pool.give(frame)
+        return true
+      }
+      index = index + 1 == pool.count ? 0 : index + 1
+    }
+    return false
   }
 
   /// Any free frame for a content that must leave its own; if need be, that of a released content.

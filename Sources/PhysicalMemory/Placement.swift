@@ -162,7 +162,8 @@ extension ServerState {
   private mutating func takeFreeRun(_ placement: Placement, _ count: Int) -> FrameRun? {
     // So aligned, a run does not cross a boundary that is not shorter.
     let alignment = placement.boundary == nil ? placement.alignment : max(placement.alignment, 1 << ceilingLog2(count))
-    return pool.takeRun(count: count, alignment: alignment, below: UInt64(placement.end) << 12)
+    return pool.takeEasyRun(
+      RunRequest(count: count, alignment: alignment, end: min(placement.end, pool.runs.end)))
   }
 
   /// Takes the window's next frames out of use.
@@ -171,8 +172,9 @@ extension ServerState {
     var destinations = takeDestinations(&plan, window)
     defer { for frame in destinations { pool.give(frame) } }
     var moves: [FrameMove] = []
+    var leaves = 0
     var looked = 0
-    while plan.frames.count < plan.count, looked < 4096 {
+    while plan.frames.count < plan.count, looked < 4096, leaves < Self.leavesInOneMove {
       looked += 1
       let frame = window.start.advanced(by: plan.frames.count)
       if pool.isFree(FrameRun(start: frame, count: 1)) {
@@ -181,6 +183,7 @@ extension ServerState {
       } else if isMovable(frame) {
         guard let destination = destinations.popLast() else { break }
         moves.append(FrameMove(source: frame, destination: destination))
+        leaves += reverseMap.count(pool.records[frame].link)
       } else if !isQuarantined(frame, plan.task) {
         move(moves, for: plan.task)
         plan.obstacle = obstacle(at: frame)

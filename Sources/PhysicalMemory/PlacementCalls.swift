@@ -37,6 +37,34 @@ extension PhysicalMemoryServer {
   public func placementObstacle(_ task: TaskSlot) -> Obstacle {
     withState { $0.tasks[task.rawValue].obstacle ?? Obstacle(address: 0, kind: .none) }
   }
+
+  // MARK: Defragmentation
+
+  public var fragmentation: Fragmentation { withState { $0.fragmentation } }
+
+  /// One step of a pass. False: it is over.
+  public func continueDefragmentation(_ pass: inout DefragmentationPass) -> Bool {
+    withState { $0.continueDefragmentation(&pass) }
+  }
+
+  /// A whole pass, for who holds control; stores how many frames were moved.
+  public func defragment(_ task: TaskSlot, _ handle: UInt32, result: UInt64) throws(ServerError) {
+    try withState { (state) throws(ServerError) in
+      try state.checkControl(task, handle)
+      try state.checkWritable(task, result, 4)
+    }
+    var pass = DefragmentationPass()
+    while continueDefragmentation(&pass) {}
+    try withState { (state) throws(ServerError) in
+      try state.store(UInt32(truncatingIfNeeded: pass.moved), task, result)
+    }
+  }
+
+  /// For measurements: moves a step's worth of the contents from `position` on elsewhere; nil: that was all.
+  public func moveNextFrames(_ position: inout Int) -> Int? { withState { $0.moveNextFrames(&position) } }
+
+  /// For tests: moves some content to another frame, as the server may at any time.
+  public func moveSomeFrame(_ random: UInt64) -> Bool { withState { $0.moveSomeFrame(random) } }
 }
 
 extension ServerState {

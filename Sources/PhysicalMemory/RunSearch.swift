@@ -15,8 +15,8 @@ struct RunRequest: BitwiseCopyable {
 extension FreeRuns {
   /// The first frame of a free run's part that serves the request, taken from one free run. The cost is that of
   /// one bit scan in a zone wholly below the limit; in the zone that the limit divides, long enough runs are tried one
-  /// by one.
-  func find(_ request: RunRequest, in table: borrowing FrameTable) -> Int? {
+  /// by one, up to `most` of each length.
+  func find(_ request: RunRequest, most: Int = .max, in table: borrowing FrameTable) -> Int? {
     let order = max(ceilingLog2(request.count), floorLog2(request.alignment))
     for rank in 0..<FrameZone.count {
       let zone = FrameZone(rank: rank)
@@ -25,7 +25,9 @@ extension FreeRuns {
       let isWhollyBelow = zone.end(frameCount: end) <= request.end
       while orders != 0 {
         var candidate = table.first(of: list(zone: zone, order: orders.trailingZeroBitCount))
-        while let start = candidate {
+        var left = most
+        while let start = candidate, left > 0 {
+          left -= 1
           if isWhollyBelow || Int(start.rawValue) + request.count <= request.end { return Int(start.rawValue) }
           candidate = table.next(after: start, in: list(zone: zone, order: orders.trailingZeroBitCount))
         }

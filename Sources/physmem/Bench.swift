@@ -40,7 +40,7 @@ struct Bench: ParsableCommand {
 }
 
 enum BenchmarkGroup: String, CaseIterable {
-  case fault, hypercall, upcall, launch, alloc, cow, reclaim, ipc, disk
+  case fault, hypercall, upcall, launch, alloc, cow, move, reclaim, ipc, disk
 
   static var names: String { allCases.map(\.rawValue).joined(separator: " ") }
 
@@ -52,6 +52,7 @@ enum BenchmarkGroup: String, CaseIterable {
     case .launch: try measureLaunches(run)
     case .alloc: try measureAllocation(run) + measureStarts(run)
     case .cow: try measureCopies(run)
+    case .move: try measureMoves(run)
     case .reclaim: try measureReclaim(run)
     case .ipc: try measureMessages(run)
     case .disk: try measureDisk(run)

@@ -71,13 +71,13 @@ private func measureLogicalCopies(_ run: BenchmarkRun) throws -> [Measurement] {
     }
     measurements.append(measurement)
   }
-  return measurements + [try measureBulkZap(pages, run), try measureMappedZap(pages, run)]
+  return measurements + [try measureBulkZap(pages, run), try measureMappedZap(pages, named: "zap.mapped", run)]
 }
 
 /// The bare zap of frames that a task has mapped and written, so that KVM has translations of them to drop.
-private func measureMappedZap(_ pages: Int, _ run: BenchmarkRun) throws -> Measurement {
-  var measurement = Measurement("zap.mapped", per: .frame)
-  try run.times(3, quick: 1, "zap.mapped") {
+func measureMappedZap(_ pages: Int, named name: String, _ run: BenchmarkRun) throws -> Measurement {
+  var measurement = Measurement(name, per: .frame)
+  try run.times(3, quick: 1, name) {
     let machine = try Machine(MachineConfiguration(memory: (pages << 12) + 512 << 20))
     defer { machine.shutDown() }
     let hasWritten = WaitFlag()

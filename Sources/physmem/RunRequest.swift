@@ -37,6 +37,7 @@ struct RunRequest {
     let traceFile = try trace.map { try ReportFile(path: $0) }
     var configuration = self.machine
     configuration.disks = try disks.map { try $0.open() }
+    configuration.keepsFragmentation = statistics != nil
     let machine = try Machine(configuration)
     let program = try machine.load(name: file.name, bytes: file.bytes)
     if let policyText, let status = try startPolicyServer(policyText, on: machine) { return status }
@@ -52,7 +53,9 @@ struct RunRequest {
     if let sentence = end.account(of: self.task, timeout: timeout) { StandardStream.error.write(sentence + "\n") }
     if let traceFile, let samples = task.samples { try traceFile.write(traceText(samples, task: self.task)) }
     if let statistics {
-      StandardStream.error.write(RunStatistics(task.counters, machine.server.statistics).text(as: statistics))
+      StandardStream.error.write(
+        RunStatistics(task.counters, machine.server.statistics, task.fragmentation ?? machine.server.fragmentation)
+          .text(as: statistics))
     }
     return end.exitStatus
   }

@@ -11,7 +11,10 @@ struct RunStatistics {
   private let task: [(name: String, value: Int)]
   private let server: [(name: String, value: Int)]
 
-  init(_ counters: TaskCounters, _ statistics: ServerStatistics) {
+  private let fragmentation: Fragmentation
+
+  init(_ counters: TaskCounters, _ statistics: ServerStatistics, _ fragmentation: Fragmentation) {
+    self.fragmentation = fragmentation
     task = [
       ("faults", Int(counters.faults)), ("pages served", Int(counters.pages)),
       ("spurious faults", Int(counters.spuriousFaults)),
@@ -21,7 +24,9 @@ struct RunStatistics {
       ("copies on write", Int(statistics.copiesOnWrite)), ("zaps", Int(statistics.zaps)),
       ("frames zapped", Int(statistics.framesZapped)), ("upcalls", Int(statistics.upcalls)),
       ("tasks dropped", Int(statistics.tasksDropped)), ("frames expired", Int(statistics.framesExpired)),
-      ("frames given back", Int(statistics.framesGivenBack)), ("tasks created", Int(statistics.tasksCreated)),
+      ("frames given back", Int(statistics.framesGivenBack)), ("frames moved", Int(statistics.framesMoved)),
+      ("placements", Int(statistics.placements)), ("placements refused", Int(statistics.placementsRefused)),
+      ("tasks created", Int(statistics.tasksCreated)),
       ("tasks", statistics.tasks), ("frames", statistics.frames), ("free frames", statistics.freeFrames),
       ("stocked frames", statistics.stockedFrames), ("allocatable frames", statistics.allocatableFrames),
       ("claimed frames", statistics.claimedFrames), ("allocated frames", statistics.allocatedFrames),
@@ -37,15 +42,39 @@ struct RunStatistics {
     case .text:
       alignedTable(
         task.map { ["task", $0.name, "\($0.value)"] } + server.map { ["server", $0.name, "\($0.value)"] }
-      )
+      ) + "\n" + freeRunsTable
     }
   }
 
-  /// `{"task":{"faults":…,…},"server":{"faults":…,"pages_served":…,…}}`
+  private static let zones = ["below 16 MiB", "below 4 GiB", "above 4 GiB"]
+
+  /// A row for each order: the length of a run, how many free runs of it each zone has, and the share of the free frames
+  /// that is of no use to who asks for so many.
+  private var freeRunsTable: String {
+    let orders = fragmentation.freeRuns[0].indices
+    let last = orders.last { order in fragmentation.freeRuns.contains { $0[order] > 0 } } ?? 0
+    var rows = [["free runs of"] + Self.zones + ["unusable"]]
+    for order in 0...last {
+      rows.append(
+        [sizeText(4096 << order)] + fragmentation.freeRuns.map { "\($0[order])" }
+          + ["\(Int((fragmentation.unusable(order: order) * 100).rounded())) %"])
+    }
+    return alignedTable(rows)
+  }
+
+  /// `{"task":{"faults":…,…},"server":{"faults":…,…},"free_runs":{"below_16_mib":[…],…},"unusable":[…]}`: of the arrays,
+  /// element n is about runs of 2^n frames.
   private var json: JSONValue {
     let object = { (rows: [(name: String, value: Int)]) -> JSONValue in
       .object(rows.map { .init(key: $0.name.replacing(" ", with: "_"), value: .integer($0.value)) })
     }
-    return ["task": object(task), "server": object(server)]
+    let runs = zip(Self.zones, fragmentation.freeRuns).map { zone, runs in
+      JSONValue.Member(
+        key: zone.lowercased().replacing(" ", with: "_"), value: .array(runs.map { .integer($0) }))
+    }
+    let unusable = fragmentation.freeRuns[0].indices.map { JSONValue.double(fragmentation.unusable(order: $0)) }
+    return [
+      "task": object(task), "server": object(server), "free_runs": .object(runs), "unusable": .array(unusable),
+    ]
   }
 }

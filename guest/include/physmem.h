@@ -64,6 +64,9 @@ pm_error_t pm_container_allocate_placed(pm_container_t container, pm_frame_t sta
                                         const struct pm_placement *placement);
 /// What was in the way when the task's last placement was refused with PM_ENOMEM. PM_EFAULT.
 pm_error_t pm_placement_obstacle(struct pm_obstacle *obstacle);
+/// Moves the contents of all tasks together, so that free frames lie in long runs; *moved becomes how many frames that
+/// took. The server does so by itself now and then; this is for who cannot wait. PM_EPERM: not control; PM_EFAULT.
+pm_error_t pm_defragment(pm_cap_t control, uint32_t *moved);
 
 // ---- logical copies (R23, R24, R38) --------------------------------------------
 // A copy shares the content of its source until one of the two is written. It takes no memory but page tables, and

@@ -52,6 +52,7 @@ CALL(pm_error_t, pm_container_unpin, PM_CALL_CONTAINER_UNPIN, pm_container_t, pm
 CALL(pm_error_t, pm_container_allocate_placed, PM_CALL_CONTAINER_ALLOCATE_PLACED, pm_container_t, pm_frame_t,
      uint32_t *, uint32_t, const struct pm_placement *)
 CALL(pm_error_t, pm_placement_obstacle, PM_CALL_PLACEMENT_OBSTACLE, struct pm_obstacle *)
+CALL(pm_error_t, pm_defragment, PM_CALL_DEFRAGMENT, pm_cap_t, uint32_t *)
 
 CALL(pm_error_t, pm_get_control, PM_CALL_GET_CONTROL, pm_cap_t *)
 CALL(pm_error_t, pm_get_policy_buffer_call, PM_CALL_GET_POLICY_BUFFER, pm_cap_t, void *, uint32_t *)

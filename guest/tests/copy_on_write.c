@@ -19,7 +19,7 @@ PM_TEST(read_only_leaf, 0, 1, "R26: a read-write request on a shared content yie
   for (int i = 0; i < 4; i++) {
     CHECK_EQ(rights_at(PAGE(REGION_2, i)), PM_MAP_READ);
     CHECK_EQ(mapping_at(PAGE(REGION_2, i)).requested, PM_MAP_READ | PM_MAP_WRITE);
-    CHECK_EQ(physical_at(PAGE(REGION_2, i)), physical_at(PAGE(REGION, i)));
+    CHECK_SAME_FRAME(physical_at(PAGE(REGION_2, i)), physical_at(PAGE(REGION, i)));
   }
   check_numbered(REGION_2, 4, 100);
 }
@@ -49,8 +49,8 @@ PM_TEST(force_write_alone, 0, 1, "R26: the enforced-write flag copies nothing th
   source = map_numbered(REGION, 4, 100);
   uint64_t before = physical_at(REGION);
   CHECK_OK(pm_container_map(source, 0, 4, REGION_2, PM_MAP_FORCE_WRITE));
-  CHECK_EQ(physical_at(REGION_2), before);
-  CHECK_EQ(physical_at(REGION), before);
+  CHECK_SAME_FRAME(physical_at(REGION_2), before);
+  CHECK_SAME_FRAME(physical_at(REGION), before);
 }
 
 PM_TEST(force_write_of_source, 0, 1, "R26: the source gets a frame of its own, and the copy keeps the old one") {
@@ -60,7 +60,7 @@ PM_TEST(force_write_of_source, 0, 1, "R26: the source gets a frame of its own, a
   uint64_t before = physical_at(REGION_2);
   CHECK_OK(pm_container_map(source, 0, 4, REGION, PM_MAP_FORCE_WRITE));
   WORD(REGION, 0) = 1;
-  CHECK_EQ(physical_at(REGION_2), before);
+  CHECK_SAME_FRAME(physical_at(REGION_2), before);
   CHECK(physical_at(REGION) != before);
   check_numbered(REGION_2, 4, 100);
 }
@@ -76,8 +76,8 @@ PM_TEST(lazy_write, 0, 1, "R26: a write on a lazy mapping copies the one page, a
   WORD(REGION_2, 0) = 1;
   CHECK_EQ(rights_at(REGION_2), PM_MAP_READ | PM_MAP_WRITE);
   CHECK(physical_at(REGION_2) != shared);
-  CHECK_EQ(physical_at(REGION), shared);
-  CHECK_EQ(physical_at(PAGE(REGION_2, 1)), physical_at(PAGE(REGION, 1)));
+  CHECK_SAME_FRAME(physical_at(REGION), shared);
+  CHECK_SAME_FRAME(physical_at(PAGE(REGION_2, 1)), physical_at(PAGE(REGION, 1)));
   check_numbered(REGION, 4, 100);
 }
 
@@ -202,8 +202,8 @@ PM_TEST(last_sharer, 0, 1, "R24: the last frame that names a content writes it i
   uint64_t before = physical_at(REGION), second = physical_at(PAGE(REGION, 1));
   CHECK_OK(pm_container_destroy(copies));
   WORD(REGION, 0) = 5;
-  CHECK_EQ(physical_at(REGION), before);
-  CHECK_EQ(physical_at(PAGE(REGION, 1)), second);
+  CHECK_SAME_FRAME(physical_at(REGION), before);
+  CHECK_SAME_FRAME(physical_at(PAGE(REGION, 1)), second);
   CHECK_EQ(rights_at(REGION), PM_MAP_READ | PM_MAP_WRITE);
 }
 
@@ -218,7 +218,7 @@ PM_TEST(last_sharer_is_copy, 0, 1, "R24: so does a copy whose source is gone, re
   WORD(REGION, 2) = 1;
   for (int i = 0; i < 3; i++) {
     WORD(REGION_2, i) += 50;
-    CHECK_EQ(physical_at(PAGE(REGION_2, i)), before[i]);
+    CHECK_SAME_FRAME(physical_at(PAGE(REGION_2, i)), before[i]);
   }
   check_numbered(REGION_2, 3, 150);
 }
@@ -230,7 +230,7 @@ PM_TEST(last_sharer_plain, 0, 1, "R24, R26: the last sharer writes through a pla
   CHECK_OK(pm_container_destroy(source));
   uint64_t before = physical_at(REGION_2);
   CHECK(!write_faults(REGION_2));
-  CHECK_EQ(physical_at(REGION_2), before);
+  CHECK_SAME_FRAME(physical_at(REGION_2), before);
 }
 
 PM_TEST(last_of_many, 0, 1, "R24: of 50 sharers each that writes gets a frame, and the last keeps the first one") {
@@ -246,9 +246,9 @@ PM_TEST(last_of_many, 0, 1, "R24: of 50 sharers each that writes gets a frame, a
     CHECK_EQ(WORD(REGION, i), 9);
     WORD(REGION, i) = 1000u + (unsigned)i;
     seen[i] = physical_at(PAGE(REGION, i));
-    for (int j = 0; j < i; j++) CHECK(seen[i] != seen[j]);
+    for (int j = 0; j < i; j++) CHECK(seen[i] != seen[j] || pm_start_flags & PM_START_MOVES);
   }
-  CHECK_EQ(seen[COUNT - 1], first);
+  CHECK_SAME_FRAME(seen[COUNT - 1], first);
   check_numbered(REGION, COUNT, 1000);
 }
 

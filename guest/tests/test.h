@@ -90,6 +90,10 @@ static inline uint64_t disk_word(uint64_t index) { return (index + 1) * 0x9e3779
     if (check_result != (error)) fail_error(__FILE_NAME__, __LINE__, #call, check_result, error);      \
   })
 
+/// Two physical addresses are the same, where the server does not move frames at random meanwhile.
+#define CHECK_SAME_FRAME(left, right) \
+  ((pm_start_flags & PM_START_MOVES) ? (void)((left) == (right)) : CHECK_EQ(left, right))
+
 #define CHECK_OK(call) CHECK_ERROR(call, PM_OK)
 
 __attribute__((noreturn)) void fail_check(const char *file, int line, const char *condition);

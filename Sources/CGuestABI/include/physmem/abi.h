@@ -17,6 +17,7 @@
 #define PM_ABI_VERSION 1
 #define PM_START_NO_MAPPING_CACHE 1u  // the server forgets a page's mapping when it unmaps the page: map it again
 #define PM_START_REVOKES 2u  // the server unmaps pages at random, for tests: pm_mapping tells of a moment only
+#define PM_START_MOVES 4u    // the server moves contents at random, for tests: so does a physical address
 #define PM_PAGE_SIZE 4096
 
 // The only I/O port a task may write to.
@@ -195,6 +196,7 @@ enum pm_call {
   PM_CALL_CONTAINER_UNPIN = 0x31,   // (container, start, count)
   PM_CALL_CONTAINER_ALLOCATE_PLACED = 0x32,  // (container, start, uint32_t *count, flags, const struct pm_placement *)
   PM_CALL_PLACEMENT_OBSTACLE = 0x33,         // (struct pm_obstacle *)
+  PM_CALL_DEFRAGMENT = 0x34,                 // (control, uint32_t *moved)
 
   PM_CALL_CONTAINER_MAP = 0x40,  // (container, start, count, address, flags)
   PM_CALL_UNMAP = 0x41,          // (address, count)

@@ -1,0 +1,184 @@
+// Defragmentation: contents are moved together, so that the frames between them become long free runs (R25).
+//
+// A pass has two halves:
+//  1. Scarce zones: movable contents below 16 MiB, then those below 4 GiB, go to free frames of a higher zone.
+//  2. Blocks of 512 frames: two walks towards each other. From below, each block that is neither full nor empty and holds
+//     nothing but movable contents is emptied; from above, each block that is partly used is filled with them. Full
+//     blocks stay as they are, so that what is packed already, and superpages, are left alone.
+// It goes in steps, each with the lock held; whatever changes in between, a step looks at the frames anew.
+
+internal import GuestMemory
+
+/// How far a pass is. Positions are in frames.
+public struct DefragmentationPass: Sendable {
+  /// Moved so far, in frames.
+  public private(set) var moved = 0
+  fileprivate enum Stage { case begin, zones, blocks, done }
+  fileprivate var stage = Stage.begin
+  fileprivate var low = 0
+  fileprivate var high = 0
+
+  public init() {}
+
+  fileprivate mutating func count(_ frames: Int) { moved += frames }
+}
+
+/// How the free frames lie.
+public struct Fragmentation: Sendable, Equatable {
+  /// Free runs by zone, from the lowest, and by order: element n counts those of 2^n frames. Frames that are loose,
+  /// stocked or kept for page tables are in none.
+  public let freeRuns: [[Int]]
+
+  init(freeRuns: [[Int]]) { self.freeRuns = freeRuns }
+
+  /// In frames.
+  public var freeCount: Int { frames(from: 0) }
+
+  private func frames(from order: Int) -> Int {
+    freeRuns.reduce(0) { sum, runs in
+      sum + runs.indices.dropFirst(order).reduce(0) { $0 + runs[$1] << $1 }
+    }
+  }
+
+  /// The share of the free frames, 0 to 1, that a request for 2^order adjacent frames cannot use because their runs are
+  /// too short (M. Gorman, "Understanding the Linux Virtual Memory Manager": the unusable free space index).
+  public func unusable(order: Int) -> Double {
+    let free = freeCount
+    return free == 0 ? 0 : Double(free - frames(from: order)) / Double(free)
+  }
+}
+
+/// What a block of frames holds.
+private struct BlockCensus {
+  var free = 0
+  var movable = 0
+  var fixed = 0
+
+  var isPartlyUsed: Bool { free > 0 && movable + fixed > 0 }
+  var isWorthEmptying: Bool { free > 0 && movable > 0 && fixed == 0 }
+}
+
+extension ServerState {
+  private static let blockFrames = 512
+  /// Blocks looked at in one step: 100 µs or so.
+  private static let blocksInOneStep = 64
+
+  var fragmentation: Fragmentation {
+    Fragmentation(freeRuns: FrameZone.allCases.map { pool.freeRuns(zone: $0) })
+  }
+
+  /// One step. False: the pass is over.
+  mutating func continueDefragmentation(_ pass: inout DefragmentationPass) -> Bool {
+    defer { finishRevocations() }
+    switch pass.stage {
+    case .begin:
+      expireAllPins()
+      // What was zeroed ahead lies between the contents, and is found again from the ends of runs.
+      pool.drainStock()
+      pass.stage = .zones
+      pass.low = 1
+    case .zones: clearZones(&pass)
+    case .blocks: packBlocks(&pass)
+    case .done: return false
+    }
+    return true
+  }
+
+  // MARK: Scarce zones
+
+  private mutating func clearZones(_ pass: inout DefragmentationPass) {
+    let highest = FrameZone(of: FrameNumber(UInt32(pool.runs.end - 1)))
+    let end = min(pool.runs.end, Int(highest.start.rawValue))
+    var left = Self.blocksInOneStep * Self.blockFrames
+    var moves: [FrameMove] = []
+    var leaves = 0
+    while pass.low < end, left > 0, moves.count < Self.movedInOneStep, leaves < Self.leavesInOneMove {
+      let frame = FrameNumber(UInt32(pass.low))
+      left -= 1
+      pass.low += 1
+      guard isMovable(frame) else { continue }
+      guard let destination = pool.takeFrame() else {
+        pass.low = end
+        break
+      }
+      guard FrameZone(of: destination).rawValue > FrameZone(of: frame).rawValue else {
+        // No room above.
+        pool.give(destination)
+        pass.low = max(pass.low, Int(FrameZone(of: destination).start.rawValue))
+        break
+      }
+      moves.append(FrameMove(source: frame, destination: destination))
+      leaves += reverseMap.count(pool.records[frame].link)
+    }
+    moveAndGive(moves, &pass)
+    guard pass.low >= end else { return }
+    pass.stage = .blocks
+    pass.low = end / Self.blockFrames * Self.blockFrames
+    pass.high = (pool.runs.end - 1) / Self.blockFrames * Self.blockFrames
+  }
+
+  // MARK: Blocks
+
+  private mutating func packBlocks(_ pass: inout DefragmentationPass) {
+    var left = Self.blocksInOneStep
+    var source = census(pass.low)
+    while left > 0, pass.low < pass.high, !source.isWorthEmptying {
+      pass.low += Self.blockFrames
+      source = census(pass.low)
+      left -= 1
+    }
+    var destination = census(pass.high)
+    while left > 0, pass.low < pass.high, !destination.isPartlyUsed {
+      pass.high -= Self.blockFrames
+      destination = census(pass.high)
+      left -= 1
+    }
+    guard pass.low < pass.high else {
+      pass.stage = .done
+      pool.drainStock()
+      return
+    }
+    guard left > 0 else { return }
+    let count = min(Self.movedInOneStep, source.movable, destination.free)
+    let sources = stepOfMoves(frames(in: pass.low, count) { isMovable($0) })
+    let destinations = frames(in: pass.high, sources.count) { canBeTaken($0) }
+    for frame in destinations {
+      pool.takeFree(FrameRun(start: frame, count: 1))
+      pool.records[frame].state = .inUse
+    }
+    moveAndGive(zip(sources, destinations).map { FrameMove(source: $0, destination: $1) }, &pass)
+  }
+
+  private func census(_ start: Int) -> BlockCensus {
+    var census = BlockCensus()
+    for index in start..<min(start + Self.blockFrames, pool.runs.end) {
+      let frame = FrameNumber(UInt32(index))
+      if canBeTaken(frame) {
+        census.free += 1
+      } else if isMovable(frame) {
+        census.movable += 1
+      } else {
+        census.fixed += 1
+      }
+    }
+    return census
+  }
+
+  /// The first frames of a block that satisfy a condition.
+  private func frames(in start: Int, _ count: Int, _ isWanted: (FrameNumber) -> Bool) -> [FrameNumber] {
+    var found: [FrameNumber] = []
+    found.reserveCapacity(count)
+    for index in start..<min(start + Self.blockFrames, pool.runs.end) where found.count < count {
+      let frame = FrameNumber(UInt32(index))
+      if isWanted(frame) { found.append(frame) }
+    }
+    return found
+  }
+
+  private mutating func moveAndGive(_ moves: [FrameMove], _ pass: inout DefragmentationPass) {
+    guard !moves.isEmpty else { return }
+    move(moves)
+    for move in moves { Revocations.append(move.source, to: &revocations.unused) }
+    pass.count(moves.count)
+  }
+}
