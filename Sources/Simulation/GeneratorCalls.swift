@@ -63,6 +63,8 @@ extension Generator {
     case .lock: return .lock(chooseHandle(model, task, .weak), microseconds: chooseTime())
     case .unlock: return .unlock(chooseHandle(model, task, .weak))
     case .pin, .unpin: return choosePin(model, task, isPin: random.chance(60))
+    case .beginTransfer: return chooseTransfer(model, task)
+    case .endTransfer: return .endTransfer(random.number(below: 8))
     case .createEndpoint: return .createEndpoint(result: chooseResult(task))
     case .call:
       return .call(
@@ -201,6 +203,15 @@ extension Generator {
     return .pin(
       handle, start: start, count: count, microseconds: chooseTime(),
       physical: chooseResult(task, Int(min(count, 40)) * 8))
+  }
+
+  /// Of frames that are pinned, mostly.
+  private func chooseTransfer(_ model: borrowing Model, _ task: ModelTask) -> Call {
+    let handle = chooseHandle(model, task, .container)
+    let it = container(model, task, handle)
+    let pinned = it?.pins.keys.sorted() ?? []
+    let start = random.chance(90) ? random.one(of: pinned) ?? chooseUsedID(it) : chooseUsedID(it)
+    return .beginTransfer(handle, start: start, count: UInt32(random.number(1...3)))
   }
 
   private func chooseMessage(_ model: borrowing Model, _ task: ModelTask) -> MessageArgument {

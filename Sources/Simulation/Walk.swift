@@ -69,6 +69,8 @@ package final class Walk {
   var model: Model
   let source: any OperationSource
   var images: [Int: ImageNumber] = [:]
+  /// Of devices, under way.
+  var transfers: [WalkTransfer] = []
   var written: [Place] = []
   private var emptied: [Place] = []
   private var machineFrames: [FrameNumber] = []
