@@ -41,7 +41,7 @@ final class Generator: OperationSource {
       case .unlock: 10
       case .pin: 18
       case .unpin: 10
-      case .beginTransfer: 14
+      case .beginTransfer: 25
       case .endTransfer: 10
       case .createEndpoint: 10
       case .call: 45

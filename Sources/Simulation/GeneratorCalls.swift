@@ -205,13 +205,18 @@ extension Generator {
       physical: chooseResult(task, Int(min(count, 40)) * 8))
   }
 
-  /// Of frames that are pinned, mostly.
+  /// Of frames that the task has pinned, where there are some.
   private func chooseTransfer(_ model: borrowing Model, _ task: ModelTask) -> Call {
+    for _ in 0..<8 {
+      let handle = chooseHandle(model, task, random.chance(50) ? .container : .weak)
+      guard let it = container(model, task, handle) else { continue }
+      let now = model.now
+      let pinned = it.pins.filter { $0.value.holder == task.name && $0.value.deadline > now }.keys.sorted()
+      guard let start = random.one(of: pinned) else { continue }
+      return .beginTransfer(handle, start: start, count: UInt32(random.number(1...3)))
+    }
     let handle = chooseHandle(model, task, .container)
-    let it = container(model, task, handle)
-    let pinned = it?.pins.keys.sorted() ?? []
-    let start = random.chance(90) ? random.one(of: pinned) ?? chooseUsedID(it) : chooseUsedID(it)
-    return .beginTransfer(handle, start: start, count: UInt32(random.number(1...3)))
+    return .beginTransfer(handle, start: chooseUsedID(container(model, task, handle)), count: 1)
   }
 
   private func chooseMessage(_ model: borrowing Model, _ task: ModelTask) -> MessageArgument {

@@ -42,6 +42,9 @@ package struct Figures: CustomStringConvertible {
   var served = 0
   var commits = 0
   var refused = 0
+  /// Of devices: begun, and over after the pins of their frames.
+  var transfers = 0
+  var outlasting = 0
 
   package init() {}
 
@@ -54,11 +57,14 @@ package struct Figures: CustomStringConvertible {
     served += other.served
     commits += other.commits
     refused += other.refused
+    transfers += other.transfers
+    outlasting += other.outlasting
   }
 
   package var description: String {
     "\(waits) calls waited for frames, \(served) got them; \(demands) demands, \(drops) tasks dropped; "
-      + "\(recovered) frames recovered, \(expired) expired; \(commits) commits, \(refused) refused"
+      + "\(recovered) frames recovered, \(expired) expired; \(commits) commits, \(refused) refused; "
+      + "\(transfers) transfers, \(outlasting) longer than a pin"
   }
 }
 
@@ -71,6 +77,8 @@ package final class Walk {
   var images: [Int: ImageNumber] = [:]
   /// Of devices, under way.
   var transfers: [WalkTransfer] = []
+  var transferCount = 0
+  var outlastingCount = 0
   var written: [Place] = []
   private var emptied: [Place] = []
   private var machineFrames: [FrameNumber] = []
@@ -121,6 +129,8 @@ package final class Walk {
     figures.served = model.reclaim.servedCount
     figures.commits = model.policy.commitCount
     figures.refused = model.policy.refusedCount
+    figures.transfers = transferCount
+    figures.outlasting = outlastingCount
     return figures
   }
 

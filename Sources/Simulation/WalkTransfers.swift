@@ -22,12 +22,15 @@ extension Walk {
     guard model.beginTransfer(task, container, ids) == hasBegun else {
       throw fail("a transfer \(hasBegun ? "began" : "was refused"), and should not have")
     }
-    if hasBegun { transfers.append(WalkTransfer(container: container, ids: ids, runs: runs)) }
+    guard hasBegun else { return }
+    transfers.append(WalkTransfer(container: container, ids: ids, runs: runs))
+    transferCount += 1
   }
 
   func endTransfer(_ number: Int) {
     guard !transfers.isEmpty else { return }
     let transfer = transfers.remove(at: number % transfers.count)
+    if transfer.ids.contains(where: { transfer.container.pins[$0]?.deadline ?? 0 <= model.now }) { outlastingCount += 1 }
     server.endTransfer(transfer.runs)
     model.endTransfer(transfer.container, transfer.ids)
   }
