@@ -197,12 +197,16 @@ final class BlockDevice: Sendable {
     } catch {
       failure = error
     }
-    if let failure { report(driver, failure.text + "; the device needs a reset") }
+    if let failure {
+      report(driver, failure.text + "; the device needs a reset")
+      state.withLock { $0.registers.fail() }
+      // While the queue is not put down: after that the driver's slot may be another task's.
+      signals[driver.slot].raiseInterrupt(number)
+    }
     state.withLock { state in
       state.isServing = false
-      if failure == nil { state.queue = queue } else { state.registers.fail() }
+      if failure == nil { state.queue = queue }
     }
-    if failure != nil { signals[driver.slot].raiseInterrupt(number) }
     rest.open()
   }
 

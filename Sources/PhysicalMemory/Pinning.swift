@@ -9,10 +9,11 @@ internal import CGuestABI
 internal import GuestMemory
 
 struct Pin: Equatable, BitwiseCopyable {
-  let task: TaskSlot
+  /// The server: the task that pinned it has ended.
+  var task: TaskSlot
   /// Nanoseconds of the machine's clock.
   let deadline: UInt64
-  /// It is there only because of a transfer under way. The task's slot may be another task's by now.
+  /// It is there only because of a transfer under way.
   var isEnded = false
 
   /// Whether the task's devices may work on the frame now.
@@ -111,7 +112,13 @@ extension ServerState {
 
   mutating func unpinAll(_ slot: UInt32, by task: TaskSlot) {
     let ids = containers[slot].pins.filter { $0.value.task == task }.map(\.key)
-    for id in ids { endPin(slot, id) }
+    for id in ids {
+      endPin(slot, id)
+      guard var pin = containers[slot].pins[id] else { continue }
+      // The next task in the slot has no part in it.
+      pin.task = .server
+      setPin(slot, id, pin)
+    }
     if !ids.isEmpty { operations.wake(containers[slot].owner) }
   }
 

@@ -65,12 +65,13 @@ extension ServerState {
 
   /// Ends a transfer, or a part of it.
   mutating func endTransfer(_ run: FrameRun) {
+    let now = operations.now
     for offset in 0..<run.count {
       let frame = run.start.advanced(by: offset)
       precondition(pinned[frame].transfers > 0, "a transfer that has not begun")
       pinned[frame].transfers -= 1
       framesInTransfer -= 1
-      if pinned[frame].transfers == 0, pinned[frame].pin.isEnded {
+      if pinned[frame].transfers == 0, pinned[frame].pin.isEnded || pinned[frame].pin.deadline <= now {
         let shown = pinned[frame].place
         endPin(shown.container, shown.id)
         operations.wake(containers[shown.container].owner)

@@ -10,6 +10,7 @@ final class Generator: OperationSource {
   enum Kind: Int, CaseIterable {
     case load, store, read, write, check, createContainer, destroy, allocate, deallocate, map, unmap, mapping, copy
     case releaseData, releasePages, recoverPages, expiredPages, createFilled, share, revoke, lock, unlock, pin, unpin,
+      beginTransfer, endTransfer,
       createEndpoint, call, receive, reply
     case replyAndReceive, registerName, lookUpName, drop, policy
 
@@ -40,6 +41,8 @@ final class Generator: OperationSource {
       case .unlock: 10
       case .pin: 18
       case .unpin: 10
+      case .beginTransfer: 25
+      case .endTransfer: 10
       case .createEndpoint: 10
       case .call: 45
       case .receive: 30

@@ -63,6 +63,8 @@ extension Generator {
     case .lock: return .lock(chooseHandle(model, task, .weak), microseconds: chooseTime())
     case .unlock: return .unlock(chooseHandle(model, task, .weak))
     case .pin, .unpin: return choosePin(model, task, isPin: random.chance(60))
+    case .beginTransfer: return chooseTransfer(model, task)
+    case .endTransfer: return .endTransfer(random.number(below: 8))
     case .createEndpoint: return .createEndpoint(result: chooseResult(task))
     case .call:
       return .call(
@@ -201,6 +203,20 @@ extension Generator {
     return .pin(
       handle, start: start, count: count, microseconds: chooseTime(),
       physical: chooseResult(task, Int(min(count, 40)) * 8))
+  }
+
+  /// Of frames that the task has pinned, where there are some.
+  private func chooseTransfer(_ model: borrowing Model, _ task: ModelTask) -> Call {
+    for _ in 0..<8 {
+      let handle = chooseHandle(model, task, random.chance(50) ? .container : .weak)
+      guard let it = container(model, task, handle) else { continue }
+      let now = model.now
+      let pinned = it.pins.filter { $0.value.holder == task.name && $0.value.deadline > now }.keys.sorted()
+      guard let start = random.one(of: pinned) else { continue }
+      return .beginTransfer(handle, start: start, count: UInt32(random.number(1...3)))
+    }
+    let handle = chooseHandle(model, task, .container)
+    return .beginTransfer(handle, start: chooseUsedID(container(model, task, handle)), count: 1)
   }
 
   private func chooseMessage(_ model: borrowing Model, _ task: ModelTask) -> MessageArgument {

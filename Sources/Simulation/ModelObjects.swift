@@ -35,7 +35,10 @@ final class ModelContainer {
   /// Weak capabilities of another epoch are void.
   var epoch = 1
   var lock: (holder: TaskName, start: UInt64, deadline: UInt64)?
-  var pins: [UInt32: (holder: TaskName, deadline: UInt64)] = [:]
+  /// Nobody holds one whose task has ended; it is there for as long as a transfer is.
+  var pins: [UInt32: (holder: TaskName?, deadline: UInt64)] = [:]
+  /// Under way in the frames of ids.
+  var transfers: [UInt32: Int] = [:]
 
   init(owner: TaskName?) { self.owner = owner }
 }

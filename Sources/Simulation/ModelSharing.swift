@@ -45,8 +45,13 @@ extension Model {
   func heldByOthers(_ container: ModelContainer) -> UInt64? {
     var deadlines: [UInt64] = []
     if let lock = currentLock(container) { deadlines.append(lock.deadline) }
-    for pin in container.pins.values where pin.deadline > now && pin.holder != container.owner {
-      deadlines.append(pin.deadline)
+    for (id, pin) in container.pins {
+      if pin.deadline > now {
+        if pin.holder != container.owner { deadlines.append(pin.deadline) }
+      } else if container.transfers[id] != nil {
+        // Nobody knows when it ends.
+        deadlines.append(now + 10_000_000)
+      }
     }
     return deadlines.max()
   }
@@ -89,12 +94,12 @@ extension Model {
 
   func isPinned(_ container: ModelContainer, _ id: UInt32) -> Bool {
     guard let pin = container.pins[id] else { return false }
-    return pin.deadline > now
+    return pin.deadline > now || container.transfers[id] != nil
   }
 
   /// Whether any of certain ids is pinned.
   func isPinned(_ container: ModelContainer, _ isMeant: (UInt32) -> Bool) -> Bool {
-    container.pins.contains { $0.value.deadline > now && isMeant($0.key) }
+    container.pins.keys.contains { isPinned(container, $0) && isMeant($0) }
   }
 
   mutating func checkPin(
@@ -109,7 +114,7 @@ extension Model {
     guard !isEnding(container) else { throw .canceled }
     for id in ids where isPinned(container, id) && container.pins[id]?.holder != task.name { throw .busy }
     var pinned = 0
-    for container in containers { pinned += container.pins.values.count { $0.deadline > now } }
+    for container in containers { pinned += container.pins.keys.count { isPinned(container, $0) } }
     let more = ids.count { !isPinned(container, $0) }
     guard pinned + more <= allocatable / 2 else { throw .noMemory }
     return (container, ids)
@@ -151,11 +156,53 @@ extension Model {
     guard count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     let (container, _) = try container(task, handle)
     for id in ids {
-      guard isPinned(container, id), let pin = container.pins[id] else { throw .noEntry }
+      guard let pin = container.pins[id], pin.deadline > now else { throw .noEntry }
       guard pin.holder == task.name else { throw .notPermitted }
     }
-    for id in ids { container.pins[id] = nil }
+    for id in ids { endPin(container, id) }
     if let owner = container.owner { woken.append(owner) }
+  }
+
+  /// Ends a pin, but keeps it while there is a transfer.
+  private func endPin(_ container: ModelContainer, _ id: UInt32) {
+    if container.transfers[id] == nil { container.pins[id] = nil } else { container.pins[id]?.deadline = 0 }
+  }
+
+  // MARK: Transfers
+
+  /// The frames that a transfer with these ids would be about; nil: there is no such thing, as far as the task can say.
+  func transferFrames(
+    _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32
+  ) -> (container: ModelContainer, ids: ClosedRange<UInt32>, frames: [FrameNumber])? {
+    guard count <= 64, let ids = try? Self.range(start, count),
+      let (container, _) = try? container(task, handle)
+    else { return nil }
+    var frames: [FrameNumber] = []
+    for id in ids {
+      guard case .content(let content) = container.frames[id], let frame = content.frame else { return nil }
+      frames.append(frame)
+    }
+    return (container, ids, frames)
+  }
+
+  /// - Returns: whether it begins.
+  func beginTransfer(_ task: ModelTask, _ container: ModelContainer, _ ids: ClosedRange<UInt32>) -> Bool {
+    for id in ids {
+      guard let pin = container.pins[id], pin.deadline > now, pin.holder == task.name else { return false }
+    }
+    for id in ids { container.transfers[id, default: 0] += 1 }
+    return true
+  }
+
+  mutating func endTransfer(_ container: ModelContainer, _ ids: ClosedRange<UInt32>) {
+    for id in ids {
+      container.transfers[id, default: 0] -= 1
+      guard container.transfers[id] == 0 else { continue }
+      container.transfers[id] = nil
+      guard let pin = container.pins[id], pin.deadline <= now else { continue }
+      container.pins[id] = nil
+      if let owner = container.owner { woken.append(owner) }
+    }
   }
 
   // MARK: Ends
@@ -163,8 +210,11 @@ extension Model {
   mutating func leaveSharing(_ task: ModelTask) {
     for container in containers {
       if let lock = currentLock(container), lock.holder == task.name { endLock(container) }
-      let ids = container.pins.filter { $0.value.holder == task.name && $0.value.deadline > now }.map(\.key)
-      for id in ids { container.pins[id] = nil }
+      let ids = container.pins.filter { $0.value.holder == task.name && isPinned(container, $0.key) }.map(\.key)
+      for id in ids {
+        endPin(container, id)
+        container.pins[id]?.holder = nil
+      }
       // Its own containers do not matter: it is the task that ends.
       if !ids.isEmpty, let owner = container.owner, owner != task.name { woken.append(owner) }
     }

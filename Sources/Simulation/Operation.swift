@@ -120,6 +120,10 @@ package enum Call: Hashable, Sendable {
   case unlock(HandleArgument)
   case pin(HandleArgument, start: UInt32, count: UInt32, microseconds: UInt64, physical: UInt64)
   case unpin(HandleArgument, start: UInt32, count: UInt32)
+  /// A device of the task's begins a transfer with the frames; some device ends one, that of this number among those
+  /// under way.
+  case beginTransfer(HandleArgument, start: UInt32, count: UInt32)
+  case endTransfer(Int)
 
   case createEndpoint(result: UInt64)
   case call(HandleArgument, MessageArgument, at: UInt64, mayWait: Bool)

@@ -224,6 +224,9 @@ extension Call {
         try reader.handle(), start: try reader.number(), count: try reader.number(), microseconds: try reader.number(),
         physical: try reader.number())
     case "unpin": self = .unpin(try reader.handle(), start: try reader.number(), count: try reader.number())
+    case "beginTransfer":
+      self = .beginTransfer(try reader.handle(), start: try reader.number(), count: try reader.number())
+    case "endTransfer": self = .endTransfer(try reader.number())
     case "createEndpoint": self = .createEndpoint(result: try reader.number())
     case "call":
       self = .call(try reader.handle(), try reader.message(), at: try reader.number(), mayWait: try reader.flag())

@@ -141,6 +141,9 @@ extension Call {
         "pin", "\(handle.text) start=\(start) count=\(count) microseconds=\(time) physical=\(hexadecimal(address))"
       )
     case .unpin(let handle, let start, let count): return ("unpin", "\(handle.text) start=\(start) count=\(count)")
+    case .beginTransfer(let handle, let start, let count):
+      return ("beginTransfer", "\(handle.text) start=\(start) count=\(count)")
+    case .endTransfer(let number): return ("endTransfer", "number=\(number)")
     case .createEndpoint(let address): return ("createEndpoint", result(address))
     case .call(let handle, let message, let address, let mayWait):
       return ("call", "\(handle.text) \(message.text) \(at(address)) mayWait=\(mayWait)")

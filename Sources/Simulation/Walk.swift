@@ -43,6 +43,9 @@ package struct Figures: CustomStringConvertible {
   var commits = 0
   var refused = 0
   var withdrawals = 0
+  /// Of devices: begun, and over after the pins of their frames.
+  var transfers = 0
+  var outlasting = 0
 
   package init() {}
 
@@ -56,11 +59,14 @@ package struct Figures: CustomStringConvertible {
     commits += other.commits
     refused += other.refused
     withdrawals += other.withdrawals
+    transfers += other.transfers
+    outlasting += other.outlasting
   }
 
   package var description: String {
     "\(waits) calls waited for frames, \(withdrawals) more for page tables, \(served) got them; \(demands) demands, \(drops) tasks dropped; "
-      + "\(recovered) frames recovered, \(expired) expired; \(commits) commits, \(refused) refused"
+      + "\(recovered) frames recovered, \(expired) expired; \(commits) commits, \(refused) refused; "
+      + "\(transfers) transfers, \(outlasting) longer than a pin"
   }
 }
 
@@ -71,6 +77,10 @@ package final class Walk {
   var model: Model
   let source: any OperationSource
   var images: [Int: ImageNumber] = [:]
+  /// Of devices, under way.
+  var transfers: [WalkTransfer] = []
+  var transferCount = 0
+  var outlastingCount = 0
   var written: [Place] = []
   private var emptied: [Place] = []
   private var machineFrames: [FrameNumber] = []
@@ -124,6 +134,8 @@ package final class Walk {
     figures.served = model.reclaim.servedCount
     figures.commits = model.policy.commitCount
     figures.refused = model.policy.refusedCount
+    figures.transfers = transferCount
+    figures.outlasting = outlastingCount
     return figures
   }
 

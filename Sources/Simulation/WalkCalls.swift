@@ -62,6 +62,8 @@ extension Walk {
       task.untold = 0
     case .releasePages, .recoverPages, .expiredPages: try performRelease(call, task)
     case .copy, .releaseData, .createFilled: try performCopy(call, task, label)
+    case .beginTransfer(let handle, let start, let count): try beginTransfer(task, number(handle), start, count)
+    case .endTransfer(let number): endTransfer(number)
     case .share, .revoke, .lock, .unlock, .pin, .unpin, .drop: try performSharing(call, task, label)
     case .createEndpoint, .call, .receive, .reply, .replyAndReceive, .registerName, .lookUpName:
       try performMessage(call, task, label)

@@ -70,6 +70,7 @@ extension Walk {
   private func giveUp(_ until: UInt64) {
     for other in model.tasks where !other.isEnding && !other.isStarting {
       other.isEnding = true
+      endAllTransfers()
       server.endTask(other.slot) { self.machine.advance(to: $0) }
     }
     waits += 1
@@ -117,6 +118,8 @@ extension Walk {
           found = error as? Disagreement ?? fail("\(error)")
         }
       }
+      // Nobody else does, from here on.
+      endAllTransfers()
       if !isWoken { machine.advance(to: deadline) }
       model.now = machine.now
       expected = model.continueEnd(task)

@@ -29,7 +29,7 @@ func measureDisk(_ run: BenchmarkRun) throws -> [Measurement] {
 /// - Returns: nanoseconds for each 128 KiB, of three passes.
 private func readDisk(_ reader: BenchmarkTask) throws -> [Double] {
   let text = CapturedOutput()
-  let task = try reader.start(["3", "32", "16"]) { text.append($0) }
+  let task = try reader.start(["3", "32", "8"]) { text.append($0) }
   let status = task.wait().exitStatus
   let passes = text.text.split(separator: "\n").compactMap { line -> Double? in
     let numbers = line.split(separator: " ").compactMap { Double($0) }
