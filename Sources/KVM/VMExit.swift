@@ -15,6 +15,10 @@ public enum VMExit: Equatable, Sendable {
   case shutdown
   /// An access to guest-physical memory that no slot holds.
   case memoryMappedIO(address: UInt64, isWrite: Bool)
+  /// CPUID was carried out, and its results are in the registers, but the instruction pointer is still at it: on SVM
+  /// without NRIPS, KVM fetches an instruction a second time to learn its length, and the page had gone meanwhile.
+  /// Source: __svm_skip_emulated_instruction in arch/x86/kvm/svm/svm.c.
+  case identifiedOnly
   /// KVM could not emulate an instruction.
   case internalError(suberror: UInt32)
   case failedEntry(reason: UInt64)

@@ -93,11 +93,22 @@ public struct VirtualCPU: ~Copyable {
     case KVM_EXIT_SHUTDOWN: .shutdown
     case KVM_EXIT_MMIO:
       unsafe .memoryMappedIO(address: run.pointee.mmio.phys_addr, isWrite: run.pointee.mmio.is_write != 0)
-    case KVM_EXIT_INTERNAL_ERROR: unsafe .internalError(suberror: run.pointee.internal.suberror)
+    case KVM_EXIT_INTERNAL_ERROR: internalError
     case KVM_EXIT_FAIL_ENTRY:
       unsafe .failedEntry(reason: run.pointee.fail_entry.hardware_entry_failure_reason)
     default: unsafe .unknown(reason: run.pointee.exit_reason)
     }
+  }
+
+  /// With an emulation that failed comes the processor's own reason for the exit, behind a word of flags: zero without the
+  /// instruction's bytes. Source: prepare_emulation_failure_exit in arch/x86/kvm/x86.c, Linux 5.17 and later.
+  private var internalError: VMExit {
+    let error = unsafe run.pointee.internal
+    let svmIdentification: UInt64 = 0x72
+    let isIdentification =
+      error.suberror == UInt32(KVM_INTERNAL_ERROR_EMULATION) && error.ndata > 1 && error.data.0 == 0
+      && error.data.1 == svmIdentification
+    return isIdentification ? .identifiedOnly : .internalError(suberror: error.suberror)
   }
 
   /// Finishes what the last exit left open, without running the guest: an `out` is skipped over only at the next entry,

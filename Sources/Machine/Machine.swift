@@ -24,13 +24,13 @@ public struct MachineConfiguration: Sendable {
   public var framesGivenBackASecond = 1 << 16
   /// How frames are taken back from tasks that have more than their guarantee.
   public var reclaim = ReclaimRules()
-  /// Devices 0, 1, …; at most 64.
-  public var disks: [DiskConfiguration] = []
   public var defragmentation = DefragmentationMode.background
   /// Each task keeps how the free frames lay at its end.
   public var keepsFragmentation = false
   /// For tests: microseconds after which another content is moved at random; nil: never.
   public var moveInterval: UInt64?
+  /// Devices 0, 1, …; at most 64.
+  public var disks: [DiskConfiguration] = []
 
   public init(
     memory: Int = 256 << 20, isPopulated: Bool = false, stock: Int = 1024, revocationInterval: UInt64? = nil
@@ -158,8 +158,8 @@ public final class Machine: Sendable {
       try devices.start()
     } catch {
       devices.stop()
-      idleMemory.stop()
       defragmentation.stop()
+      idleMemory.stop()
       mover.stop()
       revoker.stop()
       preparation.stop()
@@ -224,13 +224,19 @@ public final class Machine: Sendable {
 
   // MARK: Programs and tasks
 
-  /// Checks an image and loads it. `name` is for messages.
+  /// Checks an image and loads it. `name` is for messages. Its frames must be free: others are not asked for them.
   public func load(name: String, bytes: [UInt8]) throws(MachineError) -> Program {
     let image: ELFImage
     do throws(ELFError) { image = try ELFImage(bytes: bytes) } catch { throw .badImage(name: name, error) }
     do throws(ServerError) {
       return Program(name: name, image: image, number: try server.loadImage(image.imageSegments))
     } catch {
+      // Nothing is asked back for a program: nobody waits here on whose behalf that could be done.
+      let (statistics, needed) = (server.statistics, image.filePageCount)
+      let free = statistics.allocatableFrames - statistics.allocatedFrames
+      if needed <= statistics.allocatableFrames - statistics.claimedFrames, needed > free {
+        throw .lent(name: name, needed: needed, free: free)
+      }
       throw tooSmall(name, image)
     }
   }

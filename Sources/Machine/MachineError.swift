@@ -15,6 +15,8 @@ public enum MachineError: Error, CustomStringConvertible {
   case badImage(name: String, ELFError)
   /// In frames.
   case tooSmall(name: String, needed: Int, available: Int)
+  /// All that the program needs is there, but borrowed by tasks. In frames.
+  case lent(name: String, needed: Int, free: Int)
   case noMemory(String)
   case argumentsTooLong(limit: Int)
   case tooManyTasks(Int)
@@ -36,6 +38,8 @@ public enum MachineError: Error, CustomStringConvertible {
     case .badImage(let name, let error): "\(name): \(error)"
     case .tooSmall(let name, let needed, let available):
       "\(name) needs \(needed) frames and the pool has \(available) left: use a larger --memory"
+    case .lent(let name, let needed, let free):
+      "\(name) needs \(needed) frames, and tasks have borrowed all but \(free): load it before others borrow"
     case .noMemory(let what): "no frame is left for \(what): use a larger --memory"
     case .argumentsTooLong(let limit): "the arguments are longer than \(limit) bytes: pass fewer or shorter ones"
     case .tooManyTasks(let limit): "\(limit) tasks run already, which is the most a machine can have"

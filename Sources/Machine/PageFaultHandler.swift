@@ -63,6 +63,7 @@ extension VCPULoop {
       resume(after: frame)
       return .resume
     case .locked(let deadline): return waitForLock(frame, deadline)
+    case .waitForFrames: return waitForFrames(frame, address, code.access)
     case .notMapped, .forbidden, .noMemory:
       return deliverFault(frame, TaskFault(address: address, code: code, outcome: outcome))
     }
@@ -77,6 +78,23 @@ extension VCPULoop {
       _ = waitInHost { machine.waiting.wait(task.gate, until: deadline) }
     }
     return endIfStopped() ?? announceUpcall()
+  }
+
+  /// Other tasks are to give frames back for page tables: the access waits for them, and is tried again.
+  private mutating func waitForFrames(
+    _ frame: ExceptionFrame, _ address: UInt64, _ access: Access
+  ) -> Continuation {
+    resume(after: frame)
+    samplePages = 0
+    defer { machine.server.endRequest(task.slot) }
+    while case .waiting(let until) = machine.server.frameWait(task.slot) {
+      if task.signal.hasUpcall, upcall.canBegin { return announceUpcall() }
+      _ = waitInHost { machine.waiting.wait(task.gate, until: until) }
+      if let end = endIfStopped() { return end }
+    }
+    // Here, where the frames for the tables are at hand. If it cannot be served, the next fault says why.
+    _ = machine.server.fault(task.slot, PageNumber(containing: address), access)
+    return announceUpcall()
   }
 
   /// Goes on where the exception happened. Setting the registers here is cheaper than letting the stub run `iretq`,

@@ -40,6 +40,9 @@ extension ELFImage {
     }
   }
 
+  /// Frames for what its file holds, once however many tasks run it.
+  var filePageCount: Int { imageSegments.reduce(0) { $0 + $1.filePages } }
+
   /// Frames that a task of it is charged at its start.
   var frameCount: Int { imageSegments.reduce(Int(PM_STACK_PAGES)) { $0 + $1.pageCount } }
 }

@@ -96,6 +96,12 @@ struct VCPULoop: ~Copyable {
       resume(after: frame)
       if let failure = forgetDelivered() { return failure }
       return takeUpcall()
+    case .failure(.identifiedOnly):
+      // Two bytes, without the prefixes that nobody writes. It cannot be done again: its results are where its arguments
+      // were.
+      cpu.registers.rip &+= 2
+      cpu.useChangedRegisters()
+      return .resume
     case .failure(.portRead):
       // The I/O bitmap cannot tell reading the call port from writing it.
       return .end(.died(report(.exception(vector: 13, errorCode: 0))))

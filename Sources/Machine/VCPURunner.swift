@@ -59,8 +59,8 @@ struct VCPURunner: ~Copyable {
     // would find that in its own memory.
     let isReset = Self.reset(used)
     task.keep(machine.server.taskInformation(task.slot).counters)
-    machine.devices.leave(TaskReference(slot: task.slot, id: task.id))
     if machine.configuration.keepsFragmentation { task.keep(machine.server.fragmentation) }
+    machine.devices.leave(TaskReference(slot: task.slot, id: task.id))
     machine.server.endTask(task.slot) { deadline in task.gate.wait(until: deadline) }
     machine.taskEnded(task)
     if isReset { self.cpu = consume used }

@@ -32,7 +32,7 @@ struct Entitlement: BitwiseCopyable {
 struct Ledger {
   /// Frames that tasks can have at all.
   private(set) var allocatable: Int
-  /// The sum of all claims.
+  /// The sum of all claims, and of what withdrawals wait for.
   private(set) var claimed = 0
   /// The sum of what all tasks have.
   private(set) var allocated = 0
@@ -95,4 +95,17 @@ struct Ledger {
   }
 
   mutating func restore(_ count: Int) { allocatable += count }
+
+  /// Promises frames to a withdrawal that waits until they are there (or no longer, if negative): `unclaimed` has them.
+  mutating func promise(_ count: Int) {
+    claimed += count
+    precondition(claimed <= allocatable)
+  }
+
+  /// Takes frames away that were promised, and are there.
+  mutating func withdrawPromised(_ count: Int) {
+    claimed -= count
+    allocatable -= count
+    precondition(allocated <= allocatable)
+  }
 }

@@ -15,6 +15,8 @@ public enum FaultOutcome: Equatable, Sendable {
   case forbidden
   /// There is no frame, for the page or for a page table.
   case noMemory
+  /// Others must give frames back for page tables: try again when `frameWait` is `.ready`; `endRequest` follows.
+  case waitForFrames
   /// The container is locked against its owner (R21): try again when the lock has ended, at this time at the latest.
   case locked(until: UInt64)
 }
@@ -31,7 +33,7 @@ extension ServerState {
     var absent = operations.absentRun(task, from: page, limit: wanted)
     if absent == 0 {
       if let leaf = operations.mappedPage(task, page) { return serveProtectionFault(task, mapping, page, access, leaf) }
-      do { try makeTables(task, for: page) } catch { return .noMemory }
+      do { try makeTables(task, for: page) } catch { return error == .waitForFrames ? .waitForFrames : .noMemory }
       absent = operations.absentRun(task, from: page, limit: wanted)
     }
     let served: Int

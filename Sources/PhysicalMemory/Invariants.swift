@@ -154,6 +154,7 @@ extension ServerState {
     var next = tasks.occupied(from: 0)
     while let slot = next {
       next = tasks.occupied(from: slot + 1)
+      guard tasks[slot].hasSpace else { continue }
       operations.forEachLeaf(TaskSlot(slot)) { page, leaf in
         leaves += 1
         if let violation = violation(TaskSlot(slot), page, leaf) { found.append("task slot \(slot): \(violation)") }
@@ -194,10 +195,11 @@ extension ServerState {
     var allocated = 0
     var taken = 0
     var withdrawn = tables.reserved + machineFrames + census.allocatedByServer
+    for request in reclaim.requests where request.isWithdrawal { claimed += request.count }
     tasks.forEachIndex { slot in
       let entitlement = tasks[slot].entitlement
       claimed += entitlement.claim
-      withdrawn += tasks[slot].extraTables
+      withdrawn += tasks[slot].extraTables + tasks[slot].withdrawn
       taken += tasks[slot].reservedTables
       let owned = census.allocated[Int(slot)] + tasks[slot].setAside
       allocated += entitlement.allocated

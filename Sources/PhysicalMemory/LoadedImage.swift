@@ -28,7 +28,7 @@ public struct ImageSegment: Sendable {
   }
 
   /// Pages that hold bytes of the file; those behind them begin as zeros.
-  var filePages: Int { bytes.isEmpty ? 0 : (offset + bytes.count + 4095) >> 12 }
+  public var filePages: Int { bytes.isEmpty ? 0 : (offset + bytes.count + 4095) >> 12 }
 
   var flags: MappingFlags {
     var flags: MappingFlags = [.read, .lazy]
@@ -56,7 +56,8 @@ struct LoadedImage: ~Copyable {
 }
 
 extension ServerState {
-  /// Loads a program's pages. They are withdrawn from what tasks can have for as long as the image is loaded.
+  /// Loads a program's pages. They are withdrawn from what tasks can have for as long as the image is loaded; nobody is
+  /// asked for them.
   /// PM_EINVAL: segments that overlap, or that lie outside of a task's memory or in its stack.
   mutating func loadImage(_ parts: [ImageSegment]) throws(ServerError) -> UInt32 {
     let parts = parts.sorted { $0.start < $1.start }

@@ -71,7 +71,7 @@ extension ServerState {
     try checkControl(task, handle)
     try checkWritable(task, result, 4)
     _ = try PageRange(address: address, count: 1)
-    let buffer = try makeBuffer()
+    let buffer = try makeBuffer(for: task)
     let frames = containers[buffer.slot].frames.count
     let pages = try PageRange(address: address, count: UInt64(frames))
     guard hasRoomForMappings(task, pages, new: 1) else { throw .noMemory }
@@ -93,36 +93,45 @@ extension ServerState {
   }
 
   /// The first buffer shows what there is, and guarantees nothing (R12).
-  private mutating func makeBuffer() throws(ServerError) -> ContainerReference {
+  private mutating func makeBuffer(for task: TaskSlot) throws(ServerError) -> ContainerReference {
     if let buffer = policy.buffer { return buffer }
     let buffer = try makeContainer(owner: .server)
     policy.buffer = buffer
     var slots: [UInt32] = []
     tasks.forEachIndex { slots.append($0) }
-    guard makeRoomInBuffer(for: slots.last ?? 0) else {
+    do throws(ServerError) {
+      try makeRoomInBuffer(for: task, slots.last ?? 0)
+    } catch {
       policy.buffer = nil
       destroy(buffer.slot)
-      throw .noMemory
+      throw error
     }
     for slot in slots { fillPolicyEntry(TaskSlot(slot), guaranteed: 0, extra: true) }
     return buffer
   }
 
   /// Makes the buffer larger, if a task's slot is beyond it. Its holder loses it then, and asks again (R13). The frames
-  /// there are stay, with all that is in them. False, and nothing changed: there are no frames to be had for it.
-  mutating func makeRoomInBuffer(for slot: UInt32) -> Bool {
-    guard let buffer = policy.buffer else { return true }
+  /// there are stay, with all that is in them.
+  /// - Parameter task: for whose sake.
+  mutating func makeRoomInBuffer(for task: TaskSlot, _ slot: UInt32) throws(ServerError) {
+    guard let buffer = policy.buffer else { return }
     let old = containers[buffer.slot].frames.count
     let needed = Int(slot) / PolicyState.entriesPerFrame + 1
-    guard needed > old else { return true }
-    guard ledger.withdraw(needed - old) else { return false }
+    guard needed > old else { return }
+    guard withdraw(needed - old, for: task) else { throw lack(task, needed - old) }
     containers[buffer.slot].frames.fill(UInt32(old), count: needed - old, .empty)
     for id in old..<needed where makeResident(buffer.slot, UInt32(id)) == nil {
       while releaseFrames(buffer.slot, UInt64(old)..<UInt64(needed)) != nil {}
-      return false
+      throw .noMemory
     }
     takeBufferAway()
-    return true
+    // Of those that begin there may be several already.
+    var next = tasks.occupied(from: UInt32(old * PolicyState.entriesPerFrame))
+    while let slot = next {
+      let entitlement = tasks[slot].entitlement
+      fillPolicyEntry(TaskSlot(slot), guaranteed: entitlement.guaranteed, extra: entitlement.mayUseExtra)
+      next = tasks.occupied(from: slot + 1)
+    }
   }
 
   /// Nobody has the buffer mapped any more.

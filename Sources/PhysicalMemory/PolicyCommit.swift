@@ -63,9 +63,17 @@ extension ServerState {
     var proposals: [PolicyProposal] = []
     var claimed = ledger.claimed
     var isTooMuch = false
+    let entries = containers[buffer.slot].frames.count * PolicyState.entriesPerFrame
     tasks.forEachIndex { slot in
       // Those that end keep what they have until they are gone.
       guard !tasks[slot].isEnding, !tasks[slot].isDropped else { return }
+      guard Int(slot) < entries else {
+        // It has not begun, and waits for its entry: what its launch asked for is its contract.
+        let entitlement = tasks[slot].entitlement
+        return proposals.append(
+          PolicyProposal(
+            slot: slot, guaranteed: entitlement.guaranteed, mayUseExtra: entitlement.mayUseExtra, swapQuota: 0))
+      }
       let guaranteed = word(slot, 32)
       guard guaranteed <= UInt64(ledger.allocatable) else { return isTooMuch = true }
       claimed += Int(guaranteed) - tasks[slot].entitlement.claim
@@ -91,7 +99,9 @@ extension ServerState {
     let waiting = reclaim.requests
     reclaim.requests = []
     for request in waiting {
-      if request.count <= tasks[request.task.rawValue].entitlement.guaranteedLeft { reclaim.requests.append(request) }
+      let entitlement = tasks[request.task.rawValue].entitlement
+      let isGood = request.isWithdrawal ? entitlement.extra == 0 : request.count <= entitlement.guaranteedLeft
+      if isGood { reclaim.requests.append(request) } else if request.isWithdrawal { ledger.promise(-request.count) }
       operations.wake(request.task)
     }
     serveRequests()
@@ -164,7 +174,7 @@ extension ServerState {
     var controls = 0
     var lastSlot: UInt32 = 0
     tasks.forEachIndex { slot in
-      lastSlot = slot
+      if tasks[slot].hasSpace { lastSlot = slot }
       guard !tasks[slot].isEnding else { return }
       var own = 0
       tasks[slot].handles.forEach { if $0 == .control { own += 1 } }

@@ -37,6 +37,9 @@ extension ServerState {
       if tasks[slot].untold > asked { found.append("task slot \(slot) is to be told more than is asked") }
     }
     if demanded != reclaim.demanded { found.append("\(demanded) frames are asked for, \(reclaim.demanded) counted") }
+    for slot in reclaim.requests.map(\.task) where reclaim.requests.count(where: { $0.task == slot }) > 1 {
+      found.append("task slot \(slot.rawValue) waits twice")
+    }
     for request in reclaim.requests
     where !tasks.contains(request.task.rawValue) || tasks[request.task.rawValue].isEnding {
       found.append("task slot \(request.task.rawValue) is not there, and waits for \(request.count) frames")

@@ -5,6 +5,7 @@
 //  1. waiting: in `requests`, the first to come first. The call that needs the frames has changed nothing.
 //  2. served: the frames are set aside, charged to the task, which is woken.
 //  3. used: the call is made again and takes them; what it leaves goes back.
+// A withdrawal (Withdrawal.swift) is a request for frames that go to no account: they are taken from what there is.
 //
 // The life of a demand on a task with extra frames:
 //  1. asked: pm_return_pages is raised, and the deadline runs.
@@ -17,6 +18,8 @@ internal import GuestMemory
 struct FrameRequest {
   let task: TaskSlot
   let count: Int
+  /// For page tables and the like, not for the task's account.
+  var isWithdrawal = false
 }
 
 /// Frames asked back from a task.
@@ -98,6 +101,7 @@ extension ServerState {
   /// Asks others for what is not there.
   mutating func request(_ task: TaskSlot, _ count: Int) -> ServerError {
     reclaim.requests.append(FrameRequest(task: task, count: count))
+    tasks[task.rawValue].lacking = 0
     ledger.setAwaited(&tasks[task.rawValue].entitlement, count)
     // What had been set aside for this call may do for those who were before it.
     serveRequests()
@@ -118,16 +122,22 @@ extension ServerState {
   mutating func serveRequests() {
     while let request = reclaim.requests.first, request.count <= ledger.free {
       reclaim.requests.removeFirst()
-      ledger.setAwaited(&tasks[request.task.rawValue].entitlement, 0)
-      ledger.charge(&tasks[request.task.rawValue].entitlement, request.count)
-      tasks[request.task.rawValue].setAside += request.count
-      noteAllocated(request.task)
+      if request.isWithdrawal {
+        ledger.withdrawPromised(request.count)
+        tasks[request.task.rawValue].withdrawn += request.count
+      } else {
+        ledger.setAwaited(&tasks[request.task.rawValue].entitlement, 0)
+        ledger.charge(&tasks[request.task.rawValue].entitlement, request.count)
+        tasks[request.task.rawValue].setAside += request.count
+        noteAllocated(request.task)
+      }
       operations.wake(request.task)
     }
   }
 
   /// Looks after the task's request: drops who is late, asks others if that is not enough.
   mutating func frameWait(_ task: TaskSlot) -> FrameWait {
+    requestWithdrawal(task)
     guard reclaim.requests.contains(where: { $0.task == task }) else { return .ready }
     let next = expireDemands()
     demandFrames()
@@ -136,6 +146,7 @@ extension ServerState {
 
   /// The call is done, or given up: what was set aside for it and not used goes back.
   mutating func endRequest(_ task: TaskSlot) {
+    endWithdrawal(task)
     reclaim.requests.removeAll { $0.task == task }
     ledger.setAwaited(&tasks[task.rawValue].entitlement, 0)
     let setAside = tasks[task.rawValue].setAside
@@ -147,7 +158,7 @@ extension ServerState {
   // MARK: Demands
 
   /// Demands as many frames as the requests lack, from as many tasks as it takes.
-  private mutating func demandFrames() {
+  mutating func demandFrames() {
     var missing = reclaim.requests.reduce(0) { $0 + $1.count } - ledger.free - reclaim.demanded
     guard missing > 0 else { return }
     var candidates = victimCandidates()

@@ -113,9 +113,10 @@ struct ServerState: ~Copyable {
     let entitlement = tasks[task.rawValue].entitlement
     let quota = TableReserve.quota(frames: max(entitlement.claim, entitlement.allocated))
     let isExtra = tasks[task.rawValue].reservedTables >= quota || tables.taken >= tables.reserved
-    if isExtra { guard ledger.withdraw(1) else { return nil } }
+    if isExtra { guard withdraw(1, for: task) else { return nil } }
     guard let frame = takeTableFrame() else {
-      if isExtra { restore(1) }
+      // For the next attempt, when the tables kept for ended tasks are back.
+      if isExtra { tasks[task.rawValue].withdrawn += 1 }
       return nil
     }
     if isExtra {
@@ -142,13 +143,21 @@ struct ServerState: ~Copyable {
     return frame
   }
 
+  /// The same for the sake of a task.
   /// - Throws: `.waitForFrames` when others must give one back first, `.noMemory` when it is nobody's to give.
   mutating func takeMachineFrame(for task: TaskSlot) throws(ServerError) -> FrameNumber {
-    // What was set aside for it is free again from here on.
-    _ = headroom(task, extra: false)
-    if let frame = takeMachineFrame() { return frame }
-    guard ledger.unclaimed > 0, ledger.free == 0 else { throw .noMemory }
-    throw request(task, 1)
+    guard withdraw(1, for: task) else { throw lack(task, 1) }
+    var frame = takeTableFrame()
+    if frame == nil {
+      releaseClosedSpaces()
+      frame = takeTableFrame()
+    }
+    guard let frame else {
+      restore(1)
+      throw .noMemory
+    }
+    machineFrames += 1
+    return frame
   }
 
   mutating func giveMachineFrame(_ frame: FrameNumber) {
@@ -181,11 +190,31 @@ struct ServerState: ~Copyable {
   }
 
   /// Links the tables for a page; if there is no frame for them, first takes back those kept for ended tasks.
+  /// - Throws: `.waitForFrames` when others must give frames back first, `.noMemory` when there are none to be had.
   mutating func makeTables(_ task: TaskSlot, for page: PageNumber) throws(ServerError) {
     let operations = operations
     if operations.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
     releaseClosedSpaces()
-    guard operations.makeTables(task, for: page, takeTable: { takeTable(for: task) }) else { throw .noMemory }
+    if operations.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
+    throw lackTables(task)
+  }
+
+  /// The task's empty address space, which it has at most once.
+  mutating func openSpace(_ task: TaskSlot) throws(ServerError) {
+    guard !tasks[task.rawValue].hasSpace else { return }
+    let operations = operations
+    var kept = operations.openSpace(task) { takeTable(for: task) }
+    if kept == nil {
+      releaseClosedSpaces()
+      kept = operations.openSpace(task) { takeTable(for: task) }
+    }
+    guard let kept else { throw lackTables(task) }
+    takeFromReserve(task, kept)
+    tasks[task.rawValue].hasSpace = true
+  }
+
+  private mutating func lackTables(_ task: TaskSlot) -> ServerError {
+    lack(task, min(TableReserve.mostForAPage, ledger.unclaimed))
   }
 }
 
@@ -198,6 +227,9 @@ struct TableReserve {
   var taken = 0
   /// All tables, those kept for tasks that have ended too.
   var used = 0
+
+  /// Below the root there are three levels.
+  static let mostForAPage = 3
 
   /// What a task may take whatever it claims: its image, stack and heap need about nine.
   private static let base = 32

@@ -90,7 +90,10 @@ extension PhysicalMemoryServer {
   public func recoverPages(
     _ task: TaskSlot, _ handle: UInt32, frames: UInt64, count: UInt32, frameError: UInt64
   ) throws(ServerError) {
-    let ids = try loadArray(task, frames, count)
+    var ids = try loadArray(task, frames, count)
+    // One that is named twice is recovered, and charged, once. Not under the lock: the list may be long.
+    var known: Set<UInt32> = []
+    ids.removeAll { !known.insert($0).inserted }
     try withState { (state) throws(ServerError) in
       try state.recover(task, handle, ids, frameError: frameError)
     }

@@ -137,6 +137,7 @@ extension ServerState {
   /// Takes released frames back, all or none. PM_ENOEXIST for one whose content is gone, PM_EEXIST for one that is in
   /// use, PM_ENOMEM where neither the guarantee nor what is free suffices; the first id in question is stored at
   /// `frameError`, unless that is 0.
+  /// - Parameter ids: each once.
   mutating func recover(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32], frameError: UInt64) throws(ServerError) {
     let slot = try ownedContainer(task, handle)
     if frameError != 0 { try checkWritable(task, frameError, 4) }
@@ -146,15 +147,11 @@ extension ServerState {
       throw error
     }
     try charge(task, ids.count)
-    var recovered = 0
     for id in ids {
-      guard let number = containers[slot].frames[id].softReference else { continue }
+      guard let number = containers[slot].frames[id].softReference else { preconditionFailure("an id named twice") }
       let reference = softReferences.remove(number)
       containers[slot].frames.set(id, reference.contentNumber.map { VirtualFrameWord($0) } ?? .empty)
-      recovered += 1
     }
-    // An id that was named twice was charged twice.
-    uncharge(task, ids.count - recovered)
   }
 
   /// The first id that cannot be recovered, and why.

@@ -44,7 +44,7 @@ extension ServerState {
   /// Pages of each segment that get their leaves before the task begins; the rest comes by faults.
   private static let pagesMappedAhead = 64
 
-  /// Makes a task with an empty address space, and what it is promised; `startTask` is to follow.
+  /// Makes a task that has nothing but what it is promised; `startTask` is to follow.
   mutating func createTask(_ image: UInt32, _ parameters: TaskParameters) throws(ServerError) -> (TaskSlot, TaskID) {
     guard images.contains(image) else { throw .contentGone }
     var entitlement = Entitlement()
@@ -76,12 +76,16 @@ extension ServerState {
     return false
   }
 
-  /// Fills a new task's initial container and the first pages of its address space: those of each segment, and the
-  /// stack's last one. On an error the task is gone, but for `.waitForFrames`.
+  /// Opens a new task's address space, fills its initial container and the first pages: those of each segment, and the
+  /// stack's last one. What may have to wait comes first. On an error the task is gone, but for `.waitForFrames`.
   mutating func startTask(_ task: TaskSlot) throws(ServerError) {
     let image = tasks[task.rawValue].image
     let frameCount = frameCount(image)
     do throws(ServerError) {
+      try makeRoomInBuffer(for: task, task.rawValue)
+      try openSpace(task)
+      for segment in images[image].segments { try makeTables(task, for: segment.start) }
+      try makeTables(task, for: PageNumber(containing: PM_STACK_TOP).advanced(by: -Int(PM_STACK_PAGES)))
       guard headroom(task, extra: true) >= frameCount else { throw .noMemory }
       try charge(task, frameCount)
       try mapImage(task, image)
@@ -92,13 +96,13 @@ extension ServerState {
     }
   }
 
-  /// The task with an empty initial container and address space; on an error what it was promised is taken back.
+  /// The task with an empty initial container; on an error what it was promised is taken back.
   private mutating func insertTask(
     _ image: UInt32, _ parameters: TaskParameters, _ entitlement: Entitlement
   ) throws(ServerError) -> TaskSlot {
     var entitlement = entitlement
     // The owner's slot is known only once the task is in the table, whose record needs the container.
-    guard tasks.count < tasks.capacity, let slot = tasks.nextIndex, makeRoomInBuffer(for: slot) else {
+    guard tasks.count < tasks.capacity, let slot = tasks.nextIndex else {
       dissolve(&entitlement)
       throw .noMemory
     }
@@ -116,19 +120,6 @@ extension ServerState {
       entitlement: entitlement)
     guard tasks.insert(record) == slot else { preconditionFailure("the task table changed its mind") }
     let task = TaskSlot(slot)
-    let operations = operations
-    var kept = operations.openSpace(task) { takeTable(for: task) }
-    if kept == nil {
-      releaseClosedSpaces()
-      kept = operations.openSpace(task) { takeTable(for: task) }
-    }
-    guard let kept else {
-      _ = containers.remove(at: container.slot)
-      var record = tasks.remove(at: slot)
-      dissolve(&record.entitlement)
-      throw .noMemory
-    }
-    takeFromReserve(task, kept)
     fillPolicyEntry(task, guaranteed: entitlement.guaranteed, extra: entitlement.mayUseExtra)
     return task
   }
@@ -154,7 +145,7 @@ extension ServerState {
         containers[container].frames.set(id + page, source)
         if segment.flags.contains(.write) { try makePrivate(ContainerFrame(container: container, id: id + page)) }
       }
-      try mapPart(task, segment.start, segment.pageCount, reference, id, segment.flags)
+      mapPart(task, segment.start, segment.pageCount, reference, id, segment.flags)
       var page = segment.start
       let ahead = page.advanced(by: min(segment.filePages, Self.pagesMappedAhead))
       while let next = fillNext(task, page, to: ahead) { page = next }
@@ -162,15 +153,14 @@ extension ServerState {
     }
     let top = PageNumber(containing: PM_STACK_TOP)
     let stack = top.advanced(by: -Int(PM_STACK_PAGES))
-    try mapPart(task, stack, Int(PM_STACK_PAGES), reference, id, [.read, .write, .forceWrite, .lazy])
+    mapPart(task, stack, Int(PM_STACK_PAGES), reference, id, [.read, .write, .forceWrite, .lazy])
     _ = fillNext(task, top.advanced(by: -1), to: top)
   }
 
   private mutating func mapPart(
     _ task: TaskSlot, _ start: PageNumber, _ count: Int, _ container: ContainerReference, _ id: UInt32,
     _ flags: MappingFlags
-  ) throws(ServerError) {
-    try makeTables(task, for: start)
+  ) {
     installMapping(
       task,
       Mapping(
@@ -199,7 +189,7 @@ extension ServerState {
   mutating func continueEnding(_ task: TaskSlot) -> EndingStep {
     let start = tasks[task.rawValue].unmappedUpTo
     let end = PageNumber(containing: PM_USER_END)
-    if let next = unmapPages(task, from: start, to: end, limit: 2048) {
+    if tasks[task.rawValue].hasSpace, let next = unmapPages(task, from: start, to: end, limit: 2048) {
       tasks[task.rawValue].unmappedUpTo = next
       return .more
     }
@@ -214,7 +204,7 @@ extension ServerState {
       return .more
     }
     let operations = operations
-    operations.closeSpace(task) { giveTable($0) }
+    if tasks[task.rawValue].hasSpace { operations.closeSpace(task) { giveTable($0) } }
     forgetDemands(task)
     var record = tasks.remove(at: task.rawValue)
     dissolve(&record.entitlement)

@@ -5,67 +5,68 @@ internal import CGuestABI
 internal import GuestMemory
 
 extension ServerState {
-  /// The frame behind the page of an address, filled in if need be; nil when the task itself could not do this access.
-  private mutating func frame(_ task: TaskSlot, _ address: UInt64, _ access: Access) -> FrameNumber? {
+  /// The frame behind the page of an address, filled in if need be. PM_EFAULT where the task itself could not do this
+  /// access, `.waitForFrames` where it would wait.
+  private mutating func frame(
+    _ task: TaskSlot, _ address: UInt64, _ access: Access
+  ) throws(ServerError) -> FrameNumber {
     let page = PageNumber(containing: address)
     if let leaf = operations.mappedPage(task, page), leaf.rights.contains(access.right) { return leaf.frame }
     let outcome = serveFault(task, page, access)
+    if outcome == .waitForFrames { throw .waitForFrames }
     guard case .served = outcome else {
       tasks[task.rawValue].pointerFault = (address, access, outcome)
-      return nil
+      throw .fault
     }
-    return operations.mappedPage(task, page)?.frame
+    guard let leaf = operations.mappedPage(task, page) else { throw .fault }
+    return leaf.frame
   }
 
   private func isUserRange(_ address: UInt64, _ count: Int) -> Bool {
     count >= 0 && address >= PM_USER_START && address <= PM_USER_END && UInt64(count) <= PM_USER_END - address
   }
 
-  /// Splits a byte range at page borders. False as soon as `body` says so or a page is not to be had.
+  /// Splits a byte range at page borders, as far as pages are to be had.
   private mutating func forEachPage(
     _ task: TaskSlot, _ address: UInt64, _ count: Int, _ access: Access,
     _ body: (_ frame: FrameNumber, _ offset: Int, _ bytes: Range<Int>) -> Void
-  ) -> Bool {
-    guard isUserRange(address, count) else { return false }
+  ) throws(ServerError) {
+    guard isUserRange(address, count) else { throw .fault }
     var done = 0
     while done < count {
       let at = address + UInt64(done)
       let offset = Int(at & 4095)
       let length = min(count - done, 4096 - offset)
-      guard let frame = frame(task, at, access) else { return false }
-      body(frame, offset, done..<(done + length))
+      body(try frame(task, at, access), offset, done..<(done + length))
       done += length
     }
-    return true
   }
 
   /// Fills `buffer` from the task's memory.
   mutating func readMemory(_ task: TaskSlot, _ address: UInt64, into buffer: inout [UInt8]) throws(ServerError) {
     let operations = operations
-    let done = forEachPage(task, address, buffer.count, .read) { frame, offset, bytes in
+    try forEachPage(task, address, buffer.count, .read) { frame, offset, bytes in
       var whole = buffer.mutableSpan
       var part = whole._mutatingExtracting(bytes)
       operations.read(frame, at: offset, into: &part)
     }
-    guard done else { throw .fault }
   }
 
   /// Writes `bytes` to the task's memory, all or none.
   mutating func writeMemory(_ task: TaskSlot, _ address: UInt64, _ bytes: Span<UInt8>) throws(ServerError) {
     try checkWritable(task, address, bytes.count)
     let operations = operations
-    let done = forEachPage(task, address, bytes.count, .write) { frame, offset, range in
+    try forEachPage(task, address, bytes.count, .write) { frame, offset, range in
       operations.write(frame, at: offset, bytes.extracting(range))
     }
-    guard done else { throw .fault }
   }
 
   /// Makes sure that a result can be stored, before the call it is the result of changes anything.
   mutating func checkWritable(_ task: TaskSlot, _ address: UInt64, _ count: Int) throws(ServerError) {
-    guard forEachPage(task, address, count, .write, { _, _, _ in }) else { throw .fault }
+    try forEachPage(task, address, count, .write) { _, _, _ in }
   }
 
   mutating func checkReadable(_ task: TaskSlot, _ address: UInt64, _ count: Int) throws(ServerError) {
-    guard forEachPage(task, address, count, .read, { _, _, _ in }) else { throw .fault }
+    try forEachPage(task, address, count, .read) { _, _, _ in }
   }
 }

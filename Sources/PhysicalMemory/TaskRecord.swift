@@ -48,6 +48,9 @@ struct TaskRecord: ~Copyable {
   var isDropped = false
   /// Frames charged for the call that waits for them.
   var setAside = 0
+  /// Frames that its last call or access lacked and that go to nobody's account; and those withdrawn for it since.
+  var lacking = 0
+  var withdrawn = 0
   /// What it is asked to give back, the oldest first; and what of it its handler has not been told.
   var demands: [FrameDemand] = []
   var untold = 0
@@ -57,6 +60,8 @@ struct TaskRecord: ~Copyable {
   var dying: [UInt32] = []
   /// The last pointer of a call that could not be followed.
   var pointerFault: (address: UInt64, access: Access, outcome: FaultOutcome)?
+  /// It has an address space.
+  var hasSpace = false
   /// What was in the way of its last placement that was refused.
   var obstacle: Obstacle?
   /// Page tables it took from the reserve, and from what nobody claimed.

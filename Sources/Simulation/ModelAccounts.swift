@@ -8,7 +8,7 @@ extension Model {
   func allocated(_ task: ModelTask) -> Int { task.containers.reduce(task.setAside) { $0 + $1.frames.count } }
   /// What it waits for is its own already, as far as promises to others go.
   private func awaited(_ task: ModelTask) -> Int {
-    reclaim.requests.reduce(0) { $0 + ($1.task == task.name ? $1.count : 0) }
+    reclaim.requests.reduce(0) { $0 + ($1.task == task.name && !$1.isWithdrawal ? $1.count : 0) }
   }
   func claim(_ task: ModelTask) -> Int {
     task.hasContract ? task.guaranteed : max(task.guaranteed, allocated(task) + awaited(task))
@@ -16,7 +16,8 @@ extension Model {
   func extra(_ task: ModelTask) -> Int { max(0, allocated(task) - claim(task)) }
 
   var claimed: Int {
-    var sum = 0
+    // What withdrawals wait for is promised.
+    var sum = reclaim.requests.reduce(0) { $0 + ($1.isWithdrawal ? $1.count : 0) }
     for task in tasks { sum += claim(task) }
     return sum
   }
@@ -32,7 +33,7 @@ extension Model {
     var frames = world.frames - world.reserved - tables.reserved - machineFrames
     if policy.buffer != nil { frames -= 1 }
     for image in images.values { frames -= image.program.filePages }
-    for task in tasks { frames -= task.extraTables }
+    for task in tasks { frames -= task.extraTables + task.withdrawn }
     return frames
   }
 
@@ -61,7 +62,8 @@ extension Model {
   mutating func charge(_ task: ModelTask, _ count: Int) throws(ServerError) {
     guard count > notAllocated else { return }
     reclaim.waitCount += 1
-    reclaim.requests.append((task.name, count))
+    reclaim.requests.append(ModelRequest(task: task.name, count: count))
+    task.lacking = 0
     serveRequests()
     demandFrames()
     throw .waitForFrames

@@ -167,7 +167,7 @@ extension Model {
       // Tables and copies first, a leaf table's pages at a time: where that fails the mapping is not made.
       for (offset, id) in ids.enumerated() {
         let next = page.advanced(by: offset)
-        if offset == 0 || next.rawValue % 512 == 0 { guard makeTables(task, next) else { throw .noMemory } }
+        if offset == 0 || next.rawValue % 512 == 0 { try makeTables(task, next) }
         if flags.contains(.forceWrite) { makePrivate(container, id) }
       }
     }

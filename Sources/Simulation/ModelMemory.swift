@@ -37,7 +37,7 @@ extension Model {
     if container.owner == task.name, let lock = currentLock(container) {
       return .fault(.locked(until: lock.deadline))
     }
-    guard makeTables(task, page) else { return .fault(.noMemory) }
+    do { try makeTables(task, page) } catch { return .fault(error == .waitForFrames ? .waitForFrames : .noMemory) }
     switch container.frames[mapping.id] {
     case nil: return .fault(.notMapped)
     case .content(let content):
@@ -73,13 +73,14 @@ extension Model {
   /// The first part of a range that lies in one page.
   static func firstPart(_ address: UInt64, _ count: Int) -> Int { min(count, 4096 - Int(address & 4095)) }
 
-  /// PM_EFAULT where the task itself could not do all of it.
+  /// PM_EFAULT where the task itself could not do all of it, `.waitForFrames` where it would wait.
   mutating func check(_ task: ModelTask, _ address: UInt64, _ count: Int, _ access: Access) throws(ServerError) {
     guard address >= PM_USER_START, address <= PM_USER_END, UInt64(count) <= PM_USER_END - address else { throw .fault }
     var done = 0
     while done < count {
       let next = address + UInt64(done)
-      guard case .content = self.access(task, PageNumber(containing: next), access) else {
+      if case .fault(let outcome) = self.access(task, PageNumber(containing: next), access) {
+        if outcome == .waitForFrames { throw .waitForFrames }
         task.pointerFault = (next, access)
         throw .fault
       }

@@ -185,6 +185,9 @@ final class ModelTask {
   var pending: (call: Call, label: Int)?
   /// Frames that have been found for that call.
   var setAside = 0
+  /// What its last call or access lacked that goes to nobody's account, and what was withdrawn for it since.
+  var lacking = 0
+  var withdrawn = 0
   /// What it is asked to give back, the oldest first; and what of it its handler has not been told.
   var demands: [ModelDemand] = []
   var untold = 0
@@ -193,6 +196,7 @@ final class ModelTask {
   var isDropped = false
   /// In nanoseconds.
   var processorTime: UInt64 = 0
+  var hasSpace = false
   /// Tables of its space: from those set aside, and from what nobody claimed.
   var reservedTables = 0
   var extraTables = 0

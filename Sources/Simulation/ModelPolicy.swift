@@ -76,18 +76,18 @@ extension Model {
     try checkControl(task, handle)
     try check(task, result, 4, .write)
     try Self.pages(address, 1)
-    let buffer = try makeBuffer()
+    let buffer = try makeBuffer(for: task)
     let page = PageNumber(containing: address)
-    guard makeTables(task, page) else { throw .noMemory }
+    try makeTables(task, page)
     try writeWord(task, result, UInt32(ModelPolicy.entries))
     buffer.epoch += 1
     show(task, buffer, 0, 1, at: page, [.read, .write, .lazy], epoch: buffer.epoch, isInitial: true)
     policy.holder = task.name
   }
 
-  private mutating func makeBuffer() throws(ServerError) -> ModelContainer {
+  private mutating func makeBuffer(for task: ModelTask) throws(ServerError) -> ModelContainer {
     if let buffer = policy.buffer { return buffer }
-    guard min(unclaimed, notAllocated) > 0 else { throw .noMemory }
+    guard withdraw(task) else { throw lack(task, 1) }
     let buffer = ModelContainer(owner: nil)
     policy.buffer = buffer
     set(buffer, 0, .content(makeContent(ModelContent.zeros)))
@@ -153,7 +153,9 @@ extension Model {
     // Who has no claim any more to what it waits for is told so.
     for request in reclaim.requests { woken.append(request.task) }
     let good = reclaim.requests.filter { request in
-      self.task(request.task).map { request.count <= $0.guaranteed - allocated($0) } ?? false
+      self.task(request.task).map {
+        request.isWithdrawal ? extra($0) == 0 : request.count <= $0.guaranteed - allocated($0)
+      } ?? false
     }
     reclaim.requests = good
     serveRequests()

@@ -10,14 +10,22 @@ struct ModelDemand {
   let processorTime: UInt64
 }
 
+struct ModelRequest {
+  let task: TaskName
+  let count: Int
+  /// Not for its account, but for tables and the like.
+  var isWithdrawal = false
+}
+
 struct ModelReclaim {
   /// Who waits for how many frames, the first to come first.
-  var requests: [(task: TaskName, count: Int)] = []
+  var requests: [ModelRequest] = []
   /// Demands made, and tasks dropped.
   var demandCount: UInt64 = 0
   var dropCount: UInt64 = 0
   var waitCount = 0
   var servedCount = 0
+  var withdrawalCount = 0
 }
 
 extension Model {
@@ -26,16 +34,21 @@ extension Model {
   func isWaitingForFrames(_ task: ModelTask) -> Bool { reclaim.requests.contains { $0.task == task.name } }
 
   mutating func serveRequests() {
-    while let (name, count) = reclaim.requests.first, count <= notAllocated {
+    while let request = reclaim.requests.first, request.count <= notAllocated {
       reclaim.requests.removeFirst()
-      woken.append(name)
-      task(name)?.setAside += count
+      woken.append(request.task)
+      if request.isWithdrawal {
+        task(request.task)?.withdrawn += request.count
+      } else {
+        task(request.task)?.setAside += request.count
+      }
       reclaim.servedCount += 1
     }
   }
 
   /// Drops who is late, asks others if need be; until when to wait, nil: no longer.
   mutating func frameWait(_ task: ModelTask) -> UInt64? {
+    requestWithdrawal(task)
     guard isWaitingForFrames(task) else { return nil }
     let next = expireDemands()
     demandFrames()
@@ -45,7 +58,42 @@ extension Model {
   mutating func endRequest(_ task: ModelTask) {
     reclaim.requests.removeAll { $0.task == task.name }
     task.setAside = 0
+    task.withdrawn = 0
+    task.lacking = 0
     serveRequests()
+  }
+
+  // MARK: Withdrawals
+
+  /// A frame for no account: one of those withdrawn for the task, or one that nobody has or claims.
+  mutating func withdraw(_ task: ModelTask) -> Bool {
+    if task.withdrawn > 0 {
+      task.withdrawn -= 1
+      return true
+    }
+    return min(unclaimed, notAllocated) > 0
+  }
+
+  /// What a call or access comes to for which there are too few such frames.
+  mutating func lack(_ task: ModelTask, _ count: Int) -> ServerError {
+    guard canRequestWithdrawal(task, count) else {
+      endRequest(task)
+      return .noMemory
+    }
+    task.lacking = count
+    return .waitForFrames
+  }
+
+  private func canRequestWithdrawal(_ task: ModelTask, _ count: Int) -> Bool {
+    count > notAllocated && count <= unclaimed && extra(task) == 0
+  }
+
+  private mutating func requestWithdrawal(_ task: ModelTask) {
+    let count = task.lacking
+    task.lacking = 0
+    guard canRequestWithdrawal(task, count) else { return }
+    reclaim.withdrawalCount += 1
+    reclaim.requests.append(ModelRequest(task: task.name, count: count, isWithdrawal: true))
   }
 
   // MARK: Demands

@@ -55,7 +55,8 @@ extension Model {
   mutating func recoverPages(
     _ task: ModelTask, _ handle: UInt32, at address: UInt64, _ count: UInt32, frameError: UInt64
   ) throws(ServerError) {
-    let ids = try load(task, .array(address), count)
+    var ids: [UInt32] = []
+    for id in try load(task, .array(address), count) where !ids.contains(id) { ids.append(id) }
     let container = try ownContainer(task, handle)
     if frameError != 0 { try check(task, frameError, 4, .write) }
     let left = headroom(task, extra: true)
@@ -71,11 +72,7 @@ extension Model {
     }
     try charge(task, ids.count)
     for id in ids {
-      // One that is named twice was charged twice.
-      guard let release = container.released[id] else {
-        gaveBack(task.name, 1)
-        continue
-      }
+      guard let release = container.released[id] else { continue }
       recoveredCount += 1
       set(container, id, release.content.map { .content($0) } ?? .empty)
     }

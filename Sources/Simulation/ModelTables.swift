@@ -4,14 +4,11 @@ internal import GuestMemory
 internal import PhysicalMemory
 
 extension Model {
-  /// Makes the tables that a page lacks. False: there is no frame for one, not even one kept for a task that has ended.
-  mutating func makeTables(_ task: ModelTask, _ page: PageNumber) -> Bool {
-    if tables.has(1, task.slot, page) { return true }
-    for _ in 0..<2 {
-      if linkTables(task, page) { return true }
-      tables.releaseClosed()
-    }
-    return false
+  /// Makes the tables that a page lacks, if need be of frames kept for tasks that have ended.
+  mutating func makeTables(_ task: ModelTask, _ page: PageNumber) throws(ServerError) {
+    if tables.has(1, task.slot, page) || linkTables(task, page) { return }
+    tables.releaseClosed()
+    if !linkTables(task, page) { throw lackTables(task) }
   }
 
   private mutating func linkTables(_ task: ModelTask, _ page: PageNumber) -> Bool {
@@ -26,21 +23,32 @@ extension Model {
   private mutating func takeTable(_ task: ModelTask) -> Bool {
     let taken = tasks.reduce(0) { $0 + $1.reservedTables }
     let isExtra = task.reservedTables >= 32 + claim(task) / 256 || taken >= tables.reserved
-    guard !isExtra || min(unclaimed, notAllocated) > 0, findReleasedFrame() else { return false }
+    guard !isExtra || withdraw(task) else { return false }
+    guard findReleasedFrame() else {
+      // For the second attempt.
+      if isExtra { task.withdrawn += 1 }
+      return false
+    }
     tables.used += 1
     if isExtra { task.extraTables += 1 } else { task.reservedTables += 1 }
     return true
   }
 
-  mutating func openSpace(_ task: ModelTask) -> Bool {
+  mutating func openSpace(_ task: ModelTask) throws(ServerError) {
+    guard !task.hasSpace else { return }
     if let kept = tables.reopen(task.slot) {
       task.reservedTables += kept
-      return true
+    } else {
+      if !takeTable(task) {
+        tables.releaseClosed()
+        guard takeTable(task) else { throw lackTables(task) }
+      }
+      tables.open(task.slot)
     }
-    guard takeTable(task) else { return false }
-    tables.open(task.slot)
-    return true
+    task.hasSpace = true
   }
+
+  private mutating func lackTables(_ task: ModelTask) -> ServerError { lack(task, min(3, unclaimed)) }
 
   /// For the machine itself, for good.
   mutating func takeMachineFrame() -> Bool {

@@ -13,7 +13,7 @@ extension Model {
 
   private func frames(_ image: Image) -> Int { image.program.pages + Program.stackPages }
 
-  /// A task with an empty initial container and address space; `begin` is to follow.
+  /// A task with an empty initial container; `begin` is to follow.
   mutating func create(
     _ name: TaskName, image label: Int, _ parameters: TaskParameters, around: Around
   ) throws(ServerError) -> ModelTask {
@@ -39,15 +39,6 @@ extension Model {
     _ = task.handles.insert(.container(container), HandleName(name.label, 2))
     task.containers = [container]
     tasks.append(task)
-    var isOpen = openSpace(task)
-    if !isOpen {
-      tables.releaseClosed()
-      isOpen = openSpace(task)
-    }
-    guard isOpen else {
-      forget(task)
-      throw .noMemory
-    }
     fillEntry(task, guaranteed: guaranteed, extra: task.mayUseExtra)
     return task
   }
@@ -55,17 +46,20 @@ extension Model {
   /// Whether there is all that it begins with, so that nobody has to give anything back.
   func canBeginAtOnce(image label: Int) -> Bool {
     guard let image = images[label] else { return true }
-    return reclaim.requests.isEmpty && frames(image) < notAllocated
+    return reclaim.requests.isEmpty && frames(image) + Program.mostTables < notAllocated
   }
 
   /// The first pages of its address space. On an error the task is gone, but for `.waitForFrames`.
   mutating func begin(_ task: ModelTask) throws(ServerError) {
     guard let image = images[task.image], let container = task.initialContainer else { throw .contentGone }
     do throws(ServerError) {
+      try openSpace(task)
+      for segment in image.program.segments { try makeTables(task, segment.start) }
+      try makeTables(task, Program.stack)
       guard headroom(task, extra: true) >= frames(image) else { throw .noMemory }
       try charge(task, frames(image))
       for id in 0..<UInt32(frames(image)) { set(container, id, .empty) }
-      guard fill(task, container, image) else { throw .noMemory }
+      fill(task, container, image)
       task.hasFrames = true
       present(task)
     } catch {
@@ -77,22 +71,19 @@ extension Model {
     }
   }
 
-  /// The program's pages and the stack. False: there is no frame for a table.
-  private mutating func fill(_ task: ModelTask, _ container: ModelContainer, _ image: Image) -> Bool {
+  /// The program's pages and the stack.
+  private mutating func fill(_ task: ModelTask, _ container: ModelContainer, _ image: Image) {
     var id: UInt32 = 0
     for (segment, contents) in zip(image.program.segments, image.contents) {
       for (page, content) in contents.enumerated() {
         set(container, id + UInt32(page), .content(content))
         if segment.isWritable { makePrivate(container, id + UInt32(page)) }
       }
-      guard makeTables(task, segment.start) else { return false }
       show(task, container, id, segment.pages, at: segment.start, segment.flags, epoch: nil, isInitial: true)
       id += UInt32(segment.pages)
     }
-    guard makeTables(task, Program.stack) else { return false }
     let flags: MappingFlags = [.read, .write, .forceWrite, .lazy]
     show(task, container, id, Program.stackPages, at: Program.stack, flags, epoch: nil, isInitial: true)
-    return true
   }
 
   /// The task and what it owns are no more.

@@ -51,6 +51,8 @@ struct Program {
 
   static let stackPages = Int(PM_STACK_PAGES)
   static let stack = PageNumber(containing: PM_STACK_TOP).advanced(by: -stackPages)
+  /// More than a task begins with.
+  static let mostTables = 16
 }
 
 enum Programs {

@@ -45,6 +45,7 @@ package struct Figures: CustomStringConvertible {
   /// Of devices: begun, and over after the pins of their frames.
   var transfers = 0
   var outlasting = 0
+  var withdrawals = 0
 
   package init() {}
 
@@ -59,12 +60,13 @@ package struct Figures: CustomStringConvertible {
     refused += other.refused
     transfers += other.transfers
     outlasting += other.outlasting
+    withdrawals += other.withdrawals
   }
 
   package var description: String {
-    "\(waits) calls waited for frames, \(served) got them; \(demands) demands, \(drops) tasks dropped; "
-      + "\(recovered) frames recovered, \(expired) expired; \(commits) commits, \(refused) refused; "
-      + "\(transfers) transfers, \(outlasting) longer than a pin"
+    "\(waits) calls waited for frames, \(withdrawals) more for page tables, \(served) got them; \(demands) demands, "
+      + "\(drops) tasks dropped; \(recovered) frames recovered, \(expired) expired; \(commits) commits, "
+      + "\(refused) refused; \(transfers) transfers, \(outlasting) longer than a pin"
   }
 }
 
@@ -92,6 +94,8 @@ package final class Walk {
   var lastWoken: [TaskName] = []
   /// For endings that wait in the middle of a call.
   var found: Disagreement?
+  /// The call or access under way lacks frames that others must give back.
+  var isLacking = false
   /// Since that was found.
   var waits = 0
 
@@ -126,6 +130,7 @@ package final class Walk {
     figures.expired = Int(statistics.framesExpired)
     figures.recovered = model.recoveredCount
     figures.waits = model.reclaim.waitCount
+    figures.withdrawals = model.reclaim.withdrawalCount
     figures.served = model.reclaim.servedCount
     figures.commits = model.policy.commitCount
     figures.refused = model.policy.refusedCount
@@ -212,6 +217,7 @@ package final class Walk {
   }
 
   func same(_ error: ServerError?, _ expected: ServerError?) throws {
+    isLacking = error == .waitForFrames
     if error != expected { throw fail("the server says \(text(error)), the model \(text(expected))") }
   }
 

@@ -10,15 +10,16 @@ extension Walk {
 
   /// Makes a call. One that waits for frames has changed nothing, and is made again when they have come.
   func perform(_ call: Call, _ task: ModelTask, _ label: Int) throws {
+    isLacking = false
     guard let pending = task.pending else {
       try make(call, task, label)
-      if model.isWaitingForFrames(task) { task.pending = (call, label) }
+      if isLacking { task.pending = (call, label) }
       return
     }
     if case .wake = call {
       guard try waitForFrames(task) == nil else { return }
       try make(pending.call, task, pending.label)
-      if model.isWaitingForFrames(task) { return }
+      if isLacking { return }
     }
     task.pending = nil
     server.endRequest(task.slot)

@@ -17,6 +17,7 @@ extension Walk {
       let part = bytes[done..<done + Model.firstPart(next, bytes.count - done)]
       let outcome = try retry(task, next, .write) { machine.store(task.slot, next, part.span) }
       let expected = model.store(task, next, part)
+      if outcome == .waitForFrames { isLacking = true }
       guard outcome == expected else { throw disagreement(next, .write, outcome, expected) }
       try absorb()
       guard outcome == nil else { return false }
@@ -40,6 +41,7 @@ extension Walk {
       switch model.access(task, PageNumber(containing: next), access) {
       case .fault(let expected):
         guard outcome == expected else { throw disagreement(next, access, outcome, expected) }
+        if outcome == .waitForFrames { isLacking = true }
       case .content(let content):
         guard outcome == nil else { throw disagreement(next, access, outcome, nil) }
         let start = Int(next & 4095)

@@ -29,7 +29,7 @@ extension CommandFailure {
       switch error {
       // Other arguments would do.
       case .badImage, .tooSmall, .argumentsTooLong, .overcommitted, .guaranteeTooSmall: ExitStatus.usage
-      case .noKVM, .missingCapability, .kvm, .system, .noAddressSpace, .noMemory, .tooManyTasks, .shutDown:
+      case .noKVM, .missingCapability, .kvm, .system, .noAddressSpace, .lent, .noMemory, .tooManyTasks, .shutDown:
         ExitStatus.failure
       }
   }

@@ -36,13 +36,15 @@ struct RunRequest {
     let companionFiles = try companions.map { try TaskFile($0.task) }
     let traceFile = try trace.map { try ReportFile(path: $0) }
     var configuration = self.machine
-    configuration.disks = try disks.map { try $0.open() }
     configuration.keepsFragmentation = statistics != nil
+    configuration.disks = try disks.map { try $0.open() }
     let machine = try Machine(configuration)
     let program = try machine.load(name: file.name, bytes: file.bytes)
+    // All of them before one runs: they are loaded into frames that nobody has borrowed yet.
+    let companionPrograms = try companionFiles.map { try machine.load(name: $0.name, bytes: $0.bytes) }
     if let policyText, let status = try startPolicyServer(policyText, on: machine) { return status }
-    for (companion, file) in zip(companions, companionFiles) {
-      try start(companion, program: machine.load(name: file.name, bytes: file.bytes), on: machine)
+    for (companion, program) in zip(companions, companionPrograms) {
+      try start(companion, program: program, on: machine)
     }
     let task = try machine.launch(
       program, arguments: arguments, parameters: parameters, isMeasured: traceFile != nil

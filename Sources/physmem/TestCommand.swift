@@ -43,6 +43,14 @@ struct TestCommand: ParsableCommand {
   )
   var timeout: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "How long a task may take to return frames, 1 to 10000; slow machines want more (default: 100).",
+      valueName: "ms"),
+    transform: { try parseCount($0, of: "milliseconds", in: 1...10_000) }
+  )
+  var deadline: Int?
+
   @OptionGroup(title: "Switches for tests")
   var switches: TestSwitches
 
@@ -80,6 +88,7 @@ struct TestCommand: ParsableCommand {
     let progress = Progress()
     var configuration = MachineConfiguration()
     if let memory { configuration.memory = memory }
+    if let deadline { configuration.reclaim.timeLimit = UInt64(deadline) * 1_000_000 }
     switches.apply(to: &configuration)
     var parameters = TaskParameters()
     switches.apply(to: &parameters)

@@ -1,6 +1,7 @@
 // Tasks that do everything they must not, and what other tasks notice of it: nothing.
 
 import GuestImages
+import KVM
 import Machine
 import PhysicalMemory
 import Synchronization
@@ -8,6 +9,9 @@ import Testing
 
 extension OnKVM {
   @Suite struct HostileTaskTests {
+    /// What QEMU's translator does not raise, or raises as another exception (docs/notes/backends.md).
+    private static let mistranslated = ["vector_division", "debug_trap"]
+
     @Test(
       "however a task ends, the next one on its vCPU begins as if there had been none",
       arguments: [
@@ -19,6 +23,7 @@ extension OnKVM {
         let program = try machine.bundled(name)
         let state = try machine.bundled("start_state")
         for test in ProgramInfo(try ELFImage(bytes: image.bytes)).tests where test.copies == 1 {
+          guard !HostProcessor.isEmulatedByQEMU || !Self.mistranslated.contains(test.name) else { continue }
           let (end, _) = try machine.run(program, [test.name])
           #expect(test.expectedStatuses.contains(end.exitStatus), "\(test.name): \(end)")
           let transcript = Transcript()
@@ -34,7 +39,7 @@ extension OnKVM {
       try withMachine { machine in
         let random = try machine.bundled("random_code")
         let state = try machine.bundled("start_state")
-        for seed in 0..<300 {
+        for seed in 0..<rounds(300) {
           let task = try machine.launch(random, arguments: ["run", "\(seed)"]) { _ in }
           if task.wait(seconds: 0.1) == nil { task.stop(.timeLimit) }
           let end = try #require(task.wait(seconds: 10), "seed \(seed) cannot be stopped")
@@ -56,7 +61,7 @@ extension OnKVM {
         let program = try machine.bundled("odd_exits")
         let harmed = Mutex<[String]>([])
         try concurrently(8) { index in
-          for _ in 0..<600 {
+          for _ in 0..<rounds(600) {
             let transcript = Transcript()
             let name = index % 2 == 0 ? "in_pages" : "untouched"
             let end = try? machine.run(program, [name], console: transcript.console).end

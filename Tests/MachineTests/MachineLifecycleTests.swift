@@ -95,7 +95,7 @@ extension OnKVM {
         let task = try machine.launch(machine.bundled("odd_exits"), arguments: ["long_write", "very"]) { _ in }
         #expect(task.wait(seconds: 1) == nil)
         task.stop(.timeLimit)
-        let end = try #require(task.wait(seconds: 5), "the call went on")
+        let end = try #require(task.wait(seconds: 30), "the call went on")
         #expect(end.exitStatus == 192)
       }
     }
@@ -120,7 +120,7 @@ extension OnKVM {
           ) { _ in }
           usleep(UInt32(2000 + delay * 7))
           task.stop(.timeLimit)
-          let end = try #require(task.wait(seconds: 5), "the kick was lost")
+          let end = try #require(task.wait(seconds: 30), "the kick was lost")
           #expect(end.exitStatus == 192)
         }
       }

@@ -96,8 +96,28 @@ extension OnKVM {
         let bed = try ReclaimBed(machine, "rogue", [kind])
         let (end, _) = try machine.run(bed.hello, [], ReclaimBed.contract(200))
         #expect(end.exitStatus == 0)
-        #expect(bed.borrower.wait(seconds: 20)?.exitStatus == 194, "\(bed.transcript.text)")
+        let borrowersEnd = try #require(bed.borrower.wait(seconds: 20), "\(bed.transcript.text)")
+        #expect(borrowersEnd.exitStatus == 194)
+        if case .died(let report) = borrowersEnd {
+          #expect(report.text.contains("dropped by the server:") && report.text.contains("frames were asked back"))
+        } else {
+          Issue.record("\(borrowersEnd)")
+        }
         #expect(machine.server.statistics.tasksDropped == 1 && machine.server.statistics.allocatedFrames == 0)
+      }
+    }
+
+    @Test("a program is not loaded where all frames are lent, and is told why") func loadRefused() throws {
+      try withMachine(ReclaimBed.configuration()) { machine in
+        let bed = try ReclaimBed(machine, "rogue")
+        do {
+          _ = try machine.bundled("swift_guest")
+          Issue.record("it was loaded")
+        } catch MachineError.lent(let name, let needed, let free) {
+          #expect(name == "swift_guest" && needed > free)
+        }
+        bed.stopBorrower()
+        _ = try machine.bundled("swift_guest")
       }
     }
 

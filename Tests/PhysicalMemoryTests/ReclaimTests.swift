@@ -71,6 +71,25 @@ import Testing
     #expect(bed.statistics.upcalls == 1)
   }
 
+  @Test("R28: what is asked for while the handler runs is told at once, as one number") func merged() throws {
+    let tasks = [try owner(40), try owner(33), try owner(34)]
+    let borrower = try Borrower(bed, image)
+    #expect(tasks[0].task.allocate(tasks[0].handle, 0, 40).error == .waitForFrames)
+    #expect(bed.server.takeReturnRequest(borrower.task.slot) == 40)
+    #expect(tasks[1].task.allocate(tasks[1].handle, 0, 33).error == .waitForFrames)
+    #expect(tasks[2].task.allocate(tasks[2].handle, 0, 34).error == .waitForFrames)
+    #expect(bed.statistics.upcalls == 3)
+    #expect(bed.server.takeReturnRequest(borrower.task.slot) == 67)
+    #expect(bed.server.takeReturnRequest(borrower.task.slot) == 0)
+    // What has come back before it is told is not told any more.
+    #expect(borrower.task.deallocate(borrower.handle, 0, 107) == .ok(107))
+    for (task, handle) in tasks {
+      #expect(!waits(task))
+      #expect(task.allocate(handle, 0, 1) == .ok(1))
+      bed.server.endRequest(task.slot)
+    }
+  }
+
   @Test("R28: requests are served in the order they came") func order() throws {
     let (first, firstHandle) = try owner(60)
     let (second, secondHandle) = try owner(60)

@@ -109,7 +109,7 @@ pm_error_t pm_release_data(pm_container_t container, const pm_frame_t *frames, u
 /// PM_ENOENT: an id is not in use; PM_EPERM: a weak capability; PM_EBUSY: locked or pinned; PM_EINVAL: count 0 or more
 /// than PM_FRAMES_MAXIMUM; PM_EFAULT.
 pm_error_t pm_release_pages(pm_container_t container, const pm_frame_t *frames, uint32_t count);
-/// Takes released frames back with what they held, all or none. `frame_error`, where it is not NULL, is the first id that
+/// Takes released frames back with what they held, all or none, each once. `frame_error`, where it is not NULL, is the first id that
 /// an error is about.
 /// PM_ENOEXIST: the content is gone; PM_EEXIST: the id is in use; PM_ENOMEM: the task has no guarantee left, and there
 /// is no extra frame for it; and as above.

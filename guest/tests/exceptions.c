@@ -141,6 +141,15 @@ PM_TEST(harmless, 0, 1, "cpuid, rdtsc, pause and prefetches of any address do no
                    ::"r"(0xffff800000000000), "r"(0)
                    : "rax", "rbx", "rcx", "rdx", "memory");
 }
+PM_TEST(identification, 0, 1, "cpuid gives the same answer each time, whatever the server takes away meanwhile") {
+  uint32_t first[4] = {};
+  for (int i = 0; i < 20000; i++) {
+    uint32_t a = 0, b, c = 0, d;
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    if (i == 0) memcpy(first, (uint32_t[]){a, b, c, d}, sizeof first);
+    CHECK(a == first[0] && b == first[1] && c == first[2] && d == first[3]);
+  }
+}
 PM_TEST(own_flags, 0, 1, "Direction and arithmetic flags are the task's own, over a call too") {
   uint64_t before = 0, after = 0;
   __asm__ volatile(

@@ -90,10 +90,10 @@ PM_TEST(time_is_up, 0, 1, "R22: the pin ends with its time; pinned again, it has
   pm_container_t container = map_numbered(REGION, 2, 100);
   uint32_t one = 1;
   CHECK_OK(pin(container, 0, 2, PM_LOCK_MAXIMUM_US));
-  CHECK_OK(pin(container, 0, 2, 30000));
+  CHECK_OK(pin(container, 0, 2, 200000));
   CHECK_ERROR(pm_container_deallocate(container, 0, &one, 0), PM_EBUSY);
   one = 1;
-  pm_sleep(60000);
+  pm_sleep(400000);
   CHECK_ERROR(pm_container_unpin(container, 0, 1), PM_ENOENT);
   CHECK_OK(pm_container_deallocate(container, 0, &one, 0));
   CHECK_OK(pm_container_destroy(container));
@@ -150,7 +150,9 @@ PM_TEST(everything, 0, 1, "R22, Safety: a task that pins all it has gets some of
   CHECK(pinned >= 64);
   if (error) CHECK_ERROR(error, PM_ENOMEM);
   CHECK_ERROR(pm_container_pin(container, 0, UINT32_MAX, 1000, physical), PM_EINVAL);
-  CHECK_OK(pm_container_unpin(container, 0, pinned));
+  // On a slow machine the time of the first may be up.
+  for (uint32_t i = 0; i < pinned; i += 64)
+    if ((error = pm_container_unpin(container, i, 64))) CHECK_ERROR(error, PM_ENOENT);
   CHECK_OK(pm_container_destroy(container));
 }
 

@@ -60,9 +60,6 @@ static void let_borrow(unsigned clients, struct pm_message *held) {
 /// In client `self`: waits for its turn.
 static void await_turn(unsigned self) { ask(self, PM_CAP_NONE); }
 
-/// In the asker, before others borrow: makes sure of the page tables, which nothing is taken back for.
-static void prepare(void) { (void)map_numbered(REGION_2, 1, 5); }
-
 /// In the asker: takes all that is guaranteed to it, and uses it.
 static uint32_t claim_all(void) {
   uint32_t count = unclaimed();
@@ -90,7 +87,8 @@ PM_TEST_CONTRACT(from_several, 0, 4, 450, 8, "R3 R28: a claim is met from severa
     return;
   }
   struct pm_message held[CLIENTS + 1];
-  prepare();
+  // Its page tables now: what others give back for these is not counted here.
+  (void)map_numbered(REGION_2, 1, 5);
   let_borrow(CLIENTS, held);
   uint32_t count = claim_all(), sum = 0, asked = 0;
   for (unsigned i = 1; i <= CLIENTS; i++) answer(&held[i], 0, PM_CAP_NONE);
@@ -135,7 +133,6 @@ PM_TEST_CONTRACT(rogue_among, IS_DROPPED or 0, 5, 360, 8, "R3 R30: one of severa
     return;
   }
   struct pm_message held[4];
-  prepare();
   let_borrow(3, held);
   claim_all();
   uint32_t sum = 0;
@@ -199,6 +196,60 @@ PM_TEST_CONTRACT(only_when_asked, IS_DROPPED or 0, 2, 900, 8, "R30: without a ha
   question = next_question();
   (void)fresh(64, 0);
   CHECK_ERROR(pm_reply(&question), PM_ECANCELED);
+}
+
+// ---- page tables -------------------------------------------------------------------------------------
+
+enum { FAR_REGIONS = 60 };
+
+/// Far enough apart that each has tables of its own.
+static char *far_region(unsigned index) { return REGION + index * (1ull << 39); }
+
+/// Touches a page in each far region: by an access, by a call that stores its result there, by mapping it eagerly.
+static void touch_far_regions(pm_container_t container) {
+  for (unsigned i = 0; i < FAR_REGIONS; i++) {
+    char *const page = far_region(i);
+    uint32_t flags = PM_MAP_READ | PM_MAP_WRITE | (i % 3 == 2 ? 0 : PM_MAP_LAZY);
+    CHECK_OK(pm_container_map(container, i, 1, page, flags));
+    if (i % 3 == 1) CHECK_OK(pm_task_info((struct pm_task_info *)page));
+    else WORD(page, 0) = own_info().id;
+  }
+  for (unsigned i = 0; i < FAR_REGIONS; i++) CHECK_EQ(WORD(far_region(i), 0), own_info().id);
+}
+
+PM_TEST_CONTRACT(far_regions, 0, 3, 300, 8, "R3: where all is lent, frames for page tables are given back too") {
+  unsigned self = join(3);
+  if (self) {
+    fill();
+    CHECK_OK(pm_on_return_pages(return_borrowed));
+    await_turn(self);
+    borrow((uint32_t)own_info().available / (3 - self));
+    ask(self, PM_CAP_NONE);
+    CHECK(upcalls > 0);
+    return;
+  }
+  struct pm_message held[3];
+  pm_container_t container = fresh(FAR_REGIONS, 0);
+  let_borrow(2, held);
+  CHECK_EQ(own_info().available, unclaimed());
+  CHECK_EQ(own_info().pressure, 100);
+  touch_far_regions(container);
+  for (unsigned i = 1; i <= 2; i++) answer(&held[i], 0, PM_CAP_NONE);
+}
+
+PM_TEST_CONTRACT(far_regions_rogue, IS_DROPPED or 0, 2, 400, 8, "R3 R30: and from one who returns none all is taken") {
+  if (join(2)) {
+    fill();
+    await_turn(1);
+    borrow((uint32_t)own_info().available);
+    ask(1, PM_CAP_NONE);
+    pm_exit(1);
+  }
+  struct pm_message held[2];
+  pm_container_t container = fresh(FAR_REGIONS, 0);
+  let_borrow(1, held);
+  touch_far_regions(container);
+  CHECK_ERROR(pm_reply(&held[1]), PM_ECANCELED);
 }
 
 // ---- what others see meanwhile -----------------------------------------------------------------------

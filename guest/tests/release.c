@@ -179,6 +179,23 @@ PM_TEST(twice_in_one_call, 0, 1, "R31: an id that is named twice is released and
   check_numbered(REGION, 3, 100);
 }
 
+PM_TEST_CONTRACT(twice_within_the_guarantee, 0, 1, 400, 4, "R31: an id that is named twice is charged once") {
+  struct pm_task_info info;
+  CHECK_OK(pm_task_info(&info));
+  pm_container_t container = map_numbered(REGION, (uint32_t)(info.guaranteed - info.allocated), 100);
+  const pm_frame_t frames[] = {1, 1, 2, 1};
+  CHECK_OK(pm_release_pages(container, frames, 4));
+  // All that is not guaranteed is in use: there is room for the two frames, and for no third.
+  uint32_t count = 1 << 20;
+  pm_container_t rest;
+  CHECK_OK(pm_container_create(&rest));
+  CHECK_ERROR(pm_container_allocate(rest, 0, &count, PM_ALLOC_PARTIAL | PM_ALLOC_EXTRA), PM_ENOMEM);
+  CHECK_OK(pm_container_deallocate(rest, 0, &(uint32_t){2}, 0));
+  CHECK_OK(pm_recover_pages(container, frames, 4, NULL));
+  count = 1;
+  CHECK_ERROR(pm_container_allocate(rest, 0, &count, PM_ALLOC_EXTRA), PM_ENOMEM);
+}
+
 PM_TEST(bad_input, 0, 1, "R31: handles, counts, ids and pointers that cannot be right change nothing") {
   pm_container_t container = map_numbered(REGION, 3, 100);
   pm_frame_t frames[] = {0, 1, 5};

@@ -129,6 +129,40 @@ public func testWeak() {
   }
 }
 
+// MARK: Frames that are asked back
+
+/// Borrowed frames: ids of the initial container, from `firstBorrowed` on.
+let firstBorrowed: UInt32 = 100_000
+nonisolated(unsafe) var borrowed: UInt32 = 0
+nonisolated(unsafe) var calls = 0
+
+@_cdecl("swift_borrow")
+public func borrow() {
+  run { () throws(PMError) in
+    try ThisTask.onReturnPages { count in
+      unsafe calls += 1
+      let end = unsafe firstBorrowed + borrowed
+      unsafe borrowed -= UInt32(count)
+      do throws(PMError) { try Container.initial.deallocate(end - UInt32(count)..<end) } catch { ThisTask.exit(2) }
+    }
+    let all = UInt32(try ThisTask.info().available)
+    unsafe borrowed = all
+    try Container.initial.allocate(firstBorrowed..<firstBorrowed + all, options: .extra)
+  }
+}
+
+@_cdecl("swift_check_returned")
+public func checkReturned() {
+  run { () throws(PMError) in
+    check(unsafe calls >= 1, "the closure was called")
+    let first = unsafe firstBorrowed + borrowed
+    check(try ThisTask.info().allocated >= UInt64(unsafe borrowed), "the rest is there")
+    check(error { () throws(PMError) in try Container.initial.deallocate(first..<first + 1) } == .noEntry, "given back")
+    try Container.initial.deallocate(firstBorrowed..<first)
+    try ThisTask.onReturnPages(nil)
+  }
+}
+
 @_cdecl("test_messages")
 public func testMessages() {
   run { () throws(PMError) in

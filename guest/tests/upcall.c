@@ -275,7 +275,8 @@ static void sleep_and_give_back(uint32_t count) {
   depth--;
 }
 
-PM_TEST_CONTRACT(merged, 0, 3, 600, 8, "R28: what is asked for while the handler runs comes in one more call of it") {
+// That several demands come as one number is shown where their order is known: ReclaimTests.merged.
+PM_TEST_CONTRACT(not_entered_again, 0, 3, 600, 8, "R28: what is asked for while the handler runs is told behind it") {
   unsigned self = join(3);
   if (self == 2) {
     // Beside the other asker, so that the second demand comes while the victim handles the first.
