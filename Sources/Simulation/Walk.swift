@@ -42,10 +42,10 @@ package struct Figures: CustomStringConvertible {
   var served = 0
   var commits = 0
   var refused = 0
-  var withdrawals = 0
   /// Of devices: begun, and over after the pins of their frames.
   var transfers = 0
   var outlasting = 0
+  var withdrawals = 0
 
   package init() {}
 
@@ -58,15 +58,15 @@ package struct Figures: CustomStringConvertible {
     served += other.served
     commits += other.commits
     refused += other.refused
-    withdrawals += other.withdrawals
     transfers += other.transfers
     outlasting += other.outlasting
+    withdrawals += other.withdrawals
   }
 
   package var description: String {
-    "\(waits) calls waited for frames, \(withdrawals) more for page tables, \(served) got them; \(demands) demands, \(drops) tasks dropped; "
-      + "\(recovered) frames recovered, \(expired) expired; \(commits) commits, \(refused) refused; "
-      + "\(transfers) transfers, \(outlasting) longer than a pin"
+    "\(waits) calls waited for frames, \(withdrawals) more for page tables, \(served) got them; \(demands) demands, "
+      + "\(drops) tasks dropped; \(recovered) frames recovered, \(expired) expired; \(commits) commits, "
+      + "\(refused) refused; \(transfers) transfers, \(outlasting) longer than a pin"
   }
 }
 

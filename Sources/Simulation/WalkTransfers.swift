@@ -30,7 +30,8 @@ extension Walk {
   func endTransfer(_ number: Int) {
     guard !transfers.isEmpty else { return }
     let transfer = transfers.remove(at: number % transfers.count)
-    if transfer.ids.contains(where: { transfer.container.pins[$0]?.deadline ?? 0 <= model.now }) { outlastingCount += 1 }
+    let pins = transfer.container.pins
+    if transfer.ids.contains(where: { (pins[$0]?.deadline ?? 0) <= model.now }) { outlastingCount += 1 }
     server.endTransfer(transfer.runs)
     model.endTransfer(transfer.container, transfer.ids)
   }
