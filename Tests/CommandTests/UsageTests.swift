@@ -52,7 +52,7 @@ import Testing
       ),
       (
         ["bench", "alloc", "nope"],
-        "there is no benchmark nope: name some of fault hypercall upcall launch alloc cow reclaim ipc disk"
+        "there is no benchmark nope: name some of fault hypercall upcall launch alloc cow move superpage reclaim ipc disk"
       ),
       (["list", "extra"], "unexpected argument 'extra' (see `physmem help list`)"),
       (["doctor", "--nope"], "unknown option '--nope' (see `physmem help doctor`)"),
