@@ -8,53 +8,6 @@ import Testing
 
 @testable import PhysicalMemory
 
-/// The server's state itself, without the lock, and one task in it.
-private struct OpenServer: ~Copyable {
-  let machine: ModelMachine
-  var state: ServerState
-  let task: TaskSlot
-
-  init(frames: Int, _ segments: [ImageSegment] = SampleProgram.segments) throws {
-    // A value with a part that frees something may not be left half made.
-    let machine = ModelMachine()
-    var state = try ServerState(frameCount: frames, reserved: 1, taskCapacity: 4, stock: 0, operations: machine)
-    let image = try state.loadImage(segments)
-    let task = try state.createTask(image, TaskParameters()).0
-    try state.startTask(task)
-    self.machine = machine
-    self.state = state
-    self.task = task
-  }
-
-  mutating func allocate(_ handle: UInt32, _ count: UInt32, _ flags: AllocationFlags = []) throws -> AllocationPlan {
-    try state.planAllocation(task, handle, FrameIDRange(start: 0, count: count), flags)
-  }
-
-  /// A container with frames shown eagerly at `pages`, from its first frame on each.
-  mutating func container(_ count: UInt32, shownAt pages: [PageNumber]) throws -> UInt32 {
-    let handle = try state.createContainer(task)
-    var plan = try allocate(handle, count)
-    while state.continueAllocation(&plan) {}
-    for page in pages {
-      let range = try FrameIDRange(start: 0, count: count)
-      let pages = try PageRange(address: page.address, count: UInt64(count))
-      let mapping = try state.checkMapping(task, handle, range, pages, [.read, .write])
-      var next: PageNumber? = page
-      while let page = next { next = try state.prepareEager(task, mapping, page) }
-      state.installMapping(task, mapping)
-      next = page
-      while let page = next { next = state.fillNext(task, page, to: mapping.end) }
-    }
-    return handle
-  }
-
-  mutating func check(_ sourceLocation: SourceLocation = #_sourceLocation) {
-    let violations = state.violations()
-    #expect(violations == [], sourceLocation: sourceLocation)
-    #expect(machine.violations == [], sourceLocation: sourceLocation)
-  }
-}
-
 @Suite struct BoundedStepTests {
   private let free = TestTask.free
 
