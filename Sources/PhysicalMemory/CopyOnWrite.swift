@@ -19,17 +19,20 @@ extension ServerState {
       return
     }
     guard let copy = taken else { throw .noMemory }
-    guard let fresh = contents.insert(frame: copy) else {
-      pool.give(FrameRun(start: copy, count: 1))
-      throw .noMemory
-    }
+    separate(shown, from: number, into: copy)
+    statistics.copiesOnWrite += 1
+  }
+
+  /// One of several sharers gets a copy in a frame of its own.
+  mutating func separate(_ shown: ContainerFrame, from number: ContentNumber, into copy: FrameNumber) {
+    let source = contents[number].frame
+    guard let fresh = contents.insert(frame: copy) else { preconditionFailure("more contents than frames") }
     // Everyone's mapping of a shared content is read-only, so the data cannot change under the copy.
-    operations.copy(from: content.frame, to: copy)
+    operations.copy(from: source, to: copy)
     pool.records[copy].owner = fresh.rawValue
-    revoke(content.frame, shownBy: shown)
+    revoke(source, shownBy: shown)
     finishRevocations()
     contents.addSharers(number, -1)
     containers[shown.container].frames.set(shown.id, VirtualFrameWord(fresh))
-    statistics.copiesOnWrite += 1
   }
 }

@@ -17,8 +17,13 @@ public struct DefragmentationPass: Sendable {
   fileprivate var stage = Stage.begin
   fileprivate var low = 0
   fileprivate var high = 0
+  /// What is emptied or filled as a whole, in frames.
+  fileprivate let blockFrames: Int
 
-  public init() {}
+  public init() { self.init(blockFrames: 512) }
+
+  /// For tests in small pools.
+  package init(blockFrames: Int) { self.blockFrames = blockFrames }
 
   fileprivate mutating func count(_ frames: Int) { moved += frames }
 }
@@ -59,7 +64,6 @@ private struct BlockCensus {
 }
 
 extension ServerState {
-  private static let blockFrames = 512
   /// Blocks looked at in one step: 100 µs or so.
   private static let blocksInOneStep = 64
 
@@ -89,7 +93,7 @@ extension ServerState {
   private mutating func clearZones(_ pass: inout DefragmentationPass) {
     let highest = FrameZone(of: FrameNumber(UInt32(pool.runs.end - 1)))
     let end = min(pool.runs.end, Int(highest.start.rawValue))
-    var left = Self.blocksInOneStep * Self.blockFrames
+    var left = Self.blocksInOneStep * pass.blockFrames
     var moves: [FrameMove] = []
     var leaves = 0
     while pass.low < end, left > 0, moves.count < Self.movedInOneStep, leaves < Self.leavesInOneMove {
@@ -113,24 +117,24 @@ extension ServerState {
     moveAndGive(moves, &pass)
     guard pass.low >= end else { return }
     pass.stage = .blocks
-    pass.low = end / Self.blockFrames * Self.blockFrames
-    pass.high = (pool.runs.end - 1) / Self.blockFrames * Self.blockFrames
+    pass.low = end / pass.blockFrames * pass.blockFrames
+    pass.high = (pool.runs.end - 1) / pass.blockFrames * pass.blockFrames
   }
 
   // MARK: Blocks
 
   private mutating func packBlocks(_ pass: inout DefragmentationPass) {
     var left = Self.blocksInOneStep
-    var source = census(pass.low)
+    var source = census(pass.low, pass.blockFrames)
     while left > 0, pass.low < pass.high, !source.isWorthEmptying {
-      pass.low += Self.blockFrames
-      source = census(pass.low)
+      pass.low += pass.blockFrames
+      source = census(pass.low, pass.blockFrames)
       left -= 1
     }
-    var destination = census(pass.high)
+    var destination = census(pass.high, pass.blockFrames)
     while left > 0, pass.low < pass.high, !destination.isPartlyUsed {
-      pass.high -= Self.blockFrames
-      destination = census(pass.high)
+      pass.high -= pass.blockFrames
+      destination = census(pass.high, pass.blockFrames)
       left -= 1
     }
     guard pass.low < pass.high else {
@@ -140,8 +144,8 @@ extension ServerState {
     }
     guard left > 0 else { return }
     let count = min(Self.movedInOneStep, source.movable, destination.free)
-    let sources = stepOfMoves(frames(in: pass.low, count) { isMovable($0) })
-    let destinations = frames(in: pass.high, sources.count) { canBeTaken($0) }
+    let sources = stepOfMoves(frames(in: pass.low..<pass.low + pass.blockFrames, count) { isMovable($0) })
+    let destinations = frames(in: pass.high..<pass.high + pass.blockFrames, sources.count) { canBeTaken($0) }
     for frame in destinations {
       pool.takeFree(FrameRun(start: frame, count: 1))
       pool.records[frame].state = .inUse
@@ -149,9 +153,9 @@ extension ServerState {
     moveAndGive(zip(sources, destinations).map { FrameMove(source: $0, destination: $1) }, &pass)
   }
 
-  private func census(_ start: Int) -> BlockCensus {
+  private func census(_ start: Int, _ length: Int) -> BlockCensus {
     var census = BlockCensus()
-    for index in start..<min(start + Self.blockFrames, pool.runs.end) {
+    for index in start..<min(start + length, pool.runs.end) {
       let frame = FrameNumber(UInt32(index))
       if canBeTaken(frame) {
         census.free += 1
@@ -165,10 +169,10 @@ extension ServerState {
   }
 
   /// The first frames of a block that satisfy a condition.
-  private func frames(in start: Int, _ count: Int, _ isWanted: (FrameNumber) -> Bool) -> [FrameNumber] {
+  private func frames(in block: Range<Int>, _ count: Int, _ isWanted: (FrameNumber) -> Bool) -> [FrameNumber] {
     var found: [FrameNumber] = []
     found.reserveCapacity(count)
-    for index in start..<min(start + Self.blockFrames, pool.runs.end) where found.count < count {
+    for index in block.clamped(to: 0..<pool.runs.end) where found.count < count {
       let frame = FrameNumber(UInt32(index))
       if isWanted(frame) { found.append(frame) }
     }

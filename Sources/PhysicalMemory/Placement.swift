@@ -54,13 +54,13 @@ struct Placement: Equatable {
 
   /// The first place at `index` or after it where so many frames could begin.
   func start(from index: Int, count: Int) -> Int? {
-    var start = (index + alignment - 1) & ~(alignment - 1)
+    var start = (max(index, fixed ?? 0) + alignment - 1) & ~(alignment - 1)
     if let boundary, start / boundary != (start + count - 1) / boundary {
       let next = (start / boundary + 1) * boundary
       start = (next + alignment - 1) & ~(alignment - 1)
       if start / boundary != (start + count - 1) / boundary { return nil }
     }
-    return start + count <= end ? start : nil
+    return start + count <= end && start == fixed ?? start ? start : nil
   }
 
   /// Whether one frame by itself is where it shall be.
@@ -107,6 +107,8 @@ struct PlacementPlan {
   var search: PlacementSearch
   /// What was met last that cannot go away.
   var obstacle: Obstacle?
+  /// The page tables kept for tasks that have ended were given up for it.
+  fileprivate var hasReleasedSpaces = false
   fileprivate var installed = 0
 
   /// What became of a step.
@@ -140,22 +142,28 @@ extension ServerState {
   // MARK: Runs
 
   private mutating func findWindow(_ plan: inout PlacementPlan) -> PlacementPlan.Progress {
-    if let fixed = plan.placement.fixed {
-      guard plan.search.begin() else { return .failed }
-      plan.window = FrameRun(start: FrameNumber(UInt32(fixed)), count: plan.count)
-      return .more
-    }
-    if plan.search.begin(), let run = takeFreeRun(plan.placement, plan.count) {
+    if plan.search.begin(), plan.placement.fixed == nil, let run = takeFreeRun(plan.placement, plan.count) {
       for offset in 0..<run.count { take(run.start.advanced(by: offset), for: &plan) }
       return .done
     }
     switch plan.search.step(plan.placement, self) {
     case .found(let window): plan.window = window
     case .searching: break
-    case .nothing(let obstacle):
-      plan.obstacle = obstacle ?? plan.obstacle
-      return .failed
+    case .nothing(let obstacle): return searchAgain(&plan, obstacle)
     }
+    return .more
+  }
+
+  /// Nothing was found. Tables kept for tasks that have ended need not be in the way.
+  private mutating func searchAgain(_ plan: inout PlacementPlan, _ obstacle: Obstacle?) -> PlacementPlan.Progress {
+    plan.obstacle = obstacle ?? plan.obstacle
+    guard !plan.hasReleasedSpaces else { return .failed }
+    plan.hasReleasedSpaces = true
+    let tablesBefore = tables.used
+    releaseClosedSpaces()
+    guard tables.used < tablesBefore else { return .failed }
+    plan.search = PlacementSearch(plan.placement, count: plan.count)
+    plan.obstacle = nil
     return .more
   }
 
@@ -207,16 +215,29 @@ extension ServerState {
   /// Frames for as many contents as one step moves out of the window. They come first: having them may cost released
   /// contents, which may be in the window. A free frame of the window stays with it.
   private mutating func takeDestinations(_ plan: inout PlacementPlan, _ window: FrameRun) -> [FrameNumber] {
-    var needed = 0
-    for offset in plan.frames.count..<plan.count where needed < Self.movedInOneStep {
-      if offset - plan.frames.count >= 4096 { break }
-      if isMovable(window.start.advanced(by: offset)) { needed += 1 }
-    }
+    var needed = movesInOneStep(plan, window)
     var frames: [FrameNumber] = []
-    while frames.count < needed, let frame = takeDestination() {
-      if frame >= window.start, frame < window.end { quarantine(frame, plan.task) } else { frames.append(frame) }
+    while frames.count < needed {
+      let expired = statistics.framesExpired
+      guard let frame = takeDestination() else { break }
+      guard frame >= window.start, frame < window.end else {
+        frames.append(frame)
+        continue
+      }
+      quarantine(frame, plan.task)
+      // It may have been a released content's: then that is one less to be moved.
+      if statistics.framesExpired != expired { needed = movesInOneStep(plan, window) }
     }
     return frames
+  }
+
+  /// How many contents the next step has to move out of the window.
+  private func movesInOneStep(_ plan: borrowing PlacementPlan, _ window: FrameRun) -> Int {
+    var count = 0
+    for offset in plan.frames.count..<min(plan.count, plan.frames.count + 4096) where count < Self.movedInOneStep {
+      if isMovable(window.start.advanced(by: offset)) { count += 1 }
+    }
+    return count
   }
 
   /// Gives all of the window's frames back that were taken for it.
@@ -236,11 +257,9 @@ extension ServerState {
   private mutating func takeSingles(_ plan: inout PlacementPlan) -> PlacementPlan.Progress {
     let most = min(plan.count, plan.frames.count + Self.movedInOneStep)
     while plan.frames.count < most {
-      switch plan.search.nextSingle(plan.placement, self) {
+      switch plan.search.nextSingle(plan.placement, self, for: plan.task) {
       case .searching: return .more
-      case .nothing(let obstacle):
-        plan.obstacle = obstacle ?? plan.obstacle
-        return .failed
+      case .nothing(let obstacle): return searchAgain(&plan, obstacle)
       case .found(let window):
         if pool.isFree(window) {
           pool.takeFree(window)
@@ -256,7 +275,7 @@ extension ServerState {
   /// Moves one content away. False: there is nowhere to move it.
   private mutating func clearSingle(_ frame: FrameNumber, _ plan: inout PlacementPlan) -> Bool {
     guard let destination = takeDestination() else { return false }
-    if plan.placement.permits(destination) {
+    if plan.placement.permits(destination), Int(destination.rawValue) < pool.runs.end {
       take(destination, for: &plan)
     } else if isMovable(frame) {
       move([FrameMove(source: frame, destination: destination)])
@@ -281,7 +300,7 @@ extension ServerState {
     pool.records[frame].owner = task.rawValue
   }
 
-  private func isQuarantined(_ frame: FrameNumber, _ task: TaskSlot) -> Bool {
+  func isQuarantined(_ frame: FrameNumber, _ task: TaskSlot) -> Bool {
     pool.records[frame].state == .quarantined && pool.records[frame].owner == task.rawValue
   }
 
@@ -291,13 +310,15 @@ extension ServerState {
 
   func obstacle(at frame: FrameNumber) -> Obstacle {
     let record = pool.records[frame]
-    let kind: Obstacle.Kind
+    var kind: Obstacle.Kind
     switch record.state {
     case .table, .spare, .interior: kind = .pageTable
     case .inUse: kind = record.flags.contains(.pinned) ? .pinned : .placed
     case .quarantined: kind = .busy
     default: kind = .reserved
     }
+    // A content may be there when nothing else is free, and is not placed there.
+    if kind == .placed, pool.tableArea.frames.contains(Int(frame.rawValue)) { kind = .pageTable }
     return Obstacle(address: frame.address, kind: kind)
   }
 
@@ -332,9 +353,14 @@ extension ServerState {
     pool.records[frame].state = .inUse
     if let number = word.content {
       // Somebody with a share was faster. It is the same frame as far as anyone can tell.
-      let source = contents[number].frame
-      move([FrameMove(source: source, destination: frame)])
-      pool.give(source)
+      if contents[number].sharers > 1 {
+        separate(ContainerFrame(container: container, id: id), from: number, into: frame)
+      } else {
+        let source = contents[number].frame
+        giveUpPlace(number)
+        move([FrameMove(source: source, destination: frame)])
+        pool.give(source)
+      }
     } else {
       if pool.records[frame].isDirty { operations.zero(FrameRun(start: frame, count: 1)) }
       guard let number = contents.insert(frame: frame) else { preconditionFailure("more contents than frames") }
@@ -345,9 +371,17 @@ extension ServerState {
     placedFrames += 1
   }
 
+  /// The content may be anywhere from here on.
+  mutating func giveUpPlace(_ number: ContentNumber) {
+    let frame = contents[number].frame
+    guard pool.records[frame].flags.contains(.placed) else { return }
+    pool.records[frame].flags.remove(.placed)
+    placedFrames -= 1
+  }
+
   /// The last virtual frame let go of a content: its record goes, its frame is the caller's.
   mutating func freeContent(_ number: ContentNumber) {
-    if pool.records[contents[number].frame].flags.contains(.placed) { placedFrames -= 1 }
+    giveUpPlace(number)
     contents.remove(number)
   }
 }

@@ -77,6 +77,7 @@ extension ServerState {
     guard flags.isSubset(of: .all), count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     let range = try FrameIDRange(start: start, count: count)
     let wanted = try loadPlacement(task, placement, count: range.count)
+    tasks[task.rawValue].obstacle = nil
     // Others shall find room for theirs as well.
     guard placedFrames + range.count <= ledger.allocatable / 4 * 3 else {
       try store(0, task, countAddress)

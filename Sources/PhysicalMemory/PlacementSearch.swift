@@ -82,7 +82,9 @@ struct PlacementSearch {
 
   /// Looks for a single frame: a free one first, then one whose content can be moved. It stays where it is until the
   /// frame is neither.
-  mutating func nextSingle(_ placement: Placement, _ state: borrowing ServerState) -> Result {
+  mutating func nextSingle(
+    _ placement: Placement, _ state: borrowing ServerState, for task: TaskSlot
+  ) -> Result {
     for _ in 0..<Self.recordsInOneStep {
       guard start != .max, let aligned = placement.start(from: start, count: 1) else {
         if passes.isEmpty {
@@ -98,7 +100,7 @@ struct PlacementSearch {
         start = aligned
         return .found(FrameRun(start: frame, count: 1))
       }
-      if !wantsFree { obstacle = state.obstacle(at: frame) }
+      if !wantsFree, !state.isQuarantined(frame, task) { obstacle = state.obstacle(at: frame) }
       start = aligned + 1
     }
     return .searching
@@ -115,6 +117,8 @@ extension ServerState {
     }
   }
 
-  /// Free, or holds what may be elsewhere.
-  func canBeCleared(_ frame: FrameNumber) -> Bool { canBeTaken(frame) || isMovable(frame) }
+  /// Free, or holds what may be elsewhere; not of the area for page tables.
+  func canBeCleared(_ frame: FrameNumber) -> Bool {
+    canBeTaken(frame) || Int(frame.rawValue) < pool.runs.end && isMovable(frame)
+  }
 }

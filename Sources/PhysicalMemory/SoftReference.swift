@@ -123,7 +123,11 @@ extension ServerState {
 
   private mutating func release(_ shown: ContainerFrame) {
     let content = containers[shown.container].frames[shown.id].content
-    if let content { revoke(contents[content].frame, shownBy: shown) }
+    if let content {
+      revoke(contents[content].frame, shownBy: shown)
+      // Nobody is charged for it from here on: it is in nobody's way.
+      if contents[content].sharers == 1 { giveUpPlace(content) }
+    }
     var number = softReferences.append(container: shown.container, id: shown.id, content: content)
     if number == nil, expireOldest() {
       number = softReferences.append(container: shown.container, id: shown.id, content: content)

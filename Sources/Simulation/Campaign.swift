@@ -15,8 +15,16 @@ package struct Episode: Sendable {
     world.stock = random.one(of: [0, 8, 40]) ?? 0
     world.tablesKept = random.one(of: [16, 16, 2]) ?? 16
     world.reserved = random.one(of: [1, 5, 60]) ?? 1
+    // One task alone can have nearly all frames in use.
+    world.tasks = random.one(of: [4, 4, 4, 1]) ?? 4
     world.timeLimit = random.one(of: [40, 40, 2000]) ?? 40
-    steps = random.chance(5) ? 10_000 : random.number(500...3000)
+    // Zones are for large pools, of which all is walked after every step.
+    if random.number(below: 60) == 0 {
+      world.frames = 4096 + 300
+      steps = 400
+    } else {
+      steps = random.chance(5) ? 10_000 : random.number(500...3000)
+    }
     self.world = world
     self.random = random
   }

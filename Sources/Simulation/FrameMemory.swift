@@ -57,6 +57,15 @@ struct FrameMemory: ~Copyable {
     return unsafe first[0] == 0 && memcmp(first, first + 1, Self.size - 1) == 0
   }
 
+  /// Whether a frame holds exactly these bytes.
+  func holds(_ frame: FrameNumber, _ bytes: Span<UInt8>) -> Bool {
+    let first = unsafe pointer(frame, 0, Self.size)
+    return unsafe bytes.withUnsafeBufferPointer { bytes in
+      guard bytes.count == Self.size, let base = bytes.baseAddress else { return false }
+      return unsafe memcmp(first, base, Self.size) == 0
+    }
+  }
+
   func bytes(_ frame: FrameNumber) -> [UInt8] {
     let first = unsafe pointer(frame, 0, Self.size)
     return unsafe Array(UnsafeBufferPointer(start: first, count: Self.size))

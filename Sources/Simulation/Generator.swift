@@ -12,7 +12,8 @@ final class Generator: OperationSource {
     case releaseData, releasePages, recoverPages, expiredPages, createFilled, share, revoke, lock, unlock, pin, unpin,
       beginTransfer, endTransfer,
       createEndpoint, call, receive, reply
-    case replyAndReceive, registerName, lookUpName, drop, policy
+    case replyAndReceive, registerName, lookUpName, drop, policy, allocatePlaced,
+      defragment
 
     /// How frequent it is in a thousand or so.
     var weight: Int {
@@ -52,6 +53,8 @@ final class Generator: OperationSource {
       case .lookUpName: 20
       case .drop: 8
       case .policy: 25
+      case .allocatePlaced: 45
+      case .defragment: 2
       }
     }
   }
@@ -148,6 +151,9 @@ final class Generator: OperationSource {
     case 63..<66: return random.chance(60) ? .takeMachineFrame : .giveMachineFrame
     case 66..<70: return .loadImage(random.number(below: Programs.all.count))
     case 70..<75: return .unloadImage(chooseImage(model))
+    case 75..<82: return .moveSomeFrame(UInt64(random.number(below: world.frames)))
+    case 82..<88:
+      return .defragment(steps: random.one(of: [1, 1, 2, 5, 1000]) ?? 1, block: random.one(of: [8, 16, 64]) ?? 16)
     default: return .revokeSomeFrame(UInt64(random.number(below: world.frames)))
     }
   }

@@ -85,10 +85,14 @@ extension Generator {
         chooseName(), at: chooseResult(task, 8), result: chooseResult(task), mayWait: random.chance(60))
     case .drop: return .drop(chooseHandle(model, task, .any))
     case .policy: return choosePolicyCall(model, task)
+    case .allocatePlaced: return choosePlacedAllocation(model, task)
+    case .defragment:
+      return .defragment(
+        chooseHandle(model, task, task.hasControl ? .control : .any), result: chooseResult(task))
     }
   }
 
-  private func chooseAnyUsedID(_ it: ModelContainer?) -> UInt32 {
+  func chooseAnyUsedID(_ it: ModelContainer?) -> UInt32 {
     random.one(of: it?.frames.keys.sorted() ?? []) ?? chooseID(it)
   }
 

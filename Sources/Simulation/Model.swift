@@ -20,12 +20,17 @@ struct Model: ~Copyable {
   /// By the label of what loaded them.
   var images: [Int: Image] = [:]
   var tables: ModelTables
-  var machineFrames = 0
+  /// The machine's own frames, and whether each is in the area for page tables.
+  var machineFrames: [ModelArea] = []
   var names: [[UInt8]: ModelEndpoint] = [:]
   var callCount: UInt64 = 0
   var copiesOnWrite: UInt64 = 0
   /// How many pages of data there are: as many frames are in use.
   var contentCount = 0
+  /// Of these, in the area for page tables, and where they were asked for.
+  var tableAreaContents = 0
+  var placedCount = 0
+  var placement = ModelPlacementFigures()
   /// Whom the server has to wake in this step.
   var woken: [TaskName] = []
   /// Whom it has to ask for frames, and whom to drop.
@@ -57,19 +62,26 @@ struct Model: ~Copyable {
   // MARK: Contents
 
   mutating func makeContent(_ bytes: [UInt8]) -> ModelContent {
-    _ = findFrame()
-    return ModelContent(bytes)
+    let content = ModelContent(bytes)
+    content.isInTableArea = findFrame() == .tableArea
+    return content
   }
 
   /// One more name for a content.
   mutating func keep(_ content: ModelContent) {
-    if content.sharers == 0 { contentCount += 1 }
+    if content.sharers == 0 { count(content, 1) }
     content.sharers += 1
   }
 
   mutating func letGo(_ content: ModelContent) {
     content.sharers -= 1
-    if content.sharers == 0 { contentCount -= 1 }
+    if content.sharers == 0 { count(content, -1) }
+  }
+
+  private mutating func count(_ content: ModelContent, _ change: Int) {
+    contentCount += change
+    if content.isInTableArea { tableAreaContents += change }
+    if content.isPlaced { placedCount += change }
   }
 
   /// What an id names from now on; nil: it is not in use, and its owner has one frame less.
@@ -85,11 +97,11 @@ struct Model: ~Copyable {
   /// A page of its own for an id that shares one.
   mutating func makePrivate(_ container: ModelContainer, _ id: UInt32) {
     guard case .content(let content) = container.frames[id], content.sharers > 1 else { return }
-    _ = findFrame()
+    let copy = makeContent(content.bytes)
     // That may have been at the cost of the others.
     guard content.sharers > 1 else { return }
     copiesOnWrite += 1
-    set(container, id, .content(ModelContent(content.bytes)))
+    set(container, id, .content(copy))
   }
 
   // MARK: Programs

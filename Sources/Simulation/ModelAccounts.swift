@@ -30,7 +30,7 @@ extension Model {
 
   /// Frames that tasks can have.
   var allocatable: Int {
-    var frames = world.frames - world.reserved - tables.reserved - machineFrames
+    var frames = world.frames - world.reserved - tables.reserved - machineFrames.count
     if policy.buffer != nil { frames -= 1 }
     for image in images.values { frames -= image.program.filePages }
     for task in tasks { frames -= task.extraTables + task.withdrawn }
@@ -45,6 +45,9 @@ extension Model {
 
   /// Frames that are good for anything at the moment.
   var free: Int { world.frames - world.reserved - tables.used - contentCount }
+  /// Those of them in the area for page tables, and the others.
+  var freeForTables: Int { tables.reserved - tables.usedOfArea - tableAreaContents }
+  var freeForContents: Int { free - freeForTables }
 
   func available(_ task: ModelTask, extra: Bool) -> Int {
     let promised = max(0, task.guaranteed - allocated(task))

@@ -72,7 +72,15 @@ extension Model {
     _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32, _ flags: AllocationFlags
   ) throws(ServerError) -> ModelCount {
     guard flags.rawValue < 8 else { throw .invalid }
-    let ids = try Self.range(start, count)
+    let plan = try planAllocation(task, handle, try Self.range(start, count), flags)
+    for id in plan.ids { set(plan.container, id, .empty) }
+    return ModelCount(count: UInt32(plan.ids.count), error: plan.error)
+  }
+
+  /// What an allocation will do; the task may have that many more.
+  mutating func planAllocation(
+    _ task: ModelTask, _ handle: UInt32, _ ids: ClosedRange<UInt32>, _ flags: AllocationFlags
+  ) throws(ServerError) -> (container: ModelContainer, ids: [UInt32], error: ServerError?) {
     let container = try ownContainer(task, handle)
     var left = headroom(task, extra: flags.contains(.extra))
     var error: ServerError?
@@ -88,8 +96,7 @@ extension Model {
     if error != nil, !flags.contains(.partial) { done = [] }
     guard !isPinned(container, done.contains) else { throw .busy }
     try charge(task, done.count { container.frames[$0] == nil })
-    for id in done { set(container, id, .empty) }
-    return ModelCount(count: UInt32(done.count), error: error)
+    return (container, done, error)
   }
 
   /// What a deallocation will do.
@@ -140,7 +147,7 @@ extension Model {
     return plan.result
   }
 
-  private mutating func loadCount(_ task: ModelTask, _ address: UInt64) throws(ServerError) -> UInt32 {
+  mutating func loadCount(_ task: ModelTask, _ address: UInt64) throws(ServerError) -> UInt32 {
     try check(task, address, 4, .write)
     return try readWords(task, address, 1)[0]
   }

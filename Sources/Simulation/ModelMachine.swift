@@ -60,6 +60,9 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
   package var leafCount: Int { state.leafCount }
   package func leaf(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? { state.leaf(slot, page) }
   package func bytes(_ frame: FrameNumber) -> [UInt8] { state.memory.bytes(frame) }
+  package func holds(_ frame: FrameNumber, _ bytes: [UInt8]) -> Bool { state.memory.holds(frame, bytes.span) }
+  /// The tables of spaces whose task has ended.
+  package var keptTables: [FrameNumber] { state.keptTables }
 
   /// The places whose leaves were written since this was asked last, some of them more than once.
   package func takeWritten(into places: inout [Place]) {

@@ -91,6 +91,10 @@ extension ModelMachineState {
     return retired
   }
 
+  var keptTables: [FrameNumber] {
+    spaces.reduce(retired) { $1.isThere && !$1.isOpen ? $0 + $1.frames : $0 }
+  }
+
   // MARK: What may be done to a frame
 
   /// Somebody may use the frame, but nobody whose leaf was taken away.

@@ -11,6 +11,10 @@ final class ModelContent {
   var sharers = 0
   /// Where the machine showed it to be.
   var frame: FrameNumber?
+  /// In the area for page tables, nothing else having been free.
+  var isInTableArea = false
+  /// It stays in the frame where it is.
+  var isPlaced = false
 
   init(_ bytes: [UInt8]) { self.bytes = bytes }
 
@@ -200,6 +204,8 @@ final class ModelTask {
   /// Tables of its space: from those set aside, and from what nobody claimed.
   var reservedTables = 0
   var extraTables = 0
+  /// What was in the way of its last placement.
+  var obstacle: Obstacle?
   /// The page at which a call was stuck, and the access.
   var pointerFault: (address: UInt64, access: Access)?
 

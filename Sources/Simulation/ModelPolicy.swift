@@ -46,7 +46,7 @@ extension Model {
     try writeWord(task, result, task.handles.insert(.control, name))
   }
 
-  private func checkControl(_ task: ModelTask, _ handle: UInt32) throws(ServerError) {
+  func checkControl(_ task: ModelTask, _ handle: UInt32) throws(ServerError) {
     switch task.handles[handle] {
     case nil: throw .invalid
     case .control: return

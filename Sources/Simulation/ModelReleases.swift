@@ -4,19 +4,23 @@ internal import GuestMemory
 internal import PhysicalMemory
 
 extension Model {
-  /// A free frame, if need be one that was released and not recovered, or a table kept for a task that has ended.
-  mutating func findFrame() -> Bool {
-    if findReleasedFrame() { return true }
+  /// Where there is a free frame for a content, if need be one that was released and not recovered, or a table kept for
+  /// a task that has ended. nil: there is none.
+  mutating func findFrame() -> ModelArea? {
+    if let area = findReleasedFrame() { return area }
     tables.releaseClosed()
     return findReleasedFrame()
   }
 
-  mutating func findReleasedFrame() -> Bool {
-    while free == 0 { guard expireOldest() else { return false } }
-    return true
+  private mutating func findReleasedFrame() -> ModelArea? {
+    while freeForContents == 0, expireOldest() {}
+    return freeForContents > 0 ? .contents : freeForTables > 0 ? .tableArea : nil
   }
 
-  private mutating func expireOldest() -> Bool {
+  /// The same for a table.
+  mutating func findTableFrame() -> ModelArea? { freeForTables > 0 ? .tableArea : findReleasedFrame() }
+
+  mutating func expireOldest() -> Bool {
     guard let oldest = released.first else { return false }
     expiredCount += 1
     forgetReleased(oldest.container, oldest.id)
@@ -43,6 +47,7 @@ extension Model {
       if released.count == world.frames { _ = expireOldest() }
       let release = ModelRelease(container, id)
       if case .content(let content) = frame {
+        if content.sharers == 1 { giveUpPlace(content) }
         release.content = content
         keep(content)
       }

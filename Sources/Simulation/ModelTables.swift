@@ -13,25 +13,25 @@ extension Model {
 
   private mutating func linkTables(_ task: ModelTask, _ page: PageNumber) -> Bool {
     for level in [3, 2, 1] where !tables.has(level, task.slot, page) {
-      guard takeTable(task) else { return false }
-      tables.add(level, task.slot, page)
+      guard let area = takeTable(task) else { return false }
+      tables.add(level, task.slot, page, area)
     }
     return true
   }
 
   /// Within its quota a task takes what is set aside, else what nobody claims.
-  private mutating func takeTable(_ task: ModelTask) -> Bool {
+  private mutating func takeTable(_ task: ModelTask) -> ModelArea? {
     let taken = tasks.reduce(0) { $0 + $1.reservedTables }
     let isExtra = task.reservedTables >= 32 + claim(task) / 256 || taken >= tables.reserved
-    guard !isExtra || withdraw(task) else { return false }
-    guard findReleasedFrame() else {
+    guard !isExtra || withdraw(task) else { return nil }
+    guard let area = findTableFrame() else {
       // For the second attempt.
       if isExtra { task.withdrawn += 1 }
-      return false
+      return nil
     }
-    tables.used += 1
+    tables.count(area, 1)
     if isExtra { task.extraTables += 1 } else { task.reservedTables += 1 }
-    return true
+    return area
   }
 
   mutating func openSpace(_ task: ModelTask) throws(ServerError) {
@@ -39,11 +39,13 @@ extension Model {
     if let kept = tables.reopen(task.slot) {
       task.reservedTables += kept
     } else {
-      if !takeTable(task) {
+      var area = takeTable(task)
+      if area == nil {
         tables.releaseClosed()
-        guard takeTable(task) else { throw lackTables(task) }
+        area = takeTable(task)
       }
-      tables.open(task.slot)
+      guard let area else { throw lackTables(task) }
+      tables.open(task.slot, area)
     }
     task.hasSpace = true
   }
@@ -56,17 +58,29 @@ extension Model {
       tables.releaseClosed()
       return false
     }
-    guard findFrame() else { return false }
-    tables.used += 1
-    machineFrames += 1
+    var found = findTableFrame()
+    if found == nil {
+      tables.releaseClosed()
+      found = findTableFrame()
+    }
+    guard let area = found else { return false }
+    tables.count(area, 1)
+    machineFrames.append(area)
     return true
   }
 
   mutating func giveMachineFrame() {
-    tables.used -= 1
-    machineFrames -= 1
+    guard let area = machineFrames.popLast() else { return }
+    tables.count(area, -1)
     serveRequests()
   }
+}
+
+/// Where a frame is.
+enum ModelArea {
+  case contents
+  /// The pool's last frames, kept for page tables.
+  case tableArea
 }
 
 /// Page tables, as far as they take frames.
@@ -74,19 +88,28 @@ struct ModelTables {
   private struct Space {
     var isOpen = true
     var names: [TableName] = []
+    /// Of these tables and the root.
+    var areas: [ModelArea]
   }
 
   /// Set aside.
   let reserved: Int
   private let kept: Int
-  var used = 0
+  private(set) var used = 0
+  /// Of these, in the area kept for them.
+  private(set) var usedOfArea = 0
   private var spaces: [TaskSlot: Space] = [:]
   /// Of spaces that were taken apart.
-  private var retired = 0
+  private var retired: [ModelArea] = []
 
   init(frames: Int, kept: Int) {
     reserved = max(32, frames / 64)
     self.kept = kept
+  }
+
+  mutating func count(_ area: ModelArea, _ change: Int) {
+    used += change
+    if area == .tableArea { usedOfArea += change }
   }
 
   /// A space kept for the slot: how many tables it has.
@@ -95,7 +118,7 @@ struct ModelTables {
     return spaces[slot].map { $0.names.count + 1 }
   }
 
-  mutating func open(_ slot: TaskSlot) { spaces[slot] = Space() }
+  mutating func open(_ slot: TaskSlot, _ area: ModelArea) { spaces[slot] = Space(areas: [area]) }
 
   mutating func close(_ slot: TaskSlot) {
     spaces[slot]?.isOpen = false
@@ -103,21 +126,22 @@ struct ModelTables {
   }
 
   private mutating func retire(_ slot: TaskSlot, _ space: Space) {
-    retired += space.names.count + 1
+    retired += space.areas
     spaces[slot] = nil
   }
 
   mutating func releaseClosed() {
     for (slot, space) in spaces where !space.isOpen { retire(slot, space) }
-    used -= retired
-    retired = 0
+    for area in retired { count(area, -1) }
+    retired = []
   }
 
   func has(_ level: Int, _ slot: TaskSlot, _ page: PageNumber) -> Bool {
     spaces[slot]?.names.contains(TableName(level: level, page)) == true
   }
 
-  mutating func add(_ level: Int, _ slot: TaskSlot, _ page: PageNumber) {
+  mutating func add(_ level: Int, _ slot: TaskSlot, _ page: PageNumber, _ area: ModelArea) {
     spaces[slot]?.names.append(TableName(level: level, page))
+    spaces[slot]?.areas.append(area)
   }
 }

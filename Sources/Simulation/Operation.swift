@@ -63,6 +63,20 @@ package struct PolicyArgument: Hashable, Sendable {
   package var garbage: UInt64 = 0
 }
 
+/// What a task writes to its memory before it asks for frames in a place: a `struct pm_placement`.
+package struct PlacementArgument: Hashable, Sendable {
+  package var below: UInt64 = 0
+  package var alignment: UInt64 = 0
+  package var boundary: UInt64 = 0
+  package var fixed: UInt64 = 0
+  package var contiguous: UInt32 = 0
+  package var reserved: UInt32 = 0
+
+  var bytes: [UInt8] {
+    [below, alignment, boundary, fixed].flatMap(littleEndian) + littleEndian(contiguous) + littleEndian(reserved)
+  }
+}
+
 /// How many pages a fault of the task fills in; 0: the server decides.
 package typealias Around = Int
 
@@ -83,6 +97,10 @@ package enum Action: Hashable, Sendable {
   case giveMachineFrame
   /// Some frame is unmapped for everyone.
   case revokeSomeFrame(UInt64)
+  /// Some content is moved to another frame.
+  case moveSomeFrame(UInt64)
+  /// So many steps of a pass, which goes on where the last one stopped; blocks are in frames.
+  case defragment(steps: Int, block: Int)
   case task(TaskName, Call)
 }
 
@@ -98,6 +116,9 @@ package enum Call: Hashable, Sendable {
   case createContainer(result: UInt64)
   case destroyContainer(HandleArgument)
   case allocate(HandleArgument, start: UInt32, count: UInt32, at: UInt64, flags: UInt32)
+  /// `in`: where the placement is written.
+  case allocatePlaced(
+    HandleArgument, start: UInt32, count: UInt32, at: UInt64, flags: UInt32, PlacementArgument, in: UInt64)
   case deallocate(HandleArgument, start: UInt32, count: UInt32, at: UInt64, flags: UInt32)
   case map(HandleArgument, start: UInt32, count: UInt32, at: UInt64, flags: UInt32)
   case unmap(at: UInt64, count: UInt32)
@@ -142,6 +163,7 @@ package enum Call: Hashable, Sendable {
   /// `at`: where the buffer is. Direct: by the server for the task.
   case setPolicy(at: UInt64, PolicyArgument, isDirect: Bool)
   case policyCommit(HandleArgument)
+  case defragment(HandleArgument, result: UInt64)
 }
 
 package struct Operation: Hashable, Sendable {

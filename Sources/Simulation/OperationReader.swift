@@ -114,6 +114,12 @@ struct FieldReader {
     return .list(try ids(), at: try number())
   }
 
+  mutating func placement() throws(Problem) -> PlacementArgument {
+    PlacementArgument(
+      below: try number(), alignment: try number(), boundary: try number(), fixed: try number(),
+      contiguous: try number(), reserved: try number())
+  }
+
   mutating func message() throws(Problem) -> MessageArgument {
     let handles = try list().map { (word) throws(Problem) in try Self.handle(word) }
     return MessageArgument(handles: handles, moves: try number())
@@ -160,6 +166,8 @@ extension Action {
     case "takeMachineFrame": self = .takeMachineFrame
     case "giveMachineFrame": self = .giveMachineFrame
     case "revokeSomeFrame": self = .revokeSomeFrame(try reader.number())
+    case "moveSomeFrame": self = .moveSomeFrame(try reader.number())
+    case "defragmentSteps": self = .defragment(steps: try reader.number(), block: try reader.number())
     default: self = .task(try reader.task(), try Call(name, &reader))
     }
   }
@@ -179,6 +187,10 @@ extension Call {
       self = .allocate(
         try reader.handle(), start: try reader.number(), count: try reader.number(), at: try reader.number(),
         flags: try reader.number())
+    case "allocatePlaced":
+      self = .allocatePlaced(
+        try reader.handle(), start: try reader.number(), count: try reader.number(), at: try reader.number(),
+        flags: try reader.number(), try reader.placement(), in: try reader.number())
     case "deallocate":
       self = .deallocate(
         try reader.handle(), start: try reader.number(), count: try reader.number(), at: try reader.number(),
@@ -254,6 +266,7 @@ extension Call {
           slot: try reader.number(), guaranteed: try reader.number(), extra: try reader.number(),
           swapQuota: try reader.number(), garbage: try reader.number()), isDirect: try reader.flag())
     case "policyCommit": self = .policyCommit(try reader.handle())
+    case "defragment": self = .defragment(try reader.handle(), result: try reader.number())
     default: throw FieldReader.Problem(text: "has '\(name)', which is no operation")
     }
   }

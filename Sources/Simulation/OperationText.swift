@@ -51,6 +51,13 @@ extension ReplyArgument {
   }
 }
 
+extension PlacementArgument {
+  var text: String {
+    "below=\(hexadecimal(below)) alignment=\(hexadecimal(alignment)) boundary=\(hexadecimal(boundary)) "
+      + "fixed=\(hexadecimal(fixed)) contiguous=\(contiguous) reserved=\(reserved)"
+  }
+}
+
 extension World {
   package var text: String {
     "world frames=\(frames) reserved=\(reserved) tasks=\(tasks) stock=\(stock) tablesKept=\(tablesKept) "
@@ -78,6 +85,8 @@ extension Action {
     case .takeMachineFrame: "takeMachineFrame"
     case .giveMachineFrame: "giveMachineFrame"
     case .revokeSomeFrame(let random): "revokeSomeFrame random=\(random)"
+    case .moveSomeFrame(let random): "moveSomeFrame random=\(random)"
+    case .defragment(let steps, let block): "defragmentSteps steps=\(steps) block=\(block)"
     case .task(let task, let call): call.text(task.text)
     }
   }
@@ -102,6 +111,13 @@ extension Call {
     case .destroyContainer(let handle): return ("destroyContainer", handle.text)
     case .allocate(let handle, let start, let count, let address, let flags):
       return ("allocate", "\(handle.text) start=\(start) count=\(count) \(at(address)) flags=\(flags)")
+    case .allocatePlaced(let handle, let start, let count, let address, let flags, let placement, let place):
+      return (
+        "allocatePlaced",
+        "\(handle.text) start=\(start) count=\(count) \(at(address)) flags=\(flags) \(placement.text) "
+          + "in=\(hexadecimal(place))"
+      )
+    case .defragment(let handle, let address): return ("defragment", "\(handle.text) \(result(address))")
     case .deallocate(let handle, let start, let count, let address, let flags):
       return ("deallocate", "\(handle.text) start=\(start) count=\(count) \(at(address)) flags=\(flags)")
     case .map(let handle, let start, let count, let address, let flags):

@@ -134,6 +134,16 @@ extension MessageArgument {
   }
 }
 
+extension PlacementArgument {
+  fileprivate var simpler: [PlacementArgument] {
+    [\PlacementArgument.below, \.alignment, \.boundary, \.fixed].map { field in
+      var plainer = self
+      plainer[keyPath: field] = 0
+      return plainer
+    }
+  }
+}
+
 extension Call {
   fileprivate var simpler: [Call] {
     switch self {
@@ -143,6 +153,12 @@ extension Call {
         .allocate(handle, start: start, count: 1, at: address, flags: flags),
         .allocate(handle, start: start, count: count, at: address, flags: 0),
       ]
+    case .allocatePlaced(let handle, let start, let count, let address, let flags, let placement, let place):
+      func placed(_ count: UInt32, _ flags: UInt32, _ placement: PlacementArgument) -> Call {
+        .allocatePlaced(handle, start: start, count: count, at: address, flags: flags, placement, in: place)
+      }
+      return [placed(1, flags, placement), placed(count, 0, placement)]
+        + placement.simpler.map { placed(count, flags, $0) }
     case .deallocate(let handle, let start, let count, let address, let flags):
       return [
         .deallocate(handle, start: start, count: 1, at: address, flags: flags),

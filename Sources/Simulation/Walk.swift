@@ -45,6 +45,13 @@ package struct Figures: CustomStringConvertible {
   /// Of devices: begun, and over after the pins of their frames.
   var transfers = 0
   var outlasting = 0
+  var placed = 0
+  var unplaced = 0
+  var obstacles = 0
+  var starved = 0
+  var movedForPlacements = 0
+  var moved = 0
+  var passes = 0
   var withdrawals = 0
 
   package init() {}
@@ -60,13 +67,22 @@ package struct Figures: CustomStringConvertible {
     refused += other.refused
     transfers += other.transfers
     outlasting += other.outlasting
+    placed += other.placed
+    unplaced += other.unplaced
+    obstacles += other.obstacles
+    starved += other.starved
+    movedForPlacements += other.movedForPlacements
+    moved += other.moved
+    passes += other.passes
     withdrawals += other.withdrawals
   }
 
   package var description: String {
     "\(waits) calls waited for frames, \(withdrawals) more for page tables, \(served) got them; \(demands) demands, "
       + "\(drops) tasks dropped; \(recovered) frames recovered, \(expired) expired; \(commits) commits, "
-      + "\(refused) refused; \(transfers) transfers, \(outlasting) longer than a pin"
+      + "\(refused) refused; \(transfers) transfers, \(outlasting) longer than a pin; "
+      + "\(placed) placements, \(unplaced) refused, \(obstacles) for what was in the way, \(starved) for want of frames; "
+      + "\(moved) frames moved, \(movedForPlacements) of them for placements, \(passes) passes of defragmentation"
   }
 }
 
@@ -98,6 +114,11 @@ package final class Walk {
   var isLacking = false
   /// Since that was found.
   var waits = 0
+  /// Defragmentation under way.
+  var pass: DefragmentationPass?
+  var passesDone = 0
+  var obstaclesMet = 0
+  var movedForPlacements = 0
 
   init(_ world: World, _ source: any OperationSource) throws {
     self.world = world
@@ -136,6 +157,13 @@ package final class Walk {
     figures.refused = model.policy.refusedCount
     figures.transfers = transferCount
     figures.outlasting = outlastingCount
+    figures.placed = model.placement.placed
+    figures.unplaced = model.placement.refused
+    figures.obstacles = obstaclesMet
+    figures.starved = model.placement.starved
+    figures.movedForPlacements = movedForPlacements
+    figures.moved = Int(statistics.framesMoved)
+    figures.passes = passesDone
     return figures
   }
 
@@ -196,6 +224,8 @@ package final class Walk {
       _ = server.revokeSomeFrame(random)
       machine.takeEmptied(into: &emptied)
       for place in emptied { if let task = model.task(place.slot) { model.forget(task, place.page) } }
+    case .moveSomeFrame(let random): try moveSomeFrame(random)
+    case .defragment(let steps, let blockFrames): try defragment(steps: steps, blockFrames: blockFrames)
     case .task(let name, let call):
       // One that waits, or ends, makes no calls.
       guard let task = model.task(name), task.isRunning else { return }

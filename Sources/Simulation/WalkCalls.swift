@@ -68,6 +68,10 @@ extension Walk {
     case .createEndpoint, .call, .receive, .reply, .replyAndReceive, .registerName, .lookUpName:
       try performMessage(call, task, label)
     case .getControl, .getPolicyBuffer, .setPolicy, .policyCommit: try performPolicy(call, task, label)
+    case .allocatePlaced(let handle, let start, let count, let address, let flags, let placement, let place):
+      try allocatePlaced(
+        task, handle, start: start, count: count, at: address, flags: flags, placement, in: place)
+    case .defragment(let handle, let result): try defragment(task, handle, result: result)
     }
   }
 

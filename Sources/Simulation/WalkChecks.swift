@@ -65,6 +65,8 @@ extension Walk {
     try same(statistics.tasks, model.tasks.count, "tasks")
     try same(statistics.tableFrames, model.tables.used, "tables")
     try same(Int(statistics.copiesOnWrite), Int(model.copiesOnWrite), "copies on write")
+    try same(Int(statistics.placements), model.placement.placed, "placements")
+    try same(Int(statistics.placementsRefused), model.placement.refused, "refused placements")
   }
 
   @inline(__always)

@@ -55,8 +55,9 @@ pm_error_t pm_container_deallocate(pm_container_t container, pm_frame_t start, u
 
 /// As pm_container_allocate, with physical frames where `placement` says, at once: all of them or none. What is in the
 /// way is moved elsewhere; what cannot be moved (pinned, placed before, page tables, the machine's own) is an obstacle,
-/// which pm_placement_obstacle names. The frames stay where they are as long as their content lives: a write to one that
-/// was copied logically gives its id another content, which is anywhere. pm_container_pin tells the addresses.
+/// which pm_placement_obstacle names. The frames stay where they are as long as their content lives and is not released:
+/// a write to one that was copied logically gives its id another content, which is anywhere. pm_container_pin tells the
+/// addresses.
 /// PM_ENOMEM also: there is no such place now, or three quarters of all frames would be placed. PM_EINVAL also: a
 /// placement that can never hold (a member that is no power of two, a run longer than its boundary, an address
 /// outside the machine's memory), or more than PM_FRAMES_MAXIMUM frames.

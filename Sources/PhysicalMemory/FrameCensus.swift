@@ -1,0 +1,78 @@
+// What each frame is used for, and where contents are: for the simulation, which foretells from it what can be placed.
+
+package import GuestMemory
+
+package enum FrameUse: UInt8, Sendable {
+  case free
+  /// Holds a content that may be anywhere.
+  case movable
+  /// Its pin has not ended.
+  case pinned
+  case placed
+  case table
+  /// Free, in the area for page tables.
+  case spare
+  case reserved
+  /// Taken by somebody who is at work.
+  case busy
+}
+
+extension PhysicalMemoryServer {
+  /// Of every frame. Pins whose time is up do not count.
+  package func frameUses() -> [FrameUse] {
+    withState { state in
+      var uses = (0..<state.pool.count).map { state.use(of: $0) }
+      let now = state.operations.now
+      state.containers.forEachIndex { slot in
+        for (id, pin) in state.containers[slot].pins where pin.deadline > now {
+          guard let content = state.containers[slot].frames[id].content else { continue }
+          uses[Int(state.contents[content].frame.rawValue)] = .pinned
+        }
+      }
+      return uses
+    }
+  }
+
+  /// Where the contents are that ids of a task's own container name, in use or released; nil: there is none.
+  package func frames(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]) -> [FrameNumber?] {
+    withState { state in
+      guard case .container(let container) = state.tasks[task.rawValue].handles[handle] else {
+        return ids.map { _ in nil }
+      }
+      return ids.map { state.frame(container.slot, $0) }
+    }
+  }
+
+  /// Of an image's pages from the file.
+  package func frames(_ image: ImageNumber) -> [FrameNumber?] {
+    withState { state in
+      let pages = state.images[image.rawValue].segments.reduce(0) { $0 + $1.filePages }
+      return (0..<UInt32(pages)).map { state.frame(state.images[image.rawValue].container, $0) }
+    }
+  }
+
+  package var policyBufferFrame: FrameNumber? {
+    withState { state in state.policy.buffer.flatMap { state.frame($0.slot, 0) } }
+  }
+}
+
+extension ServerState {
+  fileprivate func use(of index: Int) -> FrameUse {
+    let record = pool.records[FrameNumber(UInt32(index))]
+    switch record.state {
+    case .loose, .stocked, .freeHead: return .free
+    case .interior: return index < pool.runs.end ? .free : .spare
+    case .spare: return .spare
+    case .inUse: return record.flags.contains(.placed) ? .placed : .movable
+    case .table: return .table
+    case .reserved: return .reserved
+    case .zeroing, .quarantined: return .busy
+    }
+  }
+
+  fileprivate func frame(_ container: UInt32, _ id: UInt32) -> FrameNumber? {
+    let word = containers[container].frames[id]
+    let content = word.content ?? word.softReference.flatMap { softReferences[$0].contentNumber }
+    return content.map { contents[$0].frame }
+  }
+}

@@ -1,0 +1,113 @@
+// The server's state itself, for tests of single steps and of what comes between them.
+
+import CGuestABI
+import GuestMemory
+import Simulation
+import Testing
+
+@testable import PhysicalMemory
+
+/// The server's state itself, without the lock, and one task in it.
+struct OpenServer: ~Copyable {
+  let machine: ModelMachine
+  var state: ServerState
+  let task: TaskSlot
+
+  init(frames: Int, _ segments: [ImageSegment] = SampleProgram.segments) throws {
+    // A value with a part that frees something may not be left half made.
+    let machine = ModelMachine()
+    var state = try ServerState(frameCount: frames, reserved: 1, taskCapacity: 4, stock: 0, operations: machine)
+    let image = try state.loadImage(segments)
+    let task = try state.createTask(image, TaskParameters()).0
+    try state.startTask(task)
+    self.machine = machine
+    self.state = state
+    self.task = task
+  }
+
+  mutating func allocate(_ handle: UInt32, _ count: UInt32, _ flags: AllocationFlags = []) throws -> AllocationPlan {
+    try state.planAllocation(task, handle, FrameIDRange(start: 0, count: count), flags)
+  }
+
+  /// A container with frames shown eagerly at `pages`, from its first frame on each.
+  mutating func container(_ count: UInt32, shownAt pages: [PageNumber]) throws -> UInt32 {
+    let handle = try state.createContainer(task)
+    var plan = try allocate(handle, count)
+    while state.continueAllocation(&plan) {}
+    for page in pages {
+      let range = try FrameIDRange(start: 0, count: count)
+      let pages = try PageRange(address: page.address, count: UInt64(count))
+      let mapping = try state.checkMapping(task, handle, range, pages, [.read, .write])
+      var next: PageNumber? = page
+      while let page = next { next = try state.prepareEager(task, mapping, page) }
+      state.installMapping(task, mapping)
+      next = page
+      while let page = next { next = state.fillNext(task, page, to: mapping.end) }
+    }
+    return handle
+  }
+
+  /// Another task, and its weak capability to a container.
+  mutating func client(of handle: UInt32) throws -> (task: TaskSlot, weak: UInt32) {
+    let client = try state.createTask(0, TaskParameters()).0
+    try state.startTask(client)
+    let weak = try state.share(task, handle, remote: 0)
+    guard let target = state.tasks[task.rawValue].handles[weak],
+      let given = state.tasks[client.rawValue].handles.insert(target)
+    else { throw ServerError.noMemory }
+    return (client, given)
+  }
+
+  mutating func lock(_ client: (task: TaskSlot, weak: UInt32)) -> ServerError? {
+    do throws(ServerError) {
+      _ = try state.lock(client.task, client.weak, microseconds: 1_000_000)
+      return nil
+    } catch {
+      return error
+    }
+  }
+
+  mutating func check(_ sourceLocation: SourceLocation = #_sourceLocation) {
+    let violations = state.violations()
+    #expect(violations == [], sourceLocation: sourceLocation)
+    #expect(machine.violations == [], sourceLocation: sourceLocation)
+  }
+}
+
+// MARK: Frames, and what is in them
+
+extension OpenServer {
+  /// Where the contents of a container's ids are.
+  func frame(_ handle: UInt32, _ id: UInt32) throws -> Int {
+    guard case .container(let container) = state.tasks[task.rawValue].handles[handle],
+      let number = state.containers[container.slot].frames[id].content
+    else { throw ServerError.noEntry }
+    return Int(state.contents[number].frame.rawValue)
+  }
+
+  mutating func release(_ handle: UInt32, _ id: UInt32) throws {
+    let slot = try state.ownedContainer(task, handle)
+    _ = state.releaseFrames(slot, UInt64(id)..<UInt64(id) + 1)
+  }
+
+  /// A container of numbered pages at `start`, of which every third is unmapped and has no frame any more.
+  mutating func scattered(_ count: UInt32, at start: PageNumber) throws -> UInt32 {
+    let handle = try container(count, shownAt: [start])
+    for id in 0..<count {
+      if id % 3 == 1 {
+        try release(handle, id)
+      } else {
+        #expect(machine.store(task, start.advanced(by: Int(id)).address, UInt8(truncatingIfNeeded: id + 1)))
+      }
+    }
+    return handle
+  }
+
+  /// Every page of `scattered` has its leaf and its number.
+  func checkScattered(_ ids: Range<UInt32>, at start: PageNumber, _ sourceLocation: SourceLocation = #_sourceLocation) {
+    for id in ids where id % 3 != 1 {
+      let byte = machine.load(task, start.advanced(by: Int(id)).address)
+      #expect(byte == UInt8(truncatingIfNeeded: id + 1), "page \(id)", sourceLocation: sourceLocation)
+    }
+  }
+}

@@ -1,0 +1,397 @@
+// Frames by their physical address (R19): what can hold at all, what is in the way, and what happens between two steps.
+
+import CGuestABI
+import GuestMemory
+import Simulation
+import Testing
+
+@testable import PhysicalMemory
+
+/// A `struct pm_placement`; addresses in bytes.
+struct PlacementRequest: CustomStringConvertible {
+  var below: UInt64 = 0
+  var alignment: UInt64 = 0
+  var boundary: UInt64 = 0
+  var fixed: UInt64 = 0
+  var contiguous: UInt32 = 0
+
+  static let run = PlacementRequest(contiguous: 1)
+
+  var description: String {
+    "below \(below) alignment \(alignment) boundary \(boundary) fixed \(fixed) contiguous \(contiguous)"
+  }
+
+  func placement(_ count: Int, of frames: Int = 1024) throws(ServerError) -> Placement {
+    try Placement(
+      below: below, alignment: alignment, boundary: boundary, fixed: fixed, contiguous: contiguous, count: count,
+      frameCount: frames)
+  }
+
+  fileprivate var bytes: [UInt8] {
+    func bytes(_ number: UInt64, _ size: Int) -> [UInt8] {
+      (0..<size).map { UInt8(truncatingIfNeeded: number >> UInt64(8 * $0)) }
+    }
+    return [below, alignment, boundary, fixed].flatMap { bytes($0, 8) } + bytes(UInt64(contiguous), 4) + bytes(0, 4)
+  }
+}
+
+extension TestTask {
+  private static let request = scratch - 64
+
+  func place(
+    _ handle: UInt32, _ start: UInt32, _ count: UInt32, _ request: PlacementRequest, _ flags: AllocationFlags = [],
+    sourceLocation: SourceLocation = #_sourceLocation
+  ) -> CallResult {
+    #expect(throws: Never.self) { try server.writeMemory(slot, Self.request, request.bytes.span) }
+    let words = (0..<4).map { UInt8(truncatingIfNeeded: count >> UInt32(8 * $0)) }
+    #expect(throws: Never.self) { try server.writeMemory(slot, Self.scratch, words.span) }
+    var error: ServerError?
+    do throws(ServerError) {
+      try server.allocatePlaced(
+        slot, handle, start: start, countAddress: Self.scratch, flags: flags.rawValue, placement: Self.request)
+    } catch let thrown {
+      error = thrown
+    }
+    bed.check(sourceLocation)
+    return CallResult(error: error, count: loadWord())
+  }
+
+  /// Where contents are, in frames.
+  func frames(_ handle: UInt32, _ ids: Range<UInt32>) -> [Int] {
+    server.frames(slot, handle, Array(ids)).map { $0.map { Int($0.rawValue) } ?? 0 }
+  }
+
+  /// A container of pages that hold their numbers.
+  func numbered(_ count: UInt32, at start: PageNumber = free) throws -> UInt32 {
+    let handle = try container(count)
+    #expect(map(handle, 0, count, start, [.read, .write, .lazy]) == nil)
+    for id in 0..<Int(count) {
+      #expect(write(start.advanced(by: id), UInt8(truncatingIfNeeded: id + 1)) == nil)
+    }
+    return handle
+  }
+
+  func checkNumbered(
+    _ ids: Range<UInt32>, at start: PageNumber = free, sourceLocation: SourceLocation = #_sourceLocation
+  ) {
+    for id in ids {
+      let byte = read(start.advanced(by: Int(id)), sourceLocation: sourceLocation)
+      #expect(byte == .success(UInt8(truncatingIfNeeded: id + 1)), sourceLocation: sourceLocation)
+    }
+  }
+
+  func pin(_ handle: UInt32, _ id: UInt32) {
+    #expect(throws: Never.self) {
+      try server.pin(slot, handle, start: id, count: 1, microseconds: 1000, physical: Self.scratch - 8)
+    }
+  }
+}
+
+private let page: UInt64 = 4096
+
+@Suite struct PlacementValidationTests {
+  private static let bad = [
+    PlacementRequest(alignment: 3 * page), PlacementRequest(alignment: 1 << 63),
+    PlacementRequest(alignment: 1024 * page), PlacementRequest(alignment: 256 * page),
+    PlacementRequest(boundary: 3 * page, contiguous: 1), PlacementRequest(boundary: 64, contiguous: 1),
+    PlacementRequest(boundary: 64), PlacementRequest(boundary: 4 * page, contiguous: 1),
+    PlacementRequest(below: 4095), PlacementRequest(below: 5 * page, contiguous: 1), PlacementRequest(below: 5 * page),
+    PlacementRequest(contiguous: 2), PlacementRequest(fixed: 1 << 40), PlacementRequest(fixed: ~4095),
+    PlacementRequest(fixed: page + 8), PlacementRequest(fixed: 1020 * page),
+    PlacementRequest(below: 12 * page, fixed: 8 * page), PlacementRequest(alignment: 4 * page, fixed: 6 * page),
+    PlacementRequest(boundary: 8 * page, fixed: 6 * page),
+  ]
+  private static let good = [
+    PlacementRequest(), PlacementRequest(alignment: 1), PlacementRequest(alignment: 128 * page),
+    PlacementRequest(alignment: 512 * page, contiguous: 1), PlacementRequest(boundary: 8 * page, contiguous: 1),
+    PlacementRequest(boundary: page), PlacementRequest(boundary: 1 << 63, contiguous: 1),
+    PlacementRequest(below: 6 * page), PlacementRequest(below: 6 * page, contiguous: 1),
+    PlacementRequest(below: .max, contiguous: 1), PlacementRequest(fixed: 1019 * page),
+    PlacementRequest(below: 13 * page, alignment: 8 * page, boundary: 8 * page, fixed: 8 * page),
+  ]
+
+  @Test("R19: five frames of 1024 that can never be so are refused", arguments: bad)
+  func refused(_ request: PlacementRequest) {
+    #expect(throws: ServerError.invalid) { _ = try request.placement(5) }
+  }
+
+  @Test("R19: what is just possible is not refused", arguments: good)
+  func accepted(_ request: PlacementRequest) {
+    #expect(throws: Never.self) { _ = try request.placement(5) }
+  }
+
+  @Test("R19: a run begins behind a boundary that it would cross") func boundary() throws {
+    let eight = try PlacementRequest(boundary: 8 * page, contiguous: 1).placement(5)
+    #expect([1, 3, 4, 8, 11, 12, 1018].map { eight.start(from: $0, count: 5) } == [1, 3, 8, 8, 11, 16, 1018])
+    #expect(eight.start(from: 1020, count: 5) == nil)
+    let aligned = try PlacementRequest(alignment: 4 * page, boundary: 8 * page, contiguous: 1).placement(5)
+    #expect([1, 8, 9].map { aligned.start(from: $0, count: 5) } == [8, 8, 16])
+    let fixed = try PlacementRequest(fixed: 9 * page).placement(5)
+    #expect([0, 9, 10].map { fixed.start(from: $0, count: 5) } == [9, 9, nil])
+  }
+}
+
+@Suite struct PlacementTests {
+  /// A task that has all there is of 256 frames, most of it in numbered pages, from frame 9 on; `count` of them beyond
+  /// frame 100 are free again.
+  private func fullTask(_ bed: Testbed, free count: Int) throws -> (task: TestTask, handle: UInt32) {
+    let task = try bed.start()
+    let all = UInt32(task.information.available)
+    let handle = try task.numbered(all)
+    let rest = UInt32(SampleProgram.pages - 3)
+    #expect(task.map(TestTask.container, 3, rest, TestTask.free.advanced(by: 4096), [.read]) == nil)
+    let ids = task.frames(handle, 0..<all).enumerated().filter { $0.element > 100 }.map { UInt32($0.offset) }
+    for id in ids.prefix(count) { #expect(task.deallocate(handle, id, 1) == .ok(1)) }
+    return (task, handle)
+  }
+
+  private func id(_ task: TestTask, _ handle: UInt32, at frame: Int) throws -> UInt32 {
+    UInt32(try #require(task.frames(handle, 0..<224).firstIndex(of: frame)))
+  }
+
+  private func checkRest(_ task: TestTask, _ handle: UInt32) {
+    for (id, frame) in task.frames(handle, 0..<224).enumerated() where frame != 0 {
+      task.checkNumbered(UInt32(id)..<UInt32(id) + 1)
+    }
+  }
+
+  @Test("R19: a pinned frame is in the way, and the search goes on behind it") func obstacleInTheMiddle() throws {
+    let bed = try Testbed(frames: 256)
+    let (task, handle) = try fullTask(bed, free: 70)
+    let request = PlacementRequest(below: 101 * page, contiguous: 1)
+    task.pin(handle, try id(task, handle, at: 30))
+    #expect(task.place(handle, 1000, 60, request) == .ok(60))
+    let frames = task.frames(handle, 1000..<1060)
+    #expect(frames == Array(frames[0]..<frames[0] + 60) && (31...41).contains(frames[0]))
+    checkRest(task, handle)
+    #expect(bed.statistics.placements == 1 && bed.statistics.framesMoved > 50)
+  }
+
+  @Test("R19: what is in the way is told, and nothing has changed") func noPlace() throws {
+    let bed = try Testbed(frames: 256)
+    let (task, handle) = try fullTask(bed, free: 70)
+    for frame in [30, 45] { task.pin(handle, try id(task, handle, at: frame)) }
+    let before = (bed.balance, bed.server.frameUses())
+    #expect(task.place(handle, 1000, 60, PlacementRequest(below: 101 * page, contiguous: 1)) == .failed(.noMemory, 0))
+    #expect(bed.server.placementObstacle(task.slot) == Obstacle(address: 45 * page, kind: .pinned))
+    #expect(task.place(handle, 1000, 3, PlacementRequest(fixed: 29 * page)) == .failed(.noMemory, 0))
+    #expect(bed.server.placementObstacle(task.slot) == Obstacle(address: 30 * page, kind: .pinned))
+    #expect(task.place(handle, 1000, 3, PlacementRequest(fixed: 222 * page)) == .failed(.noMemory, 0))
+    #expect(bed.server.placementObstacle(task.slot) == Obstacle(address: 224 * page, kind: .pageTable))
+    #expect(bed.balance == before.0)
+    #expect(bed.server.frameUses() == before.1)
+    // A placed frame is in the way as long as it is used.
+    #expect(task.place(handle, 1000, 1, PlacementRequest(fixed: 60 * page)) == .ok(1))
+    #expect(task.place(handle, 1001, 2, PlacementRequest(fixed: 59 * page)) == .failed(.noMemory, 0))
+    #expect(bed.server.placementObstacle(task.slot) == Obstacle(address: 60 * page, kind: .placed))
+    #expect(task.release(handle, [1000]) == nil)
+    #expect(task.place(handle, 1001, 2, PlacementRequest(fixed: 59 * page)) == .ok(2))
+    checkRest(task, handle)
+  }
+
+  @Test("R19: single frames below an address and aligned, the free ones first") func singles() throws {
+    let bed = try Testbed(frames: 256)
+    let (task, handle) = try fullTask(bed, free: 70)
+    let two = PlacementRequest(below: 40 * page, alignment: 4 * page)
+    task.pin(handle, try id(task, handle, at: 20))
+    // Multiples of four, but for the pinned one; nothing is free there.
+    #expect(task.place(handle, 1000, 9, two) == .failed(.noMemory, 0))
+    #expect(bed.server.placementObstacle(task.slot) == Obstacle(address: 20 * page, kind: .pinned))
+    // What was moved for that is out of the way now.
+    #expect(bed.statistics.framesMoved == 8)
+    #expect(task.place(handle, 1000, 8, two) == .ok(8))
+    #expect(Set(task.frames(handle, 1000..<1008)) == [4, 8, 12, 16, 24, 28, 32, 36])
+    #expect(bed.statistics.framesMoved == 8)
+    checkRest(task, handle)
+  }
+
+  @Test("R19, R31: released contents make room, the oldest first and no more than needed") func released() throws {
+    let bed = try Testbed(frames: 256)
+    let (task, handle) = try fullTask(bed, free: 10)
+    let frames = task.frames(handle, 0..<224)
+    let low = frames.indices.filter { (20..<24).contains(frames[$0]) }.map { UInt32($0) }
+    let high = frames.indices.filter { (80..<84).contains(frames[$0]) }.map { UInt32($0) }
+    // In the window, and outside.
+    #expect(task.release(handle, low + high) == nil)
+    let count = UInt32(bed.server.frameUses().count { $0 == .free } + 4)
+    #expect(task.place(handle, 1000, count, PlacementRequest(fixed: 20 * page)) == .ok(count))
+    #expect(bed.statistics.framesExpired == 4)
+    #expect(task.expired(handle, low + high) == low)
+    #expect(task.deallocate(handle, 1000, count) == .ok(count))
+    #expect(task.recover(handle, high) == nil)
+    checkRest(task, handle)
+  }
+
+  @Test("R19: with fewer frames free than are wanted at once, nothing is changed but where contents are")
+  func starved() throws {
+    let bed = try Testbed(frames: 256)
+    let (task, handle) = try fullTask(bed, free: 10)
+    // They are charged already, but there are no frames to put them in.
+    #expect(task.place(handle, 0, 60, .run, .squash) == .failed(.noMemory, 0))
+    #expect(bed.server.placementObstacle(task.slot).kind == .none)
+    checkRest(task, handle)
+    #expect(task.place(handle, 0, 10, .run, .squash) == .ok(10))
+    #expect(task.read(TestTask.free) == .success(0))
+  }
+
+  @Test("R19: tables kept for a task that has ended are not in the way") func keptTables() throws {
+    let bed = try Testbed(frames: 256)
+    let image = try bed.load()
+    let first = try bed.start(image)
+    let second = try bed.start(image)
+    // Beyond their area: one of the last tables is elsewhere, with others around.
+    for task in [first, second] {
+      let handle = try task.container(1)
+      for region in 0..<14 {
+        let page = TestTask.free.advanced(by: region * 512)
+        #expect(task.map(handle, 0, 1, page, [.read, .write]) == nil)
+      }
+    }
+    let outside = bed.server.frameUses().indices.filter { $0 < 224 && bed.server.frameUses()[$0] == .table }
+    let frame = try #require(outside.first)
+    let handle = try first.createContainer().get()
+    let there = PlacementRequest(fixed: UInt64(frame) * page)
+    #expect(first.place(handle, 0, 1, there) == .failed(.noMemory, 0))
+    #expect(bed.server.placementObstacle(first.slot) == Obstacle(address: there.fixed, kind: .pageTable))
+    second.end()
+    #expect(bed.server.frameUses()[frame] == .table)
+    #expect(first.place(handle, 0, 1, there) == .ok(1))
+  }
+
+  @Test("R19: nobody has more than three quarters of the pool placed") func limit() throws {
+    let bed = try Testbed(frames: 256)
+    let task = try bed.start()
+    let handle = try task.createContainer().get()
+    let most = UInt32(bed.statistics.allocatableFrames / 4 * 3)
+    #expect(task.place(handle, 0, most - 10, PlacementRequest()) == .ok(most - 10))
+    #expect(task.place(handle, 1000, 11, PlacementRequest()) == .failed(.noMemory, 0))
+    #expect(task.place(handle, 1000, 10, PlacementRequest()) == .ok(10))
+    // What is released does not count.
+    #expect(task.release(handle, Array(0..<10)) == nil)
+    #expect(task.place(handle, 2000, 10, PlacementRequest()) == .ok(10))
+  }
+}
+
+// MARK: Between two steps
+
+extension OpenServer {
+  fileprivate mutating func plan(
+    _ handle: UInt32, _ count: UInt32, _ request: PlacementRequest
+  ) throws -> (AllocationPlan, PlacementPlan) {
+    let allocation = try state.planAllocation(task, handle, FrameIDRange(start: 5000, count: count), [])
+    // As the call does: it is another change of the container's.
+    state.containers[allocation.container].changes += 1
+    return (allocation, state.planPlacement(task, allocation, try request.placement(Int(count))))
+  }
+
+  /// Goes on to the end.
+  fileprivate mutating func finish(
+    _ plan: inout (AllocationPlan, PlacementPlan), _ last: PlacementPlan.Progress = .done,
+    _ sourceLocation: SourceLocation = #_sourceLocation
+  ) {
+    var progress = PlacementPlan.Progress.more
+    for _ in 0..<1000 where progress == .more { progress = state.continuePlacement(&plan.1) }
+    #expect(progress == last, sourceLocation: sourceLocation)
+    if progress == .done {
+      while state.continueAllocation(&plan.0) {}
+      while state.installPlaced(&plan.1) {}
+    } else {
+      state.abandon(&plan.1)
+      state.abandon(plan.0)
+    }
+    check(sourceLocation)
+  }
+}
+
+@Suite struct PlacementStepTests {
+  private let start = TestTask.free
+  private let count: UInt32 = 900
+  /// Among the scattered pages.
+  private let window = PlacementRequest(fixed: 200 * page)
+
+  private func id(_ server: borrowing OpenServer, _ handle: UInt32, in frames: Range<Int>) throws -> UInt32 {
+    for id in 0..<count where id % 3 != 1 {
+      if frames.contains(try server.frame(handle, id)) { return id }
+    }
+    throw ServerError.noEntry
+  }
+
+  @Test("R19, R22: a frame that is pinned between two steps is an obstacle, and all taken so far goes back")
+  func pinnedMeanwhile() throws {
+    var server = try OpenServer(frames: 1024)
+    let handle = try server.scattered(count, at: start)
+    let target = try server.state.createContainer(server.task)
+    let free = server.state.pool.freeCount
+    var plan = try server.plan(target, 200, window)
+    for _ in 0..<2 { _ = server.state.continuePlacement(&plan.1) }
+    #expect((1..<200).contains(plan.1.frames.count))
+    let id = try id(server, handle, in: 390..<400)
+    let frame = try server.frame(handle, id)
+    _ = try server.state.pin(server.task, handle, FrameIDRange(start: id, count: 1), microseconds: 100)
+    server.finish(&plan, .failed)
+    #expect(server.state.tasks[0].obstacle == Obstacle(address: UInt64(frame) * page, kind: .pinned))
+    #expect(server.state.pool.freeCount == free)
+    server.checkScattered(0..<count, at: start)
+  }
+
+  @Test("R19, R22: where the place is not fixed the search goes on behind it") func searchGoesOn() throws {
+    var server = try OpenServer(frames: 1024)
+    let handle = try server.scattered(count, at: start)
+    let target = try server.state.createContainer(server.task)
+    var plan = try server.plan(target, 200, PlacementRequest(contiguous: 1))
+    while plan.1.frames.isEmpty { _ = server.state.continuePlacement(&plan.1) }
+    let last = try #require(plan.1.window).start.advanced(by: 190)
+    let id = try id(server, handle, in: Int(last.rawValue)..<Int(last.rawValue) + 10)
+    let frame = try server.frame(handle, id)
+    _ = try server.state.pin(server.task, handle, FrameIDRange(start: id, count: 1), microseconds: 100)
+    server.finish(&plan)
+    let first = try server.frame(target, 5000)
+    #expect(first > frame)
+    for offset in 0..<200 { #expect(try server.frame(target, 5000 + UInt32(offset)) == first + offset) }
+    server.checkScattered(0..<count, at: start)
+  }
+
+  @Test("R19: frames that are taken, or given back, between two steps are moved, or need not be") func changes() throws
+  {
+    var server = try OpenServer(frames: 1024)
+    let handle = try server.scattered(count, at: start)
+    let target = try server.state.createContainer(server.task)
+    var plan = try server.plan(target, 200, window)
+    for _ in 0..<2 { _ = server.state.continuePlacement(&plan.1) }
+    // All free frames but a few go, those at the end of the window with them; others come free there.
+    let other = try server.container(60, shownAt: [start.advanced(by: 2048)])
+    for id in 0..<UInt32(60) {
+      #expect(server.machine.store(server.task, start.advanced(by: 2048 + Int(id)).address, 77))
+    }
+    let freed = try id(server, handle, in: 370..<400)
+    try server.release(handle, freed)
+    server.finish(&plan)
+    for offset in 0..<200 { #expect(try server.frame(target, 5000 + UInt32(offset)) == 200 + offset) }
+    server.checkScattered(0..<freed, at: start)
+    server.checkScattered(freed + 1..<count, at: start)
+    for id in 0..<UInt32(60) {
+      #expect(server.machine.load(server.task, start.advanced(by: 2048 + Int(id)).address) == 77)
+      #expect(!(200..<400).contains(try server.frame(other, id)))
+    }
+  }
+
+  @Test("R19, R24: who copies into an id before its frame is installed does not get the frame of others")
+  func copiedInto() throws {
+    var server = try OpenServer(frames: 1024)
+    let handle = try server.scattered(count, at: start)
+    let target = try server.state.createContainer(server.task)
+    var plan = try server.plan(target, 2, window)
+    while plan.1.frames.count < 2 { _ = server.state.continuePlacement(&plan.1) }
+    while server.state.continueAllocation(&plan.0) {}
+    var copy = try server.state.planCopy(server.task, handle, .from(0), target, .from(5000), count: 1)
+    while server.state.collect(&copy) {}
+    while server.state.install(&copy) {}
+    while server.state.installPlaced(&plan.1) {}
+    server.check()
+    #expect(try server.frame(target, 5000) == 200)
+    #expect(try server.frame(handle, 0) != 200)
+    let bytes = try (server.machine.bytes(FrameNumber(200)), server.frame(handle, 0))
+    #expect(bytes.0 == server.machine.bytes(FrameNumber(UInt32(bytes.1))) && bytes.0[0] == 1)
+    server.checkScattered(0..<count, at: start)
+  }
+}
