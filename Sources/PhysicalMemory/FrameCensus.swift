@@ -6,7 +6,7 @@ package enum FrameUse: UInt8, Sendable {
   case free
   /// Holds a content that may be anywhere.
   case movable
-  /// Its pin has not ended.
+  /// Its pin, or a transfer in it, has not ended.
   case pinned
   case placed
   case table
@@ -18,15 +18,16 @@ package enum FrameUse: UInt8, Sendable {
 }
 
 extension PhysicalMemoryServer {
-  /// Of every frame. Pins whose time is up do not count.
+  /// Of every frame. Pins whose time is up do not count, but for those under a transfer.
   package func frameUses() -> [FrameUse] {
     withState { state in
       var uses = (0..<state.pool.count).map { state.use(of: $0) }
       let now = state.operations.now
       state.containers.forEachIndex { slot in
-        for (id, pin) in state.containers[slot].pins where pin.deadline > now {
+        for (id, pin) in state.containers[slot].pins {
           guard let content = state.containers[slot].frames[id].content else { continue }
-          uses[Int(state.contents[content].frame.rawValue)] = .pinned
+          let frame = state.contents[content].frame
+          if pin.deadline > now || state.pinned[frame].transfers > 0 { uses[Int(frame.rawValue)] = .pinned }
         }
       }
       return uses

@@ -225,6 +225,7 @@ extension ServerState {
         found.append("task slot \(slot) is charged \(entitlement.allocated) frames, its containers have \(owned)")
       }
     }
+    if tables.taken > tables.reserved { found.append("more tables are from the reserve than it has") }
     if taken != tables.taken { found.append("\(taken) tables are from the reserve, \(tables.taken) are counted") }
     if claimed != ledger.claimed {
       found.append("the ledger has \(ledger.claimed) claimed, the tasks claim \(claimed)")

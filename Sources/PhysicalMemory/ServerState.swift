@@ -206,13 +206,26 @@ struct ServerState: ~Copyable {
     guard !tasks[task.rawValue].hasSpace else { return }
     let operations = operations
     var kept = operations.openSpace(task) { takeTable(for: task) }
+    if let count = kept, !takeKept(count, for: task) {
+      // More tables than the reserve has room for, and no frames for them: the space begins anew.
+      operations.closeSpace(task) { giveTable($0) }
+      kept = nil
+    }
     if kept == nil {
       releaseClosedSpaces()
       kept = operations.openSpace(task) { takeTable(for: task) }
     }
-    guard let kept else { throw lackTables(task) }
-    takeFromReserve(task, kept)
+    guard kept != nil else { throw lackTables(task) }
     tasks[task.rawValue].hasSpace = true
+  }
+
+  /// Tables kept for a slot are a task's again: from the reserve as far as it has room.
+  private mutating func takeKept(_ count: Int, for task: TaskSlot) -> Bool {
+    let fromReserve = min(count, tables.reserved - tables.taken)
+    guard withdraw(count - fromReserve, for: task) else { return false }
+    takeFromReserve(task, fromReserve)
+    tasks[task.rawValue].extraTables += count - fromReserve
+    return true
   }
 
   private mutating func lackTables(_ task: TaskSlot) -> ServerError {

@@ -66,12 +66,11 @@ extension Model {
   // MARK: Withdrawals
 
   /// A frame for no account: one of those withdrawn for the task, or one that nobody has or claims.
-  mutating func withdraw(_ task: ModelTask) -> Bool {
-    if task.withdrawn > 0 {
-      task.withdrawn -= 1
-      return true
-    }
-    return min(unclaimed, notAllocated) > 0
+  mutating func withdraw(_ task: ModelTask, _ count: Int = 1) -> Bool {
+    let used = min(count, task.withdrawn)
+    guard count == used || min(unclaimed, notAllocated) >= count - used else { return false }
+    task.withdrawn -= used
+    return true
   }
 
   /// What a call or access comes to for which there are too few such frames.

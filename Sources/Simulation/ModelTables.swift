@@ -36,10 +36,10 @@ extension Model {
 
   mutating func openSpace(_ task: ModelTask) throws(ServerError) {
     guard !task.hasSpace else { return }
-    if let kept = tables.reopen(task.slot) {
-      task.reservedTables += kept
-    } else {
-      var area = takeTable(task)
+    let kept = tables.reopen(task.slot)
+    if kept == nil || !takeKept(kept ?? 0, task) {
+      if kept != nil { tables.close(task.slot) }
+      var area = kept == nil ? takeTable(task) : nil
       if area == nil {
         tables.releaseClosed()
         area = takeTable(task)
@@ -48,6 +48,15 @@ extension Model {
       tables.open(task.slot, area)
     }
     task.hasSpace = true
+  }
+
+  /// From what is set aside as far as it goes.
+  private mutating func takeKept(_ kept: Int, _ task: ModelTask) -> Bool {
+    let beyond = max(0, kept - (tables.reserved - tasks.reduce(0) { $0 + $1.reservedTables }))
+    guard beyond == 0 || withdraw(task, beyond) else { return false }
+    task.reservedTables += kept - beyond
+    task.extraTables += beyond
+    return true
   }
 
   private mutating func lackTables(_ task: ModelTask) -> ServerError { lack(task, min(3, unclaimed)) }
