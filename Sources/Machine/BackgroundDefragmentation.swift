@@ -1,5 +1,6 @@
 // The background thread that defragments the pool: seldom where that gains nothing, and never for long at a time.
 
+internal import GuestMemory
 internal import PhysicalMemory
 internal import SystemPackage
 import Synchronization
@@ -27,12 +28,18 @@ final class BackgroundDefragmentation: Sendable {
   private static let superpageOrder = 9
   private static let leastFree = 4 << superpageOrder
 
+  /// Superpages made in one go: 10 ms each of this thread's time, for the host's huge page.
+  private static let superpagesInOneGo = 8
+
   private let gate = WaitGate()
   private let isStopping = Atomic<Bool>(false)
   private let thread = Mutex<HostThread?>(nil)
 
-  func start(server: PhysicalMemoryServer, mode: DefragmentationMode) throws(Errno) {
-    let started = try HostThread { [self] in run(server, mode) }
+  /// - Parameter promote: makes a superpage of a region whose frames are in order; nil: there are to be none.
+  func start(
+    server: PhysicalMemoryServer, mode: DefragmentationMode, promote: (@Sendable (TaskSlot, PageNumber) -> Bool)?
+  ) throws(Errno) {
+    let started = try HostThread { [self] in run(server, mode, promote) }
     thread.withLock { $0 = started }
   }
 
@@ -42,17 +49,38 @@ final class BackgroundDefragmentation: Sendable {
     thread.withLock { $0.take() }?.join()
   }
 
-  private func run(_ server: PhysicalMemoryServer, _ mode: DefragmentationMode) {
+  private func run(
+    _ server: PhysicalMemoryServer, _ mode: DefragmentationMode, _ promote: ((TaskSlot, PageNumber) -> Bool)?
+  ) {
     var interval = Self.interval
+    var promote = promote
     while !isStopping.load(ordering: .acquiring) {
       if mode == .background {
         gate.wait(until: monotonicNanoseconds() + interval)
+        // Where the host makes no huge page there is no superpage.
+        if let make = promote, !gather(server, make) { promote = nil }
         guard Self.isWorthwhile(server.fragmentation) else { continue }
       }
       let moved = pass(server, pause: mode == .background ? Self.pause : Self.shortPause)
       interval = moved > 0 ? Self.interval : min(2 * interval, Self.longestInterval)
       if mode == .continuous, moved == 0 { gate.wait(until: monotonicNanoseconds() + 1_000_000) }
     }
+  }
+
+  /// Gathers regions for superpages.
+  /// - Returns: false: the first that was ready could not be made one.
+  private func gather(_ server: PhysicalMemoryServer, _ promote: (TaskSlot, PageNumber) -> Bool) -> Bool {
+    var cursor = GatheringCursor()
+    for count in 0..<Self.superpagesInOneGo {
+      guard !isStopping.load(ordering: .acquiring), var gathering = server.findGathering(&cursor) else { return true }
+      var progress = server.continueGathering(&gathering)
+      while progress == .more {
+        gate.wait(until: monotonicNanoseconds() + (isStopping.load(ordering: .acquiring) ? 0 : Self.pause))
+        progress = server.continueGathering(&gathering)
+      }
+      if progress == .done, !promote(gathering.task, gathering.page), count == 0 { return false }
+    }
+    return true
   }
 
   private static func isWorthwhile(_ fragmentation: Fragmentation) -> Bool {

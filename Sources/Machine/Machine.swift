@@ -153,7 +153,11 @@ public final class Machine: Sendable {
         }
       }
       if configuration.defragmentation != .never {
-        try defragmentation.start(server: server, mode: configuration.defragmentation)
+        let promote: @Sendable (TaskSlot, PageNumber) -> Bool = { [server, memory] task, page in
+          server.promote(task, page) { block in (try? memory.collapse(block)) != nil }
+        }
+        try defragmentation.start(
+          server: server, mode: configuration.defragmentation, promote: configuration.blocks > 0 ? promote : nil)
       }
       if configuration.framesGivenBackASecond > 0, !configuration.isPopulated {
         try idleMemory.start(server: server, limit: configuration.framesGivenBackASecond)

@@ -294,6 +294,8 @@ public struct ServerStatistics: Equatable, Sendable {
   /// Superpages made at a fault, and of frames that tasks had already.
   public var superpagesMapped: UInt64 = 0
   public var superpagesPromoted: UInt64 = 0
+  /// Regions whose contents were moved together for one.
+  public var superpagesGathered: UInt64 = 0
   public var superpages = SuperpageCounts()
   /// Revocations for tests after which the frame was written all the same. Anything but 0 is a broken promise.
   public var strayWrites: UInt64 = 0

@@ -132,6 +132,12 @@ extension ServerState {
 
   /// The frames of the region that `page` is in, if it can be made a superpage.
   mutating func promotableBlock(_ task: TaskSlot, _ page: PageNumber) -> FrameRun? {
+    guard let mapping = promotableMapping(task, page), let start = region(of: page, in: mapping) else { return nil }
+    return orderedBlock(mapping, start)
+  }
+
+  /// What shows the region that `page` is in, if that may be a superpage and is none.
+  mutating func promotableMapping(_ task: TaskSlot, _ page: PageNumber) -> Mapping? {
     guard tasks.contains(task.rawValue), tasks[task.rawValue].hasSpace, !tasks[task.rawValue].isEnding,
       let index = tasks[task.rawValue].mappings.find(page)
     else { return nil }
@@ -139,7 +145,7 @@ extension ServerState {
     guard isGood(mapping), currentLock(mapping, against: task) == nil, let start = region(of: page, in: mapping),
       operations.superpage(task, start) == nil, operations.mayPromote(task, start)
     else { return nil }
-    return orderedBlock(mapping, start)
+    return mapping
   }
 
   /// Makes a superpage of the region that `page` is in. Pages of it that have no leaf get one.

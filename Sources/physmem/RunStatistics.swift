@@ -27,6 +27,7 @@ struct RunStatistics {
       ("frames given back", Int(statistics.framesGivenBack)), ("frames moved", Int(statistics.framesMoved)),
       ("placements", Int(statistics.placements)), ("placements refused", Int(statistics.placementsRefused)),
       ("superpages", statistics.superpages.current), ("superpages mapped", Int(statistics.superpagesMapped)),
+      ("superpages gathered", Int(statistics.superpagesGathered)),
       ("superpages promoted", Int(statistics.superpagesPromoted)), ("superpages split", statistics.superpages.split),
       ("flushes", statistics.superpages.flushes), ("tasks created", Int(statistics.tasksCreated)),
       ("tasks", statistics.tasks), ("frames", statistics.frames), ("free frames", statistics.freeFrames),

@@ -252,7 +252,9 @@ extension OnKVM {
 
     @Test("R25: one page a fault, 16, and growing while access is in order")
     func inOrder() throws {
-      try withMachine { machine in
+      var configuration = MachineConfiguration()
+      configuration.blocks = 0
+      try withMachine(configuration) { machine in
         let one = try faults(machine, .fixed(1), "seq", pages: 1024)
         let sixteen = try faults(machine, .fixed(16), "seq", pages: 1024)
         let automatic = try faults(machine, .automatic, "seq", pages: 4096)

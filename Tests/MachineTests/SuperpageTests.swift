@@ -38,6 +38,23 @@ extension OnKVM {
       }
     }
 
+    @Test("what a task touched in no order is moved together in the background, and becomes superpages under it")
+    func gathered() throws {
+      var configuration = MachineConfiguration(memory: 256 << 20)
+      configuration.moveInterval = 2000
+      try withMachine(configuration) { machine in
+        guard blocksReady(machine) else { return }
+        let task = try machine.launch(machine.bundled("count"), arguments: ["1024", "60000"]) { _ in }
+        let limit = time(nil) + 20
+        // Contents that are moved at random are in no order; then, in the background, they are.
+        while task.wait(seconds: 0.01) == nil, time(nil) < limit, machine.server.statistics.superpagesPromoted == 0 {}
+        let statistics = machine.server.statistics
+        #expect(statistics.superpagesGathered > 0 && statistics.superpagesPromoted > 0)
+        task.stop(.machineEnd)
+        #expect(task.wait(seconds: 20) != nil)
+      }
+    }
+
     @Test("superpages are split and made again under a task that counts in every page: it never misses a count")
     func splitAndPromoted() throws {
       try withMachine(MachineConfiguration(memory: 256 << 20)) { machine in

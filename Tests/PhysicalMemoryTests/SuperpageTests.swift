@@ -35,6 +35,62 @@ import Testing
     task.bed.check()
   }
 
+  // MARK: Gathered
+
+  /// Touched backwards, page by page: no two frames in order.
+  private func makeScattered() throws -> (TestTask, UInt32) {
+    let bed = try Testbed(frames: 1 << 13)
+    let task = try bed.start(bed.load(), TaskParameters(faultAround: .automatic))
+    let handle = try task.container(512)
+    #expect(task.map(handle, 0, 512, start, Self.lazy) == nil)
+    for page in (0..<512).reversed() { #expect(task.write(start.advanced(by: page), UInt8(page & 255)) == nil) }
+    return (task, handle)
+  }
+
+  @Test("a region whose contents are scattered is moved into a block, and promoted") func gathered() throws {
+    let (task, _) = try makeScattered()
+    var cursor = GatheringCursor()
+    var gathering = try #require(task.server.findGathering(&cursor))
+    #expect(gathering.task == task.slot && gathering.page == start)
+    var steps = 1
+    while task.server.continueGathering(&gathering) == .more {
+      task.bed.check()
+      steps += 1
+    }
+    task.bed.check()
+    #expect(steps == 8)
+    #expect(task.server.promote(task.slot, start) { _ in true })
+    task.bed.check()
+    #expect(isSuperpage(task, start))
+    for page in 0..<512 { #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255))) }
+    cursor = GatheringCursor()
+    #expect(task.server.findGathering(&cursor) == nil)
+  }
+
+  @Test("a page that is freed, copied or pinned meanwhile ends it, and nothing is lost", arguments: 0..<3)
+  func disturbed(_ how: Int) throws {
+    let (task, handle) = try makeScattered()
+    let free = task.bed.statistics.freeFrames
+    var cursor = GatheringCursor()
+    var gathering = try #require(task.server.findGathering(&cursor))
+    #expect(task.server.continueGathering(&gathering) == .more)
+    switch how {
+    case 0: #expect(task.deallocate(handle, 300, 1) == .ok(1))
+    case 1: try copyOne(task, handle, 300, task.container(1))
+    default:
+      try task.server.pin(
+        task.slot, handle, start: 300, count: 1, microseconds: 1_000_000, physical: TestTask.scratch)
+    }
+    var progress = Gathering.Progress.more
+    while progress == .more { progress = task.server.continueGathering(&gathering) }
+    #expect(progress == .failed)
+    task.bed.check()
+    #expect(task.bed.statistics.freeFrames == free + (how == 0 ? 1 : 0))
+    for page in 0..<512 where page != 300 {
+      #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255)))
+    }
+  }
+
   // MARK: At a fault
 
   @Test("one fault on untouched memory maps 2 MiB, of frames in a row", arguments: [Access.read, .write])

@@ -1,0 +1,149 @@
+// Regions whose contents lie scattered are gathered: moved into a block of 512 adjacent frames, in order, so that they can be
+// mapped as a superpage.
+//
+// The life of a gathering:
+//  1. found: all 512 contents of a region are resident, nobody else's, and movable; a free block was taken for them, out
+//     of use until its frames are filled.
+//  2. under way: a few contents a step, the lock released in between. Tasks go on reading and writing.
+//  3. done: the frames are in order, and the region can be promoted. Or
+//     given up: one of them went, was shared or pinned meanwhile. What was moved stays where it is; the rest goes back.
+
+public import GuestMemory
+
+/// Where the search for regions goes on.
+public struct GatheringCursor: Sendable {
+  fileprivate var slot: UInt32 = 0
+  fileprivate var page = PageNumber(0)
+
+  public init() {}
+
+  fileprivate init(slot: UInt32) { self.slot = slot }
+}
+
+/// A region on its way into a block.
+public struct Gathering: Sendable {
+  public let task: TaskSlot
+  /// The region's first page.
+  public let page: PageNumber
+  fileprivate let block: FrameRun
+  fileprivate var done = 0
+
+  /// What became of a step.
+  public enum Progress: Sendable { case more, done, failed }
+}
+
+extension ServerState {
+  private static let pages = PoolMemory.framesPerBlock
+  /// Regions looked at in one step.
+  private static let regionsInOneStep = 16
+  /// Quarantined for it; no task has this number.
+  private static let gatherer: UInt32 = .max
+
+  /// Looks for a region to be gathered, a few at a time.
+  /// - Returns: `isOver`: all were looked at.
+  mutating func findGathering(_ cursor: inout GatheringCursor) -> (found: Gathering?, isOver: Bool) {
+    for _ in 0..<Self.regionsInOneStep {
+      guard let slot = tasks.occupied(from: cursor.slot) else { return (nil, true) }
+      if slot != cursor.slot { cursor = GatheringCursor(slot: slot) }
+      guard let index = tasks[slot].mappings.lowerBound(cursor.page) else {
+        cursor = GatheringCursor(slot: slot + 1)
+        continue
+      }
+      let mapping = tasks[slot].mappings[index]
+      let first = max(mapping.start, cursor.page)
+      let start = PageNumber(first.rawValue + UInt64(Self.pages - 1) & ~UInt64(Self.pages - 1))
+      guard start.rawValue + UInt64(Self.pages) <= mapping.end.rawValue else {
+        cursor.page = mapping.end
+        continue
+      }
+      cursor.page = start.advanced(by: Self.pages)
+      guard isScattered(TaskSlot(slot), start), let block = takeBlockForGathering() else { continue }
+      return (Gathering(task: TaskSlot(slot), page: start, block: block), false)
+    }
+    return (nil, false)
+  }
+
+  private mutating func isScattered(_ task: TaskSlot, _ start: PageNumber) -> Bool {
+    guard tasks[task.rawValue].faultAround == .automatic, let mapping = promotableMapping(task, start) else {
+      return false
+    }
+    // Most regions are not all there: the end is the likeliest to lack.
+    guard source(mapping, start, Self.pages - 1) != nil, let first = source(mapping, start, 0) else { return false }
+    var isInOrder = first.rawValue % UInt32(Self.pages) == 0
+    for index in 1..<Self.pages {
+      guard let frame = source(mapping, start, index) else { return false }
+      if frame != first.advanced(by: index) { isInOrder = false }
+    }
+    return !isInOrder
+  }
+
+  /// The frame of a region's page, if its content may be moved and is nobody else's.
+  private func source(_ mapping: Mapping, _ start: PageNumber, _ index: Int) -> FrameNumber? {
+    let id = mapping.frame(at: start.advanced(by: index))
+    guard let number = containers[mapping.container.slot].frames[id].content, contents[number].sharers == 1,
+      isMovable(contents[number].frame)
+    else { return nil }
+    return contents[number].frame
+  }
+
+  /// Only of what is free anyway: nothing is moved or dropped for it.
+  private mutating func takeBlockForGathering() -> FrameRun? {
+    guard pool.freeCount > 2 * Self.pages,
+      let block = pool.takeEasyRun(RunRequest(count: Self.pages, alignment: Self.pages, end: pool.runs.end))
+    else { return nil }
+    for offset in 0..<block.count {
+      let frame = block.start.advanced(by: offset)
+      let flags = pool.records[frame].flags
+      pool.records[frame] = FrameRecord(state: .quarantined, flags: flags)
+      pool.records[frame].owner = Self.gatherer
+    }
+    return block
+  }
+
+  /// One step.
+  mutating func continueGathering(_ gathering: inout Gathering) -> Gathering.Progress {
+    defer { finishRevocations() }
+    guard let mapping = promotableMapping(gathering.task, gathering.page) else { return abandon(gathering) }
+    var sources: [FrameNumber] = []
+    for index in gathering.done..<min(gathering.done + Self.movedInOneStep, Self.pages) {
+      guard let frame = source(mapping, gathering.page, index) else { return abandon(gathering) }
+      sources.append(frame)
+    }
+    var moves: [FrameMove] = []
+    for source in stepOfMoves(sources) {
+      let destination = gathering.block.start.advanced(by: gathering.done)
+      pool.records[destination] = FrameRecord(state: .inUse, flags: .dirty)
+      moves.append(FrameMove(source: source, destination: destination))
+      gathering.done += 1
+    }
+    move(moves)
+    for move in moves { Revocations.append(move.source, to: &revocations.unused) }
+    guard gathering.done == Self.pages else { return .more }
+    statistics.superpagesGathered += 1
+    return .done
+  }
+
+  private mutating func abandon(_ gathering: Gathering) -> Gathering.Progress {
+    for offset in gathering.done..<Self.pages {
+      let frame = gathering.block.start.advanced(by: offset)
+      pool.give(FrameRun(start: frame, count: 1), contentIsZero: !pool.records[frame].isDirty)
+    }
+    return .failed
+  }
+}
+
+extension PhysicalMemoryServer {
+  /// The next region from `cursor` on that is to be gathered; `continueGathering` follows until it is done or failed.
+  /// - Returns: nil: there is none. Looks at a few regions with the lock held, again and again.
+  public func findGathering(_ cursor: inout GatheringCursor) -> Gathering? {
+    while true {
+      let (found, isOver) = withState { $0.findGathering(&cursor) }
+      if found != nil || isOver { return found }
+    }
+  }
+
+  /// Moves a step's worth of contents.
+  public func continueGathering(_ gathering: inout Gathering) -> Gathering.Progress {
+    withState { $0.continueGathering(&gathering) }
+  }
+}
