@@ -28,7 +28,7 @@ final class BackgroundDefragmentation: Sendable {
   private static let superpageOrder = 9
   private static let leastFree = 4 << superpageOrder
 
-  /// Superpages made in one go: 10 ms each of this thread's time, for the host's huge page.
+  /// Superpages made in one go.
   private static let superpagesInOneGo = 8
 
   private let gate = WaitGate()
@@ -53,12 +53,10 @@ final class BackgroundDefragmentation: Sendable {
     _ server: PhysicalMemoryServer, _ mode: DefragmentationMode, _ promote: ((TaskSlot, PageNumber) -> Bool)?
   ) {
     var interval = Self.interval
-    var promote = promote
     while !isStopping.load(ordering: .acquiring) {
       if mode == .background {
         gate.wait(until: monotonicNanoseconds() + interval)
-        // Where the host makes no huge page there is no superpage.
-        if let make = promote, !gather(server, make) { promote = nil }
+        if let promote { gather(server, promote) }
         guard Self.isWorthwhile(server.fragmentation) else { continue }
       }
       let moved = pass(server, pause: mode == .background ? Self.pause : Self.shortPause)
@@ -68,19 +66,17 @@ final class BackgroundDefragmentation: Sendable {
   }
 
   /// Gathers regions for superpages.
-  /// - Returns: false: the first that was ready could not be made one.
-  private func gather(_ server: PhysicalMemoryServer, _ promote: (TaskSlot, PageNumber) -> Bool) -> Bool {
+  private func gather(_ server: PhysicalMemoryServer, _ promote: (TaskSlot, PageNumber) -> Bool) {
     var cursor = GatheringCursor()
-    for count in 0..<Self.superpagesInOneGo {
-      guard !isStopping.load(ordering: .acquiring), var gathering = server.findGathering(&cursor) else { return true }
+    for _ in 0..<Self.superpagesInOneGo {
+      guard !isStopping.load(ordering: .acquiring), var gathering = server.findGathering(&cursor) else { return }
       var progress = server.continueGathering(&gathering)
       while progress == .more {
         gate.wait(until: monotonicNanoseconds() + (isStopping.load(ordering: .acquiring) ? 0 : Self.pause))
         progress = server.continueGathering(&gathering)
       }
-      if progress == .done, !promote(gathering.task, gathering.page), count == 0 { return false }
+      if progress == .done { _ = promote(gathering.task, gathering.page) }
     }
-    return true
   }
 
   private static func isWorthwhile(_ fragmentation: Fragmentation) -> Bool {

@@ -2,7 +2,7 @@
 // mapped as a superpage.
 //
 // The life of a gathering:
-//  1. found: all 512 contents of a region are resident, nobody else's, and movable; a free block was taken for them, out
+//  1. found: all 512 contents of a region are resident, nobody else's, and movable; a block of the stock was taken for them, out
 //     of use until its frames are filled.
 //  2. under way: a few contents a step, the lock released in between. Tasks go on reading and writing.
 //  3. done: the frames are in order, and the region can be promoted. Or
@@ -57,7 +57,9 @@ extension ServerState {
         continue
       }
       cursor.page = start.advanced(by: Self.pages)
-      guard isScattered(TaskSlot(slot), start), let block = takeBlockForGathering() else { continue }
+      guard isScattered(TaskSlot(slot), start) else { continue }
+      // Without a block there is no use in looking on.
+      guard let block = takeBlockForGathering() else { return (nil, true) }
       return (Gathering(task: TaskSlot(slot), page: start, block: block), false)
     }
     return (nil, false)
@@ -86,11 +88,9 @@ extension ServerState {
     return contents[number].frame
   }
 
-  /// Only of what is free anyway: nothing is moved or dropped for it.
+  /// One of the stock, with a huge page of the host behind it: of pages that were written lately the host makes none.
   private mutating func takeBlockForGathering() -> FrameRun? {
-    guard pool.freeCount > 2 * Self.pages,
-      let block = pool.takeEasyRun(RunRequest(count: Self.pages, alignment: Self.pages, end: pool.runs.end))
-    else { return nil }
+    guard let block = takeBlock() else { return nil }
     for offset in 0..<block.count {
       let frame = block.start.advanced(by: offset)
       let flags = pool.records[frame].flags

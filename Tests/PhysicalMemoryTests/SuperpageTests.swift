@@ -39,11 +39,15 @@ import Testing
 
   /// Touched backwards, page by page: no two frames in order.
   private func makeScattered() throws -> (TestTask, UInt32) {
-    let bed = try Testbed(frames: 1 << 13)
+    let bed = try Testbed(frames: 1 << 14, blocks: 32)
     let task = try bed.start(bed.load(), TaskParameters(faultAround: .automatic))
     let handle = try task.container(512)
     #expect(task.map(handle, 0, 512, start, Self.lazy) == nil)
+    // No block is in stock yet.
     for page in (0..<512).reversed() { #expect(task.write(start.advanced(by: page), UInt8(page & 255)) == nil) }
+    var cursor = GatheringCursor()
+    #expect(task.server.findGathering(&cursor) == nil)
+    readyBlocks(bed)
     return (task, handle)
   }
 
