@@ -181,8 +181,7 @@ extension ServerState {
 
   private mutating func moveAndGive(_ moves: [FrameMove], _ pass: inout DefragmentationPass) {
     guard !moves.isEmpty else { return }
-    move(moves)
-    for move in moves { Revocations.append(move.source, to: &revocations.unused) }
+    moveAndGive(moves)
     pass.count(moves.count)
   }
 }

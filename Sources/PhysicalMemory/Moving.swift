@@ -58,6 +58,12 @@ extension ServerState {
     statistics.framesMoved += UInt64(moves.count)
   }
 
+  /// The same, and the frames they leave go to the pool.
+  mutating func moveAndGive(_ moves: [FrameMove]) {
+    move(moves)
+    for move in moves { Revocations.append(move.source, to: &revocations.unused) }
+  }
+
   /// Empties every leaf of the frames that are to be left, and has the frames zapped.
   private mutating func takeLeaves(_ moves: [FrameMove]) -> [(place: MappedPlace, rights: MappingFlags, move: Int)] {
     var leaves: [(place: MappedPlace, rights: MappingFlags, move: Int)] = []
@@ -88,8 +94,7 @@ extension ServerState {
       position += 1
     }
     guard !sources.isEmpty, let run = pool.takeRun(count: sources.count) else { return nil }
-    move(sources.enumerated().map { FrameMove(source: $1, destination: run.start.advanced(by: $0)) })
-    for source in sources { Revocations.append(source, to: &revocations.unused) }
+    moveAndGive(sources.enumerated().map { FrameMove(source: $1, destination: run.start.advanced(by: $0)) })
     finishRevocations()
     return sources.count
   }

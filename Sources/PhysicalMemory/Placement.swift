@@ -185,9 +185,9 @@ extension ServerState {
     while plan.frames.count < plan.count, looked < 4096, leaves < Self.leavesInOneMove {
       looked += 1
       let frame = window.start.advanced(by: plan.frames.count)
-      if pool.isFree(FrameRun(start: frame, count: 1)) {
+      if canBeTaken(frame) {
         pool.takeFree(FrameRun(start: frame, count: 1))
-        quarantine(frame, plan.task)
+        quarantine(frame, for: plan.task.rawValue)
       } else if isMovable(frame) {
         guard let destination = destinations.popLast() else { break }
         moves.append(FrameMove(source: frame, destination: destination))
@@ -196,7 +196,8 @@ extension ServerState {
         move(moves, for: plan.task)
         plan.obstacle = obstacle(at: frame)
         abandonWindow(&plan)
-        return plan.search.goOn(behind: frame) ? .more : .failed
+        plan.search.goOn(behind: frame)
+        return .more
       }
       plan.frames.append(frame)
     }
@@ -224,7 +225,7 @@ extension ServerState {
         frames.append(frame)
         continue
       }
-      quarantine(frame, plan.task)
+      quarantine(frame, for: plan.task.rawValue)
       // It may have been a released content's: then that is one less to be moved.
       if statistics.framesExpired != expired { needed = movesInOneStep(plan, window) }
     }
@@ -244,7 +245,7 @@ extension ServerState {
   private mutating func abandonWindow(_ plan: inout PlacementPlan) {
     if let window = plan.window {
       for offset in 0..<window.count where isQuarantined(window.start.advanced(by: offset), plan.task) {
-        release(window.start.advanced(by: offset))
+        releaseQuarantined(window.start.advanced(by: offset))
       }
     }
     plan.frames.removeAll()
@@ -261,7 +262,7 @@ extension ServerState {
       case .searching: return .more
       case .nothing(let obstacle): return searchAgain(&plan, obstacle)
       case .found(let window):
-        if pool.isFree(window) {
+        if canBeTaken(window.start) {
           pool.takeFree(window)
           take(window.start, for: &plan)
         } else if !clearSingle(window.start, &plan) {
@@ -288,23 +289,25 @@ extension ServerState {
   }
 
   private mutating func take(_ frame: FrameNumber, for plan: inout PlacementPlan) {
-    quarantine(frame, plan.task)
+    quarantine(frame, for: plan.task.rawValue)
     plan.frames.append(frame)
   }
 
   // MARK: Frames out of use
 
-  private mutating func quarantine(_ frame: FrameNumber, _ task: TaskSlot) {
+  /// `owner`: the slot of the task whose placement takes it, or what is no slot.
+  mutating func quarantine(_ frame: FrameNumber, for owner: UInt32) {
     let flags = pool.records[frame].flags
     pool.records[frame] = FrameRecord(state: .quarantined, flags: flags)
-    pool.records[frame].owner = task.rawValue
+    pool.records[frame].owner = owner
   }
 
   func isQuarantined(_ frame: FrameNumber, _ task: TaskSlot) -> Bool {
     pool.records[frame].state == .quarantined && pool.records[frame].owner == task.rawValue
   }
 
-  private mutating func release(_ frame: FrameNumber) {
+  /// Gives a frame back that was out of use.
+  mutating func releaseQuarantined(_ frame: FrameNumber) {
     pool.give(FrameRun(start: frame, count: 1), contentIsZero: !pool.records[frame].isDirty)
   }
 
@@ -328,7 +331,7 @@ extension ServerState {
     containers[plan.container].changes -= 1
     statistics.placementsRefused += 1
     if plan.window != nil { return abandonWindow(&plan) }
-    for frame in plan.frames { release(frame) }
+    for frame in plan.frames { releaseQuarantined(frame) }
     plan.frames.removeAll()
   }
 

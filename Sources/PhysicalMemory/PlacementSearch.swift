@@ -44,11 +44,10 @@ struct PlacementSearch {
     return !hasBegun
   }
 
-  /// Goes on behind a frame that turned out to be in the way. False: there is nothing behind it.
-  mutating func goOn(behind frame: FrameNumber) -> Bool {
+  /// Goes on behind a frame that turned out to be in the way.
+  mutating func goOn(behind frame: FrameNumber) {
     start = Int(frame.rawValue) + 1
     next = start
-    return hasBegun
   }
 
   /// Looks for a run.

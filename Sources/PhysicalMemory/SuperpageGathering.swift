@@ -91,12 +91,7 @@ extension ServerState {
   /// One of the stock, with a huge page of the host behind it: of pages that were written lately the host makes none.
   private mutating func takeBlockForGathering() -> FrameRun? {
     guard let block = takeBlock() else { return nil }
-    for offset in 0..<block.count {
-      let frame = block.start.advanced(by: offset)
-      let flags = pool.records[frame].flags
-      pool.records[frame] = FrameRecord(state: .quarantined, flags: flags)
-      pool.records[frame].owner = Self.gatherer
-    }
+    for offset in 0..<block.count { quarantine(block.start.advanced(by: offset), for: Self.gatherer) }
     return block
   }
 
@@ -116,18 +111,14 @@ extension ServerState {
       moves.append(FrameMove(source: source, destination: destination))
       gathering.done += 1
     }
-    move(moves)
-    for move in moves { Revocations.append(move.source, to: &revocations.unused) }
+    moveAndGive(moves)
     guard gathering.done == Self.pages else { return .more }
     statistics.superpagesGathered += 1
     return .done
   }
 
   private mutating func abandon(_ gathering: Gathering) -> Gathering.Progress {
-    for offset in gathering.done..<Self.pages {
-      let frame = gathering.block.start.advanced(by: offset)
-      pool.give(FrameRun(start: frame, count: 1), contentIsZero: !pool.records[frame].isDirty)
-    }
+    for offset in gathering.done..<Self.pages { releaseQuarantined(gathering.block.start.advanced(by: offset)) }
     return .failed
   }
 }
