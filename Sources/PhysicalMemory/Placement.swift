@@ -295,7 +295,7 @@ extension ServerState {
 
   // MARK: Frames out of use
 
-  /// `owner`: the slot of the task whose placement takes it, or what is no slot.
+  /// `owner`: the slot of the task whose placement takes it.
   mutating func quarantine(_ frame: FrameNumber, for owner: UInt32) {
     let flags = pool.records[frame].flags
     pool.records[frame] = FrameRecord(state: .quarantined, flags: flags)

@@ -2,11 +2,13 @@
 // mapped as a superpage.
 //
 // The life of a gathering:
-//  1. found: all 512 contents of a region are resident, nobody else's, and movable; a block of the stock was taken for them, out
-//     of use until its frames are filled.
-//  2. under way: a few contents a step, the lock released in between. Tasks go on reading and writing.
+//  1. found: all 512 contents of a region are resident, nobody else's, and movable, and a block of the stock is free. It stays
+//     among the free frames: whoever is in need takes them, since nobody is charged for what is out of use here.
+//  2. under way: a few contents a step, the lock released in between. Tasks go on reading and writing. It goes from the
+//     block's end downwards, so that what is left of the block is the end of a long free run, where others come last.
 //  3. done: the frames are in order, and the region can be promoted. Or
-//     given up: one of them went, was shared or pinned meanwhile. What was moved stays where it is; the rest goes back.
+//     given up: a content went, was shared or pinned meanwhile, or others took a frame of the block. What was moved stays
+//     where it is.
 
 public import GuestMemory
 
@@ -26,7 +28,8 @@ public struct Gathering: Sendable {
   /// The region's first page.
   public let page: PageNumber
   fileprivate let block: FrameRun
-  fileprivate var done = 0
+  /// Contents that are still to be moved: the region's first.
+  fileprivate var left = PoolMemory.framesPerBlock
 
   /// What became of a step.
   public enum Progress: Sendable { case more, done, failed }
@@ -36,8 +39,6 @@ extension ServerState {
   private static let pages = PoolMemory.framesPerBlock
   /// Regions looked at in one step.
   private static let regionsInOneStep = 16
-  /// Quarantined for it; no task has this number.
-  private static let gatherer: UInt32 = .max
 
   /// Looks for a region to be gathered, a few at a time.
   /// - Returns: `isOver`: all were looked at.
@@ -58,8 +59,9 @@ extension ServerState {
       }
       cursor.page = start.advanced(by: Self.pages)
       guard isScattered(TaskSlot(slot), start) else { continue }
-      // Without a block there is no use in looking on.
-      guard let block = takeBlockForGathering() else { return (nil, true) }
+      // Of the stock, since the host has a huge page behind it: of pages that were written lately it makes none. Without a
+      // block there is no use in looking on.
+      guard let block = popBlock() else { return (nil, true) }
       return (Gathering(task: TaskSlot(slot), page: start, block: block), false)
     }
     return (nil, false)
@@ -88,38 +90,30 @@ extension ServerState {
     return contents[number].frame
   }
 
-  /// One of the stock, with a huge page of the host behind it: of pages that were written lately the host makes none.
-  private mutating func takeBlockForGathering() -> FrameRun? {
-    guard let block = takeBlock() else { return nil }
-    for offset in 0..<block.count { quarantine(block.start.advanced(by: offset), for: Self.gatherer) }
-    return block
-  }
-
   /// One step.
   mutating func continueGathering(_ gathering: inout Gathering) -> Gathering.Progress {
     defer { finishRevocations() }
-    guard let mapping = promotableMapping(gathering.task, gathering.page) else { return abandon(gathering) }
+    guard let mapping = promotableMapping(gathering.task, gathering.page) else { return .failed }
     var sources: [FrameNumber] = []
-    for index in gathering.done..<min(gathering.done + Self.movedInOneStep, Self.pages) {
-      guard let frame = source(mapping, gathering.page, index) else { return abandon(gathering) }
+    for index in (max(0, gathering.left - Self.movedInOneStep)..<gathering.left).reversed() {
+      guard let frame = source(mapping, gathering.page, index) else { return .failed }
       sources.append(frame)
     }
+    let moved = stepOfMoves(sources)
+    let rest = gathering.left - moved.count
+    let start = gathering.block.start
+    guard pool.takeFixed(FrameRun(start: start.advanced(by: rest), count: moved.count)) else { return .failed }
     var moves: [FrameMove] = []
-    for source in stepOfMoves(sources) {
-      let destination = gathering.block.start.advanced(by: gathering.done)
+    for source in moved {
+      gathering.left -= 1
+      let destination = start.advanced(by: gathering.left)
       pool.records[destination] = FrameRecord(state: .inUse, flags: .dirty)
       moves.append(FrameMove(source: source, destination: destination))
-      gathering.done += 1
     }
     moveAndGive(moves)
-    guard gathering.done == Self.pages else { return .more }
+    guard gathering.left == 0 else { return .more }
     statistics.superpagesGathered += 1
     return .done
-  }
-
-  private mutating func abandon(_ gathering: Gathering) -> Gathering.Progress {
-    for offset in gathering.done..<Self.pages { releaseQuarantined(gathering.block.start.advanced(by: offset)) }
-    return .failed
   }
 }
 

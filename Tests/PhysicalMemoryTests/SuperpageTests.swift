@@ -95,6 +95,34 @@ import Testing
     }
   }
 
+  @Test("R3: while a region is gathered every frame that a task was promised can be had")
+  func everythingWhileGathering() throws {
+    let (task, _) = try makeScattered()
+    var cursor = GatheringCursor()
+    var gathering = try #require(task.server.findGathering(&cursor))
+    #expect(task.server.continueGathering(&gathering) == .more)
+    // All that can be had.
+    let count = UInt32(task.bed.statistics.allocatableFrames - task.bed.statistics.allocatedFrames)
+    let second = start.advanced(by: 1024)
+    #expect(task.map(try task.container(count), 0, count, second, Self.lazy) == nil)
+    var page = second
+    while page < second.advanced(by: Int(count)) {
+      guard case .served(let pages) = task.server.fault(task.slot, page, .write) else {
+        Issue.record("no frame for page \(page)")
+        break
+      }
+      page = page.advanced(by: pages)
+    }
+    task.bed.check()
+    var progress = Gathering.Progress.more
+    while progress == .more { progress = task.server.continueGathering(&gathering) }
+    #expect(progress == .failed)
+    task.bed.check()
+    for page in stride(from: 0, to: 512, by: 37) {
+      #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255)))
+    }
+  }
+
   // MARK: At a fault
 
   @Test("one fault on untouched memory maps 2 MiB, of frames in a row", arguments: [Access.read, .write])
