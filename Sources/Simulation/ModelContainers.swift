@@ -89,8 +89,11 @@ extension Model {
     var done: [UInt32] = []
     for id in ids {
       let isUsed = container.frames[id] != nil
-      if isUsed, !flags.contains(.squash) { error = .exists }
-      if !isUsed || placed, left == 0 { error = .noMemory }
+      if isUsed, !flags.contains(.squash) {
+        error = .exists
+      } else if !isUsed || placed, left == 0 {
+        error = .noMemory
+      }
       if error != nil { break }
       left -= isUsed && !placed ? 0 : 1
       done.append(id)
