@@ -162,11 +162,11 @@ extension PageTables {
     unsafe ckvm_store(slot, PageTableEntry(table: table.frame).rawValue)
   }
 
-  /// The same as a superpage, if its leaves permit it.
+  /// The same as a superpage, if its leaves permit it; else nothing changes, and no flush is needed.
   /// - Returns: whether it is one.
   public mutating func attachAsSuperpage(_ page: PageNumber) -> Bool {
-    precondition(!needsFlush(page), "a directory entry gets another role before KVM has forgotten the last one")
     guard let slot = unsafe directorySlot(page), let leaf = promotableLeaf(page) else { return false }
+    precondition(!needsFlush(page), "a directory entry gets another role before KVM has forgotten the last one")
     aside[Self.region(page)]?.wasSuperpage = false
     unsafe ckvm_store(slot, PageTableEntry(superpage: leaf).rawValue)
     history.superpages += 1

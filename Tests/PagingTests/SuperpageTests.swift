@@ -105,6 +105,16 @@ import Testing
     #expect((found?.isWritable ?? false) == (change == 2))
   }
 
+  @Test(arguments: [false, true]) func whatCannotBeASuperpageStaysDetached(isGone: Bool) {
+    #expect(makeSuperpage())
+    if isGone { _ = tables.clear(page) } else { tables.writeProtect(page) }
+    // Nobody has flushed anything for it.
+    #expect(tables.needsFlush(page) == true)
+    #expect(tables.attachAsSuperpage(page) == false)
+    #expect(tables.isDetached(page) == true)
+    #expect(walk(start) == nil)
+  }
+
   @Test func anEntryIsNotAttachedBeforeAFlush() async {
     await #expect(processExitsWith: .failure) {
       let test = try SuperpageTests()
