@@ -31,7 +31,7 @@ public struct MachineConfiguration: Sendable {
   public var keepsFragmentation = false
   /// For tests: microseconds after which another content is moved at random; nil: never.
   public var moveInterval: UInt64?
-  /// Devices 0, 1, …; at most 64.
+  /// Devices 0, 1, …; at most `mostDisks`.
   public var disks: [DiskConfiguration] = []
 
   public init(
@@ -49,6 +49,7 @@ public struct MachineConfiguration: Sendable {
   /// In bytes.
   public static let leastMemory = 1 << 20
   public static let mostMemory = 4 << 40
+  public static let mostDisks = Devices.most
 }
 
 public final class Machine: Sendable {
