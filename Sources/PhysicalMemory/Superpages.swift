@@ -139,6 +139,7 @@ extension ServerState {
   /// What shows the region that `page` is in, if that may be a superpage and is none.
   mutating func promotableMapping(_ task: TaskSlot, _ page: PageNumber) -> Mapping? {
     guard tasks.contains(task.rawValue), tasks[task.rawValue].hasSpace, !tasks[task.rawValue].isEnding,
+      !tasks[task.rawValue].isUnmapping,
       let index = tasks[task.rawValue].mappings.find(page)
     else { return nil }
     let mapping = tasks[task.rawValue].mappings[index]
