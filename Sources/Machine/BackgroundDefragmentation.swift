@@ -69,8 +69,8 @@ final class BackgroundDefragmentation: Sendable {
   private func gather(_ server: PhysicalMemoryServer, _ promote: (TaskSlot, PageNumber) -> Bool) {
     var cursor = GatheringCursor()
     for _ in 0..<Self.superpagesInOneGo {
-      guard !isStopping.load(ordering: .acquiring), server.beginGathering(&cursor) else { return }
-      var progress = server.continueGathering()
+      var progress = server.beginGathering(&cursor)
+      guard !isStopping.load(ordering: .acquiring), progress != .failed else { return }
       while progress == .more {
         gate.wait(until: monotonicNanoseconds() + (isStopping.load(ordering: .acquiring) ? 0 : Self.pause))
         progress = server.continueGathering()

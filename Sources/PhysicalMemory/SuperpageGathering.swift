@@ -49,11 +49,12 @@ extension ServerState {
   private static let gatherer: UInt32 = .max
 
   /// Looks for a region to be gathered, a few at a time.
-  /// - Returns: nil: there is more to look at; false: all were looked at, or there is no block.
-  mutating func beginGathering(_ cursor: inout GatheringCursor) -> Bool? {
+  /// - Returns: `.done`: one whose frames are in order already; `.failed`: all were looked at; nil: there is more to look
+  ///   at.
+  mutating func beginGathering(_ cursor: inout GatheringCursor) -> GatheringProgress? {
     giveUpGathering()
     for _ in 0..<Self.regionsInOneStep {
-      guard let slot = tasks.occupied(from: cursor.slot) else { return false }
+      guard let slot = tasks.occupied(from: cursor.slot) else { return .failed }
       if slot != cursor.slot { cursor = GatheringCursor(slot: slot) }
       guard let index = tasks[slot].mappings.lowerBound(cursor.page) else {
         cursor = GatheringCursor(slot: slot + 1)
@@ -61,33 +62,24 @@ extension ServerState {
       }
       let mapping = tasks[slot].mappings[index]
       let first = max(mapping.start, cursor.page)
-      let start = PageNumber(first.rawValue + UInt64(Self.pages - 1) & ~UInt64(Self.pages - 1))
+      let start = PageNumber((first.rawValue + UInt64(Self.pages - 1)) & ~UInt64(Self.pages - 1))
       guard start.rawValue + UInt64(Self.pages) <= mapping.end.rawValue else {
         cursor.page = mapping.end
         continue
       }
       cursor.page = start.advanced(by: Self.pages)
-      guard isScattered(TaskSlot(slot), start) else { continue }
-      // Without a block there is no use in looking on.
-      guard let block = takeBlockForGathering() else { return false }
+      guard promotableMapping(TaskSlot(slot), start) != nil else { continue }
+      if orderedBlock(mapping, start) != nil { return .done(TaskSlot(slot), start) }
+      guard canBeGathered(mapping, start), let block = takeBlockForGathering() else { continue }
       gathering = Gathering(task: TaskSlot(slot), page: start, block: block)
-      return true
+      return .more
     }
     return nil
   }
 
-  private mutating func isScattered(_ task: TaskSlot, _ start: PageNumber) -> Bool {
-    guard tasks[task.rawValue].faultAround == .automatic, let mapping = promotableMapping(task, start) else {
-      return false
-    }
-    // Most regions are not all there: the end is the likeliest to lack.
-    guard source(mapping, start, Self.pages - 1) != nil, let first = source(mapping, start, 0) else { return false }
-    var isInOrder = first.rawValue % UInt32(Self.pages) == 0
-    for index in 1..<Self.pages {
-      guard let frame = source(mapping, start, index) else { return false }
-      if frame != first.advanced(by: index) { isInOrder = false }
-    }
-    return !isInOrder
+  /// Most regions are not all there: the end is the likeliest to lack.
+  private func canBeGathered(_ mapping: Mapping, _ start: PageNumber) -> Bool {
+    (0..<Self.pages).reversed().allSatisfy { source(mapping, start, $0) != nil }
   }
 
   /// The frame of a region's page, if its content may be moved and is nobody else's.
@@ -150,12 +142,12 @@ extension ServerState {
 }
 
 extension PhysicalMemoryServer {
-  /// Looks for the next region from `cursor` on that is to be gathered; `continueGathering` follows until it is done or has
-  /// failed.
-  /// - Returns: false: there is none. Looks at a few regions with the lock held, again and again.
-  public func beginGathering(_ cursor: inout GatheringCursor) -> Bool {
+  /// Looks for the next region from `cursor` on that could be a superpage, at a few with the lock held, again and again.
+  /// - Returns: `.more`: it is to be gathered, and `continueGathering` follows until it is done or has failed; `.done`: its
+  ///   frames are in order already; `.failed`: there is none.
+  public func beginGathering(_ cursor: inout GatheringCursor) -> GatheringProgress {
     while true {
-      if let hasBegun = withState({ $0.beginGathering(&cursor) }) { return hasBegun }
+      if let progress = withState({ $0.beginGathering(&cursor) }) { return progress }
     }
   }
 

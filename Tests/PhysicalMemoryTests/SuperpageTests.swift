@@ -8,7 +8,7 @@ import Testing
 
 @Suite struct ServerSuperpageTests {
   private static let lazy: MappingFlags = [.read, .write, .lazy]
-  private let start = PageNumber(TestTask.free.rawValue + 511 & ~511)
+  private let start = PageNumber((TestTask.free.rawValue + 511) & ~511)
 
   private func readyBlocks(_ bed: Testbed) {
     while let block = bed.server.nextBlock() { while !bed.server.zeroBlock(block) { bed.check() } }
@@ -46,7 +46,7 @@ import Testing
     // No block is in stock yet.
     for page in (0..<512).reversed() { #expect(task.write(start.advanced(by: page), UInt8(page & 255)) == nil) }
     var cursor = GatheringCursor()
-    #expect(!task.server.beginGathering(&cursor))
+    #expect(task.server.beginGathering(&cursor) == .failed)
     readyBlocks(bed)
     return (task, handle)
   }
@@ -54,7 +54,7 @@ import Testing
   @Test("a region whose contents are scattered is moved into a block, and promoted") func gathered() throws {
     let (task, _) = try makeScattered()
     var cursor = GatheringCursor()
-    #expect(task.server.beginGathering(&cursor))
+    #expect(task.server.beginGathering(&cursor) == .more)
     for _ in 0..<7 {
       #expect(task.server.continueGathering() == .more)
       task.bed.check()
@@ -66,7 +66,45 @@ import Testing
     #expect(isSuperpage(task, start))
     for page in 0..<512 { #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255))) }
     cursor = GatheringCursor()
-    #expect(!task.server.beginGathering(&cursor))
+    #expect(task.server.beginGathering(&cursor) == .failed)
+  }
+
+  @Test("the borders of a region are multiples of 2 MiB, wherever the mapping begins") func unaligned() throws {
+    let (task, handle) = try makeScattered()
+    #expect(task.unmap(start, 512) == nil)
+    #expect(task.allocate(handle, 512, 300) == .ok(300))
+    for (first, expected) in [(-100, GatheringProgress.more), (-301, .failed), (1, .failed)] {
+      #expect(task.map(handle, 0, 812, start.advanced(by: first), [.read, .write]) == nil)
+      var cursor = GatheringCursor()
+      #expect(task.server.beginGathering(&cursor) == expected)
+      if expected == .more {
+        var progress = expected
+        while progress == .more { progress = task.server.continueGathering() }
+        #expect(progress == .done(task.slot, start))
+        #expect(task.server.promote(task.slot, start) { _ in true })
+      }
+      #expect(task.unmap(start.advanced(by: first), 812) == nil)
+    }
+  }
+
+  @Test("R24: frames in a row that were shared for a while are found, and are a superpage again") func sharedForAWhile()
+    throws
+  {
+    let (task, handle) = try makeTask()
+    #expect(task.write(start, 1) == nil)
+    let other = try task.container(1)
+    try copyOne(task, handle, 300, other)
+    #expect(!isSuperpage(task, start))
+    var cursor = GatheringCursor()
+    #expect(task.server.beginGathering(&cursor) == .failed)
+    #expect(task.deallocate(other, 0, 1) == .ok(1))
+    #expect(task.leaf(start.advanced(by: 300))?.rights == .read)
+    cursor = GatheringCursor()
+    #expect(task.server.beginGathering(&cursor) == .done(task.slot, start))
+    #expect(task.server.promote(task.slot, start) { _ in true })
+    task.bed.check()
+    #expect(isSuperpage(task, start))
+    #expect(task.fault(start.advanced(by: 300), .write) == .spurious)
   }
 
   @Test("a page that is freed, copied or pinned meanwhile ends it, and nothing is lost", arguments: 0..<3)
@@ -74,7 +112,7 @@ import Testing
     let (task, handle) = try makeScattered()
     let free = task.bed.statistics.freeFrames
     var cursor = GatheringCursor()
-    #expect(task.server.beginGathering(&cursor))
+    #expect(task.server.beginGathering(&cursor) == .more)
     #expect(task.server.continueGathering() == .more)
     switch how {
     case 0: #expect(task.deallocate(handle, 300, 1) == .ok(1))
@@ -99,7 +137,7 @@ import Testing
   func shortage(_ how: Int) throws {
     let (task, _) = try makeScattered(frames: 1 << 13)
     var cursor = GatheringCursor()
-    #expect(task.server.beginGathering(&cursor))
+    #expect(task.server.beginGathering(&cursor) == .more)
     #expect(task.server.continueGathering() == .more)
     if how == 0 {
       // Every frame that a task can have.
