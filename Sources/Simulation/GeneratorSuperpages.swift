@@ -61,7 +61,7 @@ extension Generator {
   /// A call for whole regions; nil: another call.
   func chooseRegionCall(_ model: borrowing Model, _ task: ModelTask) -> Call? {
     guard hasSuperpages, random.chance(45) else { return nil }
-    if model.gathering != nil, random.chance(20) { return chooseAll(model, task) }
+    if model.isGathering, random.chance(20) { return chooseAll(model, task) }
     if task.containers.count == 1, random.chance(60) { return .createContainer(result: chooseResult(task)) }
     let handle = random.chance(90) ? chooseLarge(task) : chooseHandle(model, task, .own)
     let it = container(model, task, handle)
