@@ -22,14 +22,22 @@ public struct GatheringCursor: Sendable {
   fileprivate init(slot: UInt32) { self.slot = slot }
 }
 
+/// What may become a superpage.
+public enum SuperpageCandidate: Sendable {
+  /// The frames of the region that begins with this page of the task are in order.
+  case ordered(TaskSlot, PageNumber)
+  /// They are not: `continueGathering` follows until that is done or has failed.
+  case scattered(Gathering)
+}
+
 /// A region on its way into a block.
 public struct Gathering: Sendable {
   public let task: TaskSlot
   /// The region's first page.
   public let page: PageNumber
-  fileprivate let block: FrameRun
+  package let block: FrameRun
   /// Contents that are still to be moved: the region's first.
-  fileprivate var left = PoolMemory.framesPerBlock
+  package fileprivate(set) var left = PoolMemory.framesPerBlock
 
   /// What became of a step.
   public enum Progress: Sendable { case more, done, failed }
@@ -40,9 +48,9 @@ extension ServerState {
   /// Regions looked at in one step.
   private static let regionsInOneStep = 16
 
-  /// Looks for a region to be gathered, a few at a time.
+  /// Looks for a region that could be a superpage, a few at a time.
   /// - Returns: `isOver`: all were looked at.
-  mutating func findGathering(_ cursor: inout GatheringCursor) -> (found: Gathering?, isOver: Bool) {
+  mutating func findCandidate(_ cursor: inout GatheringCursor) -> (found: SuperpageCandidate?, isOver: Bool) {
     for _ in 0..<Self.regionsInOneStep {
       guard let slot = tasks.occupied(from: cursor.slot) else { return (nil, true) }
       if slot != cursor.slot { cursor = GatheringCursor(slot: slot) }
@@ -52,33 +60,24 @@ extension ServerState {
       }
       let mapping = tasks[slot].mappings[index]
       let first = max(mapping.start, cursor.page)
-      let start = PageNumber(first.rawValue + UInt64(Self.pages - 1) & ~UInt64(Self.pages - 1))
+      let start = PageNumber((first.rawValue + UInt64(Self.pages - 1)) & ~UInt64(Self.pages - 1))
       guard start.rawValue + UInt64(Self.pages) <= mapping.end.rawValue else {
         cursor.page = mapping.end
         continue
       }
       cursor.page = start.advanced(by: Self.pages)
-      guard isScattered(TaskSlot(slot), start) else { continue }
-      // Of the stock, since the host has a huge page behind it: of pages that were written lately it makes none. Without a
-      // block there is no use in looking on.
-      guard let block = popBlock() else { return (nil, true) }
-      return (Gathering(task: TaskSlot(slot), page: start, block: block), false)
+      guard promotableMapping(TaskSlot(slot), start) != nil else { continue }
+      if orderedBlock(mapping, start) != nil { return (.ordered(TaskSlot(slot), start), false) }
+      // Of the stock, since the host has a huge page behind it: of pages that were written lately it makes none.
+      guard canBeGathered(mapping, start), let block = popBlock() else { continue }
+      return (.scattered(Gathering(task: TaskSlot(slot), page: start, block: block)), false)
     }
     return (nil, false)
   }
 
-  private mutating func isScattered(_ task: TaskSlot, _ start: PageNumber) -> Bool {
-    guard tasks[task.rawValue].faultAround == .automatic, let mapping = promotableMapping(task, start) else {
-      return false
-    }
-    // Most regions are not all there: the end is the likeliest to lack.
-    guard source(mapping, start, Self.pages - 1) != nil, let first = source(mapping, start, 0) else { return false }
-    var isInOrder = first.rawValue % UInt32(Self.pages) == 0
-    for index in 1..<Self.pages {
-      guard let frame = source(mapping, start, index) else { return false }
-      if frame != first.advanced(by: index) { isInOrder = false }
-    }
-    return !isInOrder
+  /// Most regions are not all there: the end is the likeliest to lack.
+  private func canBeGathered(_ mapping: Mapping, _ start: PageNumber) -> Bool {
+    (0..<Self.pages).reversed().allSatisfy { source(mapping, start, $0) != nil }
   }
 
   /// The frame of a region's page, if its content may be moved and is nobody else's.
@@ -118,11 +117,11 @@ extension ServerState {
 }
 
 extension PhysicalMemoryServer {
-  /// The next region from `cursor` on that is to be gathered; `continueGathering` follows until it is done or failed.
+  /// The next region from `cursor` on that could be a superpage, and is none.
   /// - Returns: nil: there is none. Looks at a few regions with the lock held, again and again.
-  public func findGathering(_ cursor: inout GatheringCursor) -> Gathering? {
+  public func findCandidate(_ cursor: inout GatheringCursor) -> SuperpageCandidate? {
     while true {
-      let (found, isOver) = withState { $0.findGathering(&cursor) }
+      let (found, isOver) = withState { $0.findCandidate(&cursor) }
       if found != nil || isOver { return found }
     }
   }
