@@ -160,6 +160,7 @@ final class BlockDevice: Sendable {
   // MARK: The device's thread
 
   private func run() {
+    BackingFile.blockSizeSignal()
     while let (queue, driver) = takeWork() {
       waiting.threadRuns()
       serve(queue, for: driver)
