@@ -23,12 +23,16 @@ private func configuration(_ file: BackingFile, _ reports: Reports) -> MachineCo
   return configuration
 }
 
-/// For all files of this process, in bytes.
+/// For all files of this process, in bytes. The signal that comes with it reaches this thread and those it makes, as it
+/// would in a program without a task pool.
 private func limitFiles(to size: UInt) {
   var limit = rlimit(rlim_cur: size, rlim_max: size)
-  // SAFETY: the limit outlives the call.
+  var signals = sigset_t()
+  // SAFETY: limit and signals outlive the calls.
   let result = unsafe setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit)
-  precondition(result == 0)
+  unsafe sigemptyset(&signals)
+  unsafe sigaddset(&signals, SIGXFSZ)
+  precondition(unsafe result == 0 && pthread_sigmask(SIG_UNBLOCK, &signals, nil) == 0)
 }
 
 /// A disk in memory of so many bytes, all zero.
