@@ -69,13 +69,13 @@ final class BackgroundDefragmentation: Sendable {
   private func gather(_ server: PhysicalMemoryServer, _ promote: (TaskSlot, PageNumber) -> Bool) {
     var cursor = GatheringCursor()
     for _ in 0..<Self.superpagesInOneGo {
-      guard !isStopping.load(ordering: .acquiring), var gathering = server.findGathering(&cursor) else { return }
-      var progress = server.continueGathering(&gathering)
+      var progress = server.beginGathering(&cursor)
+      guard !isStopping.load(ordering: .acquiring), progress != .failed else { return }
       while progress == .more {
         gate.wait(until: monotonicNanoseconds() + (isStopping.load(ordering: .acquiring) ? 0 : Self.pause))
-        progress = server.continueGathering(&gathering)
+        progress = server.continueGathering()
       }
-      if progress == .done { _ = promote(gathering.task, gathering.page) }
+      if case .done(let task, let page) = progress { _ = promote(task, page) }
     }
   }
 

@@ -52,6 +52,20 @@ extension PhysicalMemoryServer {
     }
   }
 
+  /// Blocks that the next superpages can be made of.
+  package var blocksInStock: Int {
+    withState { state in
+      state.blocks.blocks.count {
+        state.pool.isFreeAndZero(FrameRun(start: $0, count: BlockStock.framesPerBlock))
+      }
+    }
+  }
+
+  /// The region on its way into a block.
+  package var gatheredRegion: (task: TaskSlot, page: PageNumber)? {
+    withState { state in state.gathering.map { ($0.task, $0.page) } }
+  }
+
   package var policyBufferFrame: FrameNumber? {
     withState { state in state.policy.buffer.flatMap { state.frame($0.slot, 0) } }
   }

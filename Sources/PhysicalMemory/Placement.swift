@@ -134,6 +134,7 @@ extension ServerState {
   mutating func continuePlacement(_ plan: inout PlacementPlan) -> PlacementPlan.Progress {
     defer { finishRevocations() }
     if plan.frames.count == plan.count { return .done }
+    giveUpGathering()
     guard plan.placement.isRun else { return takeSingles(&plan) }
     if plan.window == nil { return findWindow(&plan) }
     return clearWindow(&plan)

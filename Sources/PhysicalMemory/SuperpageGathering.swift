@@ -6,7 +6,8 @@
 //     of use until its frames are filled.
 //  2. under way: a few contents a step, the lock released in between. Tasks go on reading and writing.
 //  3. done: the frames are in order, and the region can be promoted. Or
-//     given up: one of them went, was shared or pinned meanwhile. What was moved stays where it is; the rest goes back.
+//     given up: one of them went, was shared or pinned meanwhile, or somebody needs the block's frames, which nobody is
+//     charged for. What was moved stays where it is; the rest goes back.
 
 public import GuestMemory
 
@@ -20,16 +21,24 @@ public struct GatheringCursor: Sendable {
   fileprivate init(slot: UInt32) { self.slot = slot }
 }
 
-/// A region on its way into a block.
-public struct Gathering: Sendable {
-  public let task: TaskSlot
+/// A region on its way into a block. There is one at a time.
+struct Gathering {
+  let task: TaskSlot
   /// The region's first page.
-  public let page: PageNumber
+  let page: PageNumber
   fileprivate let block: FrameRun
   fileprivate var done = 0
 
-  /// What became of a step.
-  public enum Progress: Sendable { case more, done, failed }
+  /// Of the block, out of use.
+  var left: Int { block.count - done }
+}
+
+/// What became of a step of a gathering.
+public enum GatheringProgress: Equatable, Sendable {
+  case more
+  /// The region that begins with this page of the task can be promoted.
+  case done(TaskSlot, PageNumber)
+  case failed
 }
 
 extension ServerState {
@@ -40,10 +49,12 @@ extension ServerState {
   private static let gatherer: UInt32 = .max
 
   /// Looks for a region to be gathered, a few at a time.
-  /// - Returns: `isOver`: all were looked at.
-  mutating func findGathering(_ cursor: inout GatheringCursor) -> (found: Gathering?, isOver: Bool) {
+  /// - Returns: `.done`: one whose frames are in order already; `.failed`: all were looked at; nil: there is more to look
+  ///   at.
+  mutating func beginGathering(_ cursor: inout GatheringCursor) -> GatheringProgress? {
+    giveUpGathering()
     for _ in 0..<Self.regionsInOneStep {
-      guard let slot = tasks.occupied(from: cursor.slot) else { return (nil, true) }
+      guard let slot = tasks.occupied(from: cursor.slot) else { return .failed }
       if slot != cursor.slot { cursor = GatheringCursor(slot: slot) }
       guard let index = tasks[slot].mappings.lowerBound(cursor.page) else {
         cursor = GatheringCursor(slot: slot + 1)
@@ -51,32 +62,24 @@ extension ServerState {
       }
       let mapping = tasks[slot].mappings[index]
       let first = max(mapping.start, cursor.page)
-      let start = PageNumber(first.rawValue + UInt64(Self.pages - 1) & ~UInt64(Self.pages - 1))
+      let start = PageNumber((first.rawValue + UInt64(Self.pages - 1)) & ~UInt64(Self.pages - 1))
       guard start.rawValue + UInt64(Self.pages) <= mapping.end.rawValue else {
         cursor.page = mapping.end
         continue
       }
       cursor.page = start.advanced(by: Self.pages)
-      guard isScattered(TaskSlot(slot), start) else { continue }
-      // Without a block there is no use in looking on.
-      guard let block = takeBlockForGathering() else { return (nil, true) }
-      return (Gathering(task: TaskSlot(slot), page: start, block: block), false)
+      guard promotableMapping(TaskSlot(slot), start) != nil else { continue }
+      if orderedBlock(mapping, start) != nil { return .done(TaskSlot(slot), start) }
+      guard canBeGathered(mapping, start), let block = takeBlockForGathering() else { continue }
+      gathering = Gathering(task: TaskSlot(slot), page: start, block: block)
+      return .more
     }
-    return (nil, false)
+    return nil
   }
 
-  private mutating func isScattered(_ task: TaskSlot, _ start: PageNumber) -> Bool {
-    guard tasks[task.rawValue].faultAround == .automatic, let mapping = promotableMapping(task, start) else {
-      return false
-    }
-    // Most regions are not all there: the end is the likeliest to lack.
-    guard source(mapping, start, Self.pages - 1) != nil, let first = source(mapping, start, 0) else { return false }
-    var isInOrder = first.rawValue % UInt32(Self.pages) == 0
-    for index in 1..<Self.pages {
-      guard let frame = source(mapping, start, index) else { return false }
-      if frame != first.advanced(by: index) { isInOrder = false }
-    }
-    return !isInOrder
+  /// Most regions are not all there: the end is the likeliest to lack.
+  private func canBeGathered(_ mapping: Mapping, _ start: PageNumber) -> Bool {
+    (0..<Self.pages).reversed().allSatisfy { source(mapping, start, $0) != nil }
   }
 
   /// The frame of a region's page, if its content may be moved and is nobody else's.
@@ -96,13 +99,11 @@ extension ServerState {
   }
 
   /// One step.
-  mutating func continueGathering(_ gathering: inout Gathering) -> Gathering.Progress {
+  mutating func continueGathering() -> GatheringProgress {
     defer { finishRevocations() }
-    guard let mapping = promotableMapping(gathering.task, gathering.page) else { return abandon(gathering) }
-    var sources: [FrameNumber] = []
-    for index in gathering.done..<min(gathering.done + Self.movedInOneStep, Self.pages) {
-      guard let frame = source(mapping, gathering.page, index) else { return abandon(gathering) }
-      sources.append(frame)
+    guard var gathering, let sources = nextSources(gathering) else {
+      giveUpGathering()
+      return .failed
     }
     var moves: [FrameMove] = []
     for source in stepOfMoves(sources) {
@@ -112,29 +113,44 @@ extension ServerState {
       gathering.done += 1
     }
     moveAndGive(moves)
-    guard gathering.done == Self.pages else { return .more }
+    guard gathering.left == 0 else {
+      self.gathering = gathering
+      return .more
+    }
+    self.gathering = nil
     statistics.superpagesGathered += 1
-    return .done
+    return .done(gathering.task, gathering.page)
   }
 
-  private mutating func abandon(_ gathering: Gathering) -> Gathering.Progress {
+  /// The frames that come next, if all of the region may still be gathered.
+  private mutating func nextSources(_ gathering: Gathering) -> [FrameNumber]? {
+    guard let mapping = promotableMapping(gathering.task, gathering.page) else { return nil }
+    var sources: [FrameNumber] = []
+    for index in gathering.done..<min(gathering.done + Self.movedInOneStep, Self.pages) {
+      guard let frame = source(mapping, gathering.page, index) else { return nil }
+      sources.append(frame)
+    }
+    return sources
+  }
+
+  /// Puts the block's frames to use again. Whoever is short of frames does, and a placement: they are charged for theirs.
+  mutating func giveUpGathering() {
+    guard let gathering else { return }
     for offset in gathering.done..<Self.pages { releaseQuarantined(gathering.block.start.advanced(by: offset)) }
-    return .failed
+    self.gathering = nil
   }
 }
 
 extension PhysicalMemoryServer {
-  /// The next region from `cursor` on that is to be gathered; `continueGathering` follows until it is done or failed.
-  /// - Returns: nil: there is none. Looks at a few regions with the lock held, again and again.
-  public func findGathering(_ cursor: inout GatheringCursor) -> Gathering? {
+  /// Looks for the next region from `cursor` on that could be a superpage, at a few with the lock held, again and again.
+  /// - Returns: `.more`: it is to be gathered, and `continueGathering` follows until it is done or has failed; `.done`: its
+  ///   frames are in order already; `.failed`: there is none.
+  public func beginGathering(_ cursor: inout GatheringCursor) -> GatheringProgress {
     while true {
-      let (found, isOver) = withState { $0.findGathering(&cursor) }
-      if found != nil || isOver { return found }
+      if let progress = withState({ $0.beginGathering(&cursor) }) { return progress }
     }
   }
 
   /// Moves a step's worth of contents.
-  public func continueGathering(_ gathering: inout Gathering) -> Gathering.Progress {
-    withState { $0.continueGathering(&gathering) }
-  }
+  public func continueGathering() -> GatheringProgress { withState { $0.continueGathering() } }
 }

@@ -11,6 +11,7 @@ extension Generator {
   }
 
   func chooseCall(_ model: borrowing Model, _ task: ModelTask) -> Call {
+    if let call = chooseRegionCall(model, task) { return call }
     switch chooseKind() {
     case .load:
       let access: Access = random.chance(85) ? .read : .execute

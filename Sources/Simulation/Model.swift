@@ -45,6 +45,7 @@ struct Model: ~Copyable {
   var freeSlots: [UInt32] = []
   var slotsUsed: UInt32 = 0
   var lastID: UInt64 = 0
+  var gathering: ModelGathering?
 
   init(world: World, now: UInt64) {
     self.world = world

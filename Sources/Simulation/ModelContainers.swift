@@ -174,12 +174,25 @@ extension Model {
       // Tables and copies first, a leaf table's pages at a time: where that fails the mapping is not made.
       for (offset, id) in ids.enumerated() {
         let next = page.advanced(by: offset)
-        if offset == 0 || next.rawValue % 512 == 0 { try makeTables(task, next) }
+        if offset == 0 || next.rawValue % 512 == 0, !isRegion(next, of: page, ids.count, task, flags) {
+          try makeTables(task, next)
+        }
         if flags.contains(.forceWrite) { makePrivate(container, id) }
       }
     }
     show(task, container, start, ids.count, at: page, flags, epoch: epoch)
-    if !flags.contains(.lazy) { for id in ids { makeResident(container, id) } }
+    if !flags.contains(.lazy) { fill(task, container, ids, at: page) }
+  }
+
+  /// Up to where there are tables: a superpage's come last.
+  private mutating func fill(
+    _ task: ModelTask, _ container: ModelContainer, _ ids: ClosedRange<UInt32>, at page: PageNumber
+  ) {
+    for (offset, id) in ids.enumerated() {
+      let next = page.advanced(by: offset)
+      if next.rawValue % 512 == 0, (try? makeTables(task, next)) == nil { return }
+      makeResident(container, id)
+    }
   }
 
   mutating func unmap(_ task: ModelTask, _ address: UInt64, _ count: UInt32) throws(ServerError) {
@@ -218,7 +231,7 @@ extension Model {
     do throws(ServerError) {
       if let source, let sources {
         do throws(ModelCopyError) {
-          try copy(task, source.0, sources, container.handle, Array(ids.prefix(Self.mostIDs)), count: Int(count))
+          try copy(task, source.0, sources, container.handle, Array(ids.prefix(mostIDs)), count: Int(count))
         } catch {
           throw error.error
         }

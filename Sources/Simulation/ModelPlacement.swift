@@ -146,6 +146,7 @@ extension Model {
     try writeWord(task, countAddress, UInt32(plan.ids.count))
     if plan.ids.isEmpty, let error = plan.error { throw error }
     let fresh = plan.ids.count { plan.container.frames[$0] == nil }
+    gathering = nil
     var placed = ModelPlaced(placement: wanted, count: plan.ids.count, uses: uses, error: plan.error)
     guard makeRoom(&placed) else {
       placement.refused += 1

@@ -8,7 +8,7 @@ import Testing
 
 @Suite struct ServerSuperpageTests {
   private static let lazy: MappingFlags = [.read, .write, .lazy]
-  private let start = PageNumber(TestTask.free.rawValue + 511 & ~511)
+  private let start = PageNumber((TestTask.free.rawValue + 511) & ~511)
 
   private func readyBlocks(_ bed: Testbed) {
     while let block = bed.server.nextBlock() { while !bed.server.zeroBlock(block) { bed.check() } }
@@ -38,15 +38,15 @@ import Testing
   // MARK: Gathered
 
   /// Touched backwards, page by page: no two frames in order.
-  private func makeScattered() throws -> (TestTask, UInt32) {
-    let bed = try Testbed(frames: 1 << 14, blocks: 32)
+  private func makeScattered(frames: Int = 1 << 14) throws -> (TestTask, UInt32) {
+    let bed = try Testbed(frames: frames, blocks: 32)
     let task = try bed.start(bed.load(), TaskParameters(faultAround: .automatic))
     let handle = try task.container(512)
     #expect(task.map(handle, 0, 512, start, Self.lazy) == nil)
     // No block is in stock yet.
     for page in (0..<512).reversed() { #expect(task.write(start.advanced(by: page), UInt8(page & 255)) == nil) }
     var cursor = GatheringCursor()
-    #expect(task.server.findGathering(&cursor) == nil)
+    #expect(task.server.beginGathering(&cursor) == .failed)
     readyBlocks(bed)
     return (task, handle)
   }
@@ -54,21 +54,57 @@ import Testing
   @Test("a region whose contents are scattered is moved into a block, and promoted") func gathered() throws {
     let (task, _) = try makeScattered()
     var cursor = GatheringCursor()
-    var gathering = try #require(task.server.findGathering(&cursor))
-    #expect(gathering.task == task.slot && gathering.page == start)
-    var steps = 1
-    while task.server.continueGathering(&gathering) == .more {
+    #expect(task.server.beginGathering(&cursor) == .more)
+    for _ in 0..<7 {
+      #expect(task.server.continueGathering() == .more)
       task.bed.check()
-      steps += 1
     }
+    #expect(task.server.continueGathering() == .done(task.slot, start))
     task.bed.check()
-    #expect(steps == 8)
     #expect(task.server.promote(task.slot, start) { _ in true })
     task.bed.check()
     #expect(isSuperpage(task, start))
     for page in 0..<512 { #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255))) }
     cursor = GatheringCursor()
-    #expect(task.server.findGathering(&cursor) == nil)
+    #expect(task.server.beginGathering(&cursor) == .failed)
+  }
+
+  @Test("the borders of a region are multiples of 2 MiB, wherever the mapping begins") func unaligned() throws {
+    let (task, handle) = try makeScattered()
+    #expect(task.unmap(start, 512) == nil)
+    #expect(task.allocate(handle, 512, 300) == .ok(300))
+    for (first, expected) in [(-100, GatheringProgress.more), (-301, .failed), (1, .failed)] {
+      #expect(task.map(handle, 0, 812, start.advanced(by: first), [.read, .write]) == nil)
+      var cursor = GatheringCursor()
+      #expect(task.server.beginGathering(&cursor) == expected)
+      if expected == .more {
+        var progress = expected
+        while progress == .more { progress = task.server.continueGathering() }
+        #expect(progress == .done(task.slot, start))
+        #expect(task.server.promote(task.slot, start) { _ in true })
+      }
+      #expect(task.unmap(start.advanced(by: first), 812) == nil)
+    }
+  }
+
+  @Test("R24: frames in a row that were shared for a while are found, and are a superpage again") func sharedForAWhile()
+    throws
+  {
+    let (task, handle) = try makeTask()
+    #expect(task.write(start, 1) == nil)
+    let other = try task.container(1)
+    try copyOne(task, handle, 300, other)
+    #expect(!isSuperpage(task, start))
+    var cursor = GatheringCursor()
+    #expect(task.server.beginGathering(&cursor) == .failed)
+    #expect(task.deallocate(other, 0, 1) == .ok(1))
+    #expect(task.leaf(start.advanced(by: 300))?.rights == .read)
+    cursor = GatheringCursor()
+    #expect(task.server.beginGathering(&cursor) == .done(task.slot, start))
+    #expect(task.server.promote(task.slot, start) { _ in true })
+    task.bed.check()
+    #expect(isSuperpage(task, start))
+    #expect(task.fault(start.advanced(by: 300), .write) == .spurious)
   }
 
   @Test("a page that is freed, copied or pinned meanwhile ends it, and nothing is lost", arguments: 0..<3)
@@ -76,8 +112,8 @@ import Testing
     let (task, handle) = try makeScattered()
     let free = task.bed.statistics.freeFrames
     var cursor = GatheringCursor()
-    var gathering = try #require(task.server.findGathering(&cursor))
-    #expect(task.server.continueGathering(&gathering) == .more)
+    #expect(task.server.beginGathering(&cursor) == .more)
+    #expect(task.server.continueGathering() == .more)
     switch how {
     case 0: #expect(task.deallocate(handle, 300, 1) == .ok(1))
     case 1: try copyOne(task, handle, 300, task.container(1))
@@ -85,14 +121,42 @@ import Testing
       try task.server.pin(
         task.slot, handle, start: 300, count: 1, microseconds: 1_000_000, physical: TestTask.scratch)
     }
-    var progress = Gathering.Progress.more
-    while progress == .more { progress = task.server.continueGathering(&gathering) }
+    var progress = GatheringProgress.more
+    while progress == .more { progress = task.server.continueGathering() }
     #expect(progress == .failed)
     task.bed.check()
     #expect(task.bed.statistics.freeFrames == free + (how == 0 ? 1 : 0))
     for page in 0..<512 where page != 300 {
       #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255)))
     }
+  }
+
+  @Test(
+    "R3, R19: the block's frames are there for who is charged for them, and the gathering is given up", arguments: 0..<2
+  )
+  func shortage(_ how: Int) throws {
+    let (task, _) = try makeScattered(frames: 1 << 13)
+    var cursor = GatheringCursor()
+    #expect(task.server.beginGathering(&cursor) == .more)
+    #expect(task.server.continueGathering() == .more)
+    if how == 0 {
+      // Every frame that a task can have.
+      let other = try task.bed.start(task.bed.load(), TaskParameters(faultAround: .fixed(512)))
+      let count = UInt32(other.information.available)
+      let handle = try other.container(count)
+      let far = PageNumber(1 << 20)
+      #expect(other.map(handle, 0, count, far, Self.lazy) == nil)
+      for page in 0..<Int(count) where other.leaf(far.advanced(by: page)) == nil {
+        #expect(other.write(far.advanced(by: page), 1) == nil)
+      }
+    } else {
+      let block = try #require(task.leaf(start)).frame.address
+      let handle = try task.container(0)
+      #expect(task.place(handle, 0, 512, PlacementRequest(fixed: block)) == .ok(512))
+    }
+    #expect(task.server.continueGathering() == .failed)
+    task.bed.check()
+    for page in 0..<512 { #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255))) }
   }
 
   // MARK: At a fault
