@@ -61,11 +61,6 @@ extension PhysicalMemoryServer {
     }
   }
 
-  /// The region on its way into a block.
-  package var gatheredRegion: (task: TaskSlot, page: PageNumber)? {
-    withState { state in state.gathering.map { ($0.task, $0.page) } }
-  }
-
   package var policyBufferFrame: FrameNumber? {
     withState { state in state.policy.buffer.flatMap { state.frame($0.slot, 0) } }
   }

@@ -126,10 +126,6 @@ extension ServerState {
 
   private mutating func takeMovableFrame() -> FrameNumber? {
     var taken = pool.takeFrame()
-    if taken == nil, gathering != nil {
-      giveUpGathering()
-      taken = pool.takeFrame()
-    }
     while taken == nil, expireOldest() { taken = pool.takeFrame() }
     return taken
   }

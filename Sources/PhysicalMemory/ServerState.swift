@@ -32,7 +32,6 @@ struct ServerState: ~Copyable {
   var revocations = Revocations()
   var batch = FrameBatch()
   var blocks: BlockStock
-  var gathering: Gathering?
   var statistics = ServerStatistics()
   private var lastTaskID: UInt64 = 0
   /// Ask for zeroed frames when fewer are in stock; and whether that was done already.
@@ -93,10 +92,6 @@ struct ServerState: ~Copyable {
   @inline(__always)
   private mutating func takeZeroFrame() -> FrameNumber? {
     var taken = pool.takeZeroedFrame()
-    if taken == nil, gathering != nil {
-      giveUpGathering()
-      taken = pool.takeZeroedFrame()
-    }
     while taken == nil, expireOldest() { taken = pool.takeZeroedFrame() }
     return cleared(taken ?? pool.takeSpareFrame())
   }

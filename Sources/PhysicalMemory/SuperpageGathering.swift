@@ -2,12 +2,13 @@
 // mapped as a superpage.
 //
 // The life of a gathering:
-//  1. found: all 512 contents of a region are resident, nobody else's, and movable; a block of the stock was taken for them, out
-//     of use until its frames are filled.
-//  2. under way: a few contents a step, the lock released in between. Tasks go on reading and writing.
+//  1. found: all 512 contents of a region are resident, nobody else's, and movable, and a block of the stock is free. It stays
+//     among the free frames: whoever is in need takes them, since nobody is charged for what is out of use here.
+//  2. under way: a few contents a step, the lock released in between. Tasks go on reading and writing. It goes from the
+//     block's end downwards, so that what is left of the block is the end of a long free run, where others come last.
 //  3. done: the frames are in order, and the region can be promoted. Or
-//     given up: one of them went, was shared or pinned meanwhile, or somebody needs the block's frames, which nobody is
-//     charged for. What was moved stays where it is; the rest goes back.
+//     given up: a content went, was shared or pinned meanwhile, or others took a frame of the block. What was moved stays
+//     where it is.
 
 public import GuestMemory
 
@@ -21,40 +22,37 @@ public struct GatheringCursor: Sendable {
   fileprivate init(slot: UInt32) { self.slot = slot }
 }
 
-/// A region on its way into a block. There is one at a time.
-struct Gathering {
-  let task: TaskSlot
-  /// The region's first page.
-  let page: PageNumber
-  fileprivate let block: FrameRun
-  fileprivate var done = 0
-
-  /// Of the block, out of use.
-  var left: Int { block.count - done }
+/// What may become a superpage.
+public enum SuperpageCandidate: Sendable {
+  /// The frames of the region that begins with this page of the task are in order.
+  case ordered(TaskSlot, PageNumber)
+  /// They are not: `continueGathering` follows until that is done or has failed.
+  case scattered(Gathering)
 }
 
-/// What became of a step of a gathering.
-public enum GatheringProgress: Equatable, Sendable {
-  case more
-  /// The region that begins with this page of the task can be promoted.
-  case done(TaskSlot, PageNumber)
-  case failed
+/// A region on its way into a block.
+public struct Gathering: Sendable {
+  public let task: TaskSlot
+  /// The region's first page.
+  public let page: PageNumber
+  package let block: FrameRun
+  /// Contents that are still to be moved: the region's first.
+  package fileprivate(set) var left = PoolMemory.framesPerBlock
+
+  /// What became of a step.
+  public enum Progress: Sendable { case more, done, failed }
 }
 
 extension ServerState {
   private static let pages = PoolMemory.framesPerBlock
   /// Regions looked at in one step.
   private static let regionsInOneStep = 16
-  /// Quarantined for it; no task has this number.
-  private static let gatherer: UInt32 = .max
 
-  /// Looks for a region to be gathered, a few at a time.
-  /// - Returns: `.done`: one whose frames are in order already; `.failed`: all were looked at; nil: there is more to look
-  ///   at.
-  mutating func beginGathering(_ cursor: inout GatheringCursor) -> GatheringProgress? {
-    giveUpGathering()
+  /// Looks for a region that could be a superpage, a few at a time.
+  /// - Returns: `isOver`: all were looked at.
+  mutating func findCandidate(_ cursor: inout GatheringCursor) -> (found: SuperpageCandidate?, isOver: Bool) {
     for _ in 0..<Self.regionsInOneStep {
-      guard let slot = tasks.occupied(from: cursor.slot) else { return .failed }
+      guard let slot = tasks.occupied(from: cursor.slot) else { return (nil, true) }
       if slot != cursor.slot { cursor = GatheringCursor(slot: slot) }
       guard let index = tasks[slot].mappings.lowerBound(cursor.page) else {
         cursor = GatheringCursor(slot: slot + 1)
@@ -69,12 +67,12 @@ extension ServerState {
       }
       cursor.page = start.advanced(by: Self.pages)
       guard promotableMapping(TaskSlot(slot), start) != nil else { continue }
-      if orderedBlock(mapping, start) != nil { return .done(TaskSlot(slot), start) }
-      guard canBeGathered(mapping, start), let block = takeBlockForGathering() else { continue }
-      gathering = Gathering(task: TaskSlot(slot), page: start, block: block)
-      return .more
+      if orderedBlock(mapping, start) != nil { return (.ordered(TaskSlot(slot), start), false) }
+      // Of the stock, since the host has a huge page behind it: of pages that were written lately it makes none.
+      guard canBeGathered(mapping, start), let block = popBlock() else { continue }
+      return (.scattered(Gathering(task: TaskSlot(slot), page: start, block: block)), false)
     }
-    return nil
+    return (nil, false)
   }
 
   /// Most regions are not all there: the end is the likeliest to lack.
@@ -91,66 +89,45 @@ extension ServerState {
     return contents[number].frame
   }
 
-  /// One of the stock, with a huge page of the host behind it: of pages that were written lately the host makes none.
-  private mutating func takeBlockForGathering() -> FrameRun? {
-    guard let block = takeBlock() else { return nil }
-    for offset in 0..<block.count { quarantine(block.start.advanced(by: offset), for: Self.gatherer) }
-    return block
-  }
-
   /// One step.
-  mutating func continueGathering() -> GatheringProgress {
+  mutating func continueGathering(_ gathering: inout Gathering) -> Gathering.Progress {
     defer { finishRevocations() }
-    guard var gathering, let sources = nextSources(gathering) else {
-      giveUpGathering()
-      return .failed
-    }
-    var moves: [FrameMove] = []
-    for source in stepOfMoves(sources) {
-      let destination = gathering.block.start.advanced(by: gathering.done)
-      pool.records[destination] = FrameRecord(state: .inUse, flags: .dirty)
-      moves.append(FrameMove(source: source, destination: destination))
-      gathering.done += 1
-    }
-    moveAndGive(moves)
-    guard gathering.left == 0 else {
-      self.gathering = gathering
-      return .more
-    }
-    self.gathering = nil
-    statistics.superpagesGathered += 1
-    return .done(gathering.task, gathering.page)
-  }
-
-  /// The frames that come next, if all of the region may still be gathered.
-  private mutating func nextSources(_ gathering: Gathering) -> [FrameNumber]? {
-    guard let mapping = promotableMapping(gathering.task, gathering.page) else { return nil }
+    guard let mapping = promotableMapping(gathering.task, gathering.page) else { return .failed }
     var sources: [FrameNumber] = []
-    for index in gathering.done..<min(gathering.done + Self.movedInOneStep, Self.pages) {
-      guard let frame = source(mapping, gathering.page, index) else { return nil }
+    for index in (max(0, gathering.left - Self.movedInOneStep)..<gathering.left).reversed() {
+      guard let frame = source(mapping, gathering.page, index) else { return .failed }
       sources.append(frame)
     }
-    return sources
-  }
-
-  /// Puts the block's frames to use again. Whoever is short of frames does, and a placement: they are charged for theirs.
-  mutating func giveUpGathering() {
-    guard let gathering else { return }
-    for offset in gathering.done..<Self.pages { releaseQuarantined(gathering.block.start.advanced(by: offset)) }
-    self.gathering = nil
+    let moved = stepOfMoves(sources)
+    let rest = gathering.left - moved.count
+    let start = gathering.block.start
+    guard pool.takeFixed(FrameRun(start: start.advanced(by: rest), count: moved.count)) else { return .failed }
+    var moves: [FrameMove] = []
+    for source in moved {
+      gathering.left -= 1
+      let destination = start.advanced(by: gathering.left)
+      pool.records[destination] = FrameRecord(state: .inUse, flags: .dirty)
+      moves.append(FrameMove(source: source, destination: destination))
+    }
+    moveAndGive(moves)
+    guard gathering.left == 0 else { return .more }
+    statistics.superpagesGathered += 1
+    return .done
   }
 }
 
 extension PhysicalMemoryServer {
-  /// Looks for the next region from `cursor` on that could be a superpage, at a few with the lock held, again and again.
-  /// - Returns: `.more`: it is to be gathered, and `continueGathering` follows until it is done or has failed; `.done`: its
-  ///   frames are in order already; `.failed`: there is none.
-  public func beginGathering(_ cursor: inout GatheringCursor) -> GatheringProgress {
+  /// The next region from `cursor` on that could be a superpage, and is none.
+  /// - Returns: nil: there is none. Looks at a few regions with the lock held, again and again.
+  public func findCandidate(_ cursor: inout GatheringCursor) -> SuperpageCandidate? {
     while true {
-      if let progress = withState({ $0.beginGathering(&cursor) }) { return progress }
+      let (found, isOver) = withState { $0.findCandidate(&cursor) }
+      if found != nil || isOver { return found }
     }
   }
 
   /// Moves a step's worth of contents.
-  public func continueGathering() -> GatheringProgress { withState { $0.continueGathering() } }
+  public func continueGathering(_ gathering: inout Gathering) -> Gathering.Progress {
+    withState { $0.continueGathering(&gathering) }
+  }
 }

@@ -61,7 +61,7 @@ extension Generator {
   /// A call for whole regions; nil: another call.
   func chooseRegionCall(_ model: borrowing Model, _ task: ModelTask) -> Call? {
     guard hasSuperpages, random.chance(45) else { return nil }
-    if model.gathering != nil, random.chance(20) { return chooseAll(model, task) }
+    if model.isGathering, random.chance(20) { return chooseAll(model, task) }
     if task.containers.count == 1, random.chance(60) { return .createContainer(result: chooseResult(task)) }
     let handle = random.chance(90) ? chooseLarge(task) : chooseHandle(model, task, .own)
     let it = container(model, task, handle)
@@ -81,18 +81,21 @@ extension Generator {
       let from = random.chance(90) ? id : chooseRegionID()
       return .map(handle, start: from, count: chooseCount(it, from, most: most), at: page << 12, flags: flags)
     case ..<75: return .store(at: chooseRegionPage() << 12, UInt32(truncatingIfNeeded: random.next()))
-    case ..<85:
+    case ..<84:
       return .unmap(at: (random.chance(50) ? page : chooseRegionPage()) << 12, count: chooseRegionCount())
     case ..<90:
+      // At times all: what comes back is not zero any more.
       return .deallocate(
-        handle, start: random.chance(50) ? id : chooseRegionID(), count: chooseRegionCount(), at: chooseResult(task),
-        flags: 3)
+        handle, start: random.chance(50) ? id : chooseRegionID(),
+        count: random.chance(30) ? 20_000 : chooseRegionCount(), at: chooseResult(task), flags: 3)
     case ..<95:
       let from = chooseRegionID()
       let target = chooseHandle(model, task, .own)
       return .copy(
         handle, .from(from), to: target, .from(random.chance(50) ? id : chooseRegionID()),
         count: chooseCount(it, from, most: 600), frameError: 0)
+    case 95: return .share(handle, remote: .number(0), result: chooseResult(task))
+    case 96: return .lock(chooseHandle(model, task, .weak), microseconds: chooseTime())
     default:
       var placement = PlacementArgument(contiguous: 1)
       if random.chance(60) { placement.alignment = 2 << 20 }

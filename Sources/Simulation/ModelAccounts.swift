@@ -44,7 +44,7 @@ extension Model {
   var lendable: Int { reclaim.requests.isEmpty ? notAllocated : 0 }
 
   /// Frames that are good for anything at the moment.
-  var free: Int { world.frames - world.reserved - tables.used - contentCount - (gathering?.left ?? 0) }
+  var free: Int { world.frames - world.reserved - tables.used - contentCount }
   /// Those of them in the area for page tables, and the others.
   var freeForTables: Int { tables.reserved - tables.usedOfArea - tableAreaContents }
   var freeForContents: Int { free - freeForTables }

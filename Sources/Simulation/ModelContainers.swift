@@ -77,9 +77,11 @@ extension Model {
     return ModelCount(count: UInt32(plan.ids.count), error: plan.error)
   }
 
-  /// What an allocation will do; the task may have that many more.
+  /// What an allocation will do; the task may have that many more. A placed one needs frames for ids in use as well, until
+  /// these let go of theirs.
   mutating func planAllocation(
-    _ task: ModelTask, _ handle: UInt32, _ ids: ClosedRange<UInt32>, _ flags: AllocationFlags
+    _ task: ModelTask, _ handle: UInt32, _ ids: ClosedRange<UInt32>, _ flags: AllocationFlags,
+    placed: Bool = false
   ) throws(ServerError) -> (container: ModelContainer, ids: [UInt32], error: ServerError?) {
     let container = try ownContainer(task, handle)
     var left = headroom(task, extra: flags.contains(.extra))
@@ -87,15 +89,18 @@ extension Model {
     var done: [UInt32] = []
     for id in ids {
       let isUsed = container.frames[id] != nil
-      if isUsed, !flags.contains(.squash) { error = .exists }
-      if !isUsed, left == 0 { error = .noMemory }
+      if isUsed, !flags.contains(.squash) {
+        error = .exists
+      } else if !isUsed || placed, left == 0 {
+        error = .noMemory
+      }
       if error != nil { break }
-      left -= isUsed ? 0 : 1
+      left -= isUsed && !placed ? 0 : 1
       done.append(id)
     }
     if error != nil, !flags.contains(.partial) { done = [] }
     guard !isPinned(container, done.contains) else { throw .busy }
-    try charge(task, done.count { container.frames[$0] == nil })
+    try charge(task, done.count { placed || container.frames[$0] == nil })
     return (container, done, error)
   }
 

@@ -13,7 +13,6 @@ extension Model {
   }
 
   private mutating func findReleasedFrame() -> ModelArea? {
-    if freeForContents == 0 { gathering = nil }
     while freeForContents == 0, expireOldest() {}
     return freeForContents > 0 ? .contents : freeForTables > 0 ? .tableArea : nil
   }

@@ -30,18 +30,6 @@ struct ModelRegion {
   }
 }
 
-/// A region on its way into a block: so many frames of the block are out of use.
-struct ModelGathering {
-  let task: TaskName
-  let start: PageNumber
-  /// Of the region, when it began.
-  let contents: [ModelContent]
-  /// By the machine, when it was last seen; what others move may be its.
-  var framesMoved: Int
-  var isDisturbed = false
-  var left = ModelRegion.pages
-}
-
 extension Model {
   /// Whether a region begins with `next`, in a mapping that is about to be made.
   func isRegion(

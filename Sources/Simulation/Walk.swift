@@ -126,6 +126,7 @@ package final class Walk {
   /// Defragmentation under way.
   var pass: DefragmentationPass?
   var passesDone = 0
+  var gathering: WalkGathering?
   var gatheringsGivenUp = 0
   var obstaclesMet = 0
   var movedForPlacements = 0

@@ -24,9 +24,7 @@ extension Walk {
     // The call itself is to find all this there: what the frames are used for is looked at before it.
     try load(task, place, 40)
     try load(task, address, 4)
-    var uses = try currentUses()
-    // A gathering is given up for a placement.
-    for index in uses.uses.indices where uses.uses[index] == .busy { uses.uses[index] = .free }
+    let uses = try currentUses()
     let leaves = currentLeaves()
     let squashed = flags & UInt32(PM_ALLOC_SQUASH) == 0 ? nil : container(task, handle)
     let movedBefore = server.statistics.framesMoved

@@ -3,6 +3,16 @@
 internal import GuestMemory
 internal import PhysicalMemory
 
+/// A region on its way into a block.
+struct WalkGathering {
+  var it: Gathering
+  /// Of the region, when it was found.
+  let contents: [ModelContent]
+  /// By the machine, when it was last seen; what others move may be the region's.
+  var framesMoved: Int
+  var isDisturbed = false
+}
+
 extension Walk {
   // MARK: Made
 
@@ -58,41 +68,38 @@ extension Walk {
 
   func gather(_ steps: Int) throws {
     let leaves = currentLeaves()
-    if Int(server.statistics.framesMoved) != model.gathering?.framesMoved { model.gathering?.isDisturbed = true }
-    if model.gathering == nil { try beginGathering() }
-    defer { model.gathering?.framesMoved = Int(server.statistics.framesMoved) }
-    for _ in 0..<steps {
-      guard let gathering = model.gathering else { break }
-      try continueGathering(gathering)
-    }
+    if Int(server.statistics.framesMoved) != gathering?.framesMoved { gathering?.isDisturbed = true }
+    if gathering == nil { try findCandidate() }
+    for _ in 0..<steps where gathering != nil { try continueGathering() }
+    gathering?.framesMoved = Int(server.statistics.framesMoved)
+    model.isGathering = gathering != nil
     try locateAll()
     try checkKept(leaves) { _ in false }
   }
 
-  /// The first region that can be gathered is, if there is a block; one in order needs none.
-  private func beginGathering() throws {
+  /// The first region in order is promoted; one that can be gathered is, if there is a block.
+  private func findCandidate() throws {
     let hasBlock = server.blocksInStock > 0
     var cursor = GatheringCursor()
-    let progress = server.beginGathering(&cursor)
-    let begun = server.gatheredRegion
+    let candidate = server.findCandidate(&cursor)
     for region in regions() {
       if isInOrder(region) {
-        guard progress == .done(region.task.slot, region.start) else {
-          throw fail("\(Place(region.task.slot, region.start)) is in order, and was passed over: \(progress)")
+        guard case .ordered(region.task.slot, region.start) = candidate else {
+          throw fail("\(Place(region.task.slot, region.start)) is in order, and was passed over")
         }
         return try promote(region.task, region.start)
       }
       let chance = model.canBeMoved(region, 0..<ModelRegion.pages)
       if chance == .no { continue }
-      if let begun, begun.task == region.task.slot, begun.page == region.start {
-        model.gathering = ModelGathering(
-          task: region.task.name, start: region.start, contents: region.contents ?? [],
+      if case .scattered(let found) = candidate, found.task == region.task.slot, found.page == region.start {
+        gathering = WalkGathering(
+          it: found, contents: region.contents ?? [],
           framesMoved: Int(server.statistics.framesMoved))
         return
       }
       if chance == .yes, hasBlock { throw fail("\(Place(region.task.slot, region.start)) could have been gathered") }
     }
-    if progress != .failed { throw fail("\(progress) for a region that is none") }
+    if let candidate { throw fail("\(candidate) is not what it is taken for") }
   }
 
   /// Those that are no superpages, in the order of slots and addresses.
@@ -109,35 +116,39 @@ extension Walk {
     return found
   }
 
-  private func continueGathering(_ gathering: ModelGathering) throws {
-    let done = ModelRegion.pages - gathering.left
-    var chance = Model.Chance.no
-    if let task = model.task(gathering.task), !task.isEnding, let region = model.region(task, gathering.start),
-      !model.isLocked(region), machine.superpage(task.slot, region.start) == nil
-    {
-      chance = model.canBeMoved(region, done..<done + 64)
-    }
-    let progress = server.continueGathering()
+  private func continueGathering() throws {
+    guard var current = gathering else { return }
+    let left = current.it.left
+    let chance = chanceOfStep(current)
+    let progress = server.continueGathering(&current.it)
+    gathering = progress == .more ? current : nil
+    let place = Place(current.it.task, current.it.page)
     switch progress {
-    case .failed where chance != .yes:
-      model.gathering = nil
-      gatheringsGivenUp += 1
-    case .more where chance != .no && gathering.left > 64:
-      model.gathering?.left -= 64
-    case .done(let slot, let page) where chance != .no && gathering.left == 64:
-      model.gathering = nil
-      guard let task = model.task(slot), task.name == gathering.task, page == gathering.start else {
-        throw fail("\(Place(slot, page)) was gathered")
-      }
+    case .failed where chance != .yes: gatheringsGivenUp += 1
+    case .more where chance != .no && left > 64 && current.it.left == left - 64: break
+    case .done where chance != .no && left == 64:
       try locateAll()
-      if let region = model.region(task, page), let contents = region.contents,
-        !gathering.isDisturbed, zip(contents, gathering.contents).allSatisfy({ $0 === $1 }), !isInOrder(region)
+      guard let task = model.task(current.it.task) else { throw fail("\(place) was gathered, whose task is no more") }
+      if !current.isDisturbed, let region = model.region(task, current.it.page), let contents = region.contents,
+        zip(contents, current.contents).allSatisfy({ $0 === $1 }), !isInOrder(region)
       {
-        throw fail("\(Place(slot, page)) was gathered, and is not in order")
+        throw fail("\(place) was gathered, and is not in order")
       }
-      try promote(task, page)
-    default: throw fail("gathering \(gathering.start): \(progress), with \(gathering.left) left")
+      try promote(task, current.it.page)
+    default: throw fail("gathering \(place) with \(left) left: \(progress)")
     }
+  }
+
+  /// The contents that come next must be there and movable, and the frames for them still free.
+  private func chanceOfStep(_ gathering: WalkGathering) -> Model.Chance {
+    let left = gathering.it.left
+    guard let task = model.task(gathering.it.task), !task.isEnding, let region = model.region(task, gathering.it.page),
+      !model.isLocked(region), machine.superpage(task.slot, region.start) == nil
+    else { return .no }
+    let uses = server.frameUses()
+    let first = Int(gathering.it.block.start.rawValue)
+    guard uses[first + left - 64..<first + left].allSatisfy({ $0 == .free }) else { return .no }
+    return model.canBeMoved(region, left - 64..<left)
   }
 
   // MARK: Checked after each step
@@ -161,8 +172,5 @@ extension Walk {
     try same(statistics.superpages.current, machine.superpages.count, "superpages")
     try same(
       Int(statistics.superpagesMapped + statistics.superpagesPromoted), machine.superpagesMade, "superpages made")
-    guard server.gatheredRegion?.page == model.gathering?.start else {
-      throw fail("\(String(describing: server.gatheredRegion)) is gathered, not \(model.gathering as Any)")
-    }
   }
 }

@@ -45,42 +45,59 @@ import Testing
     #expect(task.map(handle, 0, 512, start, Self.lazy) == nil)
     // No block is in stock yet.
     for page in (0..<512).reversed() { #expect(task.write(start.advanced(by: page), UInt8(page & 255)) == nil) }
-    var cursor = GatheringCursor()
-    #expect(task.server.beginGathering(&cursor) == .failed)
+    #expect(!isFound(task))
     readyBlocks(bed)
     return (task, handle)
   }
 
   @Test("a region whose contents are scattered is moved into a block, and promoted") func gathered() throws {
     let (task, _) = try makeScattered()
-    var cursor = GatheringCursor()
-    #expect(task.server.beginGathering(&cursor) == .more)
-    for _ in 0..<7 {
-      #expect(task.server.continueGathering() == .more)
+    var gathering = try #require(findScattered(task))
+    #expect(gathering.task == task.slot && gathering.page == start)
+    var steps = 1
+    while task.server.continueGathering(&gathering) == .more {
       task.bed.check()
+      steps += 1
     }
-    #expect(task.server.continueGathering() == .done(task.slot, start))
     task.bed.check()
+    #expect(steps == 8)
     #expect(task.server.promote(task.slot, start) { _ in true })
     task.bed.check()
     #expect(isSuperpage(task, start))
     for page in 0..<512 { #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255))) }
-    cursor = GatheringCursor()
-    #expect(task.server.beginGathering(&cursor) == .failed)
+    #expect(!isFound(task))
+  }
+
+  private func find(_ task: TestTask) -> SuperpageCandidate? {
+    var cursor = GatheringCursor()
+    return task.server.findCandidate(&cursor)
+  }
+
+  private func isFound(_ task: TestTask) -> Bool { find(task) != nil }
+
+  private func findScattered(_ task: TestTask) -> Gathering? {
+    if case .scattered(let gathering) = find(task) { gathering } else { nil }
+  }
+
+  private func finish(_ gathering: inout Gathering, _ task: TestTask) -> Gathering.Progress {
+    var progress = Gathering.Progress.more
+    while progress == .more { progress = task.server.continueGathering(&gathering) }
+    task.bed.check()
+    return progress
   }
 
   @Test("the borders of a region are multiples of 2 MiB, wherever the mapping begins") func unaligned() throws {
     let (task, handle) = try makeScattered()
     #expect(task.unmap(start, 512) == nil)
     #expect(task.allocate(handle, 512, 300) == .ok(300))
-    for (first, expected) in [(-100, GatheringProgress.more), (-301, .failed), (1, .failed)] {
+    for (first, isFound) in [(-100, true), (-301, false), (1, false)] {
       #expect(task.map(handle, 0, 812, start.advanced(by: first), [.read, .write]) == nil)
-      var cursor = GatheringCursor()
-      #expect(task.server.beginGathering(&cursor) == expected)
-      if expected == .more {
-        var progress = expected
-        while progress == .more { progress = task.server.continueGathering() }
-        #expect(progress == .done(task.slot, start))
+      let gathering = findScattered(task)
+      #expect((gathering != nil) == isFound)
+      if isFound {
+        var found = try #require(gathering)
+        #expect(found.page == start)
+        #expect(finish(&found, task) == .done)
         #expect(task.server.promote(task.slot, start) { _ in true })
       }
       #expect(task.unmap(start.advanced(by: first), 812) == nil)
@@ -95,12 +112,13 @@ import Testing
     let other = try task.container(1)
     try copyOne(task, handle, 300, other)
     #expect(!isSuperpage(task, start))
-    var cursor = GatheringCursor()
-    #expect(task.server.beginGathering(&cursor) == .failed)
+    #expect(!isFound(task))
     #expect(task.deallocate(other, 0, 1) == .ok(1))
     #expect(task.leaf(start.advanced(by: 300))?.rights == .read)
-    cursor = GatheringCursor()
-    #expect(task.server.beginGathering(&cursor) == .done(task.slot, start))
+    guard case .ordered(task.slot, start) = find(task) else {
+      Issue.record("frames in order are not found")
+      return
+    }
     #expect(task.server.promote(task.slot, start) { _ in true })
     task.bed.check()
     #expect(isSuperpage(task, start))
@@ -111,9 +129,8 @@ import Testing
   func disturbed(_ how: Int) throws {
     let (task, handle) = try makeScattered()
     let free = task.bed.statistics.freeFrames
-    var cursor = GatheringCursor()
-    #expect(task.server.beginGathering(&cursor) == .more)
-    #expect(task.server.continueGathering() == .more)
+    var gathering = try #require(findScattered(task))
+    #expect(task.server.continueGathering(&gathering) == .more)
     switch how {
     case 0: #expect(task.deallocate(handle, 300, 1) == .ok(1))
     case 1: try copyOne(task, handle, 300, task.container(1))
@@ -121,10 +138,7 @@ import Testing
       try task.server.pin(
         task.slot, handle, start: 300, count: 1, microseconds: 1_000_000, physical: TestTask.scratch)
     }
-    var progress = GatheringProgress.more
-    while progress == .more { progress = task.server.continueGathering() }
-    #expect(progress == .failed)
-    task.bed.check()
+    #expect(finish(&gathering, task) == .failed)
     #expect(task.bed.statistics.freeFrames == free + (how == 0 ? 1 : 0))
     for page in 0..<512 where page != 300 {
       #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255)))
@@ -136,9 +150,8 @@ import Testing
   )
   func shortage(_ how: Int) throws {
     let (task, _) = try makeScattered(frames: 1 << 13)
-    var cursor = GatheringCursor()
-    #expect(task.server.beginGathering(&cursor) == .more)
-    #expect(task.server.continueGathering() == .more)
+    var gathering = try #require(findScattered(task))
+    #expect(task.server.continueGathering(&gathering) == .more)
     if how == 0 {
       // Every frame that a task can have.
       let other = try task.bed.start(task.bed.load(), TaskParameters(faultAround: .fixed(512)))
@@ -150,12 +163,11 @@ import Testing
         #expect(other.write(far.advanced(by: page), 1) == nil)
       }
     } else {
-      let block = try #require(task.leaf(start)).frame.address
+      let block = gathering.block.start.address
       let handle = try task.container(0)
       #expect(task.place(handle, 0, 512, PlacementRequest(fixed: block)) == .ok(512))
     }
-    #expect(task.server.continueGathering() == .failed)
-    task.bed.check()
+    #expect(finish(&gathering, task) == .failed)
     for page in 0..<512 { #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255))) }
   }
 
