@@ -343,19 +343,23 @@ import Testing
 
   // MARK: Splits, and afterwards
 
-  @Test("what changes one page splits the superpage, and the other pages stay") func splits() throws {
-    for change in 0..<4 {
+  @Test("what changes one page splits the superpage, and the other pages stay; why is counted") func splits() throws {
+    for (change, cause) in [SplitCause.unmapped, .copied, .unmapped, .freed, .freed, .moved, .withdrawn].enumerated() {
       let (task, handle) = try makeTask()
       for index in [0, 100, 511] { #expect(task.write(start.advanced(by: index), UInt8(index & 0xff)) == nil) }
       let other = try task.container(8)
+      let frame = UInt64(try #require(task.leaf(start.advanced(by: 100))).frame.rawValue)
       switch change {
       case 0: #expect(task.unmap(start.advanced(by: 100), 1) == nil)
       case 1: try copyOne(task, handle, 100, other)
       case 2: #expect(task.map(other, 0, 1, start.advanced(by: 100), Self.lazy) == nil)
-      default: #expect(task.deallocate(handle, 100, 1) == .ok(1))
+      case 3: #expect(task.deallocate(handle, 100, 1) == .ok(1))
+      case 4: #expect(task.release(handle, [100]) == nil)
+      case 5: #expect(task.bed.server.moveSomeFrame(frame))
+      default: #expect(task.bed.server.revokeSomeFrame(frame))
       }
       #expect(!isSuperpage(task, start))
-      #expect(task.bed.statistics.superpages == SuperpageCounts(current: 0, split: 1))
+      #expect(task.bed.statistics.superpages == SuperpageCounts(current: 0, splits: [cause: 1]))
       #expect(task.read(start) == .success(0))
       #expect(task.read(start.advanced(by: 511)) == .success(255))
       #expect(task.leaf(start.advanced(by: 99)) != nil)
