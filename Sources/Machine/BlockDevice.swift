@@ -120,7 +120,8 @@ final class BlockDevice: Sendable {
     switch (offset, value) {
     case (VirtioRegisters.Offset.queueNotify, _): notify()
     case (VirtioRegisters.Offset.status, 0): halt { $0.registers.reset() }
-    case (VirtioRegisters.Offset.queueReady, 0): halt { $0.registers.stopQueue() }
+    case (VirtioRegisters.Offset.queueReady, 0) where state.withLock({ $0.registers.queueSelector == 0 }):
+      halt { $0.registers.stopQueue() }
     default:
       state.withLock { state in
         let before = state.registers.queue != nil

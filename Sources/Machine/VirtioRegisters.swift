@@ -57,7 +57,7 @@ struct VirtioRegisters {
   private var deviceSelector: UInt32 = 0
   private var driverSelector: UInt32 = 0
   private var accepted: UInt64 = 0
-  private var queueSelector: UInt32 = 0
+  private(set) var queueSelector: UInt32 = 0
   private var queueSize: UInt32 = 0
   private var isQueueReady = false
   private var addresses: (descriptors: UInt64, available: UInt64, used: UInt64) = (0, 0, 0)

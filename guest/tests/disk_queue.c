@@ -332,6 +332,22 @@ PM_TEST_DISK(queue_not_pinned, 0, "1 disk", "a queue that is not pinned is not t
   while (!(get(STATUS) & NEEDS_RESET)) {}
 }
 
+PM_TEST_DISK(other_queues, 0, "1 disk", "there is one queue: what is written for another that is selected has no effect on it") {
+  start();
+  set(0x30, 1);
+  CHECK_EQ(get(0x34), 0);
+  set(QUEUE_READY, 0);
+  set(QUEUE_SIZE, 2);
+  set(DESCRIPTORS, 0);
+  set(QUEUE_READY, 1);
+  CHECK_EQ(get(QUEUE_READY), 0);
+  set(0x30, 0);
+  CHECK_EQ(get(QUEUE_READY), 1);
+  describe_read(6);
+  offer(0);
+  wait_and_check(6);
+}
+
 PM_TEST_DISK(features_refused, 0, "1 disk", "the device does not agree to a driver that ignores the limits of its memory") {
   CHECK_OK(pm_device_claim(0));
   set(STATUS, 3);
