@@ -8,11 +8,14 @@ PM_PROGRAM("Places frames: [count=N] [below=A] [alignment=A] [boundary=A] [fixed
 
 static uint64_t physical[MOST];
 
-/// A number with K, M or G behind it.
-static uint64_t size(const char *text) {
+/// A number, with K, M or G behind it or not. False: it is none, or too large.
+static bool read_size(const char *text, uint64_t *number) {
   char *end;
-  uint64_t number = strtoull(text, &end, 0);
-  return *end == 'K' ? number << 10 : *end == 'M' ? number << 20 : *end == 'G' ? number << 30 : number;
+  *number = strtoull(text, &end, 0);
+  int shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : 0;
+  bool is_number = text[0] >= '0' && text[0] <= '9' && end[shift > 0] == 0 && *number <= UINT64_MAX >> shift;
+  *number <<= shift;
+  return is_number;
 }
 
 static int fail(const char *what, pm_error_t error) {
@@ -52,8 +55,9 @@ int main(int argc, char **argv) {
   uint64_t percent = 0;
   for (int i = 1; i < argc; i++) {
     char *equals = strchr(argv[i], '=');
-    uint64_t value = equals ? size(equals + 1) : 0;
-    if (!strncmp(argv[i], "count=", 6)) count = (uint32_t)value;
+    uint64_t value = 0;
+    if (equals && !read_size(equals + 1, &value)) return printf("place: %s is no number\n", equals + 1), 64;
+    if (!strncmp(argv[i], "count=", 6)) count = value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
     else if (!strncmp(argv[i], "below=", 6)) placement.below = value;
     else if (!strncmp(argv[i], "alignment=", 10)) placement.alignment = value;
     else if (!strncmp(argv[i], "boundary=", 9)) placement.boundary = value;
