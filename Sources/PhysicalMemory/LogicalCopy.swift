@@ -101,13 +101,11 @@ extension ServerState {
     }
   }
 
-  private mutating func firstPinned(_ slot: UInt32, _ ids: FrameIDs, _ count: Int) -> UInt32? {
-    guard !containers[slot].pins.isEmpty else { return nil }
+  private func firstPinned(_ slot: UInt32, _ ids: FrameIDs, _ count: Int) -> UInt32? {
+    guard hasPins(slot) else { return nil }
     switch ids {
     case .from(let start): return firstPinned(slot, UInt64(start)..<(UInt64(start) + UInt64(count)))
-    case .list(let ids):
-      expirePins(slot)
-      return ids.first { containers[slot].pins[$0] != nil }
+    case .list(let ids): return ids.first { isPinned(slot, $0) }
     }
   }
 

@@ -38,6 +38,19 @@ public final class PhysicalMemoryServer: Sendable {
     try state.withLock { (state) throws(Failure) in try body(&state) }
   }
 
+  /// The same, with no pin left whose time is up.
+  func withCurrentPins<Result, Failure: Error>(
+    _ body: (inout ServerState) throws(Failure) -> sending Result
+  ) throws(Failure) -> sending Result {
+    while true {
+      let result = try withState { (state) throws(Failure) -> sending Result? in
+        guard state.expirePins() else { return nil }
+        return try body(&state)
+      }
+      if let result { return result }
+    }
+  }
+
   // MARK: Programs and tasks
 
   public func loadImage(_ segments: [ImageSegment]) throws(ServerError) -> ImageNumber {
@@ -121,7 +134,7 @@ public final class PhysicalMemoryServer: Sendable {
   }
 
   public func destroyContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    let slot = try state.withLock { (state) throws(ServerError) in try state.beginDestroying(task, handle) }
+    let slot = try withCurrentPins { (state) throws(ServerError) in try state.beginDestroying(task, handle) }
     while !state.withLock({ $0.continueDestroying(slot) }) {}
   }
 
@@ -129,7 +142,7 @@ public final class PhysicalMemoryServer: Sendable {
   public func allocate(
     _ task: TaskSlot, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
   ) throws(ServerError) {
-    var plan = try state.withLock { (state) throws(ServerError) in
+    var plan = try withCurrentPins { (state) throws(ServerError) in
       let flags = AllocationFlags(rawValue: flags)
       let count = try state.loadCount(task, countAddress)
       guard flags.isSubset(of: .all) else { throw .invalid }
@@ -149,7 +162,7 @@ public final class PhysicalMemoryServer: Sendable {
   public func deallocate(
     _ task: TaskSlot, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
   ) throws(ServerError) {
-    let plan = try state.withLock { (state) throws(ServerError) in
+    let plan = try withCurrentPins { (state) throws(ServerError) in
       let flags = DeallocationFlags(rawValue: flags)
       let count = try state.loadCount(task, countAddress)
       guard flags.isSubset(of: .all) else { throw .invalid }

@@ -122,8 +122,6 @@ extension ServerState {
     _ task: TaskSlot, _ allocation: AllocationPlan, _ placement: Placement
   ) -> PlacementPlan {
     let count = allocation.rest.count
-    // A pin whose time is up is in nobody's way.
-    expireAllPins()
     return PlacementPlan(
       task: task, placement: placement, container: allocation.container,
       start: UInt32(truncatingIfNeeded: allocation.rest.lowerBound), count: count,

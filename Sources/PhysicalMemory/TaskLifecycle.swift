@@ -43,6 +43,7 @@ enum EndingStep: Equatable {
 extension ServerState {
   /// Pages of each segment that get their leaves before the task begins; the rest comes by faults.
   private static let pagesMappedAhead = 64
+  private static let handlesInOneStep = 512
 
   /// Makes a task that has nothing but what it is promised; `startTask` is to follow.
   mutating func createTask(_ image: UInt32, _ parameters: TaskParameters) throws(ServerError) -> (TaskSlot, TaskID) {
@@ -174,19 +175,29 @@ extension ServerState {
     tasks[task.rawValue].isEnding = true
     endRequest(task)
     tasks[task.rawValue].mappings.removeAll()
-    leaveSharing(task)
     leaveMessages(task)
     countControls(task, -tasks[task.rawValue].controls)
-    var owned: [UInt32] = []
-    tasks[task.rawValue].handles.forEach { target in
-      if case .container(let reference) = target, isLive(reference) { owned.append(reference.slot) }
-    }
-    tasks[task.rawValue].dying = owned
   }
 
-  /// One bounded step: leaves first, then frames, then the address space. Containers that others hold locked or
-  /// pinned stay until they let go, or their time is up.
+  /// One step through the handles of a task that ends: its endpoints go, its containers are to go. False: there are more.
+  private mutating func closeHandles(_ task: TaskSlot) -> Bool {
+    let start = tasks[task.rawValue].closedHandles
+    let end = min(start + Self.handlesInOneStep, tasks[task.rawValue].handles.entryCount)
+    for entry in start..<end {
+      switch tasks[task.rawValue].handles.target(ofEntry: entry) {
+      case .container(let reference) where isLive(reference): tasks[task.rawValue].dying.append(reference.slot)
+      case .endpoint(let reference, mayReceive: true): closeEndpoint(reference)
+      default: break
+      }
+    }
+    tasks[task.rawValue].closedHandles = end
+    return end == tasks[task.rawValue].handles.entryCount
+  }
+
+  /// One bounded step: what others wait for, then leaves, then frames, then the address space. Containers that others hold
+  /// locked or pinned stay until they let go, or their time is up.
   mutating func continueEnding(_ task: TaskSlot) -> EndingStep {
+    guard expirePins(), endLocks(of: task), endPins(of: task), closeHandles(task) else { return .more }
     let start = tasks[task.rawValue].unmappedUpTo
     let end = PageNumber(containing: PM_USER_END)
     if tasks[task.rawValue].hasSpace, let next = unmapPages(task, from: start, to: end, limit: 2048) {
@@ -195,7 +206,7 @@ extension ServerState {
     }
     tasks[task.rawValue].unmappedUpTo = end
     if let container = tasks[task.rawValue].dying.last {
-      if let deadline = heldByOthers(container, owner: task) {
+      if let deadline = heldByOthers(container) {
         forgetDemands(task)
         return .wait(until: deadline)
       }

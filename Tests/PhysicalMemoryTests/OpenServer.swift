@@ -111,3 +111,75 @@ extension OpenServer {
     }
   }
 }
+
+// MARK: Pins
+
+extension OpenServer {
+  /// Where calls store addresses: room for 4,096 of them.
+  static let addresses = TestTask.free.advanced(by: 1 << 20)
+
+  /// Shows memory for addresses to a task.
+  mutating func showAddresses(_ task: TaskSlot) throws {
+    let handle = try state.createContainer(task)
+    let range = try FrameIDRange(start: 0, count: 8)
+    var plan = try state.planAllocation(task, handle, range, [])
+    while state.continueAllocation(&plan) {}
+    let pages = try PageRange(address: Self.addresses.address, count: 8)
+    state.installMapping(task, try state.checkMapping(task, handle, range, pages, [.read, .write, .lazy]))
+  }
+
+  mutating func planPin(
+    _ task: TaskSlot, _ handle: UInt32, _ start: UInt32, _ count: UInt32, microseconds: UInt64 = 1000,
+    physical: UInt64 = addresses.address
+  ) throws(ServerError) -> PinPlan {
+    try state.planPin(
+      task, handle, FrameIDRange(start: start, count: count), microseconds: microseconds, physical: physical)
+  }
+
+  /// All of a call that pins, with one address after the other in a place that all tasks have.
+  mutating func pin(
+    _ task: TaskSlot, _ handle: UInt32, _ start: UInt32, _ count: UInt32, microseconds: UInt64 = 1000,
+    physical: UInt64 = PM_STACK_TOP - 512
+  ) -> ServerError? {
+    while !state.expirePins() {}
+    do throws(ServerError) {
+      var plan = try planPin(task, handle, start, count, microseconds: microseconds, physical: physical)
+      while state.continuePin(&plan) {}
+      return plan.error
+    } catch {
+      return error
+    }
+  }
+
+  mutating func unpin(_ task: TaskSlot, _ handle: UInt32, _ start: UInt32, _ count: UInt32) -> ServerError? {
+    while !state.expirePins() {}
+    do throws(ServerError) {
+      var plan = try state.planUnpin(task, handle, FrameIDRange(start: start, count: count))
+      while state.continueUnpin(&plan) {}
+      return plan.error
+    } catch {
+      return error
+    }
+  }
+
+  /// What the last pin stored at `addresses`, in frames.
+  func storedFrames(_ task: TaskSlot, _ count: Int) -> [Int] {
+    (0..<count).map { index in
+      let at = Self.addresses.address + UInt64(8 * index)
+      let address = (0..<8).reduce(UInt64(0)) {
+        $0 | UInt64(machine.load(task, at + UInt64($1)) ?? 0) << UInt64(8 * $1)
+      }
+      return Int(address >> 12)
+    }
+  }
+
+  /// The error of a call of the owner's, or of whoever `task` is.
+  mutating func error(_ body: (inout ServerState) throws(ServerError) -> Void) -> ServerError? {
+    do throws(ServerError) {
+      try body(&state)
+      return nil
+    } catch {
+      return error
+    }
+  }
+}
