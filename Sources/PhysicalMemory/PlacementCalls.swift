@@ -17,8 +17,8 @@ extension PhysicalMemoryServer {
       case .more: continue
       case .done: break progress
       case .failed:
+        while withState({ $0.abandon(&plan) }) {}
         withState { state in
-          state.abandon(&plan)
           state.abandon(allocation)
           try? state.store(0, task, countAddress)
         }
