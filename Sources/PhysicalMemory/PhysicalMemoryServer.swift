@@ -53,15 +53,6 @@ public final class PhysicalMemoryServer: Sendable {
 
   // MARK: Programs and tasks
 
-  public func loadImage(_ segments: [ImageSegment]) throws(ServerError) -> ImageNumber {
-    try state.withLock { (state) throws(ServerError) in ImageNumber(try state.loadImage(segments)) }
-  }
-
-  /// Gives back an image's frames; PM_EBUSY while a task runs it.
-  public func unloadImage(_ image: ImageNumber) throws(ServerError) {
-    try state.withLock { (state) throws(ServerError) in try state.unloadImage(image.rawValue) }
-  }
-
   /// Makes a task. Where its first frames are to be taken back from others, that takes as long as those may take; where
   /// there is a policy server, until it has decided, but not long.
   /// - Parameter wait: called meanwhile; returns at a time of the machine's clock, or when `wake` is called for the task.
@@ -73,12 +64,16 @@ public final class PhysicalMemoryServer: Sendable {
     }
     while true {
       do throws(ServerError) {
-        try state.withLock { (state) throws(ServerError) in try state.startTask(task) }
+        var plan = try state.withLock { (state) throws(ServerError) in try state.startTask(task) }
+        while try state.withLock({ (state) throws(ServerError) in try state.continueStarting(&plan) }) {}
         endRequest(task)
         while let until = state.withLock({ $0.policyWait(task) }) { wait(task, until) }
         return (task, id)
       } catch {
-        guard error == .waitForFrames else { throw error }
+        guard error == .waitForFrames else {
+          endTask(task)
+          throw error
+        }
         while case .waiting(let until) = frameWait(task) { wait(task, until) }
       }
     }
@@ -285,7 +280,13 @@ public final class PhysicalMemoryServer: Sendable {
   public func giveMachineFrame(_ frame: FrameNumber) { state.withLock { $0.giveMachineFrame(frame) } }
 
   /// Takes back the page tables kept for tasks that have ended.
-  public func releaseClosedSpaces() { state.withLock { $0.releaseClosedSpaces() } }
+  public func releaseClosedSpaces() {
+    while state.withLock({ state in
+      let before = state.tables.used
+      state.releaseClosedSpaces()
+      return state.tables.used < before
+    }) {}
+  }
 
   /// Clears a few free frames and puts them in stock, up to `target` frames.
   /// - Returns: the frames, so that the caller can populate them; empty when there is nothing to do.

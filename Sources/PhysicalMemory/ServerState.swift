@@ -184,6 +184,7 @@ struct ServerState: ~Copyable {
     pool.give(FrameRun(start: frame, count: 1))
   }
 
+  /// Takes back tables kept for tasks that have ended, a step's worth: some, if there are any.
   mutating func releaseClosedSpaces() {
     let operations = operations
     operations.releaseClosedSpaces { giveTable($0) }

@@ -17,12 +17,25 @@ struct OpenServer: ~Copyable {
     // A value with a part that frees something may not be left half made.
     let machine = ModelMachine()
     var state = try ServerState(frameCount: frames, reserved: 1, taskCapacity: 4, stock: 0, operations: machine)
-    let image = try state.loadImage(segments)
-    let task = try state.createTask(image, TaskParameters()).0
-    try state.startTask(task)
+    let image = try Self.load(segments, &state)
+    let task = try Self.start(image, &state)
     self.machine = machine
     self.state = state
     self.task = task
+  }
+
+  private static func load(_ segments: [ImageSegment], _ state: inout ServerState) throws -> UInt32 {
+    var plan = try state.planLoading(segments)
+    while true {
+      if let image = try state.continueLoading(&plan) { return image }
+    }
+  }
+
+  private static func start(_ image: UInt32, _ state: inout ServerState) throws -> TaskSlot {
+    let task = try state.createTask(image, TaskParameters()).0
+    var plan = try state.startTask(task)
+    while try state.continueStarting(&plan) {}
+    return task
   }
 
   mutating func allocate(_ handle: UInt32, _ count: UInt32, _ flags: AllocationFlags = []) throws -> AllocationPlan {
@@ -49,8 +62,7 @@ struct OpenServer: ~Copyable {
 
   /// Another task, and its weak capability to a container.
   mutating func client(of handle: UInt32) throws -> (task: TaskSlot, weak: UInt32) {
-    let client = try state.createTask(0, TaskParameters()).0
-    try state.startTask(client)
+    let client = try Self.start(0, &state)
     let weak = try state.share(task, handle, remote: 0)
     guard let target = state.tasks[task.rawValue].handles[weak],
       let given = state.tasks[client.rawValue].handles.insert(target)
