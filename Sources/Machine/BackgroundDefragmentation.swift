@@ -69,13 +69,18 @@ final class BackgroundDefragmentation: Sendable {
   private func gather(_ server: PhysicalMemoryServer, _ promote: (TaskSlot, PageNumber) -> Bool) {
     var cursor = GatheringCursor()
     for _ in 0..<Self.superpagesInOneGo {
-      guard !isStopping.load(ordering: .acquiring), var gathering = server.findGathering(&cursor) else { return }
-      var progress = server.continueGathering(&gathering)
-      while progress == .more {
-        gate.wait(until: monotonicNanoseconds() + (isStopping.load(ordering: .acquiring) ? 0 : Self.pause))
-        progress = server.continueGathering(&gathering)
+      guard !isStopping.load(ordering: .acquiring) else { return }
+      switch server.findCandidate(&cursor) {
+      case .ordered(let task, let page): _ = promote(task, page)
+      case .scattered(var gathering):
+        var progress = server.continueGathering(&gathering)
+        while progress == .more, !isStopping.load(ordering: .acquiring) {
+          gate.wait(until: monotonicNanoseconds() + Self.pause)
+          progress = server.continueGathering(&gathering)
+        }
+        if progress == .done { _ = promote(gathering.task, gathering.page) }
+      case nil: return
       }
-      if progress == .done { _ = promote(gathering.task, gathering.page) }
     }
   }
 

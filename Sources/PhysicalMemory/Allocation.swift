@@ -39,6 +39,8 @@ struct AllocationPlan {
   let container: UInt32
   /// The ids still to be done.
   var rest: Range<UInt64>
+  /// Charged until all is done for what ids in use name: of a placed allocation, whose frames are taken before that goes.
+  let kept: Int
   let result: CountedResult
 }
 
@@ -48,15 +50,19 @@ extension ServerState {
 
   /// Checks an allocation and charges the frames it adds: nobody else can have them from here on, and carrying it out
   /// cannot fail.
+  /// - Parameter placed: it takes its frames before it lets go of what the ids name.
   mutating func planAllocation(
-    _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ flags: AllocationFlags
+    _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ flags: AllocationFlags, placed: Bool = false
   ) throws(ServerError) -> AllocationPlan {
     let slot = try ownedContainer(task, handle)
     let headroom = headroom(task, extra: flags.contains(.extra))
     var count: Int
     var error: ServerError?
     if flags.contains(.squash) {
-      count = containers[slot].frames.prefix(from: range.start, limit: range.count, unused: headroom)
+      count =
+        placed
+        ? min(range.count, headroom)
+        : containers[slot].frames.prefix(from: range.start, limit: range.count, unused: headroom)
       if count < range.count { error = .noMemory }
     } else {
       count = containers[slot].frames.run(from: range.start, limit: range.count, inUse: false)
@@ -69,24 +75,28 @@ extension ServerState {
     if error != nil, !flags.contains(.partial) { count = 0 }
     let first = UInt64(range.start)
     guard firstPinned(slot, first..<(first + UInt64(count))) == nil else { throw .busy }
-    let fresh = count - containers[slot].frames.usedCount(from: range.start, count: count)
-    try charge(task, fresh)
-    containers[slot].promised += fresh
+    let used = containers[slot].frames.usedCount(from: range.start, count: count)
+    let kept = placed ? used : 0
+    try charge(task, count - used + kept)
+    containers[slot].promised += count - used + kept
     containers[slot].changes += 1
     let start = UInt64(range.start)
     return AllocationPlan(
-      container: slot, rest: start..<(start + UInt64(count)), result: CountedResult(count: count, error: error))
+      container: slot, rest: start..<(start + UInt64(count)), kept: kept,
+      result: CountedResult(count: count, error: error))
   }
 
   /// One step: empties the next few ids. False: nothing is left to be done.
-  mutating func continueAllocation(_ plan: inout AllocationPlan) -> Bool {
+  mutating func continueAllocation(_ plan: inout AllocationPlan, most: Int = releasedInOneStep) -> Bool {
     let slot = plan.container
     guard let first = plan.rest.first else {
       containers[slot].changes -= 1
+      containers[slot].promised -= plan.kept
+      uncharge(containers[slot].owner, plan.kept)
       return false
     }
     let start = UInt32(first)
-    let count = dropContents(slot, start: start, count: min(plan.rest.count, Self.releasedInOneStep))
+    let count = dropContents(slot, start: start, count: min(plan.rest.count, most))
     containers[slot].promised -= count - containers[slot].frames.usedCount(from: start, count: count)
     dropReleased(slot, first..<(first + UInt64(count)))
     containers[slot].frames.fill(start, count: count, .empty)
@@ -100,10 +110,10 @@ extension ServerState {
     let slot = plan.container
     let count = plan.rest.count
     let start = UInt32(truncatingIfNeeded: plan.rest.lowerBound)
-    let fresh = count - containers[slot].frames.usedCount(from: start, count: count)
-    containers[slot].promised -= fresh
+    let charged = count - containers[slot].frames.usedCount(from: start, count: count) + plan.kept
+    containers[slot].promised -= charged
     containers[slot].changes -= 1
-    uncharge(containers[slot].owner, fresh)
+    uncharge(containers[slot].owner, charged)
   }
 
   /// What a deallocation would do: how many ids from the range's start on it goes over, how many of them are in use,

@@ -99,16 +99,20 @@ extension ServerState {
     return false
   }
 
-  /// A block that is in use from now on, all zero and nobody's yet. Asks for more in time.
-  mutating func takeBlock() -> FrameRun? {
-    var taken: FrameRun?
-    while taken == nil, let block = blocks.popLast() {
-      if pool.isFreeAndZero(block), pool.takeFixed(block) { taken = block }
-    }
+  /// A block off the stock: still free, and all zero. Asks for more in time.
+  mutating func popBlock() -> FrameRun? {
+    var block = blocks.popLast()
+    while let candidate = block, !pool.isFreeAndZero(candidate) { block = blocks.popLast() }
     if blocks.blocks.count * 2 < blocks.target, !blocks.hasAsked {
       blocks.hasAsked = true
       operations.wantZeroedFrames()
     }
-    return taken
+    return block
+  }
+
+  /// The same, in use from now on, and nobody's yet.
+  mutating func takeBlock() -> FrameRun? {
+    guard let block = popBlock(), pool.takeFixed(block) else { return nil }
+    return block
   }
 }

@@ -92,7 +92,7 @@ extension ServerState {
   }
 
   /// Read-only to read-write for the same frame: KVM sees that at the next fault, without a zap.
-  private mutating func upgrade(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, _ frame: FrameNumber) {
+  mutating func upgrade(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, _ frame: FrameNumber) {
     batch.removeAll()
     batch.append(frame)
     operations.map(

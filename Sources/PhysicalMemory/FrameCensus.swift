@@ -49,6 +49,15 @@ extension PhysicalMemoryServer {
     }
   }
 
+  /// Blocks that the next superpages can be made of.
+  package var blocksInStock: Int {
+    withState { state in
+      state.blocks.blocks.count {
+        state.pool.isFreeAndZero(FrameRun(start: $0, count: BlockStock.framesPerBlock))
+      }
+    }
+  }
+
   package var policyBufferFrame: FrameNumber? {
     withState { state in state.policy.buffer.flatMap { state.frame($0.slot, 0) } }
   }

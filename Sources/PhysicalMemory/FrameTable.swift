@@ -9,7 +9,7 @@
 //  5. `stocked`    free and known to be zero. On the stock's list.
 //  6. `inUse`      holds a content, named by `owner`. On no list here; `link` is the content's.
 //  7. `table`      a page table of the address space `owner`. On no list here.
-//  8. `quarantined` taken for a placement that is being made, which names it. On no list here.
+//  8. `quarantined` taken for a placement that is being made, and charged for; `owner` is its task. On no list here.
 //  9. `reserved`   never handed out: frame 0, the stub's frames. On no list, for good.
 // 10. `spare`      free, in the area for page tables (TableArea.swift). On that list, or not touched since the start
 //                  and then all bits zero.

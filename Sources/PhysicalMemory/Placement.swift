@@ -6,7 +6,7 @@
 //  2. find: a window of free frames, or else one that holds nothing but movable contents (PlacementSearch.swift).
 //  3. clear: frame by frame, the window's frames are taken out of use; movable contents go elsewhere. What turns up
 //     meanwhile and must stay is an obstacle: the frames go back, in steps too, and the search goes on behind it.
-//  4. install: the ids get the frames, which stay theirs as long as the content lives.
+//  4. install: the ids let go of what they name and get the frames, which stay theirs as long as the content lives.
 // Until stage 4 the task sees nothing of it, and a failure changes nothing.
 
 internal import CGuestABI
@@ -333,7 +333,7 @@ extension ServerState {
 
   // MARK: Frames out of use
 
-  /// `owner`: the slot of the task whose placement takes it, or what is no slot.
+  /// `owner`: the slot of the task whose placement takes it.
   mutating func quarantine(_ frame: FrameNumber, for owner: UInt32) {
     let flags = pool.records[frame].flags
     pool.records[frame] = FrameRecord(state: .quarantined, flags: flags)
@@ -378,40 +378,28 @@ extension ServerState {
 
   // MARK: Installing
 
-  /// Gives the next ids their frames; cannot fail. False: all have theirs.
-  mutating func installPlaced(_ plan: inout PlacementPlan) -> Bool {
-    defer { finishRevocations() }
-    let end = min(plan.frames.count, plan.installed + Self.installedInOneStep)
-    while plan.installed < end {
+  /// Lets go of what the next ids name, and gives them their frames; cannot fail. Nobody sees one without its frame, and
+  /// gets it another one. False: all have theirs.
+  mutating func installPlaced(_ plan: inout PlacementPlan, _ allocation: inout AllocationPlan) -> Bool {
+    guard continueAllocation(&allocation, most: Self.installedInOneStep) else {
+      containers[plan.container].changes -= 1
+      statistics.placements += 1
+      return false
+    }
+    while UInt64(plan.start) + UInt64(plan.installed) < allocation.rest.lowerBound {
       install(plan.frames[plan.installed], plan.container, plan.start + UInt32(plan.installed))
       plan.installed += 1
     }
-    guard plan.installed == plan.frames.count else { return true }
-    containers[plan.container].changes -= 1
-    statistics.placements += 1
-    return false
+    return true
   }
 
   private mutating func install(_ frame: FrameNumber, _ container: UInt32, _ id: UInt32) {
-    let word = containers[container].frames[id]
+    if pool.records[frame].isDirty { operations.zero(FrameRun(start: frame, count: 1)) }
+    guard let number = contents.insert(frame: frame) else { preconditionFailure("more contents than frames") }
     pool.records[frame].state = .inUse
-    if let number = word.content {
-      // Somebody with a share was faster. It is the same frame as far as anyone can tell.
-      if contents[number].sharers > 1 {
-        separate(ContainerFrame(container: container, id: id), from: number, into: frame)
-      } else {
-        let source = contents[number].frame
-        giveUpPlace(number)
-        move([FrameMove(source: source, destination: frame)])
-        pool.give(source)
-      }
-    } else {
-      if pool.records[frame].isDirty { operations.zero(FrameRun(start: frame, count: 1)) }
-      guard let number = contents.insert(frame: frame) else { preconditionFailure("more contents than frames") }
-      pool.records[frame].owner = number.rawValue
-      containers[container].frames.set(id, VirtualFrameWord(number))
-    }
+    pool.records[frame].owner = number.rawValue
     pool.records[frame].flags.insert(.placed)
+    containers[container].frames.set(id, VirtualFrameWord(number))
     placedFrames += 1
   }
 

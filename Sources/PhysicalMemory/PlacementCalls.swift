@@ -25,8 +25,7 @@ extension PhysicalMemoryServer {
         throw .noMemory
       }
     }
-    while withState({ $0.continueAllocation(&allocation) }) {}
-    while withState({ $0.installPlaced(&plan) }) {}
+    while withState({ $0.installPlaced(&plan, &allocation) }) {}
     // The result may have been in one of the frames that were dropped.
     if flags & UInt32(PM_ALLOC_SQUASH) != 0 {
       withState { state in try? state.store(UInt32(plan.count), task, countAddress) }
@@ -84,7 +83,7 @@ extension ServerState {
       try store(0, task, countAddress)
       throw .noMemory
     }
-    let allocation = try planAllocation(task, handle, range, flags)
+    let allocation = try planAllocation(task, handle, range, flags, placed: true)
     let done = allocation.result.count
     // It could be written a moment ago: it can be written now.
     try store(UInt32(done), task, countAddress)

@@ -2,11 +2,13 @@
 // mapped as a superpage.
 //
 // The life of a gathering:
-//  1. found: all 512 contents of a region are resident, nobody else's, and movable; a block of the stock was taken for them, out
-//     of use until its frames are filled.
-//  2. under way: a few contents a step, the lock released in between. Tasks go on reading and writing.
+//  1. found: all 512 contents of a region are resident, nobody else's, and movable, and a block of the stock is free. It stays
+//     among the free frames: whoever is in need takes them, since nobody is charged for what is out of use here.
+//  2. under way: a few contents a step, the lock released in between. Tasks go on reading and writing. It goes from the
+//     block's end downwards, so that what is left of the block is the end of a long free run, where others come last.
 //  3. done: the frames are in order, and the region can be promoted. Or
-//     given up: one of them went, was shared or pinned meanwhile. What was moved stays where it is; the rest goes back.
+//     given up: a content went, was shared or pinned meanwhile, or others took a frame of the block. What was moved stays
+//     where it is.
 
 public import GuestMemory
 
@@ -20,13 +22,22 @@ public struct GatheringCursor: Sendable {
   fileprivate init(slot: UInt32) { self.slot = slot }
 }
 
+/// What may become a superpage.
+public enum SuperpageCandidate: Sendable {
+  /// The frames of the region that begins with this page of the task are in order.
+  case ordered(TaskSlot, PageNumber)
+  /// They are not: `continueGathering` follows until that is done or has failed.
+  case scattered(Gathering)
+}
+
 /// A region on its way into a block.
 public struct Gathering: Sendable {
   public let task: TaskSlot
   /// The region's first page.
   public let page: PageNumber
-  fileprivate let block: FrameRun
-  fileprivate var done = 0
+  package let block: FrameRun
+  /// Contents that are still to be moved: the region's first.
+  package fileprivate(set) var left = PoolMemory.framesPerBlock
 
   /// What became of a step.
   public enum Progress: Sendable { case more, done, failed }
@@ -36,12 +47,10 @@ extension ServerState {
   private static let pages = PoolMemory.framesPerBlock
   /// Regions looked at in one step.
   private static let regionsInOneStep = 16
-  /// Quarantined for it; no task has this number.
-  private static let gatherer: UInt32 = .max
 
-  /// Looks for a region to be gathered, a few at a time.
+  /// Looks for a region that could be a superpage, a few at a time.
   /// - Returns: `isOver`: all were looked at.
-  mutating func findGathering(_ cursor: inout GatheringCursor) -> (found: Gathering?, isOver: Bool) {
+  mutating func findCandidate(_ cursor: inout GatheringCursor) -> (found: SuperpageCandidate?, isOver: Bool) {
     for _ in 0..<Self.regionsInOneStep {
       guard let slot = tasks.occupied(from: cursor.slot) else { return (nil, true) }
       if slot != cursor.slot { cursor = GatheringCursor(slot: slot) }
@@ -51,32 +60,24 @@ extension ServerState {
       }
       let mapping = tasks[slot].mappings[index]
       let first = max(mapping.start, cursor.page)
-      let start = PageNumber(first.rawValue + UInt64(Self.pages - 1) & ~UInt64(Self.pages - 1))
+      let start = PageNumber((first.rawValue + UInt64(Self.pages - 1)) & ~UInt64(Self.pages - 1))
       guard start.rawValue + UInt64(Self.pages) <= mapping.end.rawValue else {
         cursor.page = mapping.end
         continue
       }
       cursor.page = start.advanced(by: Self.pages)
-      guard isScattered(TaskSlot(slot), start) else { continue }
-      // Without a block there is no use in looking on.
-      guard let block = takeBlockForGathering() else { return (nil, true) }
-      return (Gathering(task: TaskSlot(slot), page: start, block: block), false)
+      guard promotableMapping(TaskSlot(slot), start) != nil else { continue }
+      if orderedBlock(mapping, start) != nil { return (.ordered(TaskSlot(slot), start), false) }
+      // Of the stock, since the host has a huge page behind it: of pages that were written lately it makes none.
+      guard canBeGathered(mapping, start), let block = popBlock() else { continue }
+      return (.scattered(Gathering(task: TaskSlot(slot), page: start, block: block)), false)
     }
     return (nil, false)
   }
 
-  private mutating func isScattered(_ task: TaskSlot, _ start: PageNumber) -> Bool {
-    guard tasks[task.rawValue].faultAround == .automatic, let mapping = promotableMapping(task, start) else {
-      return false
-    }
-    // Most regions are not all there: the end is the likeliest to lack.
-    guard source(mapping, start, Self.pages - 1) != nil, let first = source(mapping, start, 0) else { return false }
-    var isInOrder = first.rawValue % UInt32(Self.pages) == 0
-    for index in 1..<Self.pages {
-      guard let frame = source(mapping, start, index) else { return false }
-      if frame != first.advanced(by: index) { isInOrder = false }
-    }
-    return !isInOrder
+  /// Most regions are not all there: the end is the likeliest to lack.
+  private func canBeGathered(_ mapping: Mapping, _ start: PageNumber) -> Bool {
+    (0..<Self.pages).reversed().allSatisfy { source(mapping, start, $0) != nil }
   }
 
   /// The frame of a region's page, if its content may be moved and is nobody else's.
@@ -88,47 +89,39 @@ extension ServerState {
     return contents[number].frame
   }
 
-  /// One of the stock, with a huge page of the host behind it: of pages that were written lately the host makes none.
-  private mutating func takeBlockForGathering() -> FrameRun? {
-    guard let block = takeBlock() else { return nil }
-    for offset in 0..<block.count { quarantine(block.start.advanced(by: offset), for: Self.gatherer) }
-    return block
-  }
-
   /// One step.
   mutating func continueGathering(_ gathering: inout Gathering) -> Gathering.Progress {
     defer { finishRevocations() }
-    guard let mapping = promotableMapping(gathering.task, gathering.page) else { return abandon(gathering) }
+    guard let mapping = promotableMapping(gathering.task, gathering.page) else { return .failed }
     var sources: [FrameNumber] = []
-    for index in gathering.done..<min(gathering.done + Self.movedInOneStep, Self.pages) {
-      guard let frame = source(mapping, gathering.page, index) else { return abandon(gathering) }
+    for index in (max(0, gathering.left - Self.movedInOneStep)..<gathering.left).reversed() {
+      guard let frame = source(mapping, gathering.page, index) else { return .failed }
       sources.append(frame)
     }
+    let moved = stepOfMoves(sources)
+    let rest = gathering.left - moved.count
+    let start = gathering.block.start
+    guard pool.takeFixed(FrameRun(start: start.advanced(by: rest), count: moved.count)) else { return .failed }
     var moves: [FrameMove] = []
-    for source in stepOfMoves(sources) {
-      let destination = gathering.block.start.advanced(by: gathering.done)
+    for source in moved {
+      gathering.left -= 1
+      let destination = start.advanced(by: gathering.left)
       pool.records[destination] = FrameRecord(state: .inUse, flags: .dirty)
       moves.append(FrameMove(source: source, destination: destination))
-      gathering.done += 1
     }
     moveAndGive(moves)
-    guard gathering.done == Self.pages else { return .more }
+    guard gathering.left == 0 else { return .more }
     statistics.superpagesGathered += 1
     return .done
-  }
-
-  private mutating func abandon(_ gathering: Gathering) -> Gathering.Progress {
-    for offset in gathering.done..<Self.pages { releaseQuarantined(gathering.block.start.advanced(by: offset)) }
-    return .failed
   }
 }
 
 extension PhysicalMemoryServer {
-  /// The next region from `cursor` on that is to be gathered; `continueGathering` follows until it is done or failed.
+  /// The next region from `cursor` on that could be a superpage, and is none.
   /// - Returns: nil: there is none. Looks at a few regions with the lock held, again and again.
-  public func findGathering(_ cursor: inout GatheringCursor) -> Gathering? {
+  public func findCandidate(_ cursor: inout GatheringCursor) -> SuperpageCandidate? {
     while true {
-      let (found, isOver) = withState { $0.findGathering(&cursor) }
+      let (found, isOver) = withState { $0.findCandidate(&cursor) }
       if found != nil || isOver { return found }
     }
   }

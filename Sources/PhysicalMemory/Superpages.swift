@@ -113,7 +113,7 @@ extension ServerState {
   }
 
   /// The physical frames that a region shows: adjacent, aligned, and no logical copy's.
-  private func orderedBlock(_ mapping: Mapping, _ start: PageNumber) -> FrameRun? {
+  func orderedBlock(_ mapping: Mapping, _ start: PageNumber) -> FrameRun? {
     let container = mapping.container.slot
     let id = mapping.frame(at: start)
     guard let first = containers[container].frames[id].content, contents[first].frame.rawValue % 512 == 0 else {
@@ -139,7 +139,7 @@ extension ServerState {
   /// What shows the region that `page` is in, if that may be a superpage and is none.
   mutating func promotableMapping(_ task: TaskSlot, _ page: PageNumber) -> Mapping? {
     guard tasks.contains(task.rawValue), tasks[task.rawValue].hasSpace, !tasks[task.rawValue].isEnding,
-      let index = tasks[task.rawValue].mappings.find(page)
+      tasks[task.rawValue].faultAround == .automatic, let index = tasks[task.rawValue].mappings.find(page)
     else { return nil }
     let mapping = tasks[task.rawValue].mappings[index]
     guard isGood(mapping), currentLock(mapping, against: task) == nil, let start = region(of: page, in: mapping),
@@ -148,7 +148,8 @@ extension ServerState {
     return mapping
   }
 
-  /// Makes a superpage of the region that `page` is in. Pages of it that have no leaf get one.
+  /// Makes a superpage of the region that `page` is in. Pages of it that have no leaf get one, and those that had to be
+  /// read-only while they were shared, all rights.
   mutating func promoteIfPossible(_ task: TaskSlot, _ page: PageNumber) -> Bool {
     guard promotableBlock(task, page) != nil, let index = tasks[task.rawValue].mappings.find(page) else { return false }
     let mapping = tasks[task.rawValue].mappings[index]
@@ -156,14 +157,15 @@ extension ServerState {
     guard (try? makeTables(task, for: start)) != nil else { return false }
     var next = start
     while next < start.advanced(by: Self.pagesPerSuperpage) {
+      if let leaf = operations.mappedPage(task, next) {
+        if leaf.rights != mapping.flags.effectiveRights { upgrade(task, mapping, next, leaf.frame) }
+        next = next.advanced(by: 1)
+        continue
+      }
       let left = next.distance(to: start.advanced(by: Self.pagesPerSuperpage))
       let absent = operations.absentRun(task, from: next, limit: left)
-      if absent == 0 {
-        next = next.advanced(by: 1)
-      } else {
-        guard let filled = try? fill(task, mapping, next, most: absent) else { return false }
-        next = next.advanced(by: filled)
-      }
+      guard let filled = try? fill(task, mapping, next, most: absent) else { return false }
+      next = next.advanced(by: filled)
     }
     let pages = [start]
     let promoted = operations.promote(task, pages.span)

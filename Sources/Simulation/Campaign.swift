@@ -18,9 +18,14 @@ package struct Episode: Sendable {
     // One task alone can have nearly all frames in use.
     world.tasks = random.one(of: [4, 4, 4, 1]) ?? 4
     world.timeLimit = random.one(of: [40, 40, 2000]) ?? 40
-    // Zones are for large pools, of which all is walked after every step.
-    if random.number(below: 60) == 0 {
+    // Zones and superpages are for large pools, of which all is walked after every step.
+    let kind = random.number(below: 120)
+    if kind < 2 {
       world.frames = 4096 + 300
+      steps = 400
+    } else if kind < 17 {
+      world.frames = random.one(of: [8192, 8192, 16384]).map { $0 + 300 } ?? 8192
+      world.blocks = 32
       steps = 400
     } else {
       steps = random.chance(5) ? 10_000 : random.number(500...3000)

@@ -100,7 +100,7 @@ final class Generator: OperationSource {
     if label == 1 { return .loadImage(random.number(below: 3)) }
     let tasks = model.tasks
     let isIdle = tasks.allSatisfy { $0.isEnding || $0.isWaiting }
-    if tasks.isEmpty || random.chance(isIdle ? 20 : 5) { return chooseForMachine(model) }
+    if tasks.isEmpty || random.chance(isIdle ? 20 : hasSuperpages ? 25 : 5) { return chooseForMachine(model) }
     for _ in 0..<4 {
       guard let task = random.one(of: tasks), !task.isEnding, !task.isStarting else { continue }
       if let action = chooseForFrames(model, task) { return action }
@@ -137,6 +137,7 @@ final class Generator: OperationSource {
 
   private func chooseForMachine(_ model: borrowing Model) -> Action {
     if model.tasks.count < world.tasks, random.chance(model.tasks.count < 2 ? 90 : 20) { return chooseStart(model) }
+    if hasSuperpages, random.chance(75) { return chooseForSuperpages(model) }
     let tasks = model.tasks
     switch random.number(below: 100) {
     case 0..<(hunger > 10 ? 3 : 12):
@@ -165,7 +166,8 @@ final class Generator: OperationSource {
     if random.chance(3) { guaranteed = random.one(of: [-1, .min, .max, world.frames]) ?? 0 }
     return .start(
       image: chooseImage(model), guaranteed: guaranteed, contract: random.chance(40), extra: random.chance(80),
-      around: random.one(of: [0, 0, 1, 1, 1, 4, 9]) ?? 1, keepsMappings: random.chance(80))
+      around: random.one(of: [0, 0, hasSuperpages ? 0 : 1, hasSuperpages ? 0 : 1, 1, 4, 9]) ?? 1,
+      keepsMappings: random.chance(80))
   }
 
   // MARK: Handles

@@ -11,6 +11,7 @@ extension Generator {
   }
 
   func chooseCall(_ model: borrowing Model, _ task: ModelTask) -> Call {
+    if let call = chooseRegionCall(model, task) { return call }
     switch chooseKind() {
     case .load:
       let access: Access = random.chance(85) ? .read : .execute
@@ -190,7 +191,7 @@ extension Generator {
     random.chance(70) ? .number(0) : chooseHandle(model, task, random.chance(60) ? .endpoint : .any)
   }
 
-  private func chooseTime() -> UInt64 {
+  func chooseTime() -> UInt64 {
     if random.chance(3) { return random.one(of: [0, PM_LOCK_MAXIMUM_US, PM_LOCK_MAXIMUM_US + 1, .max]) ?? 0 }
     return UInt64(random.number(1...60))
   }

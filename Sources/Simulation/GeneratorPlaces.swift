@@ -14,6 +14,7 @@ extension Generator {
     if handle == UInt32(PM_CAP_CONTAINER) {
       return UInt32(random.chance(85) ? random.number(0...5) : random.number(0...60))
     }
+    if hasSuperpages, random.chance(40) { return chooseRegionID() }
     guard handle % 4 == 0 else { return UInt32(random.number(0...24)) }
     switch random.number(below: 100) {
     case 0..<70: return UInt32(random.number(0...24))
@@ -52,6 +53,7 @@ extension Generator {
   static let border: UInt64 = 1 << 18
 
   func choosePage() -> UInt64 {
+    if hasSuperpages, random.chance(50) { return chooseRegionPage() }
     switch random.number(below: 100) {
     case 0..<72: return Self.border - 5 + UInt64(random.number(below: 12))
     case 72..<90: return 0x400 + UInt64(random.number(below: 2) * 16 + random.number(below: 4))

@@ -45,6 +45,8 @@ struct Model: ~Copyable {
   var freeSlots: [UInt32] = []
   var slotsUsed: UInt32 = 0
   var lastID: UInt64 = 0
+  /// A region is on its way into a block.
+  var isGathering = false
 
   init(world: World, now: UInt64) {
     self.world = world

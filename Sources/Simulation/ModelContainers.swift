@@ -77,9 +77,11 @@ extension Model {
     return ModelCount(count: UInt32(plan.ids.count), error: plan.error)
   }
 
-  /// What an allocation will do; the task may have that many more.
+  /// What an allocation will do; the task may have that many more. A placed one needs frames for ids in use as well, until
+  /// these let go of theirs.
   mutating func planAllocation(
-    _ task: ModelTask, _ handle: UInt32, _ ids: ClosedRange<UInt32>, _ flags: AllocationFlags
+    _ task: ModelTask, _ handle: UInt32, _ ids: ClosedRange<UInt32>, _ flags: AllocationFlags,
+    placed: Bool = false
   ) throws(ServerError) -> (container: ModelContainer, ids: [UInt32], error: ServerError?) {
     let container = try ownContainer(task, handle)
     var left = headroom(task, extra: flags.contains(.extra))
@@ -87,15 +89,18 @@ extension Model {
     var done: [UInt32] = []
     for id in ids {
       let isUsed = container.frames[id] != nil
-      if isUsed, !flags.contains(.squash) { error = .exists }
-      if !isUsed, left == 0 { error = .noMemory }
+      if isUsed, !flags.contains(.squash) {
+        error = .exists
+      } else if !isUsed || placed, left == 0 {
+        error = .noMemory
+      }
       if error != nil { break }
-      left -= isUsed ? 0 : 1
+      left -= isUsed && !placed ? 0 : 1
       done.append(id)
     }
     if error != nil, !flags.contains(.partial) { done = [] }
     guard !isPinned(container, done.contains) else { throw .busy }
-    try charge(task, done.count { container.frames[$0] == nil })
+    try charge(task, done.count { placed || container.frames[$0] == nil })
     return (container, done, error)
   }
 
@@ -174,12 +179,25 @@ extension Model {
       // Tables and copies first, a leaf table's pages at a time: where that fails the mapping is not made.
       for (offset, id) in ids.enumerated() {
         let next = page.advanced(by: offset)
-        if offset == 0 || next.rawValue % 512 == 0 { try makeTables(task, next) }
+        if offset == 0 || next.rawValue % 512 == 0, !isRegion(next, of: page, ids.count, task, flags) {
+          try makeTables(task, next)
+        }
         if flags.contains(.forceWrite) { makePrivate(container, id) }
       }
     }
     show(task, container, start, ids.count, at: page, flags, epoch: epoch)
-    if !flags.contains(.lazy) { for id in ids { makeResident(container, id) } }
+    if !flags.contains(.lazy) { fill(task, container, ids, at: page) }
+  }
+
+  /// Up to where there are tables: a superpage's come last.
+  private mutating func fill(
+    _ task: ModelTask, _ container: ModelContainer, _ ids: ClosedRange<UInt32>, at page: PageNumber
+  ) {
+    for (offset, id) in ids.enumerated() {
+      let next = page.advanced(by: offset)
+      if next.rawValue % 512 == 0, (try? makeTables(task, next)) == nil { return }
+      makeResident(container, id)
+    }
   }
 
   mutating func unmap(_ task: ModelTask, _ address: UInt64, _ count: UInt32) throws(ServerError) {
@@ -218,7 +236,7 @@ extension Model {
     do throws(ServerError) {
       if let source, let sources {
         do throws(ModelCopyError) {
-          try copy(task, source.0, sources, container.handle, Array(ids.prefix(Self.mostIDs)), count: Int(count))
+          try copy(task, source.0, sources, container.handle, Array(ids.prefix(mostIDs)), count: Int(count))
         } catch {
           throw error.error
         }

@@ -21,7 +21,7 @@ extension Model {
     case .from(let start):
       // More than there can be in use: nobody looks at the rest.
       let ids = try Self.range(start, count)
-      return Array(ids.prefix(Self.mostIDs))
+      return Array(ids.prefix(mostIDs))
     case .array(let address):
       guard count > 0, count <= PM_FRAMES_MAXIMUM else { throw .invalid }
       return try readWords(task, address, Int(count))
@@ -29,7 +29,7 @@ extension Model {
   }
 
   /// No container has as many ids in use, and no task as many frames.
-  static let mostIDs = 4096
+  var mostIDs: Int { max(4096, world.frames) }
 
   mutating func copy(
     _ task: ModelTask, _ source: UInt32, _ sourceIDs: ModelIDs, _ destination: UInt32, _ destinationIDs: ModelIDs,

@@ -190,6 +190,10 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
 
   // MARK: Superpages. To the model's processor they are leaves like others.
 
+  /// By their first pages.
+  package var superpages: Set<Place> { state.superpages }
+  /// Since the machine was made.
+  package var superpagesMade: Int { state.superpageCounts.current + state.superpageCounts.split }
   package var superpageCounts: SuperpageCounts { state.superpageCounts }
 
   package func superpage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? {

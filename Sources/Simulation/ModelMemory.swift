@@ -136,6 +136,8 @@ extension Model {
     else {
       return "a leaf for what shows nothing"
     }
+    // Only of other regions than the one that was accessed.
+    if (try? makeTables(task, page)) == nil { return "a leaf for which there is no table" }
     // Neighbours of what was accessed are served too: they have a frame now.
     makeResident(mapping.container, mapping.id)
     guard case .content(let content) = mapping.container.frames[mapping.id] else { return nil }

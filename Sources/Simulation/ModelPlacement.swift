@@ -142,14 +142,14 @@ extension Model {
       try writeWord(task, countAddress, 0)
       throw .noMemory
     }
-    let plan = try planAllocation(task, handle, ids, AllocationFlags(rawValue: flags))
+    let plan = try planAllocation(task, handle, ids, AllocationFlags(rawValue: flags), placed: true)
     try writeWord(task, countAddress, UInt32(plan.ids.count))
     if plan.ids.isEmpty, let error = plan.error { throw error }
-    let fresh = plan.ids.count { plan.container.frames[$0] == nil }
+    let used = plan.ids.count { plan.container.frames[$0] != nil }
     var placed = ModelPlaced(placement: wanted, count: plan.ids.count, uses: uses, error: plan.error)
     guard makeRoom(&placed) else {
       placement.refused += 1
-      if fresh > 0 { gaveBack(task.name, fresh) }
+      gaveBack(task.name, plan.ids.count)
       try writeWord(task, countAddress, 0)
       placed.error = .noMemory
       return placed
@@ -161,6 +161,7 @@ extension Model {
       return (id, content)
     }
     for (id, content) in placed.contents ?? [] { set(plan.container, id, .content(content)) }
+    if used > 0 { gaveBack(task.name, used) }
     if AllocationFlags(rawValue: flags).contains(.squash) {
       try? writeWord(task, countAddress, UInt32(plan.ids.count))
     }

@@ -22,7 +22,7 @@ extension Model {
   /// Within its quota a task takes what is set aside, else what nobody claims.
   private mutating func takeTable(_ task: ModelTask) -> ModelArea? {
     let taken = tasks.reduce(0) { $0 + $1.reservedTables }
-    let isExtra = task.reservedTables >= 32 + claim(task) / 256 || taken >= tables.reserved
+    let isExtra = task.reservedTables >= 32 + max(claim(task), allocated(task)) / 256 || taken >= tables.reserved
     guard !isExtra || withdraw(task) else { return nil }
     guard let area = findTableFrame() else {
       // For the second attempt.

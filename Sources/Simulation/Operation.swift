@@ -101,6 +101,12 @@ package enum Action: Hashable, Sendable {
   case moveSomeFrame(UInt64)
   /// So many steps of a pass, which goes on where the last one stopped; blocks are in frames.
   case defragment(steps: Int, block: Int)
+  /// So many blocks, if there are, are readied for superpages.
+  case readyBlocks(Int)
+  /// So many steps of gathering a region, which goes on where the last one stopped; one that is done is promoted.
+  case gather(steps: Int)
+  /// Makes a superpage of the region of that page, if it can be one.
+  case promote(TaskName, page: UInt64)
   case task(TaskName, Call)
 }
 
@@ -190,6 +196,8 @@ package struct World: Hashable, Sendable {
   package var tablesKept = 16
   /// Tasks that are asked for frames have so long, in microseconds.
   package var timeLimit: UInt64 = 60
+  /// For superpages, to keep in stock at most; none in a pool of less than 8,192 frames.
+  package var blocks = 0
   package var sabotage: Sabotage?
 
   package init() {}
@@ -198,6 +206,6 @@ package struct World: Hashable, Sendable {
   /// tasks in the model.
   package var isGood: Bool {
     (256...1 << 20).contains(frames) && (1...frames / 4).contains(reserved) && (1...64).contains(tasks)
-      && (0...frames).contains(stock) && tablesKept >= 0
+      && (0...frames).contains(stock) && tablesKept >= 0 && (0...32).contains(blocks)
   }
 }

@@ -139,6 +139,7 @@ extension World {
     stock = try reader.number()
     tablesKept = try reader.number()
     if !reader.isAtEnd { timeLimit = try reader.number() }
+    if !reader.isAtEnd { blocks = try reader.number() }
   }
 }
 
@@ -168,6 +169,9 @@ extension Action {
     case "revokeSomeFrame": self = .revokeSomeFrame(try reader.number())
     case "moveSomeFrame": self = .moveSomeFrame(try reader.number())
     case "defragmentSteps": self = .defragment(steps: try reader.number(), block: try reader.number())
+    case "readyBlocks": self = .readyBlocks(try reader.number())
+    case "gather": self = .gather(steps: try reader.number())
+    case "promote": self = .promote(try reader.task(), page: try reader.number())
     default: self = .task(try reader.task(), try Call(name, &reader))
     }
   }

@@ -1,6 +1,6 @@
 // Operations as lines of text, to be read by people and by `simulate --operations`.
 //
-//      world frames=256 reserved=1 tasks=4 stock=16 tablesKept=16 timeLimit=60
+//      world frames=256 reserved=1 tasks=4 stock=16 tablesKept=16 timeLimit=60 blocks=0
 //      12 allocate t3 h5 start=0 count=4 at=0x7fffffdff800 flags=0x1
 //
 // First the label, then what is done, by whom, and the arguments in order. t3 is the task that operation 3 began, h5 the
@@ -61,7 +61,7 @@ extension PlacementArgument {
 extension World {
   package var text: String {
     "world frames=\(frames) reserved=\(reserved) tasks=\(tasks) stock=\(stock) tablesKept=\(tablesKept) "
-      + "timeLimit=\(timeLimit)"
+      + "timeLimit=\(timeLimit) blocks=\(blocks)"
   }
 }
 
@@ -87,6 +87,9 @@ extension Action {
     case .revokeSomeFrame(let random): "revokeSomeFrame random=\(random)"
     case .moveSomeFrame(let random): "moveSomeFrame random=\(random)"
     case .defragment(let steps, let block): "defragmentSteps steps=\(steps) block=\(block)"
+    case .readyBlocks(let count): "readyBlocks count=\(count)"
+    case .gather(let steps): "gather steps=\(steps)"
+    case .promote(let task, let page): "promote \(task.text) page=\(hexadecimal(page))"
     case .task(let task, let call): call.text(task.text)
     }
   }

@@ -53,6 +53,10 @@ package struct Figures: CustomStringConvertible {
   var moved = 0
   var passes = 0
   var withdrawals = 0
+  var superpages = 0
+  var promoted = 0
+  var gathered = 0
+  var givenUp = 0
 
   package init() {}
 
@@ -75,6 +79,10 @@ package struct Figures: CustomStringConvertible {
     moved += other.moved
     passes += other.passes
     withdrawals += other.withdrawals
+    superpages += other.superpages
+    promoted += other.promoted
+    gathered += other.gathered
+    givenUp += other.givenUp
   }
 
   package var description: String {
@@ -82,7 +90,8 @@ package struct Figures: CustomStringConvertible {
       + "\(drops) tasks dropped; \(recovered) frames recovered, \(expired) expired; \(commits) commits, "
       + "\(refused) refused; \(transfers) transfers, \(outlasting) longer than a pin; "
       + "\(placed) placements, \(unplaced) refused, \(obstacles) for what was in the way, \(starved) for want of frames; "
-      + "\(moved) frames moved, \(movedForPlacements) of them for placements, \(passes) passes of defragmentation"
+      + "\(moved) frames moved, \(movedForPlacements) of them for placements, \(passes) passes of defragmentation; "
+      + "\(superpages) superpages mapped, \(promoted) promoted, \(gathered) gathered, \(givenUp) gatherings given up"
   }
 }
 
@@ -117,6 +126,8 @@ package final class Walk {
   /// Defragmentation under way.
   var pass: DefragmentationPass?
   var passesDone = 0
+  var gathering: WalkGathering?
+  var gatheringsGivenUp = 0
   var obstaclesMet = 0
   var movedForPlacements = 0
 
@@ -127,6 +138,7 @@ package final class Walk {
       frameCount: world.frames, tablesKept: world.tablesKept, keepsLog: true, sabotage: world.sabotage)
     server = try PhysicalMemoryServer(
       frameCount: world.frames, reserved: world.reserved, taskCapacity: world.tasks, stock: world.stock,
+      blocks: world.blocks,
       reclaim: ReclaimRules(timeLimit: world.timeLimit * 1000, leastDemand: Model.leastDemand), operations: machine)
     model = Model(world: world, now: machine.now)
     owners = Array(repeating: nil, count: world.frames)
@@ -164,6 +176,10 @@ package final class Walk {
     figures.movedForPlacements = movedForPlacements
     figures.moved = Int(statistics.framesMoved)
     figures.passes = passesDone
+    figures.superpages = Int(statistics.superpagesMapped)
+    figures.promoted = Int(statistics.superpagesPromoted)
+    figures.gathered = Int(statistics.superpagesGathered)
+    figures.givenUp = gatheringsGivenUp
     return figures
   }
 
@@ -226,6 +242,11 @@ package final class Walk {
       for place in emptied { if let task = model.task(place.slot) { model.forget(task, place.page) } }
     case .moveSomeFrame(let random): try moveSomeFrame(random)
     case .defragment(let steps, let blockFrames): try defragment(steps: steps, blockFrames: blockFrames)
+    case .readyBlocks(let count): readyBlocks(count)
+    case .gather(let steps): try gather(steps)
+    case .promote(let name, let page):
+      guard let task = model.task(name) else { return }
+      try promote(task, PageNumber(page))
     case .task(let name, let call):
       // One that waits, or ends, makes no calls.
       guard let task = model.task(name), task.isRunning else { return }

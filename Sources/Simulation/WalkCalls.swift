@@ -138,7 +138,10 @@ extension Walk {
       guard let mapping = task.mappings[page.rawValue],
         case .content(let content) = mapping.container.frames[mapping.id],
         let leaf = machine.leaf(task.slot, page)
-      else { throw fail("\(hex(page.address)) has no leaf") }
+      else {
+        if !model.tables.has(1, task.slot, page) { return }
+        throw fail("\(hex(page.address)) has no leaf")
+      }
       var rights = mapping.flags.effectiveRights
       if content.sharers > 1 { rights.remove(.write) }
       if leaf.rights != rights { throw fail("\(hex(page.address)) has rights \(leaf.rights), not \(rights)") }

@@ -16,6 +16,7 @@ extension Walk {
     guard violations.isEmpty else { throw fail("invariant: \(violations[0])") }
     try checkAccounts()
     try checkPolicyBuffer()
+    try checkSuperpages()
     // Some are woken for two reasons.
     for name in Set(model.woken) {
       guard let task = model.task(name) else { continue }

@@ -63,8 +63,11 @@ extension Walk {
   ) throws -> FaultOutcome? {
     for _ in 0..<4 {
       if body() { return nil }
-      switch server.fault(task.slot, PageNumber(containing: address), access) {
-      case .served, .spurious: continue
+      let page = PageNumber(containing: address)
+      let region = expectedSuperpage(task, page, access)
+      switch server.fault(task.slot, page, access) {
+      case .served: try checkServed(region)
+      case .spurious: continue
       case let outcome: return outcome
       }
     }

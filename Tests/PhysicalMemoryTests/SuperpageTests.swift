@@ -8,7 +8,7 @@ import Testing
 
 @Suite struct ServerSuperpageTests {
   private static let lazy: MappingFlags = [.read, .write, .lazy]
-  private let start = PageNumber(TestTask.free.rawValue + 511 & ~511)
+  private let start = PageNumber((TestTask.free.rawValue + 511) & ~511)
 
   private func readyBlocks(_ bed: Testbed) {
     while let block = bed.server.nextBlock() { while !bed.server.zeroBlock(block) { bed.check() } }
@@ -38,23 +38,21 @@ import Testing
   // MARK: Gathered
 
   /// Touched backwards, page by page: no two frames in order.
-  private func makeScattered() throws -> (TestTask, UInt32) {
-    let bed = try Testbed(frames: 1 << 14, blocks: 32)
+  private func makeScattered(frames: Int = 1 << 14) throws -> (TestTask, UInt32) {
+    let bed = try Testbed(frames: frames, blocks: 32)
     let task = try bed.start(bed.load(), TaskParameters(faultAround: .automatic))
     let handle = try task.container(512)
     #expect(task.map(handle, 0, 512, start, Self.lazy) == nil)
     // No block is in stock yet.
     for page in (0..<512).reversed() { #expect(task.write(start.advanced(by: page), UInt8(page & 255)) == nil) }
-    var cursor = GatheringCursor()
-    #expect(task.server.findGathering(&cursor) == nil)
+    #expect(!isFound(task))
     readyBlocks(bed)
     return (task, handle)
   }
 
   @Test("a region whose contents are scattered is moved into a block, and promoted") func gathered() throws {
     let (task, _) = try makeScattered()
-    var cursor = GatheringCursor()
-    var gathering = try #require(task.server.findGathering(&cursor))
+    var gathering = try #require(findScattered(task))
     #expect(gathering.task == task.slot && gathering.page == start)
     var steps = 1
     while task.server.continueGathering(&gathering) == .more {
@@ -67,16 +65,71 @@ import Testing
     task.bed.check()
     #expect(isSuperpage(task, start))
     for page in 0..<512 { #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255))) }
-    cursor = GatheringCursor()
-    #expect(task.server.findGathering(&cursor) == nil)
+    #expect(!isFound(task))
+  }
+
+  private func find(_ task: TestTask) -> SuperpageCandidate? {
+    var cursor = GatheringCursor()
+    return task.server.findCandidate(&cursor)
+  }
+
+  private func isFound(_ task: TestTask) -> Bool { find(task) != nil }
+
+  private func findScattered(_ task: TestTask) -> Gathering? {
+    if case .scattered(let gathering) = find(task) { gathering } else { nil }
+  }
+
+  private func finish(_ gathering: inout Gathering, _ task: TestTask) -> Gathering.Progress {
+    var progress = Gathering.Progress.more
+    while progress == .more { progress = task.server.continueGathering(&gathering) }
+    task.bed.check()
+    return progress
+  }
+
+  @Test("the borders of a region are multiples of 2 MiB, wherever the mapping begins") func unaligned() throws {
+    let (task, handle) = try makeScattered()
+    #expect(task.unmap(start, 512) == nil)
+    #expect(task.allocate(handle, 512, 300) == .ok(300))
+    for (first, isFound) in [(-100, true), (-301, false), (1, false)] {
+      #expect(task.map(handle, 0, 812, start.advanced(by: first), [.read, .write]) == nil)
+      let gathering = findScattered(task)
+      #expect((gathering != nil) == isFound)
+      if isFound {
+        var found = try #require(gathering)
+        #expect(found.page == start)
+        #expect(finish(&found, task) == .done)
+        #expect(task.server.promote(task.slot, start) { _ in true })
+      }
+      #expect(task.unmap(start.advanced(by: first), 812) == nil)
+    }
+  }
+
+  @Test("R24: frames in a row that were shared for a while are found, and are a superpage again") func sharedForAWhile()
+    throws
+  {
+    let (task, handle) = try makeTask()
+    #expect(task.write(start, 1) == nil)
+    let other = try task.container(1)
+    try copyOne(task, handle, 300, other)
+    #expect(!isSuperpage(task, start))
+    #expect(!isFound(task))
+    #expect(task.deallocate(other, 0, 1) == .ok(1))
+    #expect(task.leaf(start.advanced(by: 300))?.rights == .read)
+    guard case .ordered(task.slot, start) = find(task) else {
+      Issue.record("frames in order are not found")
+      return
+    }
+    #expect(task.server.promote(task.slot, start) { _ in true })
+    task.bed.check()
+    #expect(isSuperpage(task, start))
+    #expect(task.fault(start.advanced(by: 300), .write) == .spurious)
   }
 
   @Test("a page that is freed, copied or pinned meanwhile ends it, and nothing is lost", arguments: 0..<3)
   func disturbed(_ how: Int) throws {
     let (task, handle) = try makeScattered()
     let free = task.bed.statistics.freeFrames
-    var cursor = GatheringCursor()
-    var gathering = try #require(task.server.findGathering(&cursor))
+    var gathering = try #require(findScattered(task))
     #expect(task.server.continueGathering(&gathering) == .more)
     switch how {
     case 0: #expect(task.deallocate(handle, 300, 1) == .ok(1))
@@ -85,14 +138,37 @@ import Testing
       try task.server.pin(
         task.slot, handle, start: 300, count: 1, microseconds: 1_000_000, physical: TestTask.scratch)
     }
-    var progress = Gathering.Progress.more
-    while progress == .more { progress = task.server.continueGathering(&gathering) }
-    #expect(progress == .failed)
-    task.bed.check()
+    #expect(finish(&gathering, task) == .failed)
     #expect(task.bed.statistics.freeFrames == free + (how == 0 ? 1 : 0))
     for page in 0..<512 where page != 300 {
       #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255)))
     }
+  }
+
+  @Test(
+    "R3, R19: the block's frames are there for who is charged for them, and the gathering is given up", arguments: 0..<2
+  )
+  func shortage(_ how: Int) throws {
+    let (task, _) = try makeScattered(frames: 1 << 13)
+    var gathering = try #require(findScattered(task))
+    #expect(task.server.continueGathering(&gathering) == .more)
+    if how == 0 {
+      // Every frame that a task can have.
+      let other = try task.bed.start(task.bed.load(), TaskParameters(faultAround: .fixed(512)))
+      let count = UInt32(other.information.available)
+      let handle = try other.container(count)
+      let far = PageNumber(1 << 20)
+      #expect(other.map(handle, 0, count, far, Self.lazy) == nil)
+      for page in 0..<Int(count) where other.leaf(far.advanced(by: page)) == nil {
+        #expect(other.write(far.advanced(by: page), 1) == nil)
+      }
+    } else {
+      let block = gathering.block.start.address
+      let handle = try task.container(0)
+      #expect(task.place(handle, 0, 512, PlacementRequest(fixed: block)) == .ok(512))
+    }
+    #expect(finish(&gathering, task) == .failed)
+    for page in 0..<512 { #expect(task.read(start.advanced(by: page)) == .success(UInt8(page & 255))) }
   }
 
   // MARK: At a fault

@@ -58,7 +58,8 @@ pm_error_t pm_container_deallocate(pm_container_t container, pm_frame_t start, u
 /// which pm_placement_obstacle names. The frames stay where they are as long as their content lives and is not released:
 /// a write to one that was copied logically gives its id another content, which is anywhere. pm_container_pin tells the
 /// addresses.
-/// PM_ENOMEM also: there is no such place now, or three quarters of all frames would be placed. PM_EINVAL also: a
+/// PM_ENOMEM also: there is no such place now, three quarters of all frames would be placed, or PM_ALLOC_SQUASH of frames
+/// in use, which go when the new ones are there, and the task cannot have both for so long. PM_EINVAL also: a
 /// placement that can never hold (a member that is no power of two, a run longer than its boundary, an address
 /// outside the machine's memory), or more than PM_FRAMES_MAXIMUM frames.
 pm_error_t pm_container_allocate_placed(pm_container_t container, pm_frame_t start, uint32_t *count, uint32_t flags,
