@@ -75,7 +75,8 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ handle: UInt32, frames: UInt64, count: UInt32
   ) throws(ServerError) {
     let ids = try loadArray(task, frames, count)
-    try withState { (state) throws(ServerError) in try state.releaseData(task, handle, ids) }
+    var plan = try withState { (state) throws(ServerError) in try state.planDataRelease(task, handle, ids) }
+    while withState({ $0.continueDataRelease(&plan) }) {}
   }
 
   // MARK: Released frames (R31)

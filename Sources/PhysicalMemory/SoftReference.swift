@@ -89,7 +89,7 @@ struct ReleasePlan {
 }
 
 extension ServerState {
-  private static let releasedInOneStep = 2048
+  private static let releasedInOneStep = 512
 
   // MARK: Release
 
