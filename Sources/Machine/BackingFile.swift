@@ -53,20 +53,20 @@ public final class BackingFile: Sendable {
     sectorCount = UInt64(opened.size) / 512
   }
 
+  /// Any open file, which is closed with the object, for tests.
+  package init(_ descriptor: FileDescriptor, sectorCount: UInt64, isReadOnly: Bool = false) {
+    name = "the disk"
+    self.descriptor = descriptor
+    self.sectorCount = sectorCount
+    self.isReadOnly = isReadOnly
+  }
+
   /// A file in memory that nobody else sees, for tests.
-  package init(contents: [UInt8], isReadOnly: Bool = false) throws(Errno) {
+  package convenience init(contents: [UInt8], isReadOnly: Bool = false) throws(Errno) {
     let made = unsafe memfd_create("physmem-disk", CKVM_MFD_CLOEXEC)
     guard made >= 0 else { throw Errno(rawValue: errno) }
-    name = "the disk"
-    descriptor = FileDescriptor(rawValue: made)
-    self.isReadOnly = isReadOnly
-    sectorCount = UInt64(contents.count / 512)
-    do {
-      try descriptor.writeAll(contents)
-    } catch {
-      try? descriptor.close()
-      throw error as? Errno ?? .ioError
-    }
+    self.init(FileDescriptor(rawValue: made), sectorCount: UInt64(contents.count / 512), isReadOnly: isReadOnly)
+    do { try descriptor.writeAll(contents) } catch { throw error as? Errno ?? .ioError }
   }
 
   /// For tests: makes the file shorter, as somebody else might.
@@ -83,6 +83,14 @@ public final class BackingFile: Sendable {
   }
 
   deinit { try? descriptor.close() }
+
+  /// A write beyond the process's limit of file sizes shall fail, and not end the process by a signal, on the calling thread.
+  static func blockSizeSignal() {
+    var signals = sigset_t()
+    unsafe sigemptyset(&signals)
+    unsafe sigaddset(&signals, SIGXFSZ)
+    unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
+  }
 
   /// Returns when all that was written is on the medium.
   func flush() throws(Errno) {

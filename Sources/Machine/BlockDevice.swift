@@ -31,7 +31,7 @@ public struct DiskConfiguration: Sendable {
 }
 
 final class BlockDevice: Sendable {
-  private struct State {
+  struct State {
     var driver: TaskReference?
     var registers: VirtioRegisters
     /// While it rests.
@@ -43,25 +43,18 @@ final class BlockDevice: Sendable {
     var reports = 0
   }
 
-  /// How long the thread looks for the next request by itself, in nanoseconds: about what it takes to wake it. And for
-  /// how long at a time without looking whether the queue may still be touched.
-  private static let patience: UInt64 = 100_000
-  private static let glance: UInt64 = 10_000
-  /// Refusals that are told; a driver may produce any number.
-  private static let mostReports = 100
-
-  private let number: Int
-  private let configuration: DiskConfiguration
-  private let pool: PoolMemory
-  private let server: PhysicalMemoryServer
-  private let signals: TaskSignals
-  private let waiting: WaitingThreads
-  private let state: Mutex<State>
+  let number: Int
+  let configuration: DiskConfiguration
+  let pool: PoolMemory
+  let server: PhysicalMemoryServer
+  let signals: TaskSignals
+  let waiting: WaitingThreads
+  let state: Mutex<State>
   /// Opened to wake the thread, and by the thread when it puts the queue down.
-  private let gate = WaitGate()
-  private let rest = WaitGate()
+  let gate = WaitGate()
+  let rest = WaitGate()
   /// Somebody waits for the thread to put the queue down.
-  private let mustRest = Atomic<Bool>(false)
+  let mustRest = Atomic<Bool>(false)
   private let thread = Mutex<HostThread?>(nil)
 
   init(
@@ -155,118 +148,5 @@ final class BlockDevice: Sendable {
     mustRest.store(false, ordering: .sequentiallyConsistent)
     // What was put off meanwhile.
     gate.open()
-  }
-
-  // MARK: The device's thread
-
-  private func run() {
-    while let (queue, driver) = takeWork() {
-      waiting.threadRuns()
-      serve(queue, for: driver)
-      waiting.threadWaits()
-    }
-  }
-
-  /// Waits for a notification; nil: the machine is shut down.
-  private func takeWork() -> (Virtqueue, TaskReference)? {
-    while true {
-      let (isStopping, work) = state.withLock { state -> (Bool, (Virtqueue, TaskReference)?) in
-        if state.isStopping { return (true, nil) }
-        guard state.isNotified, !mustRest.load(ordering: .sequentiallyConsistent), let driver = state.driver,
-          let queue = state.queue
-        else { return (false, nil) }
-        state.isNotified = false
-        state.isServing = true
-        state.queue = nil
-        return (false, (queue, driver))
-      }
-      if isStopping { return nil }
-      if let work { return work }
-      gate.wait()
-    }
-  }
-
-  /// Serves the queue until there is nothing to do, and puts it down.
-  private func serve(_ queue: Virtqueue, for driver: TaskReference) {
-    let limit = configuration.addressBits == 64 ? UInt64.max : 1 << UInt64(configuration.addressBits) - 1
-    let memory = PinnedMemory(pool: pool, server: server, driver: driver, limit: PhysicalAddress(limit))
-    var queue = queue
-    var failure: QueueFailure?
-    do throws(QueueFailure) {
-      try work(&queue, memory)
-    } catch {
-      failure = error
-    }
-    if let failure {
-      report(driver, failure.text + "; the device needs a reset")
-      state.withLock { $0.registers.fail() }
-      // While the queue is not put down: after that the driver's slot may be another task's.
-      signals[driver.slot].raiseInterrupt(number)
-    }
-    state.withLock { state in
-      state.isServing = false
-      if failure == nil { state.queue = queue }
-    }
-    rest.open()
-  }
-
-  private func work(_ queue: inout Virtqueue, _ memory: PinnedMemory) throws(QueueFailure) {
-    var lastWork = monotonicNanoseconds()
-    var isFirst = true
-    while !mustRest.load(ordering: .relaxed) {
-      let rings: DeviceTransfer
-      do throws(TransferFailure) {
-        rings = try memory.begin(queue.layout.ranges)
-      } catch {
-        // The driver asked for this look; to those of its own accord the rings need not be open.
-        if isFirst { throw .transfer(error) }
-        return
-      }
-      defer { memory.end(rings) }
-      isFirst = false
-      queue.suppressNotifications(memory)
-      if try serveAll(&queue, memory) { lastWork = monotonicNanoseconds() }
-      let now = monotonicNanoseconds()
-      if now - lastWork < Self.patience, waiting.hasSpareCPU {
-        lookForWork(queue, memory, until: now + Self.glance)
-        continue
-      }
-      queue.allowNotifications(memory)
-      // One that came before that may not have been notified of.
-      if queue.isEmpty(memory) { return }
-    }
-    // Put off: to be gone on with, if there is a queue then.
-    state.withLock { $0.isNotified = true }
-  }
-
-  private func lookForWork(_ queue: Virtqueue, _ memory: PinnedMemory, until end: UInt64) {
-    repeat {
-      for _ in 0..<64 { if !queue.isEmpty(memory) { return } }
-    } while monotonicNanoseconds() < end && !mustRest.load(ordering: .relaxed)
-  }
-
-  /// - Returns: whether there was anything to do.
-  private func serveAll(_ queue: inout Virtqueue, _ memory: PinnedMemory) throws(QueueFailure) -> Bool {
-    let requests = BlockRequests(memory: memory, file: configuration.file)
-    var hasWorked = false
-    while !mustRest.load(ordering: .relaxed), let chain = try queue.take(memory) {
-      hasWorked = true
-      let outcome = try requests.serve(chain)
-      if let refusal = outcome.refusal { report(memory.driver, refusal + "; the request failed") }
-      guard queue.giveBack(chain.head, written: outcome.written, memory) else { continue }
-      state.withLock { $0.registers.noteInterrupt() }
-      signals[memory.driver.slot].raiseInterrupt(number)
-    }
-    return hasWorked
-  }
-
-  private func report(_ driver: TaskReference, _ text: String) {
-    let count = state.withLock { state in
-      state.reports += 1
-      return state.reports
-    }
-    guard count <= Self.mostReports else { return }
-    let last = count == Self.mostReports ? " (what it refuses from now on is not told)" : ""
-    configuration.report("disk \(number), driven by task \(driver.id): \(text)\(last)")
   }
 }

@@ -141,7 +141,7 @@ struct BlockRequests<Memory: DeviceMemory> {
     switch header.kind {
     case BlockFormat.read:
       guard parts.output.isEmpty else { throw Refusal("a read with data to write") }
-      return try transfer(parts.input, header.sector) { (offset, length) throws(Errno) in
+      return try transfer("a read of", parts.input, header.sector) { (offset, length) throws(Errno) in
         let count = try memory.read(file.descriptor, at: offset, into: parts.input)
         written = count
         return count == length
@@ -149,11 +149,13 @@ struct BlockRequests<Memory: DeviceMemory> {
     case BlockFormat.write:
       guard !file.isReadOnly else { throw Refusal("a write to \(file.name), which is open for reading only") }
       guard parts.input.isEmpty else { throw Refusal("a write with room for data to read") }
-      return try transfer(parts.output, header.sector) { (offset, length) throws(Errno) in
+      return try transfer("a write to", parts.output, header.sector) { (offset, length) throws(Errno) in
         try memory.write(parts.output, to: file.descriptor, at: offset) == length
       }
     case BlockFormat.flush:
-      do throws(Errno) { try file.flush() } catch { return fileFailure(error) }
+      do throws(Errno) { try file.flush() } catch {
+        return Result(status: .failed, refusal: "a flush of \(file.name) failed: \(error)")
+      }
       return Result(status: .done)
     default: return Result(status: .unsupported)
     }
@@ -161,7 +163,8 @@ struct BlockRequests<Memory: DeviceMemory> {
 
   /// - Parameter body: moves so many bytes from or to an offset of the file; false: the file ended first.
   private func transfer(
-    _ ranges: [PhysicalRange], _ sector: UInt64, _ body: (_ offset: Int64, _ length: Int) throws(Errno) -> Bool
+    _ what: String, _ ranges: [PhysicalRange], _ sector: UInt64,
+    _ body: (_ offset: Int64, _ length: Int) throws(Errno) -> Bool
   ) throws(Refusal) -> Result {
     let length = ranges.reduce(0) { $0 + $1.count }
     guard length > 0, length % BlockFormat.sectorSize == 0 else {
@@ -175,12 +178,9 @@ struct BlockRequests<Memory: DeviceMemory> {
       if try body(Int64(sector) * Int64(BlockFormat.sectorSize), length) { return Result(status: .done) }
       return Result(status: .failed, refusal: "\(file.name) has become shorter")
     } catch {
-      return fileFailure(error)
+      let place = sectors == 1 ? "sector \(sector)" : "sectors \(sector) to \(sector + sectors - 1)"
+      return Result(status: .failed, refusal: "\(what) \(file.name), \(place), failed: \(error)")
     }
-  }
-
-  private func fileFailure(_ error: Errno) -> Result {
-    Result(status: .failed, refusal: "\(file.name) failed: \(error)")
   }
 }
 

@@ -124,14 +124,16 @@ final class GuestPageTables: MachineOperations {
     }
   }
 
-  func unmap(_ slot: TaskSlot, _ page: PageNumber) -> FrameNumber { spaces[slot].clear(page).frame }
+  func unmap(_ slot: TaskSlot, _ page: PageNumber, _ cause: SplitCause) -> FrameNumber {
+    spaces[slot].clear(page, cause).frame
+  }
 
   func writeProtect(_ slot: TaskSlot, _ page: PageNumber) { spaces[slot].writeProtect(page) }
 
   // MARK: Superpages
 
   var superpageCounts: SuperpageCounts {
-    SuperpageCounts(current: history.superpages, split: history.superpagesSplit, flushes: Int(history.flushes))
+    SuperpageCounts(current: history.superpages, splits: history.splits, flushes: Int(history.flushes))
   }
 
   func superpage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? { spaces[slot].superpage(page).map(mapped) }

@@ -33,7 +33,7 @@ public enum MachineError: Error, CustomStringConvertible {
     case .missingCapability(let name):
       "this kernel's KVM lacks \(name): run `physmem doctor` to see what this machine lacks"
     case .kvm(let error): "KVM failed: \(error)"
-    case .system(let call, let errno): "\(call) failed: \(errno)"
+    case .system(let call, let errno): "\(call) failed (\(errno)): run `physmem doctor` to see this machine's limits"
     case .noAddressSpace: "there is no address space left for the pool's metadata: use a smaller --memory"
     case .badImage(let name, let error): "\(name): \(error)"
     case .tooSmall(let name, let needed, let available):

@@ -75,9 +75,9 @@ public struct PageTables: ~Copyable {
 
   /// The leaf table for a page, one of whose leaves is about to change: a superpage is detached first.
   @inline(__always)
-  private mutating func changingLeafTable(_ page: PageNumber) -> UnsafeMutablePointer<UInt64>? {
+  private mutating func changingLeafTable(_ page: PageNumber, _ cause: SplitCause) -> UnsafeMutablePointer<UInt64>? {
     guard let table = unsafe leafTable(page) else { return nil }
-    if lastIsSuperpage { detach(page) }
+    if lastIsSuperpage { detach(page, cause) }
     return unsafe table
   }
 
@@ -168,19 +168,19 @@ public struct PageTables: ~Copyable {
 
   /// Writes a leaf; its tables must exist. It takes effect once the region is attached.
   public mutating func set(_ page: PageNumber, _ entry: PageTableEntry) {
-    guard let table = unsafe changingLeafTable(page) else { preconditionFailure("no table for the page") }
+    guard let table = unsafe changingLeafTable(page, .unmapped) else { preconditionFailure("no table for the page") }
     unsafe ckvm_store(table + Self.index(page, level: 0), entry.rawValue)
   }
 
   /// Empties a leaf and gives what it was. Accessed and dirty bits set up to this moment are in the result.
-  public mutating func clear(_ page: PageNumber) -> PageTableEntry {
-    guard let table = unsafe changingLeafTable(page) else { return .empty }
+  public mutating func clear(_ page: PageNumber, _ cause: SplitCause) -> PageTableEntry {
+    guard let table = unsafe changingLeafTable(page, cause) else { return .empty }
     return unsafe PageTableEntry(rawValue: ckvm_exchange(table + Self.index(page, level: 0), 0))
   }
 
   /// Takes the right to write from a leaf. The frame must be zapped before that holds.
   public mutating func writeProtect(_ page: PageNumber) {
-    guard let table = unsafe changingLeafTable(page) else { return }
+    guard let table = unsafe changingLeafTable(page, .copied) else { return }
     _ = unsafe ckvm_and(table + Self.index(page, level: 0), ~PageTableEntry.writable)
   }
 

@@ -26,7 +26,7 @@ public final class TranslationHistory {
   /// Flushes of all translations so far.
   public var flushes: UInt64 = 0
   /// Superpages whose regions have leaf tables again.
-  public internal(set) var superpagesSplit = 0
+  public internal(set) var splits: [SplitCause: Int] = [:]
   /// Superpages there are.
   public internal(set) var superpages = 0
 
@@ -39,7 +39,7 @@ struct AsideTable {
   /// Of a detached region: the flushes there had been by then.
   var detachedAt: UInt64
   /// It was a superpage before.
-  var wasSuperpage = false
+  var split: SplitCause?
 }
 
 /// How a region fared that was a superpage, and cost a flush to be used otherwise. It is no superpage again at once: not for
@@ -134,14 +134,15 @@ extension PageTables {
 
   /// Takes a region's directory entry away. The processor may go on using what it knew: each leaf that changes must be
   /// zapped.
-  public mutating func detach(_ page: PageNumber) {
+  /// - Parameter cause: why, if it is a superpage's.
+  public mutating func detach(_ page: PageNumber, _ cause: SplitCause = .unmapped) {
     guard let slot = unsafe directorySlot(page), let table = unsafe leafTable(page) else { return }
     let entry = unsafe PageTableEntry(rawValue: ckvm_exchange(slot, PageTableEntry.detached))
     if entry.isSuperpage {
       let used = entry.rawValue & (PageTableEntry.accessed | PageTableEntry.dirty)
       for index in 0..<Self.pagesPerTable { unsafe ckvm_store(table + index, ckvm_load(table + index) | used) }
       aside[Self.region(page)]?.detachedAt = history.flushes
-      aside[Self.region(page)]?.wasSuperpage = true
+      aside[Self.region(page)]?.split = cause
       history.superpages -= 1
     } else if entry.isPresent {
       aside[Self.region(page)] = AsideTable(frame: entry.frame, detachedAt: history.flushes)
@@ -155,19 +156,19 @@ extension PageTables {
     guard let slot = unsafe directorySlot(page), let table = aside.removeValue(forKey: Self.region(page)) else {
       return
     }
-    if table.wasSuperpage {
-      history.superpagesSplit += 1
+    if let cause = table.split {
+      history.splits[cause, default: 0] += 1
       noteSplit(page, now: now)
     }
     unsafe ckvm_store(slot, PageTableEntry(table: table.frame).rawValue)
   }
 
-  /// The same as a superpage, if its leaves permit it.
+  /// The same as a superpage, if its leaves permit it; else nothing changes, and no flush is needed.
   /// - Returns: whether it is one.
   public mutating func attachAsSuperpage(_ page: PageNumber) -> Bool {
-    precondition(!needsFlush(page), "a directory entry gets another role before KVM has forgotten the last one")
     guard let slot = unsafe directorySlot(page), let leaf = promotableLeaf(page) else { return false }
-    aside[Self.region(page)]?.wasSuperpage = false
+    precondition(!needsFlush(page), "a directory entry gets another role before KVM has forgotten the last one")
+    aside[Self.region(page)]?.split = nil
     unsafe ckvm_store(slot, PageTableEntry(superpage: leaf).rawValue)
     history.superpages += 1
     lastIsSuperpage = true

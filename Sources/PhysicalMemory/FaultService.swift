@@ -171,7 +171,7 @@ extension ServerState {
       guard let other = reverseMap.first(of: pool.records[frame].link) else {
         preconditionFailure("no room for a first place")
       }
-      removeLeaf(other, of: frame)
+      removeLeaf(other, of: frame, .withdrawn)
       finishRevocations()
     } while !reverseMap.add(place, to: &pool.records[frame].link)
   }

@@ -28,14 +28,15 @@ public struct MappedPage: Equatable, Sendable {
 /// What became of superpages, since the machine was made; `current`: how many there are.
 public struct SuperpageCounts: Equatable, Sendable {
   public var current: Int
-  /// Those whose regions were mapped by single pages again.
-  public var split: Int
+  /// Those whose regions were mapped by single pages again, by what was done to the first page of each that changed.
+  public var splits: [SplitCause: Int]
+  public var split: Int { splits.values.reduce(0, +) }
   /// Flushes of all translations, for superpages and for page tables that became frames again.
   public var flushes: Int
 
-  public init(current: Int = 0, split: Int = 0, flushes: Int = 0) {
+  public init(current: Int = 0, splits: [SplitCause: Int] = [:], flushes: Int = 0) {
     self.current = current
-    self.split = split
+    self.splits = splits
     self.flushes = flushes
   }
 }
@@ -78,8 +79,8 @@ public protocol MachineOperations: AnyObject {
   func absentRun(_ slot: TaskSlot, from page: PageNumber, limit: Int) -> Int
   /// Writes leaves for adjacent pages; their tables exist. Replacing a leaf needs a zap of its frame before.
   func map(_ slot: TaskSlot, _ page: PageNumber, frames: Span<FrameNumber>, rights: MappingFlags)
-  /// Empties a leaf and gives its frame; it holds once the frame is zapped.
-  func unmap(_ slot: TaskSlot, _ page: PageNumber) -> FrameNumber
+  /// Empties a leaf and gives its frame; it holds once the frame is zapped. `cause` is for `superpageCounts`.
+  func unmap(_ slot: TaskSlot, _ page: PageNumber, _ cause: SplitCause) -> FrameNumber
   /// Takes the right to write from a leaf; it holds once the frame is zapped.
   func writeProtect(_ slot: TaskSlot, _ page: PageNumber)
 

@@ -83,6 +83,20 @@ extension ServerState {
     return page < mapping.end ? page : nil
   }
 
+  /// One step of emptying leaves of pages; `forgetPages` follows.
+  /// - Returns: where to go on; nil: all are empty, and stay so.
+  mutating func emptyPages(_ task: TaskSlot, from page: PageNumber, to end: PageNumber, limit: Int) -> PageNumber? {
+    tasks[task.rawValue].isUnmapping = true
+    return unmapPages(task, from: page, to: end, limit: limit)
+  }
+
+  /// One step of forgetting what such pages show. False: there is more to be done.
+  mutating func forgetPages(_ task: TaskSlot, from start: PageNumber, to end: PageNumber) -> Bool {
+    guard removeMappings(task, from: start, to: end) else { return false }
+    tasks[task.rawValue].isUnmapping = false
+    return true
+  }
+
   /// One step of forgetting what pages show. They have no leaf any more. False: there is more to be done.
   mutating func removeMappings(_ task: TaskSlot, from start: PageNumber, to end: PageNumber) -> Bool {
     tasks[task.rawValue].mappings.remove(from: start, to: end, limit: 2048)

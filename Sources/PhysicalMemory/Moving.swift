@@ -77,7 +77,7 @@ extension ServerState {
           preconditionFailure("the reverse map names a leaf of another frame")
         }
         leaves[position].rights = leaf.rights
-        _ = operations.unmap(place.slot, place.page)
+        _ = operations.unmap(place.slot, place.page, .moved)
       }
       if leaves.count > first { Revocations.append(move.source, to: &revocations.zaps) }
     }

@@ -216,10 +216,10 @@ public final class PhysicalMemoryServer: Sendable {
   /// The leaves first, then what is behind them.
   private func remove(_ task: TaskSlot, _ pages: PageRange) {
     var page = pages.start
-    while let next = state.withLock({ $0.unmapPages(task, from: page, to: pages.end, limit: Self.step) }) {
+    while let next = state.withLock({ $0.emptyPages(task, from: page, to: pages.end, limit: Self.step) }) {
       page = next
     }
-    while !state.withLock({ $0.removeMappings(task, from: pages.start, to: pages.end) }) {}
+    while !state.withLock({ $0.forgetPages(task, from: pages.start, to: pages.end) }) {}
   }
 
   public func mappingInformation(_ task: TaskSlot, address: UInt64) throws(ServerError) -> MappingInformation {

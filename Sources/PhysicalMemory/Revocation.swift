@@ -84,8 +84,8 @@ extension ServerState {
   }
 
   /// Empties one leaf, which names `frame`.
-  mutating func removeLeaf(_ place: MappedPlace, of frame: FrameNumber) {
-    let found = operations.unmap(place.slot, place.page)
+  mutating func removeLeaf(_ place: MappedPlace, of frame: FrameNumber, _ cause: SplitCause) {
+    let found = operations.unmap(place.slot, place.page, cause)
     precondition(found == frame, "the reverse map names a leaf of another frame")
     reverseMap.remove(place, from: &pool.records[frame].link)
     revocations.leavesRemoved += 1
@@ -94,19 +94,19 @@ extension ServerState {
   }
 
   /// Empties every leaf that names the frame.
-  mutating func revokeAll(_ frame: FrameNumber) {
-    while let place = reverseMap.first(of: pool.records[frame].link) { removeLeaf(place, of: frame) }
+  mutating func revokeAll(_ frame: FrameNumber, _ cause: SplitCause = .freed) {
+    while let place = reverseMap.first(of: pool.records[frame].link) { removeLeaf(place, of: frame, cause) }
   }
 
   /// Empties the leaves through which tasks see the frame as `shown`, and leaves those of other logical copies.
   mutating func revoke(_ frame: FrameNumber, shownBy shown: ContainerFrame) {
     if let place = reverseMap.only(of: pool.records[frame].link) {
-      if containerFrame(at: place) == shown { removeLeaf(place, of: frame) }
+      if containerFrame(at: place) == shown { removeLeaf(place, of: frame, .freed) }
       return
     }
     var places: [MappedPlace] = []
     reverseMap.forEach(in: pool.records[frame].link) { places.append($0) }
-    for place in places where containerFrame(at: place) == shown { removeLeaf(place, of: frame) }
+    for place in places where containerFrame(at: place) == shown { removeLeaf(place, of: frame, .freed) }
   }
 
   /// The mapping behind a leaf.
@@ -153,7 +153,7 @@ extension ServerState {
     }
     guard let found else { return false }
     forgetMappings(of: found)
-    revokeAll(found)
+    revokeAll(found, .withdrawn)
     finishRevocations()
     if isWritten(found) { statistics.strayWrites += 1 }
     return true
@@ -194,7 +194,7 @@ extension ServerState {
         !needsToWait(place),
         tasks[place.slot.rawValue].mappings.count < MappingTable.capacity
       else { continue }
-      removeLeaf(place, of: frame)
+      removeLeaf(place, of: frame, .withdrawn)
       _ = tasks[place.slot.rawValue].mappings.remove(from: place.page, to: place.page.advanced(by: 1), limit: 4)
     }
   }
@@ -208,7 +208,7 @@ extension ServerState {
     while let mapped = operations.firstMapped(task, from: page, to: end) {
       // Without a leaf: the search was long enough for one step.
       guard left > 0, let leaf = operations.mappedPage(task, mapped) else { return mapped }
-      removeLeaf(MappedPlace(task, mapped), of: leaf.frame)
+      removeLeaf(MappedPlace(task, mapped), of: leaf.frame, .unmapped)
       page = mapped.advanced(by: 1)
       left -= 1
     }

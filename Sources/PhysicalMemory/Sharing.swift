@@ -129,7 +129,7 @@ extension ServerState {
         case .owner: place.slot == owner
         case .shares: mapping.epoch != 0
         }
-      if isMeant { removeLeaf(place, of: frame) }
+      if isMeant { removeLeaf(place, of: frame, .withdrawn) }
     }
   }
 

@@ -139,7 +139,8 @@ extension ServerState {
   /// What shows the region that `page` is in, if that may be a superpage and is none.
   mutating func promotableMapping(_ task: TaskSlot, _ page: PageNumber) -> Mapping? {
     guard tasks.contains(task.rawValue), tasks[task.rawValue].hasSpace, !tasks[task.rawValue].isEnding,
-      tasks[task.rawValue].faultAround == .automatic, let index = tasks[task.rawValue].mappings.find(page)
+      !tasks[task.rawValue].isUnmapping, tasks[task.rawValue].faultAround == .automatic,
+      let index = tasks[task.rawValue].mappings.find(page)
     else { return nil }
     let mapping = tasks[task.rawValue].mappings[index]
     guard isGood(mapping), currentLock(mapping, against: task) == nil, let start = region(of: page, in: mapping),

@@ -173,18 +173,18 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
 
   package func map(_ slot: TaskSlot, _ page: PageNumber, frames: Span<FrameNumber>, rights: MappingFlags) {
     for index in frames.indices {
-      split(slot, page.advanced(by: index))
+      split(slot, page.advanced(by: index), .unmapped)
       state.map(Place(slot, page.advanced(by: index)), MappedPage(frame: frames[index], rights: rights))
     }
   }
 
-  package func unmap(_ slot: TaskSlot, _ page: PageNumber) -> FrameNumber {
-    split(slot, page)
+  package func unmap(_ slot: TaskSlot, _ page: PageNumber, _ cause: SplitCause) -> FrameNumber {
+    split(slot, page, cause)
     return state.unmap(Place(slot, page))
   }
 
   package func writeProtect(_ slot: TaskSlot, _ page: PageNumber) {
-    split(slot, page)
+    split(slot, page, .copied)
     state.writeProtect(Place(slot, page))
   }
 
@@ -229,11 +229,11 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
 
   package func attach(_ slot: TaskSlot, _ page: PageNumber) {}
 
-  private func split(_ slot: TaskSlot, _ page: PageNumber) {
+  private func split(_ slot: TaskSlot, _ page: PageNumber, _ cause: SplitCause) {
     guard !state.superpages.isEmpty else { return }
     guard state.superpages.remove(Place(slot, PageNumber(page.rawValue & ~511))) != nil else { return }
     state.superpageCounts.current -= 1
-    state.superpageCounts.split += 1
+    state.superpageCounts.splits[cause, default: 0] += 1
   }
 
   // MARK: Frames

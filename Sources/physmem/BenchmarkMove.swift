@@ -41,7 +41,7 @@ private func quietMachine(_ frames: Int, isPopulated: Bool) throws -> Machine {
 }
 
 /// Does something while a task has so many pages mapped and written.
-private func written(_ pages: Int, _ lender: BenchmarkTask, _ body: () -> Double) throws -> Double {
+func written<Result>(_ pages: Int, _ lender: BenchmarkTask, _ body: () -> Result) throws -> Result {
   let hasWritten = WaitFlag()
   let task = try lender.start(["\(pages)"], console: { _ in hasWritten.set() })
   while !hasWritten.isSet, task.wait(seconds: 0.01) == nil {}

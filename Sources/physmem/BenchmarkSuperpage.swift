@@ -1,5 +1,6 @@
-// superpage: first touches of memory that one fault maps by 2 MiB, the zeroing of as much, and reads all over 64 MiB with
-// superpages and without.
+// superpage: first touches of memory that one fault maps by 2 MiB, the zeroing of as much, reads all over 64 MiB with
+// superpages and without; and what a split costs: first writes after a logical copy, with superpages and without, and the
+// flush that is in them.
 
 internal import GuestMemory
 internal import Machine
@@ -7,14 +8,18 @@ internal import PhysicalMemory
 
 /// 64 MiB.
 private let touchedPages = 1 << 14
+private let regions = touchedPages / PoolMemory.framesPerBlock
 private let reads = 1 << 22
 
 func measureSuperpages(_ run: BenchmarkRun) throws -> [Measurement] {
   [
     try measureFirstTouches(run),
     try measureZeroing(run),
-    try measureWalk("superpage.walk", blocks: touchedPages / PoolMemory.framesPerBlock, run),
+    try measureWalk("superpage.walk", blocks: regions, run),
     try measureWalk("superpage.walk.without", blocks: 0, run),
+    try measureSplits("superpage.split", blocks: regions, run),
+    try measureSplits("superpage.split.without", blocks: 0, run),
+    try measureFlush(run),
   ]
 }
 
@@ -22,6 +27,7 @@ func measureSuperpages(_ run: BenchmarkRun) throws -> [Measurement] {
 private func withBlocks<Result>(_ count: Int, _ body: (Machine) throws -> Result) throws -> Result {
   var configuration = MachineConfiguration(memory: 1 << 30)
   configuration.blocks = count
+  configuration.defragmentation = .never
   let machine = try Machine(configuration)
   defer { machine.shutDown() }
   machine.prepareFrames()
@@ -33,7 +39,7 @@ private func withBlocks<Result>(_ count: Int, _ body: (Machine) throws -> Result
 private func measureFirstTouches(_ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement("superpage.touch", per: .page)
   try run.times(9, quick: 2, "superpage.touch") {
-    try withBlocks(touchedPages / PoolMemory.framesPerBlock) { machine in
+    try withBlocks(regions) { machine in
       let samples = try BenchmarkTask("touch", on: machine).run(["\(touchedPages)", "seq", "1"])
       // The first one begins with the marker call.
       for sample in samples.longestRow(of: .fault).dropFirst() where sample.pages >= PoolMemory.framesPerBlock {
@@ -77,6 +83,41 @@ private func measureWalk(_ name: String, blocks: Int, _ run: BenchmarkRun) throw
       // The last call but one ends the walk; the last is the exit.
       let longest = samples.samples.filter { $0.kind == .call }.map(\.nanoseconds).max() ?? 0
       measurement.record(nanoseconds: Double(longest) / Double(reads))
+    }
+  }
+  return measurement
+}
+
+/// The first write after a logical copy of the 2 MiB around it, and a call that does nothing after it.
+private func measureSplits(_ name: String, blocks: Int, _ run: BenchmarkRun) throws -> Measurement {
+  var measurement = Measurement(name, per: .operation)
+  try run.times(9, quick: 2, name) {
+    try withBlocks(blocks) { machine in
+      let samples = try BenchmarkTask("split", on: machine).run(["\(regions)"]).samples
+      // Where the host has no huge pages nothing was split.
+      guard machine.server.statistics.superpages.splits[.copied, default: 0] == (blocks > 0 ? regions : 0) else {
+        return
+      }
+      let writes = samples.indices.dropFirst().dropLast().filter {
+        samples[$0].kind == .fault && samples[$0 - 1].kind == .call && samples[$0 + 1].kind == .call
+      }
+      for write in writes.suffix(regions) {
+        measurement.record(nanoseconds: Double(samples[write].nanoseconds + samples[write + 1].nanoseconds))
+      }
+    }
+  }
+  return measurement
+}
+
+/// A flush of all translations, while a task that waits has 64 MiB mapped.
+private func measureFlush(_ run: BenchmarkRun) throws -> Measurement {
+  var measurement = Measurement("superpage.flush", per: .operation)
+  try run.times(9, quick: 2, "superpage.flush") {
+    try withBlocks(regions) { machine in
+      let lender = try BenchmarkTask("lender", on: machine)
+      if let nanoseconds = try written(touchedPages, lender, { machine.flushEverything() }) {
+        measurement.record(nanoseconds: Double(nanoseconds))
+      }
     }
   }
   return measurement

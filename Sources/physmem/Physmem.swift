@@ -1,6 +1,7 @@
 // The command as a whole: which part of it is asked for, and what is said when that goes wrong.
 
 internal import ArgumentParser
+internal import Glibc
 internal import Machine
 
 struct Physmem: ParsableCommand {
@@ -15,6 +16,8 @@ struct Physmem: ParsableCommand {
   /// - Returns: what to exit with; everything is written.
   static func start(_ arguments: [String]) -> Int32 {
     StandardStream.ensureOpen()
+    // What goes beyond the limit of file sizes, such as the pool or standard output, shall be an error with a sentence.
+    signal(SIGXFSZ, SIG_IGN)
     do {
       if let request = RunRequest(plain: arguments) { return try request.perform() }
       try checkCommand(arguments)

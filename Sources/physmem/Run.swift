@@ -102,6 +102,12 @@ struct Run: ParsableCommand {
   @Argument(help: ArgumentHelp("What the task gets as its arguments.", valueName: "argument"))
   var arguments: [String] = []
 
+  func validate() throws {
+    guard disks.count <= MachineConfiguration.mostDisks else {
+      throw ValidationError("give --disk \(MachineConfiguration.mostDisks) times at most")
+    }
+  }
+
   func run() throws {
     var request = RunRequest(task: task)
     request.arguments = arguments

@@ -1,5 +1,6 @@
 // `physmem run --stats`: what the task and the server did.
 
+internal import GuestMemory
 internal import PhysicalMemory
 
 enum StatisticsFormat: String, CaseIterable, Sendable {
@@ -19,7 +20,7 @@ struct RunStatistics {
       ("faults", Int(counters.faults)), ("pages served", Int(counters.pages)),
       ("spurious faults", Int(counters.spuriousFaults)),
     ]
-    server = [
+    var server = [
       ("faults", Int(statistics.faults)), ("pages served", Int(statistics.pagesServed)),
       ("copies on write", Int(statistics.copiesOnWrite)), ("zaps", Int(statistics.zaps)),
       ("frames zapped", Int(statistics.framesZapped)), ("upcalls", Int(statistics.upcalls)),
@@ -27,8 +28,12 @@ struct RunStatistics {
       ("frames given back", Int(statistics.framesGivenBack)), ("frames moved", Int(statistics.framesMoved)),
       ("placements", Int(statistics.placements)), ("placements refused", Int(statistics.placementsRefused)),
       ("superpages", statistics.superpages.current), ("superpages mapped", Int(statistics.superpagesMapped)),
+      ("pages served by superpages", Int(statistics.superpagesMapped) * PoolMemory.framesPerBlock),
       ("superpages gathered", Int(statistics.superpagesGathered)),
       ("superpages promoted", Int(statistics.superpagesPromoted)), ("superpages split", statistics.superpages.split),
+    ]
+    server += SplitCause.allCases.map { ("split by \($0.text)", statistics.superpages.splits[$0, default: 0]) }
+    server += [
       ("flushes", statistics.superpages.flushes), ("tasks created", Int(statistics.tasksCreated)),
       ("tasks", statistics.tasks), ("frames", statistics.frames), ("free frames", statistics.freeFrames),
       ("stocked frames", statistics.stockedFrames), ("allocatable frames", statistics.allocatableFrames),
@@ -36,6 +41,7 @@ struct RunStatistics {
       ("released frames", statistics.releasedFrames), ("table frames", statistics.tableFrames),
       ("contents", statistics.contents), ("containers", statistics.containers),
     ]
+    self.server = server
   }
 
   /// Ends with a newline.
@@ -79,5 +85,17 @@ struct RunStatistics {
     return [
       "task": object(task), "server": object(server), "free_runs": .object(runs), "unusable": .array(unusable),
     ]
+  }
+}
+
+extension SplitCause {
+  fileprivate var text: String {
+    switch self {
+    case .copied: "copies"
+    case .moved: "moves"
+    case .unmapped: "unmapping"
+    case .freed: "freeing"
+    case .withdrawn: "locks and cancelled shares"
+    }
   }
 }

@@ -50,8 +50,10 @@ extension TestResult {
       parameters.mayUseExtra = true
     }
     do {
-      if let options = testCase.test.diskOptions { configuration.disks = [try Self.disk(options, output)] }
+      let disk = try testCase.test.diskOptions.map { try TestDisk($0, output) }
+      if let disk { configuration.disks = [disk.configuration] }
       failures = try testCase.failures(on: try Machine(configuration), parameters, timeLimit, output)
+      withExtendedLifetime(disk) {}
     } catch {
       failures.append("the machine failed: \(error)")
     }
@@ -61,18 +63,6 @@ extension TestResult {
     failure = failures.isEmpty ? nil : failures.joined(separator: "\n")
     self.output = output.text
     seconds = Double(monotonicNanoseconds() - start) / 1e9
-  }
-
-  /// The disk of a case: as guest/tests/test.h says.
-  private static func disk(_ options: String, _ output: CapturedOutput) throws -> DiskConfiguration {
-    let argument = try DiskArgument("disk" + options)
-    var contents: [UInt8] = []
-    for index in 0..<UInt64(2052 * 512 / 8) {
-      let word = (index + 1) &* 0x9e37_79b9_7f4a_7c15
-      for byte in 0..<8 { contents.append(UInt8(truncatingIfNeeded: word >> UInt64(8 * byte))) }
-    }
-    let file = try BackingFile(contents: contents, isReadOnly: argument.isReadOnly)
-    return DiskConfiguration(file: file, addressBits: argument.addressBits) { output.append(Array("\($0)\n".utf8)) }
   }
 }
 

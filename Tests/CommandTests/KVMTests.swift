@@ -92,13 +92,34 @@ struct KVMTests {
     #expect(companion.status == 0 && companion.error == "")
   }
 
+  @Test func `What goes beyond the limit of file sizes fails with a sentence`() throws {
+    let directory = try TemporaryDirectory()
+    // sh(1) counts in 512 bytes: 32 MiB; bash(1) in 1,024.
+    func run(_ limit: Int, _ arguments: String) throws -> CommandResult {
+      try CommandResult(
+        shell: "cd \(directory.path) && truncate -s 128M image && ulimit -f \(limit) && exec \"$0\" run \(arguments)")
+    }
+    let disk = "--memory 16M --disk image --with disk=blockdriver diskclient"
+    let far = try run(65536, "\(disk) 204800 far")
+    #expect(far.status == 1 && far.output.hasSuffix("diskclient: the driver's answer: PM_EIO\n"))
+    let sentence = "a write to image, sector 204800, failed: File too large; the request failed"
+    #expect(far.error == "physmem: disk 0, driven by task 1: \(sentence)\n")
+    let near = try run(65536, "\(disk) 0 near")
+    #expect(near.status == 0 && near.error == "")
+    #expect(try CommandResult(shell: "head -c 4 \(directory.path)/image").output == "near")
+    let pool = try run(4, "hello")
+    #expect(pool.status == 1 && pool.output == "")
+    #expect(pool.error.hasPrefix("physmem: making the pool failed (File too large): run `physmem doctor`"))
+  }
+
   @Test func `Statistics are on standard error`() throws {
     let text = try CommandResult("run", "--stats", "hello")
     #expect(text.status == 0 && text.output == "Hello from task 1.\n")
     #expect(text.error.contains(/(?m)^server +tasks created +1$/) && text.error.contains(/(?m)^task +faults +\d+$/))
     let json = try CommandResult("run", "--stats=json", "hello")
     let object = try object(json.error)
-    #expect((object["server"] as? [String: Int])?["frames"] == 65536)
+    let server = try #require(object["server"] as? [String: Int])
+    #expect(server["frames"] == 65536 && server["split_by_copies"] == 0 && server["pages_served_by_superpages"] == 0)
     #expect((object["task"] as? [String: Int])?["pages_served"] != nil)
   }
 

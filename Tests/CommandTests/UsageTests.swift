@@ -31,6 +31,10 @@ import Testing
         ["run", "--disk", "/nowhere/a,b,readonly", "noop"],
         "/nowhere/a,b: does not exist: make it first, for example with truncate"
       ),
+      (
+        ["run"] + (0...64).flatMap { _ in ["--disk", "x"] } + ["noop"],
+        "give --disk 64 times at most (see `physmem help run`)"
+      ),
       (["run", "nope"], "there is no bundled program nope: see `physmem list`, or name a program's file"),
       (["run", ""], "there is no bundled program '': see `physmem list`, or name a program's file"),
       (["run", "/"], "/: is a directory: name a program's file"),

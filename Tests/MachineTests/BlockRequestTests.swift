@@ -1,5 +1,7 @@
 // Requests to a disk: what they move, and what is refused.
 
+import CKVM
+import Glibc
 import GuestMemory
 import SystemPackage
 import Testing
@@ -13,10 +15,16 @@ private struct DiskBed {
   let memory: ModelMemory
   let file: BackingFile
 
-  init(isReadOnly: Bool = false) throws {
+  init(file: BackingFile) throws {
     memory = try ModelMemory()
-    file = try BackingFile(
-      contents: (0..<Self.sectors * 512 + 100).map { UInt8(truncatingIfNeeded: $0 / 512 + $0) }, isReadOnly: isReadOnly)
+    self.file = file
+  }
+
+  init(isReadOnly: Bool = false) throws {
+    try self.init(
+      file: BackingFile(
+        contents: (0..<Self.sectors * 512 + 100).map { UInt8(truncatingIfNeeded: $0 / 512 + $0) },
+        isReadOnly: isReadOnly))
   }
 
   static func byte(_ sector: Int, _ offset: Int) -> UInt8 {
@@ -203,5 +211,32 @@ private struct DiskBed {
     #expect(bed.status() == 1)
     #expect(try bed.read(8, [(0x5000, 1024, true)]).refusal == nil)
     #expect(try bed.read(20, [(0x5000, 512, true)]).refusal != nil)
+  }
+
+  @Test("what the kernel refuses fails with a sentence, and nothing is changed by it") func kernelRefuses() throws {
+    let sealed = FileDescriptor(rawValue: unsafe memfd_create("sealed", 2))
+    try sealed.writeAll(Array(repeating: 7, count: 8 * 512))
+    // F_ADD_SEALS, F_SEAL_WRITE.
+    #expect(fcntl(sealed.rawValue, 1033, 8) == 0)
+    let bed = try DiskBed(file: BackingFile(sealed, sectorCount: 8))
+    bed.header(1, 5)
+    var sentence = "a write to the disk, sectors 5 to 6, failed: Operation not permitted"
+    #expect(
+      try bed.serve([(QueueBed.header, 16, false), (0x4000, 1024, false)])
+        == BlockOutcome(written: 1, refusal: sentence))
+    #expect(bed.status() == 1)
+    #expect(try bed.read(0, [(0x9000, 4096, true)]).refusal == nil)
+    #expect(bed.bytes(0x9000, 4096) == Array(repeating: 7, count: 4096))
+
+    let (pipe, other) = try FileDescriptor.pipe()
+    defer { try? other.close() }
+    let noDisk = try DiskBed(file: BackingFile(pipe, sectorCount: 8))
+    sentence = "a read of the disk, sector 7, failed: Illegal seek"
+    #expect(try noDisk.read(7, [(0x4000, 512, true)]) == BlockOutcome(written: 1, refusal: sentence))
+    #expect(noDisk.status() == 1)
+    noDisk.header(4, 0)
+    sentence = "a flush of the disk failed: Invalid argument"
+    #expect(try noDisk.serve([(QueueBed.header, 16, false)]) == BlockOutcome(written: 1, refusal: sentence))
+    #expect(noDisk.status() == 1)
   }
 }

@@ -1,8 +1,10 @@
 // A machine with a disk: what a guest cannot test by itself (R22, R40).
 
+import CKVM
 import Glibc
 import GuestImages
 import PhysicalMemory
+import SystemPackage
 import Synchronization
 import Testing
 
@@ -19,6 +21,26 @@ private func configuration(_ file: BackingFile, _ reports: Reports) -> MachineCo
   var configuration = MachineConfiguration(memory: 64 << 20)
   configuration.disks = [DiskConfiguration(file: file, report: reports.report)]
   return configuration
+}
+
+/// For all files of this process, in bytes. The signal that comes with it reaches this thread and those it makes, as it
+/// would in a program without a task pool.
+private func limitFiles(to size: UInt) {
+  var limit = rlimit(rlim_cur: size, rlim_max: size)
+  var signals = sigset_t()
+  // SAFETY: limit and signals outlive the calls.
+  let result = unsafe setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit)
+  unsafe sigemptyset(&signals)
+  unsafe sigaddset(&signals, SIGXFSZ)
+  precondition(unsafe result == 0 && pthread_sigmask(SIG_UNBLOCK, &signals, nil) == 0)
+}
+
+/// A disk in memory of so many bytes, all zero.
+private func sparseFile(_ size: Int) throws -> BackingFile {
+  // SAFETY: the name is a literal.
+  let file = FileDescriptor(rawValue: unsafe memfd_create("disk", 0))
+  try file.resize(to: Int64(size))
+  return BackingFile(file, sectorCount: UInt64(size / 512))
 }
 
 extension OnKVM {
@@ -90,6 +112,27 @@ extension OnKVM {
         #expect(try machine.run(reader, ["2", "32", "8"]).end.exitStatus == 0)
         // All that they asked for was theirs.
         #expect(reports.all == [])
+      }
+    }
+
+    @Test("a write beyond the process's limit of file sizes fails, and does not end the process")
+    func sizeLimit() async {
+      await #expect(processExitsWith: .success) {
+        let file = try sparseFile(64 << 20)
+        limitFiles(to: 32 << 20)
+        let reports = Reports()
+        var configuration = configuration(file, reports)
+        configuration.memory = 16 << 20
+        try withMachine(configuration) { machine in
+          _ = try machine.launch(machine.bundled("blockdriver")) { _ in }
+          let client = try machine.bundled("diskclient")
+          for sector in [65536, 100000, 65535, 0] {
+            #expect(try machine.run(client, ["\(sector)", "text"]).end.exitStatus == (sector >= 65536 ? 1 : 0))
+          }
+          let sentence =
+            "disk 0, driven by task 1: a write to the disk, sector 65536, failed: File too large; the request failed"
+          #expect(reports.all.count == 2 && reports.all.first == sentence, "\(reports.all)")
+        }
       }
     }
 

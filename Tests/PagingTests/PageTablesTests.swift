@@ -122,11 +122,11 @@ private func leaf(_ frame: UInt32, isWritable: Bool = true) -> PageTableEntry {
       tables.set(page, leaf(400))
       #expect(tables.entry(page) == leaf(400))
       #expect(walk(memory, root: root, page) == leaf(400))
-      #expect(tables.clear(page) == leaf(400))
-      #expect(tables.clear(page) == .empty)
+      #expect(tables.clear(page, .freed) == leaf(400))
+      #expect(tables.clear(page, .freed) == .empty)
       #expect(walk(memory, root: root, page) == nil)
     }
-    #expect(tables.clear(PageNumber(1 << 30)) == .empty)
+    #expect(tables.clear(PageNumber(1 << 30), .freed) == .empty)
   }
 
   @Test func writeProtectionTakesOneBit() {

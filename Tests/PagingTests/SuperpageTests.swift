@@ -81,7 +81,7 @@ import Testing
   @Test(arguments: [0, 1, 2]) func anyChangeOfALeafTakesTheEntryAway(change: Int) {
     #expect(makeSuperpage())
     switch change {
-    case 0: #expect(tables.clear(page) == Self.leaf(1024 + 77))
+    case 0: #expect(tables.clear(page, .freed) == Self.leaf(1024 + 77))
     case 1: tables.writeProtect(page)
     default: tables.set(page, Self.leaf(3000))
     }
@@ -95,7 +95,7 @@ import Testing
     history.flushes += 1
     #expect(tables.needsFlush(page) == false)
     tables.attach(page, now: 5)
-    #expect(history.superpagesSplit == 1)
+    #expect(history.splits == [[.freed, .copied, .unmapped][change]: 1])
     #expect(tables.isDetached(page) == false)
     #expect(walk(start)?.frame == 1024)
     #expect(walk(start.advanced(by: 511))?.frame == 1535)
@@ -105,11 +105,21 @@ import Testing
     #expect((found?.isWritable ?? false) == (change == 2))
   }
 
+  @Test(arguments: [false, true]) func whatCannotBeASuperpageStaysDetached(isGone: Bool) {
+    #expect(makeSuperpage())
+    if isGone { _ = tables.clear(page) } else { tables.writeProtect(page) }
+    // Nobody has flushed anything for it.
+    #expect(tables.needsFlush(page) == true)
+    #expect(tables.attachAsSuperpage(page) == false)
+    #expect(tables.isDetached(page) == true)
+    #expect(walk(start) == nil)
+  }
+
   @Test func anEntryIsNotAttachedBeforeAFlush() async {
     await #expect(processExitsWith: .failure) {
       let test = try SuperpageTests()
       guard test.makeSuperpage() else { return }
-      _ = test.tables.clear(test.page)
+      _ = test.tables.clear(test.page, .freed)
       test.tables.attach(test.page, now: 0)
     }
   }
@@ -125,7 +135,7 @@ import Testing
     #expect(tables.attachAsSuperpage(start) == true)
     #expect(tables.superpage(start)?.rawValue == Self.leaf(1024).rawValue | PageTableEntry.pageSize)
     #expect(tables.entry(start.advanced(by: 3)) == clean)
-    _ = tables.clear(page)
+    _ = tables.clear(page, .freed)
     #expect(tables.entry(start.advanced(by: 3)) == Self.leaf(1024 + 3))
   }
 
@@ -155,7 +165,7 @@ import Testing
       #expect(tables.promotableLeaf(page) == nil)
       tables.set(other, Self.leaf(2048 + UInt32(index)))
       #expect(tables.promotableLeaf(page) == nil)
-      _ = tables.clear(other)
+      _ = tables.clear(other, .freed)
       #expect(tables.promotableLeaf(page) == nil)
       tables.set(other, Self.leaf(1024 + UInt32(index)))
       #expect(tables.promotableLeaf(page) != nil)
@@ -164,7 +174,7 @@ import Testing
 
   @Test func aRegionThatIsEmptyAgainCanBeAnotherSuperpageAfterAFlush() {
     #expect(makeSuperpage(1024))
-    for index in 0..<512 { _ = tables.clear(start.advanced(by: index)) }
+    for index in 0..<512 { _ = tables.clear(start.advanced(by: index), .freed) }
     #expect(tables.isFreeForSuperpage(page) == true)
     #expect(tables.needsFlush(page) == true)
     #expect(tables.firstPresent(from: PageNumber(0), to: PageNumber(1 << 35)) == nil)
@@ -173,7 +183,7 @@ import Testing
     #expect(makeSuperpage(2048))
     #expect(next == frames)
     #expect(walk(page)?.frame == UInt32(2048 + 77))
-    #expect(history.superpagesSplit == 0)
+    #expect(history.splits == [:])
     #expect(history.superpages == 1)
   }
 
@@ -197,7 +207,7 @@ import Testing
     #expect(tables.makeTables(for: start.advanced(by: 512), takeFrame: take) == true)
     #expect(tables.fillAside(start, first: Self.leaf(1024), takeFrame: take) == true)
     #expect(tables.attachAsSuperpage(start) == true)
-    for index in 0..<512 { _ = tables.clear(start.advanced(by: index)) }
+    for index in 0..<512 { _ = tables.clear(start.advanced(by: index), .freed) }
     #expect(tables.tableCount == 5)
     var returned: [UInt32] = []
     tables.dismantle { returned.append($0.rawValue) }

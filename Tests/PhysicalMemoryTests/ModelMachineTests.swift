@@ -33,7 +33,7 @@ import Testing
     map(slot, page, 5)
     #expect(machine.store(slot, page.address + 9, 7))
     #expect(machine.load(slot, page.address + 9) == 7)
-    #expect(machine.unmap(slot, page) == FrameNumber(5))
+    #expect(machine.unmap(slot, page, .unmapped) == FrameNumber(5))
     zap(5)
     #expect(machine.load(slot, page.address) == nil)
     machine.zero(FrameRun(start: FrameNumber(5), count: 1))
@@ -44,7 +44,7 @@ import Testing
 
   @Test func anAccessThroughAStaleTranslationIsNoticed() {
     map(slot, page, 5)
-    _ = machine.unmap(slot, page)
+    _ = machine.unmap(slot, page, .unmapped)
     #expect(machine.load(slot, page.address) == 0)
     #expect(machine.violations.count == 1)
   }
@@ -60,7 +60,7 @@ import Testing
     for use in uses {
       let fresh = ModelMachineTests()
       fresh.map(slot, page, 5)
-      _ = fresh.machine.unmap(slot, page)
+      _ = fresh.machine.unmap(slot, page, .unmapped)
       use(fresh.machine)
       #expect(fresh.machine.violations.count >= 1)
     }
@@ -93,7 +93,7 @@ import Testing
 
   @Test func anotherFrameWithoutAZapIsNoticed() {
     map(slot, page, 5)
-    _ = machine.unmap(slot, page)
+    _ = machine.unmap(slot, page, .unmapped)
     map(slot, page, 6)
     #expect(machine.violations.count == 1)
   }
@@ -111,7 +111,7 @@ import Testing
 
   @Test func aSpaceIsClosedEmpty() {
     map(slot, page, 5)
-    _ = machine.unmap(slot, page)
+    _ = machine.unmap(slot, page, .unmapped)
     machine.closeSpace(slot) { _ in }
     #expect(machine.violations.count == 1)
     map(other, page, 6)

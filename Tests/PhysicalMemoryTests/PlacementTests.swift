@@ -445,6 +445,32 @@ extension OpenServer {
     server.checkScattered(0..<count, at: start)
   }
 
+  @Test("R25: pages that are being unmapped are not filled in again by who makes superpages")
+  func promotedWhileUnmapped() throws {
+    var server = try OpenServer(frames: 4096)
+    let target = try server.state.createContainer(server.task)
+    var plan = try server.plan(target, 512, PlacementRequest(alignment: 512 * page, contiguous: 1))
+    server.finish(&plan)
+    let region = PageNumber(start.rawValue + 511 & ~511)
+    let end = region.advanced(by: 512)
+    let mapping = try server.state.checkMapping(
+      server.task, target, FrameIDRange(start: 5000, count: 512), PageRange(address: region.address, count: 512),
+      [.read, .write, .lazy])
+    server.state.installMapping(server.task, mapping)
+    var isPromoted = server.state.promoteIfPossible(server.task, region)
+    #expect(isPromoted)
+    server.check()
+    while server.state.emptyPages(server.task, from: region, to: end, limit: 100) != nil {}
+    isPromoted = server.state.promoteIfPossible(server.task, region)
+    #expect(!isPromoted)
+    while !server.state.forgetPages(server.task, from: region, to: end) {}
+    server.check()
+    server.state.installMapping(server.task, mapping)
+    isPromoted = server.state.promoteIfPossible(server.task, region)
+    #expect(isPromoted)
+    server.check()
+  }
+
   @Test("R3: a placement over frames in use is charged for both until those go") func placedOver() throws {
     let bed = try Testbed(frames: 256)
     let task = try bed.start()

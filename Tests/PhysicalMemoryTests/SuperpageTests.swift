@@ -2,9 +2,10 @@
 
 import CGuestABI
 import GuestMemory
-import PhysicalMemory
 import Simulation
 import Testing
+
+@testable import PhysicalMemory
 
 @Suite struct ServerSuperpageTests {
   private static let lazy: MappingFlags = [.read, .write, .lazy]
@@ -123,6 +124,18 @@ import Testing
     task.bed.check()
     #expect(isSuperpage(task, start))
     #expect(task.fault(start.advanced(by: 300), .write) == .spurious)
+  }
+
+  @Test("R21: while its container is locked a region cannot become a superpage") func locked() throws {
+    var server = try OpenServer(frames: 4096)
+    let handle = try server.container(512, shownAt: [start])
+    let client = try server.client(of: handle)
+    let before = server.state.promotableMapping(server.task, start) != nil
+    #expect(before)
+    let error = server.lock(client)
+    #expect(error == nil)
+    let locked = server.state.promotableMapping(server.task, start) != nil
+    #expect(!locked)
   }
 
   @Test("a page that is freed, copied or pinned meanwhile ends it, and nothing is lost", arguments: 0..<3)
@@ -291,17 +304,36 @@ import Testing
     #expect(bed.violations == [])
   }
 
-  @Test("a block of which a frame was taken while it was readied does not come into stock") func takenMeanwhile() throws
-  {
-    let bed = try Testbed(frames: 1 << 13, blocks: 32, isChecked: false)
-    let block = try #require(bed.server.nextBlock())
+  /// A task writes to every frame there is, and frees them all.
+  private func dirtyEverything(_ bed: Testbed, meanwhile: () -> Void = {}) throws {
     let task = try bed.start(bed.load(), TaskParameters(faultAround: .fixed(1)))
     let count = UInt32(task.information.available)
     let handle = try task.container(count)
     #expect(task.map(handle, 0, count, start, Self.lazy) == nil)
     for page in 0..<Int(count) { #expect(task.write(start.advanced(by: page), 1) == nil) }
-    #expect(bed.server.zeroBlock(block))
+    meanwhile()
     #expect(task.deallocate(handle, 0, count) == .ok(count))
+  }
+
+  @Test("R18: a block in stock that others used meanwhile is none any more") func usedMeanwhile() throws {
+    let bed = try Testbed(frames: 1 << 13, blocks: 32, isChecked: false)
+    readyBlocks(bed)
+    try dirtyEverything(bed)
+    let task = try bed.start()
+    #expect(task.map(try task.container(512), 0, 512, start, Self.lazy) == nil)
+    #expect(task.fault(start, .write) == .served(pages: 1))
+    readyBlocks(bed)
+    #expect(task.map(try task.container(512), 0, 512, start.advanced(by: 512), Self.lazy) == nil)
+    #expect(task.fault(start.advanced(by: 512), .write) == .served(pages: 512))
+    for page in 512..<1024 { #expect(task.read(start.advanced(by: page)) == .success(0)) }
+    #expect(bed.violations == [])
+  }
+
+  @Test("a block of which a frame was taken while it was readied does not come into stock") func takenMeanwhile() throws
+  {
+    let bed = try Testbed(frames: 1 << 13, blocks: 32, isChecked: false)
+    let block = try #require(bed.server.nextBlock())
+    try dirtyEverything(bed) { #expect(bed.server.zeroBlock(block)) }
     let next = try bed.start()
     let fresh = try next.container(512)
     #expect(next.map(fresh, 0, 512, start, Self.lazy) == nil)
@@ -311,19 +343,23 @@ import Testing
 
   // MARK: Splits, and afterwards
 
-  @Test("what changes one page splits the superpage, and the other pages stay") func splits() throws {
-    for change in 0..<4 {
+  @Test("what changes one page splits the superpage, and the other pages stay; why is counted") func splits() throws {
+    for (change, cause) in [SplitCause.unmapped, .copied, .unmapped, .freed, .freed, .moved, .withdrawn].enumerated() {
       let (task, handle) = try makeTask()
       for index in [0, 100, 511] { #expect(task.write(start.advanced(by: index), UInt8(index & 0xff)) == nil) }
       let other = try task.container(8)
+      let frame = UInt64(try #require(task.leaf(start.advanced(by: 100))).frame.rawValue)
       switch change {
       case 0: #expect(task.unmap(start.advanced(by: 100), 1) == nil)
       case 1: try copyOne(task, handle, 100, other)
       case 2: #expect(task.map(other, 0, 1, start.advanced(by: 100), Self.lazy) == nil)
-      default: #expect(task.deallocate(handle, 100, 1) == .ok(1))
+      case 3: #expect(task.deallocate(handle, 100, 1) == .ok(1))
+      case 4: #expect(task.release(handle, [100]) == nil)
+      case 5: #expect(task.bed.server.moveSomeFrame(frame))
+      default: #expect(task.bed.server.revokeSomeFrame(frame))
       }
       #expect(!isSuperpage(task, start))
-      #expect(task.bed.statistics.superpages == SuperpageCounts(current: 0, split: 1))
+      #expect(task.bed.statistics.superpages == SuperpageCounts(current: 0, splits: [cause: 1]))
       #expect(task.read(start) == .success(0))
       #expect(task.read(start.advanced(by: 511)) == .success(255))
       #expect(task.leaf(start.advanced(by: 99)) != nil)

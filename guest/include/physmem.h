@@ -47,8 +47,9 @@ pm_error_t pm_container_destroy(pm_container_t container);
 pm_error_t pm_container_allocate(pm_container_t container, pm_frame_t start, uint32_t *count, uint32_t flags);
 /// Frees the frames [start, start + *count); what is mapped of them shows nothing until the id names a frame again
 /// (R18). Flags: PM_DEALLOC_PARTIAL, _SQUASH.
-/// *count becomes how many were freed, 0 with an error but for PM_DEALLOC_PARTIAL. PM_ENOENT: an id is not in use;
-/// PM_EPERM, PM_EBUSY and PM_EINVAL as for allocate; PM_EFAULT.
+/// *count becomes how many were freed. PM_ENOENT: an id is not in use; without PM_DEALLOC_PARTIAL none was freed then, and
+/// *count is 0. PM_EPERM, PM_EINVAL and PM_EFAULT as for allocate, PM_EBUSY: locked, or a frame is pinned: with these none
+/// was freed, and *count is as it was.
 pm_error_t pm_container_deallocate(pm_container_t container, pm_frame_t start, uint32_t *count, uint32_t flags);
 
 // ---- placement (R19) -----------------------------------------------------------------

@@ -112,6 +112,7 @@ PM_TEST(bad_arguments, 0, 1, "R18: count 0 and unknown flags are refused with no
   CHECK_ERROR(deallocate(container, 0, 0, 0), PM_EINVAL);
   for (int bit = 3; bit < 32; bit++) CHECK_ERROR(allocate(container, 10, 1, 1u << bit), PM_EINVAL);
   for (int bit = 2; bit < 32; bit++) CHECK_ERROR(deallocate(container, 0, 1, 1u << bit), PM_EINVAL);
+  CHECK_EQ(last_count, 1);
   CHECK_EQ(allocated_frames(), before);
   CHECK_OK(deallocate(container, 0, 4, 0));
 }

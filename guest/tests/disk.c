@@ -163,6 +163,50 @@ PM_TEST_DISK(read_only, 0, "1 disk,readonly", "a disk that is read only says so,
   check_sectors(REGION, 0, 8);
 }
 
+/// Twelve requests of a frame at a time, all under way together; those with an odd tag name bad sectors.
+static void mix(enum pm_block_operation operation, const uint64_t *physical, uint64_t first) {
+  struct pm_block_result result;
+  for (uint64_t i = 0; i < 12; i++) {
+    uint64_t sector = first + i * FRAME_SECTORS + (i % 2 ? PM_TEST_BAD : PM_TEST_GOOD);
+    CHECK_OK(pm_block_submit(&disk, operation, sector, physical + i, FRAME_SECTORS, i));
+  }
+  for (unsigned seen = 0; seen != 0xfff; seen |= 1u << result.tag) {
+    CHECK_OK(pm_block_complete(&disk, &result, LONG_US));
+    CHECK(result.tag < 12 && !(seen >> result.tag & 1));
+    CHECK_ERROR(result.error, result.tag % 2 ? PM_EIO : PM_OK);
+  }
+}
+
+PM_TEST_DISK(bad_sectors, 0, "1 disk,bad-sectors", "what the host fails to read, write or flush comes back as failed, and no other request does") {
+  open_disk();
+  pm_container_t container = map_buffers(64);
+  uint64_t physical[12];
+  for (uint64_t first = 0; first < 400; first += 50) {
+    CHECK_OK(pm_container_pin(container, 0, 12, LONG_US, physical));
+    fill_pages(REGION, 12, 6);
+    mix(PM_BLOCK_READ, physical, first);
+    for (uint64_t i = 0; i < 12; i++)
+      if (i % 2) check_pages(PAGE(REGION, i), 1, 6);
+      else check_sectors(PAGE(REGION, i), PM_TEST_GOOD + first + i * FRAME_SECTORS, FRAME_SECTORS);
+    // As it is already; what would go to bad sectors must be nowhere.
+    mix(PM_BLOCK_WRITE, physical, first);
+    CHECK_OK(pm_container_unpin(container, 0, 12));
+    CHECK_ERROR(pm_block_flush(&disk), PM_EIO);
+  }
+  // Over the border, at either end.
+  CHECK_ERROR(pm_block_read(&disk, PM_TEST_BAD - 8, 16, container, 0), PM_EIO);
+  CHECK_ERROR(pm_block_read(&disk, PM_TEST_GOOD - 4, 8, container, 0), PM_EIO);
+  fill_pages(REGION, 2, 7);
+  CHECK_ERROR(pm_block_write(&disk, PM_TEST_GOOD - 12, 16, container, 0), PM_EIO);
+  CHECK_ERROR(pm_block_write(&disk, PM_TEST_BAD - 4, 8, container, 0), PM_EIO);
+  // Sectors are written in order: of what failed only those before the bad ones may have been.
+  CHECK_OK(pm_block_read(&disk, PM_TEST_GOOD, PM_TEST_BAD - PM_TEST_GOOD - 4, container, 0));
+  check_sectors(REGION, PM_TEST_GOOD, PM_TEST_BAD - PM_TEST_GOOD - 4);
+  CHECK_OK(pm_block_write(&disk, PM_TEST_GOOD + 8, 16, container, 2));
+  CHECK_OK(pm_block_read(&disk, PM_TEST_GOOD + 8, 16, container, 4));
+  CHECK(!memcmp(PAGE(REGION, 2), PAGE(REGION, 4), 2 * PM_PAGE_SIZE));
+}
+
 PM_TEST_DISK(few_address_bits, 0, "1 disk,address-bits=24", "R19: a device with 24 address bits reaches the lowest zone only") {
   open_disk();
   CHECK_EQ(disk.address_bits, 24);

@@ -122,6 +122,7 @@ PM_TEST(calls_are_busy, 0, 2, "R21: meanwhile the owner's calls are PM_EBUSY, an
   CHECK_ERROR(pm_container_allocate(container, 5, &one, 0), PM_EBUSY);
   CHECK_ERROR(pm_container_allocate(container, 0, &one, PM_ALLOC_SQUASH), PM_EBUSY);
   CHECK_ERROR(pm_container_deallocate(container, 0, &one, 0), PM_EBUSY);
+  CHECK_EQ(one, 1);
   CHECK_ERROR(pm_container_share(container, PM_CAP_NONE, &made), PM_EBUSY);
   CHECK_ERROR(pm_container_revoke(container), PM_EBUSY);
   CHECK_ERROR(pm_container_copy(container, 0, other, 0, 1, NULL), PM_EBUSY);

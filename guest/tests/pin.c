@@ -46,10 +46,10 @@ PM_TEST(busy, 0, 1, "R22: freeing, replacing, destroying and copying pinned fram
   pm_frame_t frame = 0;
   const pm_frame_t ids[] = {1, 5, 6}, from[] = {0, 1, 2};
   CHECK_ERROR(pm_container_deallocate(container, 0, &count, 0), PM_EBUSY);
-  count = 10;
+  CHECK_ERROR(pm_container_deallocate(container, 0, &count, PM_DEALLOC_PARTIAL), PM_EBUSY);
   CHECK_ERROR(pm_container_deallocate(container, 0, &count, PM_DEALLOC_SQUASH), PM_EBUSY);
-  count = 10;
   CHECK_ERROR(pm_container_allocate(container, 0, &count, PM_ALLOC_SQUASH), PM_EBUSY);
+  CHECK_EQ(count, 10);
   CHECK_ERROR(pm_container_destroy(container), PM_EBUSY);
   CHECK_ERROR(pm_cap_drop(container), PM_EBUSY);
   CHECK_ERROR(pm_container_copy(container, 2, other, 0, 5, &frame), PM_EBUSY);

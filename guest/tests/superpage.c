@@ -161,6 +161,25 @@ PM_TEST(pinned, 0, 1, "R22: frames of it that are pinned stay where they are, wi
   CHECK_EQ(WORD(base, 41), 1);
 }
 
+PM_TEST(gathered_after_a_copy, 0, 1, "R17, R25: a split superpage with a page that may not be written yet is gathered, and loses nothing") {
+  char *base = make_superpage();
+  fill_pages(base, PAGES, 10);
+  pm_container_t copies = make_container(0);
+  // Page 7 may not be written at first, page 9 gets another frame; neither through the superpage, which stays split.
+  CHECK_OK(pm_container_copy(container, 7, copies, 0, 1, NULL));
+  CHECK_OK(pm_container_copy(container, 9, copies, 1, 1, NULL));
+  map_lazily(container, 9, 1, REGION_2);
+  WORD(REGION_2, 0) = WORD(REGION_2, 0);
+  CHECK_OK(pm_container_destroy(copies));
+  // The server gathers regions once a second, if it likes.
+  uint64_t before = mapping_at(REGION_2).physical, start = pm_clock_us();
+  while (mapping_at(REGION_2).physical == before && pm_clock_us() - start < 1200000) pm_sleep(10000);
+  pm_sleep(60000);
+  check_pages(base, PAGES, 10);
+  WORD(base, 7) = 1;
+  CHECK_EQ(WORD(base, 7), 1);
+}
+
 // ---- another vCPU writes meanwhile ---------------------------------------------------------
 
 enum { STOP = PAGES, ROUNDS = 30 };

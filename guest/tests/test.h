@@ -53,7 +53,8 @@ struct pm_test {
   PM_TEST(name, expected, copies guaranteed mebibytes, summary)
 
 /// A case in a machine with a disk: `copies` is how many tasks and how the disk is used, "1 disk" or "2 disk,readonly" with
-/// the options of `--disk`. It has PM_TEST_SECTORS sectors, filled as disk_word says, for this case alone.
+/// the options of `--disk`. It has PM_TEST_SECTORS sectors, filled as disk_word says, for this case alone. With "1
+/// disk,bad-sectors" the host fails to read and write all but those from PM_TEST_GOOD up to PM_TEST_BAD.
 #define PM_TEST_DISK(name, expected, copies, summary)                                 \
   void test_##name(void);                                                             \
   PM_TEST_ASSEMBLY(name, PM_TEST_TEXT(expected), copies, summary);                    \
@@ -62,6 +63,8 @@ struct pm_test {
       __attribute__((used, retain, section(".pm_tests"))) = &pm_test_##name;          \
   void test_##name(void)
 #define PM_TEST_SECTORS 2052
+#define PM_TEST_GOOD 1024
+#define PM_TEST_BAD 1536
 /// The 64-bit word at byte 8 * `index` of the disk, as the case begins.
 static inline uint64_t disk_word(uint64_t index) { return (index + 1) * 0x9e3779b97f4a7c15ull; }
 
