@@ -107,7 +107,7 @@ import Testing
 
   @Test(arguments: [false, true]) func whatCannotBeASuperpageStaysDetached(isGone: Bool) {
     #expect(makeSuperpage())
-    if isGone { _ = tables.clear(page) } else { tables.writeProtect(page) }
+    if isGone { _ = tables.clear(page, .freed) } else { tables.writeProtect(page) }
     // Nobody has flushed anything for it.
     #expect(tables.needsFlush(page) == true)
     #expect(tables.attachAsSuperpage(page) == false)
