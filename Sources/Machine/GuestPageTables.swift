@@ -69,7 +69,7 @@ final class GuestPageTables: MachineOperations {
   }
 
   func releaseClosedSpaces(giveTable: (FrameNumber) -> Void) {
-    for slot in spaces.closedSlots() { retire(slot) }
+    for slot in spaces.closedSlots() where retired.count < Self.retiredAtMost { retire(slot) }
     releaseRetired(giveTable)
   }
 

@@ -19,7 +19,9 @@ struct Container: ~Copyable {
   /// Somebody mapped it through a weak capability since the last revocation.
   var hasSharedMappings = false
   var lock: ContainerLock?
-  var pins: [UInt32: Pin] = [:]
+  /// Pins that keep it from its owner: those of other tasks, and those that a transfer outlasts.
+  var pinsOfOthers = 0
+  var pinsUnderWay: PinsUnderWay?
   /// Calls under way that change what ids name, step by step: no frame is pinned meanwhile.
   var changes = 0
   /// Frames charged for ids that an allocation under way has not come to yet.
@@ -108,6 +110,7 @@ extension ServerState {
   /// One step. True: no frame is left, and the container is gone.
   mutating func continueDestroying(_ slot: UInt32) -> Bool {
     guard releaseFrames(slot, 0..<(1 << 32)) == nil else { return false }
+    removeLock(slot)
     _ = containers.remove(at: slot)
     return true
   }

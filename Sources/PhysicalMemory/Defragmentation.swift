@@ -76,7 +76,7 @@ extension ServerState {
     defer { finishRevocations() }
     switch pass.stage {
     case .begin:
-      expireAllPins()
+      guard expirePins() else { return true }
       // What was zeroed ahead lies between the contents, and is found again from the ends of runs.
       pool.drainStock()
       pass.stage = .zones

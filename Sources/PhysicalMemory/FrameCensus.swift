@@ -23,12 +23,9 @@ extension PhysicalMemoryServer {
     withState { state in
       var uses = (0..<state.pool.count).map { state.use(of: $0) }
       let now = state.operations.now
-      state.containers.forEachIndex { slot in
-        for (id, pin) in state.containers[slot].pins {
-          guard let content = state.containers[slot].frames[id].content else { continue }
-          let frame = state.contents[content].frame
-          if pin.deadline > now || state.pinned[frame].transfers > 0 { uses[Int(frame.rawValue)] = .pinned }
-        }
+      for index in uses.indices {
+        let pinned = state.pins[FrameNumber(UInt32(index))]
+        if pinned.isPinned, pinned.pin.deadline > now || pinned.transfers > 0 { uses[index] = .pinned }
       }
       return uses
     }

@@ -109,13 +109,10 @@ public struct FramePool: ~Copyable, Sendable {
     return run
   }
 
-  /// The same out of one free run that is easily found: for who has other means. The cost does not grow with the pool.
-  mutating func takeEasyRun(_ request: RunRequest) -> FrameRun? {
-    guard let start = runs.find(request, most: 16, in: records) else { return nil }
-    let run = FrameRun(start: FrameNumber(UInt32(start)), count: request.count)
-    takeFree(run)
-    records.setState(of: run, to: .inUse)
-    return run
+  /// What `takeRun` would take, if it is in one free run that is easily found: for who has other means. The cost does not
+  /// grow with the pool.
+  func findEasyRun(_ request: RunRequest) -> FrameRun? {
+    runs.find(request, most: 16, in: records).map { FrameRun(start: FrameNumber(UInt32($0)), count: request.count) }
   }
 
   private mutating func find(_ request: RunRequest) -> Int? {

@@ -65,4 +65,9 @@ struct HandleTable: ~Copyable {
   func forEach(_ body: (HandleTarget) -> Void) {
     for entry in entries { if let target = entry.target { body(target) } }
   }
+
+  /// Entries there have ever been, in use or not.
+  var entryCount: Int { entries.count }
+
+  func target(ofEntry index: Int) -> HandleTarget? { entries[index].target }
 }

@@ -13,8 +13,6 @@ struct ContainerCensus {
   var allocatedByServer = 0
   var contents = 0
   var pins = 0
-  /// Under way, once for each frame.
-  var transfers = 0
 
   init(contents: Int, tasks: Int) {
     sharers = Array(repeating: 0, count: contents)
@@ -28,6 +26,8 @@ private struct FrameCensus {
   var tables = 0
   var reserved = 0
   var pinned = 0
+  /// Under way, once for each frame.
+  var transfers = 0
   var placed = 0
   /// Leaves that the reverse map knows.
   var places = 0
@@ -63,38 +63,63 @@ extension ServerState {
         census.sharers[Int(number.rawValue)] += 1
       }
       if !isRight { found.append("container slot \(slot) counts its ids in use wrongly") }
-      if !containers[slot].pins.isEmpty { checkPins(slot, &census, &found) }
+      if let lock = containers[slot].lock, !isKnown(lock, on: slot) {
+        found.append("the lock of container slot \(slot) is not known to its holder")
+      }
+      checkPins(slot, &census, &found)
     }
     countReleased(&census, &found)
     if census.contents != contents.count {
       found.append("\(contents.count) contents exist, and \(census.contents) are named by a virtual frame")
     }
-    if census.pins != pinnedFrames { found.append("\(census.pins) pins exist, and \(pinnedFrames) are counted") }
-    if census.transfers != framesInTransfer {
-      found.append("pins count \(census.transfers) frames in transfers, and there are \(framesInTransfer)")
+    if census.pins != pins.count { found.append("containers count \(census.pins) pins, and there are \(pins.count)") }
+    if !pins.isConsistent() { found.append("the lists of pins are not in order") }
+  }
+
+  private func isKnown(_ lock: ContainerLock, on slot: UInt32) -> Bool {
+    guard tasks.contains(lock.holder.rawValue) else { return false }
+    var next = tasks[lock.holder.rawValue].firstLocked
+    while let locked = next, locked != slot { next = containers[locked].lock?.next }
+    return next == slot
+  }
+
+  /// What a container counts of its pins.
+  private func checkPins(_ slot: UInt32, _ census: inout ContainerCensus, _ found: inout [String]) {
+    var counted = 0
+    containers[slot].frames.forEachPinCount { _, count in counted += count }
+    if counted != containers[slot].frames.pinnedCount {
+      found.append("container slot \(slot) counts \(counted) pins, and \(containers[slot].frames.pinnedCount) in all")
+    }
+    census.pins += counted
+    guard counted > 0 || containers[slot].pinsOfOthers != 0 else { return }
+    var ofOthers = 0
+    var ids: UInt64 = 0
+    while let id = containers[slot].frames.firstNearPinned(ids..<(1 << 32)) {
+      ids = UInt64(id) + 1
+      guard let pin = pin(slot, id) else { continue }
+      counted -= 1
+      if pin.isEnded || pin.task != containers[slot].owner { ofOthers += 1 }
+    }
+    if counted != 0 { found.append("container slot \(slot) counts \(counted) more pins than its ids have") }
+    if ofOthers != containers[slot].pinsOfOthers {
+      found.append("\(ofOthers) pins keep container slot \(slot), and \(containers[slot].pinsOfOthers) are counted")
     }
   }
 
-  /// What is pinned has a frame of its own, which is marked.
-  private func checkPins(_ slot: UInt32, _ census: inout ContainerCensus, _ found: inout [String]) {
-    for (id, pin) in containers[slot].pins {
-      census.pins += 1
-      guard let number = containers[slot].frames[id].content else {
-        found.append("id \(id) of container slot \(slot) is pinned and has no content")
-        continue
-      }
-      if contents[number].sharers != 1 { found.append("content \(number.rawValue) is pinned and shared") }
-      if !pool.records[contents[number].frame].flags.contains(.pinned) {
-        found.append("content \(number.rawValue) is pinned, but its frame is not marked")
-      }
-      let known = pinned[contents[number].frame]
-      if known.place != ContainerFrame(container: slot, id: id) || known.pin != pin {
-        found.append("the pin of id \(id) of container slot \(slot) is not that of its frame")
-      }
-      if pin.isEnded, known.transfers == 0 {
-        found.append("id \(id) of container slot \(slot) has an ended pin without a transfer")
-      }
-      census.transfers += Int(known.transfers)
+  /// What is pinned holds a content that one id names, as its pin says.
+  private func checkPin(_ frame: FrameNumber, _ census: inout FrameCensus, _ found: inout [String]) {
+    let pinned = pins[frame]
+    let number = ContentNumber(pool.records[frame].owner)
+    census.pinned += 1
+    census.transfers += Int(pinned.transfers)
+    if contents[number].sharers != 1 { found.append("content \(number.rawValue) is pinned and shared") }
+    if !containers.contains(pinned.place.container)
+      || containers[pinned.place.container].frames[pinned.place.id].content != number
+    {
+      found.append("frame \(frame.rawValue) is not pinned where its pin says")
+    }
+    if pinned.pin.isEnded, pinned.transfers == 0 {
+      found.append("frame \(frame.rawValue) has an ended pin without a transfer")
     }
   }
 
@@ -109,8 +134,8 @@ extension ServerState {
       case .reserved: frames.reserved += 1
       case .inUse:
         frames.inUse += 1
-        if record.flags.contains(.pinned) { frames.pinned += 1 }
-        if record.flags.contains(.pinned) != pinned[FrameNumber(frame)].isPinned {
+        if record.flags.contains(.pinned) { checkPin(FrameNumber(frame), &frames, &found) }
+        if record.flags.contains(.pinned) != pins[FrameNumber(frame)].isPinned {
           found.append("frame \(frame) is pinned by its record or by its pin, and not by both")
         }
         if record.flags.contains(.placed) { frames.placed += 1 }
@@ -122,8 +147,11 @@ extension ServerState {
     if frames.inUse != contents.count {
       found.append("\(frames.inUse) frames are in use, \(contents.count) contents have one")
     }
-    if frames.pinned != pinnedFrames {
-      found.append("\(frames.pinned) frames are marked as pinned, and \(pinnedFrames) are counted")
+    if frames.pinned != pins.count {
+      found.append("\(frames.pinned) frames are marked as pinned, and \(pins.count) are counted")
+    }
+    if frames.transfers != pins.transfers {
+      found.append("pins count \(frames.transfers) frames in transfers, and there are \(pins.transfers)")
     }
     if frames.placed != placedFrames {
       found.append("\(frames.placed) frames are marked as placed, and \(placedFrames) are counted")

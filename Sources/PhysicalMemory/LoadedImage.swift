@@ -55,11 +55,40 @@ struct LoadedImage: ~Copyable {
   var taskCount = 0
 }
 
+/// A program whose pages are being loaded, in bounded steps.
+struct LoadingPlan {
+  let container: UInt32
+  /// In order.
+  fileprivate let parts: [ImageSegment]
+  fileprivate var segments: [LoadedImage.Segment] = []
+  /// The part, the next of its pages from the file, and its id.
+  fileprivate var part = 0
+  fileprivate var page = 0
+  fileprivate var id: UInt32 = 0
+
+  fileprivate init(container: UInt32, parts: [ImageSegment]) {
+    self.container = container
+    self.parts = parts
+  }
+
+  fileprivate mutating func finishPart() {
+    let part = parts[part]
+    segments.append(
+      LoadedImage.Segment(
+        start: part.start, pageCount: part.pageCount, filePages: part.filePages, flags: part.flags,
+        firstFrame: id - UInt32(part.filePages)))
+    self.part += 1
+    page = 0
+  }
+}
+
 extension ServerState {
-  /// Loads a program's pages. They are withdrawn from what tasks can have for as long as the image is loaded; nobody is
-  /// asked for them.
+  private static let pagesLoadedInOneStep = 64
+
+  /// Takes what a program's pages need. They are withdrawn from what tasks can have for as long as the image is loaded;
+  /// nobody is asked for them.
   /// PM_EINVAL: segments that overlap, or that lie outside of a task's memory or in its stack.
-  mutating func loadImage(_ parts: [ImageSegment]) throws(ServerError) -> UInt32 {
+  mutating func planLoading(_ parts: [ImageSegment]) throws(ServerError) -> LoadingPlan {
     let parts = parts.sorted { $0.start < $1.start }
     guard Self.haveRoom(parts) else { throw .invalid }
     let filePages = parts.reduce(0) { $0 + $1.filePages }
@@ -72,23 +101,27 @@ extension ServerState {
       throw error
     }
     containers[container].frames.fill(0, count: filePages, .empty)
-    var segments: [LoadedImage.Segment] = []
-    var id: UInt32 = 0
-    for part in parts {
-      segments.append(
-        LoadedImage.Segment(
-          start: part.start, pageCount: part.pageCount, filePages: part.filePages, flags: part.flags, firstFrame: id))
-      for page in 0..<part.filePages {
-        guard let frame = makeResident(container, id) else {
-          unloadContainer(container)
-          throw .noMemory
-        }
-        write(part, page: page, to: frame)
-        id += 1
+    return LoadingPlan(container: container, parts: parts)
+  }
+
+  /// One step of loading.
+  /// - Returns: the image; nil: there is more to be done.
+  /// - Throws: when there is no frame, or no room for an image; the container is to be unloaded then.
+  mutating func continueLoading(_ plan: inout LoadingPlan) throws(ServerError) -> UInt32? {
+    var left = Self.pagesLoadedInOneStep
+    while plan.part < plan.parts.count {
+      let part = plan.parts[plan.part]
+      while plan.page < part.filePages {
+        guard left > 0 else { return nil }
+        guard let frame = makeResident(plan.container, plan.id) else { throw .noMemory }
+        write(part, page: plan.page, to: frame)
+        plan.id += 1
+        plan.page += 1
+        left -= 1
       }
+      plan.finishPart()
     }
-    guard let image = images.insert(LoadedImage(container: container, segments: segments)) else {
-      unloadContainer(container)
+    guard let image = images.insert(LoadedImage(container: plan.container, segments: plan.segments)) else {
       throw .noMemory
     }
     return image
@@ -115,16 +148,36 @@ extension ServerState {
     operations.write(frame, at: first & 4095, bytes.span)
   }
 
-  private mutating func unloadContainer(_ container: UInt32) {
-    containers[container].isDying = true
-    while !continueDestroying(container) {}
-  }
-
   /// Forgets an image; PM_EBUSY while a task runs it.
-  mutating func unloadImage(_ image: UInt32) throws(ServerError) {
+  /// - Returns: its container, which is to be unloaded.
+  mutating func removeImage(_ image: UInt32) throws(ServerError) -> UInt32 {
     guard images.contains(image) else { throw .contentGone }
     guard images[image].taskCount == 0 else { throw .busy }
-    unloadContainer(images[image].container)
-    _ = images.remove(at: image)
+    return images.remove(at: image).container
+  }
+}
+
+extension PhysicalMemoryServer {
+  public func loadImage(_ segments: [ImageSegment]) throws(ServerError) -> ImageNumber {
+    var plan = try withState { (state) throws(ServerError) in try state.planLoading(segments) }
+    do throws(ServerError) {
+      while true {
+        let image = try withState { (state) throws(ServerError) in try state.continueLoading(&plan) }
+        if let image { return ImageNumber(image) }
+      }
+    } catch {
+      unload(plan.container)
+      throw error
+    }
+  }
+
+  /// Gives back an image's frames; PM_EBUSY while a task runs it.
+  public func unloadImage(_ image: ImageNumber) throws(ServerError) {
+    unload(try withState { (state) throws(ServerError) in try state.removeImage(image.rawValue) })
+  }
+
+  private func unload(_ container: UInt32) {
+    withState { $0.containers[container].isDying = true }
+    while !withState({ $0.continueDestroying(container) }) {}
   }
 }

@@ -55,8 +55,16 @@ struct CopyPlan {
   fileprivate var promised = 0
 }
 
+/// Ids that are about to let go of what they share, in bounded steps. Their owner waits: the container stays.
+struct DataReleasePlan {
+  let container: UInt32
+  let ids: [UInt32]
+  fileprivate var done = 0
+}
+
 extension ServerState {
   private static let copiedInOneStep = 4096
+  private static let dataReleasedInOneStep = 512
 
   // MARK: 1. Check
 
@@ -101,13 +109,11 @@ extension ServerState {
     }
   }
 
-  private mutating func firstPinned(_ slot: UInt32, _ ids: FrameIDs, _ count: Int) -> UInt32? {
-    guard !containers[slot].pins.isEmpty else { return nil }
+  private func firstPinned(_ slot: UInt32, _ ids: FrameIDs, _ count: Int) -> UInt32? {
+    guard hasPins(slot) else { return nil }
     switch ids {
     case .from(let start): return firstPinned(slot, UInt64(start)..<(UInt64(start) + UInt64(count)))
-    case .list(let ids):
-      expirePins(slot)
-      return ids.first { containers[slot].pins[$0] != nil }
+    case .list(let ids): return ids.first { isPinned(slot, $0) }
     }
   }
 
@@ -272,17 +278,32 @@ extension ServerState {
 
   // MARK: Release (R38)
 
-  /// Checks that all ids are in use; then each lets go of a content it shares, and is empty. One that names its content
-  /// alone keeps it: nothing would be copied when it is written.
-  mutating func releaseData(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]) throws(ServerError) {
+  /// Checks that all ids are in use.
+  mutating func planDataRelease(
+    _ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]
+  ) throws(ServerError) -> DataReleasePlan {
     guard !ids.isEmpty else { throw .invalid }
     let slot = try ownedContainer(task, handle)
     guard ids.allSatisfy({ containers[slot].frames[$0].isUsed }) else { throw .noEntry }
-    for id in ids {
-      guard let number = containers[slot].frames[id].content, contents[number].sharers > 1 else { continue }
-      dropContent(number, shownBy: ContainerFrame(container: slot, id: id))
-      containers[slot].frames.set(id, .empty)
+    containers[slot].changes += 1
+    return DataReleasePlan(container: slot, ids: ids)
+  }
+
+  /// One step: each id lets go of a content it shares, and is empty. One that names its content alone keeps it: nothing
+  /// would be copied when it is written. False: all are done.
+  mutating func continueDataRelease(_ plan: inout DataReleasePlan) -> Bool {
+    defer { finishRevocations() }
+    let leaves = revocations.leavesRemoved
+    let end = min(plan.ids.count, plan.done + Self.dataReleasedInOneStep)
+    while plan.done < end, revocations.leavesRemoved - leaves < Self.leavesInOneMove {
+      let id = plan.ids[plan.done]
+      plan.done += 1
+      guard let number = containers[plan.container].frames[id].content, contents[number].sharers > 1 else { continue }
+      dropContent(number, shownBy: ContainerFrame(container: plan.container, id: id))
+      containers[plan.container].frames.set(id, .empty)
     }
-    finishRevocations()
+    guard plan.done == plan.ids.count else { return true }
+    containers[plan.container].changes -= 1
+    return false
   }
 }

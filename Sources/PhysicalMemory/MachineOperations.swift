@@ -62,7 +62,7 @@ public protocol MachineOperations: AnyObject {
   func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Int?
   /// The task has ended and no leaf is left. The tables may be kept for the slot's next task.
   func closeSpace(_ slot: TaskSlot, giveTable: (FrameNumber) -> Void)
-  /// Gives back all tables kept for slots whose task has ended.
+  /// Gives back tables kept for slots whose task has ended, a bounded number: some, if there are any.
   func releaseClosedSpaces(giveTable: (FrameNumber) -> Void)
   /// Links the tables that `page` needs. False: no frame for one of them.
   func makeTables(_ slot: TaskSlot, for page: PageNumber, takeTable: () -> FrameNumber?) -> Bool

@@ -38,6 +38,8 @@ struct Endpoint: ~Copyable {
   var owner: TaskSlot
   /// Callers not received yet, the first to come first.
   var queue: [Waiter] = []
+  /// Registered for it.
+  var names: [[UInt8]] = []
   /// Where the owner waits for a message; the last one gets it, for the others wait for that to go on.
   var receivers: [WaitLevel] = []
 
@@ -231,9 +233,9 @@ extension ServerState {
   /// The endpoint is gone: who called it learns so.
   mutating func closeEndpoint(_ reference: EndpointReference) {
     guard isLive(reference) else { return }
-    names.remove(reference)
     cancelReceivers(reference)
     let endpoint = endpoints.remove(at: reference.slot)
+    for name in endpoint.names { names.remove(name) }
     tasks[endpoint.owner.rawValue].endpoints.remove(reference)
     for caller in endpoint.queue { finish(caller, .canceled) }
   }
@@ -245,11 +247,10 @@ extension ServerState {
     endpoints[reference.slot].receivers = []
   }
 
-  /// A task that ends leaves every queue; those who wait for it learn so.
+  /// A task that ends leaves every queue; those who wait for its answer learn so. Its endpoints go with its handles.
   mutating func leaveMessages(_ task: TaskSlot) {
     for level in WaitLevel.allCases { _ = stopWaiting(Waiter(task, level)) }
     for caller in tasks[task.rawValue].received { finish(caller, .canceled) }
     tasks[task.rawValue].received = []
-    for endpoint in tasks[task.rawValue].endpoints { closeEndpoint(endpoint) }
   }
 }

@@ -18,9 +18,7 @@ struct NameTable: ~Copyable {
 
   mutating func insert(_ name: [UInt8], _ endpoint: EndpointReference) { endpoints[name] = endpoint }
 
-  mutating func remove(_ endpoint: EndpointReference) {
-    if endpoints.values.contains(endpoint) { endpoints = endpoints.filter { $0.value != endpoint } }
-  }
+  mutating func remove(_ name: [UInt8]) { endpoints[name] = nil }
 
   mutating func wait(_ waiter: Waiter) { waiting.append(waiter) }
   mutating func stopWaiting(_ waiter: Waiter) { waiting.removeAll { $0 == waiter } }
@@ -53,6 +51,7 @@ extension ServerState {
     guard names[name] == nil else { throw .exists }
     guard !names.isFull else { throw .noMemory }
     names.insert(name, reference)
+    endpoints[reference.slot].names.append(name)
     for waiter in names.waiting {
       guard case .name(name, let result) = wait(waiter) else { continue }
       names.stopWaiting(waiter)

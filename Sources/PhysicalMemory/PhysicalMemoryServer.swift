@@ -38,16 +38,20 @@ public final class PhysicalMemoryServer: Sendable {
     try state.withLock { (state) throws(Failure) in try body(&state) }
   }
 
+  /// The same, with no pin left whose time is up.
+  func withCurrentPins<Result, Failure: Error>(
+    _ body: (inout ServerState) throws(Failure) -> sending Result
+  ) throws(Failure) -> sending Result {
+    while true {
+      let result = try withState { (state) throws(Failure) -> sending Result? in
+        guard state.expirePins() else { return nil }
+        return try body(&state)
+      }
+      if let result { return result }
+    }
+  }
+
   // MARK: Programs and tasks
-
-  public func loadImage(_ segments: [ImageSegment]) throws(ServerError) -> ImageNumber {
-    try state.withLock { (state) throws(ServerError) in ImageNumber(try state.loadImage(segments)) }
-  }
-
-  /// Gives back an image's frames; PM_EBUSY while a task runs it.
-  public func unloadImage(_ image: ImageNumber) throws(ServerError) {
-    try state.withLock { (state) throws(ServerError) in try state.unloadImage(image.rawValue) }
-  }
 
   /// Makes a task. Where its first frames are to be taken back from others, that takes as long as those may take; where
   /// there is a policy server, until it has decided, but not long.
@@ -60,12 +64,16 @@ public final class PhysicalMemoryServer: Sendable {
     }
     while true {
       do throws(ServerError) {
-        try state.withLock { (state) throws(ServerError) in try state.startTask(task) }
+        var plan = try state.withLock { (state) throws(ServerError) in try state.startTask(task) }
+        while try state.withLock({ (state) throws(ServerError) in try state.continueStarting(&plan) }) {}
         endRequest(task)
         while let until = state.withLock({ $0.policyWait(task) }) { wait(task, until) }
         return (task, id)
       } catch {
-        guard error == .waitForFrames else { throw error }
+        guard error == .waitForFrames else {
+          endTask(task)
+          throw error
+        }
         while case .waiting(let until) = frameWait(task) { wait(task, until) }
       }
     }
@@ -121,7 +129,7 @@ public final class PhysicalMemoryServer: Sendable {
   }
 
   public func destroyContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    let slot = try state.withLock { (state) throws(ServerError) in try state.beginDestroying(task, handle) }
+    let slot = try withCurrentPins { (state) throws(ServerError) in try state.beginDestroying(task, handle) }
     while !state.withLock({ $0.continueDestroying(slot) }) {}
   }
 
@@ -129,7 +137,7 @@ public final class PhysicalMemoryServer: Sendable {
   public func allocate(
     _ task: TaskSlot, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
   ) throws(ServerError) {
-    var plan = try state.withLock { (state) throws(ServerError) in
+    var plan = try withCurrentPins { (state) throws(ServerError) in
       let flags = AllocationFlags(rawValue: flags)
       let count = try state.loadCount(task, countAddress)
       guard flags.isSubset(of: .all) else { throw .invalid }
@@ -149,7 +157,7 @@ public final class PhysicalMemoryServer: Sendable {
   public func deallocate(
     _ task: TaskSlot, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
   ) throws(ServerError) {
-    let plan = try state.withLock { (state) throws(ServerError) in
+    let plan = try withCurrentPins { (state) throws(ServerError) in
       let flags = DeallocationFlags(rawValue: flags)
       let count = try state.loadCount(task, countAddress)
       guard flags.isSubset(of: .all) else { throw .invalid }
@@ -272,7 +280,13 @@ public final class PhysicalMemoryServer: Sendable {
   public func giveMachineFrame(_ frame: FrameNumber) { state.withLock { $0.giveMachineFrame(frame) } }
 
   /// Takes back the page tables kept for tasks that have ended.
-  public func releaseClosedSpaces() { state.withLock { $0.releaseClosedSpaces() } }
+  public func releaseClosedSpaces() {
+    while state.withLock({ state in
+      let before = state.tables.used
+      state.releaseClosedSpaces()
+      return state.tables.used < before
+    }) {}
+  }
 
   /// Clears a few free frames and puts them in stock, up to `target` frames.
   /// - Returns: the frames, so that the caller can populate them; empty when there is nothing to do.

@@ -5,7 +5,7 @@
 //  1. check and charge: as any allocation (Allocation.swift). Nobody else can have the frames' number from here on.
 //  2. find: a window of free frames, or else one that holds nothing but movable contents (PlacementSearch.swift).
 //  3. clear: frame by frame, the window's frames are taken out of use; movable contents go elsewhere. What turns up
-//     meanwhile and must stay is an obstacle: the frames go back, and the search goes on behind it.
+//     meanwhile and must stay is an obstacle: the frames go back, in steps too, and the search goes on behind it.
 //  4. install: the ids let go of what they name and get the frames, which stay theirs as long as the content lives.
 // Until stage 4 the task sees nothing of it, and a failure changes nothing.
 
@@ -104,26 +104,47 @@ struct PlacementPlan {
   var frames: [FrameNumber] = []
   /// Of a run: where it shall be.
   var window: FrameRun?
+  /// It was one free run: the search has not come that far.
+  fileprivate var isFreeWindow = false
+  /// What is left of a window that was given up: frames in there may still be the task's.
+  private(set) var abandoned: FrameRun?
   var search: PlacementSearch
   /// What was met last that cannot go away.
   var obstacle: Obstacle?
-  /// The page tables kept for tasks that have ended were given up for it.
+  /// The page tables kept for tasks that have ended were given up for it; some there were.
   fileprivate var hasReleasedSpaces = false
+  fileprivate var hasFreedTables = false
   fileprivate var installed = 0
 
   /// What became of a step.
   enum Progress { case more, done, failed }
+
+  /// The window's frames are to go back.
+  fileprivate mutating func abandonWindow() {
+    abandoned = window
+    window = nil
+    frames.removeAll()
+  }
+
+  /// The next frames to look at of a window that was given up.
+  fileprivate mutating func nextAbandoned(most: Int) -> FrameRun? {
+    guard let run = abandoned else { return nil }
+    let count = min(run.count, most)
+    let rest = FrameRun(start: run.start.advanced(by: count), count: run.count - count)
+    abandoned = rest.count > 0 ? rest : nil
+    return FrameRun(start: run.start, count: count)
+  }
 }
 
 extension ServerState {
   private static let installedInOneStep = 256
+  /// Frames taken, or given back, in one step where nothing is to be moved.
+  private static let takenInOneStep = 4096
 
   mutating func planPlacement(
     _ task: TaskSlot, _ allocation: AllocationPlan, _ placement: Placement
   ) -> PlacementPlan {
     let count = allocation.rest.count
-    // A pin whose time is up is in nobody's way.
-    expireAllPins()
     return PlacementPlan(
       task: task, placement: placement, container: allocation.container,
       start: UInt32(truncatingIfNeeded: allocation.rest.lowerBound), count: count,
@@ -133,6 +154,7 @@ extension ServerState {
   /// One step of finding and clearing.
   mutating func continuePlacement(_ plan: inout PlacementPlan) -> PlacementPlan.Progress {
     defer { finishRevocations() }
+    if giveBackAbandoned(&plan) { return .more }
     if plan.frames.count == plan.count { return .done }
     guard plan.placement.isRun else { return takeSingles(&plan) }
     if plan.window == nil { return findWindow(&plan) }
@@ -142,9 +164,10 @@ extension ServerState {
   // MARK: Runs
 
   private mutating func findWindow(_ plan: inout PlacementPlan) -> PlacementPlan.Progress {
-    if plan.search.begin(), plan.placement.fixed == nil, let run = takeFreeRun(plan.placement, plan.count) {
-      for offset in 0..<run.count { take(run.start.advanced(by: offset), for: &plan) }
-      return .done
+    if plan.search.begin(), plan.placement.fixed == nil, let run = findFreeRun(plan.placement, plan.count) {
+      plan.window = run
+      plan.isFreeWindow = true
+      return clearWindow(&plan)
     }
     switch plan.search.step(plan.placement, self) {
     case .found(let window): plan.window = window
@@ -158,19 +181,24 @@ extension ServerState {
   private mutating func searchAgain(_ plan: inout PlacementPlan, _ obstacle: Obstacle?) -> PlacementPlan.Progress {
     plan.obstacle = obstacle ?? plan.obstacle
     guard !plan.hasReleasedSpaces else { return .failed }
-    plan.hasReleasedSpaces = true
     let tablesBefore = tables.used
     releaseClosedSpaces()
-    guard tables.used < tablesBefore else { return .failed }
+    guard tables.used == tablesBefore else {
+      // There may be more of them: the search, which is over, comes here again.
+      plan.hasFreedTables = true
+      return .more
+    }
+    plan.hasReleasedSpaces = true
+    guard plan.hasFreedTables else { return .failed }
     plan.search = PlacementSearch(plan.placement, count: plan.count)
     plan.obstacle = nil
     return .more
   }
 
-  private mutating func takeFreeRun(_ placement: Placement, _ count: Int) -> FrameRun? {
+  private func findFreeRun(_ placement: Placement, _ count: Int) -> FrameRun? {
     // So aligned, a run does not cross a boundary that is not shorter.
     let alignment = placement.boundary == nil ? placement.alignment : max(placement.alignment, 1 << ceilingLog2(count))
-    return pool.takeEasyRun(
+    return pool.findEasyRun(
       RunRequest(count: count, alignment: alignment, end: min(placement.end, pool.runs.end)))
   }
 
@@ -182,12 +210,15 @@ extension ServerState {
     var moves: [FrameMove] = []
     var leaves = 0
     var looked = 0
-    while plan.frames.count < plan.count, looked < 4096, leaves < Self.leavesInOneMove {
+    while plan.frames.count < plan.count, looked < Self.takenInOneStep, leaves < Self.leavesInOneMove {
       looked += 1
       let frame = window.start.advanced(by: plan.frames.count)
       if canBeTaken(frame) {
-        pool.takeFree(FrameRun(start: frame, count: 1))
-        quarantine(frame, for: plan.task.rawValue)
+        let count = freeCount(from: frame, most: min(plan.count - plan.frames.count, Self.takenInOneStep - looked + 1))
+        pool.takeFree(FrameRun(start: frame, count: count))
+        for offset in 0..<count { take(frame.advanced(by: offset), for: &plan) }
+        looked += count - 1
+        continue
       } else if isMovable(frame) {
         guard let destination = destinations.popLast() else { break }
         moves.append(FrameMove(source: frame, destination: destination))
@@ -195,8 +226,9 @@ extension ServerState {
       } else if !isQuarantined(frame, plan.task) {
         move(moves, for: plan.task)
         plan.obstacle = obstacle(at: frame)
-        abandonWindow(&plan)
-        plan.search.goOn(behind: frame)
+        plan.abandonWindow()
+        if !plan.isFreeWindow { plan.search.goOn(behind: frame) }
+        plan.isFreeWindow = false
         return .more
       }
       plan.frames.append(frame)
@@ -235,21 +267,27 @@ extension ServerState {
   /// How many contents the next step has to move out of the window.
   private func movesInOneStep(_ plan: borrowing PlacementPlan, _ window: FrameRun) -> Int {
     var count = 0
-    for offset in plan.frames.count..<min(plan.count, plan.frames.count + 4096) where count < Self.movedInOneStep {
+    for offset in plan.frames.count..<min(plan.count, plan.frames.count + Self.takenInOneStep)
+    where count < Self.movedInOneStep {
       if isMovable(window.start.advanced(by: offset)) { count += 1 }
     }
     return count
   }
 
-  /// Gives all of the window's frames back that were taken for it.
-  private mutating func abandonWindow(_ plan: inout PlacementPlan) {
-    if let window = plan.window {
-      for offset in 0..<window.count where isQuarantined(window.start.advanced(by: offset), plan.task) {
-        releaseQuarantined(window.start.advanced(by: offset))
-      }
+  /// How many frames from a free one on are free, up to a limit.
+  private func freeCount(from frame: FrameNumber, most: Int) -> Int {
+    var count = 1
+    while count < most, canBeTaken(frame.advanced(by: count)) { count += 1 }
+    return count
+  }
+
+  /// One step of giving back what was taken for a window that was given up. False: there is none.
+  private mutating func giveBackAbandoned(_ plan: inout PlacementPlan) -> Bool {
+    guard let run = plan.nextAbandoned(most: Self.takenInOneStep) else { return false }
+    for offset in 0..<run.count where isQuarantined(run.start.advanced(by: offset), plan.task) {
+      releaseQuarantined(run.start.advanced(by: offset))
     }
-    plan.frames.removeAll()
-    plan.window = nil
+    return true
   }
 
   // MARK: Single frames
@@ -325,14 +363,17 @@ extension ServerState {
     return Obstacle(address: frame.address, kind: kind)
   }
 
-  /// Gives everything back; the allocation is not to be.
-  mutating func abandon(_ plan: inout PlacementPlan) {
+  /// One step of giving everything back: the allocation is not to be. False: nothing is left.
+  mutating func abandon(_ plan: inout PlacementPlan) -> Bool {
+    if plan.window != nil { plan.abandonWindow() }
+    if giveBackAbandoned(&plan) { return true }
+    for frame in plan.frames.suffix(Self.takenInOneStep) { releaseQuarantined(frame) }
+    plan.frames.removeLast(min(plan.frames.count, Self.takenInOneStep))
+    guard plan.frames.isEmpty else { return true }
     tasks[plan.task.rawValue].obstacle = plan.obstacle
     containers[plan.container].changes -= 1
     statistics.placementsRefused += 1
-    if plan.window != nil { return abandonWindow(&plan) }
-    for frame in plan.frames { releaseQuarantined(frame) }
-    plan.frames.removeAll()
+    return false
   }
 
   // MARK: Installing

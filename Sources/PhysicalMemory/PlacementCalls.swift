@@ -8,7 +8,8 @@ extension PhysicalMemoryServer {
   public func allocatePlaced(
     _ task: TaskSlot, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32, placement: UInt64
   ) throws(ServerError) {
-    var (allocation, plan) = try withState { (state) throws(ServerError) in
+    // A pin whose time is up is in nobody's way.
+    var (allocation, plan) = try withCurrentPins { (state) throws(ServerError) in
       try state.planPlaced(task, handle, start: start, countAddress: countAddress, flags: flags, placement: placement)
     }
     progress: while true {
@@ -16,8 +17,8 @@ extension PhysicalMemoryServer {
       case .more: continue
       case .done: break progress
       case .failed:
+        while withState({ $0.abandon(&plan) }) {}
         withState { state in
-          state.abandon(&plan)
           state.abandon(allocation)
           try? state.store(0, task, countAddress)
         }

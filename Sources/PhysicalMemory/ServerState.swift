@@ -15,11 +15,9 @@ struct ServerState: ~Copyable {
   var images: Slab<LoadedImage>
   var endpoints: Slab<Endpoint>
   var names = NameTable()
-  /// By frame; all bits zero where there is no pin.
-  var pinned: SparseArray<PinnedFrame>
-  var pinnedFrames = 0
-  /// Frames of all transfers under way, a frame of two of them twice.
-  var framesInTransfer = 0
+  var pins: PinTable
+  /// Pins that calls under way are about to make.
+  var pinsSetAside = 0
   /// Frames whose contents stay where they were asked for.
   var placedFrames = 0
   /// Taken by the machine for itself.
@@ -49,7 +47,7 @@ struct ServerState: ~Copyable {
     let contents = try ContentTable(capacity: frameCount)
     let reverseMap = try ReverseMap(capacity: frameCount)
     let softReferences = try SoftReferenceTable(capacity: frameCount)
-    let pinned = try SparseArray<PinnedFrame>(count: frameCount)
+    let pins = try PinTable(frameCount: frameCount, taskCapacity: taskCapacity)
     let containers = try Slab<Container>(capacity: taskCapacity << 16)
     let tasks = try Slab<TaskRecord>(capacity: taskCapacity)
     let endpoints = try Slab<Endpoint>(capacity: 1 << 16)
@@ -64,7 +62,7 @@ struct ServerState: ~Copyable {
     self.contents = contents
     self.reverseMap = reverseMap
     self.softReferences = softReferences
-    self.pinned = pinned
+    self.pins = pins
     self.containers = containers
     self.tasks = tasks
     self.images = images
@@ -186,6 +184,7 @@ struct ServerState: ~Copyable {
     pool.give(FrameRun(start: frame, count: 1))
   }
 
+  /// Takes back tables kept for tasks that have ended, a step's worth: some, if there are any.
   mutating func releaseClosedSpaces() {
     let operations = operations
     operations.releaseClosedSpaces { giveTable($0) }

@@ -10,9 +10,18 @@ internal import GuestMemory
 
 struct ContainerLock {
   let holder: TaskSlot
+  /// Other containers that the holder has locked.
+  fileprivate var previous: UInt32?
+  fileprivate(set) var next: UInt32?
   /// Nanoseconds of the machine's clock.
   let start: UInt64
   let deadline: UInt64
+
+  init(holder: TaskSlot, start: UInt64, deadline: UInt64) {
+    self.holder = holder
+    self.start = start
+    self.deadline = deadline
+  }
 }
 
 extension ServerState {
@@ -64,7 +73,7 @@ extension ServerState {
   /// - Returns: the container, if others may still see it: `cutOff` is to follow.
   mutating func revokeShares(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerReference? {
     let slot = try ownedContainer(task, handle)
-    guard heldByOthers(slot, owner: task) == nil else { throw .busy }
+    guard heldByOthers(slot) == nil else { throw .busy }
     // The same number comes again after four billion revocations; 0 is the owner's.
     containers[slot].epoch = containers[slot].epoch == .max ? 1 : containers[slot].epoch + 1
     defer { containers[slot].hasSharedMappings = false }
@@ -130,7 +139,7 @@ extension ServerState {
   mutating func currentLock(_ slot: UInt32) -> ContainerLock? {
     guard let lock = containers[slot].lock else { return nil }
     if operations.now < lock.deadline { return lock }
-    containers[slot].lock = nil
+    removeLock(slot)
     return nil
   }
 
@@ -160,10 +169,30 @@ extension ServerState {
     guard !tasks[owner.rawValue].isEnding else { throw .canceled }
     let now = operations.now
     let start = current?.start ?? now
-    containers[access.slot].lock = ContainerLock(
-      holder: task, start: start, deadline: min(now + microseconds * 1000, start + PM_LOCK_MAXIMUM_US * 1000))
-    tasks[task.rawValue].held.insert(reference(access.slot))
+    let deadline = min(now + microseconds * 1000, start + PM_LOCK_MAXIMUM_US * 1000)
+    setLock(access.slot, ContainerLock(holder: task, start: start, deadline: deadline))
     return reference(access.slot)
+  }
+
+  private mutating func setLock(_ slot: UInt32, _ lock: ContainerLock) {
+    removeLock(slot)
+    let next = tasks[lock.holder.rawValue].firstLocked
+    var lock = lock
+    lock.next = next
+    containers[slot].lock = lock
+    if let next { containers[next].lock?.previous = slot }
+    tasks[lock.holder.rawValue].firstLocked = slot
+  }
+
+  mutating func removeLock(_ slot: UInt32) {
+    guard let lock = containers[slot].lock else { return }
+    containers[slot].lock = nil
+    if let next = lock.next { containers[next].lock?.previous = lock.previous }
+    if let previous = lock.previous {
+      containers[previous].lock?.next = lock.next
+    } else {
+      tasks[lock.holder.rawValue].firstLocked = lock.next
+    }
   }
 
   mutating func unlock(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
@@ -173,7 +202,7 @@ extension ServerState {
   }
 
   private mutating func endLock(_ slot: UInt32) {
-    containers[slot].lock = nil
+    removeLock(slot)
     operations.wake(containers[slot].owner)
   }
 
@@ -183,28 +212,22 @@ extension ServerState {
 
   // MARK: Ends
 
-  /// Until when, at the latest, others keep a container from its owner, by a lock or by pins. A transfer under way
-  /// has no such time: look again then.
-  mutating func heldByOthers(_ slot: UInt32, owner: TaskSlot) -> UInt64? {
-    var deadline = currentLock(slot)?.deadline
-    expirePins(slot)
-    for pin in containers[slot].pins.values {
-      if pin.isEnded {
-        deadline = max(deadline ?? 0, operations.now + Self.transferPatience)
-      } else if pin.task != owner {
-        deadline = max(deadline ?? 0, pin.deadline)
-      }
-    }
-    return deadline
+  /// Until when others keep a container from its owner, by a lock or by pins: look again then.
+  mutating func heldByOthers(_ slot: UInt32) -> UInt64? {
+    let lock = currentLock(slot)?.deadline
+    guard let pins = pinnedByOthers(slot) else { return lock }
+    return max(lock ?? 0, pins)
   }
 
-  /// A task that ends lets go of the locks and pins it has on containers of others.
-  mutating func leaveSharing(_ task: TaskSlot) {
-    for reference in tasks[task.rawValue].held where isCurrent(reference) {
-      if containers[reference.slot].lock?.holder == task { endLock(reference.slot) }
-      unpinAll(reference.slot, by: task)
+  /// One step of ending the locks of a task that ends. False: there are more.
+  mutating func endLocks(of task: TaskSlot) -> Bool {
+    var left = 512
+    while let slot = tasks[task.rawValue].firstLocked {
+      guard left > 0 else { return false }
+      endLock(slot)
+      left -= 1
     }
-    tasks[task.rawValue].held = []
+    return true
   }
 
   /// The container is still the same, dying or not.

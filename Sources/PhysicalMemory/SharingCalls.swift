@@ -44,7 +44,7 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ source: UInt32, _ sourceIDs: FrameIDs, _ destination: UInt32, _ destinationIDs: FrameIDs,
     count: Int
   ) throws(CopyError) {
-    var plan = try withState { (state) throws(CopyError) in
+    var plan = try withCurrentPins { (state) throws(CopyError) in
       try state.planCopy(task, source, sourceIDs, destination, destinationIDs, count: count)
     }
     while withState({ $0.collect(&plan) }) {}
@@ -75,14 +75,15 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ handle: UInt32, frames: UInt64, count: UInt32
   ) throws(ServerError) {
     let ids = try loadArray(task, frames, count)
-    try withState { (state) throws(ServerError) in try state.releaseData(task, handle, ids) }
+    var plan = try withState { (state) throws(ServerError) in try state.planDataRelease(task, handle, ids) }
+    while withState({ $0.continueDataRelease(&plan) }) {}
   }
 
   // MARK: Released frames (R31)
 
   public func releasePages(_ task: TaskSlot, _ handle: UInt32, frames: UInt64, count: UInt32) throws(ServerError) {
     let ids = try loadArray(task, frames, count)
-    var plan = try withState { (state) throws(ServerError) in try state.planRelease(task, handle, ids) }
+    var plan = try withCurrentPins { (state) throws(ServerError) in try state.planRelease(task, handle, ids) }
     while withState({ $0.continueRelease(&plan) }) {}
   }
 
@@ -121,7 +122,7 @@ extension PhysicalMemoryServer {
   }
 
   public func revoke(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    let container = try withState { (state) throws(ServerError) in try state.revokeShares(task, handle) }
+    let container = try withCurrentPins { (state) throws(ServerError) in try state.revokeShares(task, handle) }
     if let container { cutOff(container, .shares) }
   }
 
@@ -139,25 +140,6 @@ extension PhysicalMemoryServer {
 
   public func unlock(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
     try withState { (state) throws(ServerError) in try state.unlock(task, handle) }
-  }
-
-  /// `physical`: where to store an address for each frame.
-  public func pin(
-    _ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32, microseconds: UInt64, physical: UInt64
-  ) throws(ServerError) {
-    let range = try FrameIDRange(start: start, count: count)
-    guard count <= PM_FRAMES_MAXIMUM else { throw .invalid }
-    try withState { (state) throws(ServerError) in
-      try state.checkWritable(task, physical, Int(count) * 8)
-      let addresses = try state.pin(task, handle, range, microseconds: microseconds)
-      let bytes = addresses.flatMap { address in (0..<8).map { UInt8(truncatingIfNeeded: address >> UInt64(8 * $0)) } }
-      try state.writeMemory(task, physical, bytes.span)
-    }
-  }
-
-  public func unpin(_ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32) throws(ServerError) {
-    let range = try FrameIDRange(start: start, count: count)
-    try withState { (state) throws(ServerError) in try state.unpin(task, handle, range) }
   }
 
   /// What a new container begins with.

@@ -89,7 +89,7 @@ struct ReleasePlan {
 }
 
 extension ServerState {
-  private static let releasedInOneStep = 2048
+  private static let releasedInOneStep = 512
 
   // MARK: Release
 
@@ -97,8 +97,7 @@ extension ServerState {
   mutating func planRelease(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]) throws(ServerError) -> ReleasePlan {
     let slot = try ownedContainer(task, handle)
     guard ids.allSatisfy({ containers[slot].frames[$0].isUsed }) else { throw .noEntry }
-    expirePins(slot)
-    guard containers[slot].pins.isEmpty || ids.allSatisfy({ containers[slot].pins[$0] == nil }) else { throw .busy }
+    guard !hasPins(slot) || ids.allSatisfy({ !isPinned(slot, $0) }) else { throw .busy }
     containers[slot].changes += 1
     return ReleasePlan(container: reference(slot), ids: ids)
   }

@@ -32,6 +32,15 @@ public struct TaskParameters: Sendable {
   }
 }
 
+/// A task whose first pages are being given to it, in bounded steps.
+struct StartPlan {
+  let task: TaskSlot
+  /// The segment, the next of its pages from the file, and the id of its first page.
+  fileprivate var segment = 0
+  fileprivate var page = 0
+  fileprivate var id: UInt32 = 0
+}
+
 /// What a step of ending a task came to.
 enum EndingStep: Equatable {
   case more
@@ -43,6 +52,10 @@ enum EndingStep: Equatable {
 extension ServerState {
   /// Pages of each segment that get their leaves before the task begins; the rest comes by faults.
   private static let pagesMappedAhead = 64
+  private static let handlesInOneStep = 512
+  /// Pages of an image given to a new task in one step; one that is copied counts as so many.
+  private static let pagesStartedInOneStep = 1024
+  private static let workOfCopy = 16
 
   /// Makes a task that has nothing but what it is promised; `startTask` is to follow.
   mutating func createTask(_ image: UInt32, _ parameters: TaskParameters) throws(ServerError) -> (TaskSlot, TaskID) {
@@ -76,24 +89,19 @@ extension ServerState {
     return false
   }
 
-  /// Opens a new task's address space, fills its initial container and the first pages: those of each segment, and the
-  /// stack's last one. What may have to wait comes first. On an error the task is gone, but for `.waitForFrames`.
-  mutating func startTask(_ task: TaskSlot) throws(ServerError) {
+  /// Opens a new task's address space and charges what it begins with: all that may have to wait. `continueStarting` fills
+  /// it. On an error but `.waitForFrames` the task is to be ended.
+  mutating func startTask(_ task: TaskSlot) throws(ServerError) -> StartPlan {
     let image = tasks[task.rawValue].image
     let frameCount = frameCount(image)
-    do throws(ServerError) {
-      try makeRoomInBuffer(for: task, task.rawValue)
-      try openSpace(task)
-      for segment in images[image].segments { try makeTables(task, for: segment.start) }
-      try makeTables(task, for: PageNumber(containing: PM_STACK_TOP).advanced(by: -Int(PM_STACK_PAGES)))
-      guard headroom(task, extra: true) >= frameCount else { throw .noMemory }
-      try charge(task, frameCount)
-      try mapImage(task, image)
-      presentToPolicy(task)
-    } catch {
-      if error != .waitForFrames { endTaskAtOnce(task) }
-      throw error
-    }
+    try makeRoomInBuffer(for: task, task.rawValue)
+    try openSpace(task)
+    for segment in images[image].segments { try makeTables(task, for: segment.start) }
+    try makeTables(task, for: PageNumber(containing: PM_STACK_TOP).advanced(by: -Int(PM_STACK_PAGES)))
+    guard headroom(task, extra: true) >= frameCount else { throw .noMemory }
+    try charge(task, frameCount)
+    containers[tasks[task.rawValue].initialContainer.slot].frames.fill(0, count: frameCount, .empty)
+    return StartPlan(task: task)
   }
 
   /// The task with an empty initial container; on an error what it was promised is taken back.
@@ -130,30 +138,44 @@ extension ServerState {
     _ = ledger.set(&entitlement, guaranteed: 0, hasContract: false)
   }
 
-  /// Fills the initial container: text as logical copies, data as copies, the rest and the stack empty.
-  private mutating func mapImage(_ task: TaskSlot, _ image: UInt32) throws(ServerError) {
+  /// One step of filling the initial container: text as logical copies, data as copies, the rest and the stack empty.
+  /// False: the task may begin.
+  mutating func continueStarting(_ plan: inout StartPlan) throws(ServerError) -> Bool {
+    let task = plan.task
     let reference = tasks[task.rawValue].initialContainer
-    let container = reference.slot
-    var id: UInt32 = 0
-    let total = images[image].pageCount + Int(PM_STACK_PAGES)
-    containers[container].frames.fill(0, count: total, .empty)
-    for segment in images[image].segments {
-      for page in 0..<UInt32(segment.filePages) {
-        let source = containers[images[image].container].frames[segment.firstFrame + page]
-        guard let number = source.content else { preconditionFailure("a page of an image without content") }
-        contents.addSharers(number, 1)
-        containers[container].frames.set(id + page, source)
-        if segment.flags.contains(.write) { try makePrivate(ContainerFrame(container: container, id: id + page)) }
-      }
-      mapPart(task, segment.start, segment.pageCount, reference, id, segment.flags)
-      var page = segment.start
-      let ahead = page.advanced(by: min(segment.filePages, Self.pagesMappedAhead))
-      while let next = fillNext(task, page, to: ahead) { page = next }
-      id += UInt32(segment.pageCount)
+    let image = tasks[task.rawValue].image
+    guard plan.segment < images[image].segments.count else {
+      mapStack(task, reference, plan.id)
+      presentToPolicy(task)
+      return false
     }
+    let segment = images[image].segments[plan.segment]
+    var left = Self.pagesStartedInOneStep
+    while plan.page < segment.filePages {
+      guard left > 0 else { return true }
+      let id = plan.id + UInt32(plan.page)
+      let source = containers[images[image].container].frames[segment.firstFrame + UInt32(plan.page)]
+      guard let number = source.content else { preconditionFailure("a page of an image without content") }
+      contents.addSharers(number, 1)
+      containers[reference.slot].frames.set(id, source)
+      if segment.flags.contains(.write) { try makePrivate(ContainerFrame(container: reference.slot, id: id)) }
+      plan.page += 1
+      left -= segment.flags.contains(.write) ? Self.workOfCopy : 1
+    }
+    mapPart(task, segment.start, segment.pageCount, reference, plan.id, segment.flags)
+    var page = segment.start
+    let ahead = page.advanced(by: min(segment.filePages, Self.pagesMappedAhead))
+    while let next = fillNext(task, page, to: ahead) { page = next }
+    plan.id += UInt32(segment.pageCount)
+    plan.segment += 1
+    plan.page = 0
+    return true
+  }
+
+  private mutating func mapStack(_ task: TaskSlot, _ container: ContainerReference, _ id: UInt32) {
     let top = PageNumber(containing: PM_STACK_TOP)
     let stack = top.advanced(by: -Int(PM_STACK_PAGES))
-    mapPart(task, stack, Int(PM_STACK_PAGES), reference, id, [.read, .write, .forceWrite, .lazy])
+    mapPart(task, stack, Int(PM_STACK_PAGES), container, id, [.read, .write, .forceWrite, .lazy])
     _ = fillNext(task, top.advanced(by: -1), to: top)
   }
 
@@ -174,19 +196,29 @@ extension ServerState {
     tasks[task.rawValue].isEnding = true
     endRequest(task)
     tasks[task.rawValue].mappings.removeAll()
-    leaveSharing(task)
     leaveMessages(task)
     countControls(task, -tasks[task.rawValue].controls)
-    var owned: [UInt32] = []
-    tasks[task.rawValue].handles.forEach { target in
-      if case .container(let reference) = target, isLive(reference) { owned.append(reference.slot) }
-    }
-    tasks[task.rawValue].dying = owned
   }
 
-  /// One bounded step: leaves first, then frames, then the address space. Containers that others hold locked or
-  /// pinned stay until they let go, or their time is up.
+  /// One step through the handles of a task that ends: its endpoints go, its containers are to go. False: there are more.
+  private mutating func closeHandles(_ task: TaskSlot) -> Bool {
+    let start = tasks[task.rawValue].closedHandles
+    let end = min(start + Self.handlesInOneStep, tasks[task.rawValue].handles.entryCount)
+    for entry in start..<end {
+      switch tasks[task.rawValue].handles.target(ofEntry: entry) {
+      case .container(let reference) where isLive(reference): tasks[task.rawValue].dying.append(reference.slot)
+      case .endpoint(let reference, mayReceive: true): closeEndpoint(reference)
+      default: break
+      }
+    }
+    tasks[task.rawValue].closedHandles = end
+    return end == tasks[task.rawValue].handles.entryCount
+  }
+
+  /// One bounded step: what others wait for, then leaves, then frames, then the address space. Containers that others hold
+  /// locked or pinned stay until they let go, or their time is up.
   mutating func continueEnding(_ task: TaskSlot) -> EndingStep {
+    guard expirePins(), endLocks(of: task), endPins(of: task), closeHandles(task) else { return .more }
     let start = tasks[task.rawValue].unmappedUpTo
     let end = PageNumber(containing: PM_USER_END)
     if tasks[task.rawValue].hasSpace, let next = unmapPages(task, from: start, to: end, limit: 2048) {
@@ -195,7 +227,7 @@ extension ServerState {
     }
     tasks[task.rawValue].unmappedUpTo = end
     if let container = tasks[task.rawValue].dying.last {
-      if let deadline = heldByOthers(container, owner: task) {
+      if let deadline = heldByOthers(container) {
         forgetDemands(task)
         return .wait(until: deadline)
       }
@@ -214,10 +246,5 @@ extension ServerState {
     clearPolicyEntry(task.rawValue)
     tellOfTasks()
     return .done
-  }
-
-  mutating func endTaskAtOnce(_ task: TaskSlot) {
-    beginEnding(task)
-    while case .more = continueEnding(task) {}
   }
 }

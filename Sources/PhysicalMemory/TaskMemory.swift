@@ -22,7 +22,7 @@ extension ServerState {
     return leaf.frame
   }
 
-  private func isUserRange(_ address: UInt64, _ count: Int) -> Bool {
+  static func isUserRange(_ address: UInt64, _ count: Int) -> Bool {
     count >= 0 && address >= PM_USER_START && address <= PM_USER_END && UInt64(count) <= PM_USER_END - address
   }
 
@@ -31,7 +31,7 @@ extension ServerState {
     _ task: TaskSlot, _ address: UInt64, _ count: Int, _ access: Access,
     _ body: (_ frame: FrameNumber, _ offset: Int, _ bytes: Range<Int>) -> Void
   ) throws(ServerError) {
-    guard isUserRange(address, count) else { throw .fault }
+    guard Self.isUserRange(address, count) else { throw .fault }
     var done = 0
     while done < count {
       let at = address + UInt64(done)

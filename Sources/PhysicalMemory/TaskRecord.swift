@@ -69,14 +69,15 @@ struct TaskRecord: ~Copyable {
   /// Page tables it took from the reserve, and from what nobody claimed.
   var reservedTables = 0
   var extraTables = 0
-  /// And the page up to which its leaves are gone.
+  /// The page up to which its leaves are gone, once it is ending; and how many handles.
+  var closedHandles = 0
   var unmappedUpTo = PageNumber(0)
   var handles: HandleTable
   var mappings = MappingTable()
   var entitlement: Entitlement
   var counters = TaskCounters()
-  /// Containers of others in which it may have a lock or pins.
-  var held: Set<ContainerReference> = []
+  /// A container that it has locked, or had, and nobody has looked since; the lock leads to the next one.
+  var firstLocked: UInt32?
   /// What it waits for at each level, and whose calls it has received and not answered.
   var waits: InlineArray<2, WaitState> = [.none, .none]
   var received: Set<Waiter> = []

@@ -25,13 +25,6 @@ public struct TransferRefusal: Error, Equatable {
   public let frame: FrameNumber
 }
 
-extension SparseArray where Element == PinnedFrame {
-  subscript(frame: FrameNumber) -> PinnedFrame {
-    @inline(__always) get { self[Int(frame.rawValue)] }
-    @inline(__always) set { self[Int(frame.rawValue)] = newValue }
-  }
-}
-
 extension ServerState {
   /// How long somebody who waits for a transfer's end sleeps at most, in nanoseconds; the end wakes it.
   static var transferPatience: UInt64 { 10_000_000 }
@@ -46,14 +39,12 @@ extension ServerState {
       for offset in 0..<runs[index].count {
         // The device's own arithmetic keeps runs inside the numbers that there are.
         let frame = runs[index].start.advanced(by: offset)
-        guard isLive, Int(frame.rawValue) < pinned.count, pinned[frame].pin.isGood(for: driver.slot, now),
-          pinned[frame].transfers < .max
+        guard isLive, pins.contains(frame), pins[frame].pin.isGood(for: driver.slot, now), pins[frame].transfers < .max
         else {
           withdrawTransfer(runs, before: index, offset)
           throw TransferRefusal(frame: frame)
         }
-        pinned[frame].transfers += 1
-        framesInTransfer += 1
+        pins.beginTransfer(frame)
       }
     }
   }
@@ -68,13 +59,11 @@ extension ServerState {
     let now = operations.now
     for offset in 0..<run.count {
       let frame = run.start.advanced(by: offset)
-      precondition(pinned[frame].transfers > 0, "a transfer that has not begun")
-      pinned[frame].transfers -= 1
-      framesInTransfer -= 1
-      if pinned[frame].transfers == 0, pinned[frame].pin.isEnded || pinned[frame].pin.deadline <= now {
-        let shown = pinned[frame].place
-        endPin(shown.container, shown.id)
-        operations.wake(containers[shown.container].owner)
+      pins.endTransfer(frame)
+      let pinned = pins[frame]
+      if pinned.transfers == 0, pinned.pin.isEnded || pinned.pin.deadline <= now {
+        endPin(frame)
+        operations.wake(containers[pinned.place.container].owner)
       }
     }
   }

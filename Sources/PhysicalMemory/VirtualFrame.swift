@@ -39,9 +39,11 @@ struct VirtualFrameTable: ~Copyable {
   @safe
   private struct Leaf {
     let key: UInt32
-    var used: Int
+    var used: Int32 = 0
     /// Ids that name soft references.
-    var released: Int
+    var released: Int32 = 0
+    /// Ids whose frames are pinned.
+    var pinned: Int32 = 0
     let words: UnsafeMutablePointer<UInt32>
   }
 
@@ -52,6 +54,7 @@ struct VirtualFrameTable: ~Copyable {
   /// Ids in use.
   private(set) var count = 0
   private(set) var releasedCount = 0
+  private(set) var pinnedCount = 0
 
   deinit {
     for leaf in leaves { unsafe leaf.words.deallocate() }
@@ -116,7 +119,7 @@ struct VirtualFrameTable: ~Copyable {
       guard word.isUsed else { return }
       let words = UnsafeMutablePointer<UInt32>.allocate(capacity: Self.idsPerLeaf)
       unsafe words.initialize(repeating: 0, count: Self.idsPerLeaf)
-      unsafe leaves.insert(Leaf(key: key, used: 0, released: 0, words: words), at: position)
+      unsafe leaves.insert(Leaf(key: key, words: words), at: position)
     }
     let words = unsafe leaves[position].words
     var used = word.isUsed ? length : 0
@@ -129,9 +132,10 @@ struct VirtualFrameTable: ~Copyable {
     }
     count += used
     releasedCount += released
-    leaves[position].used += used
-    leaves[position].released += released
+    leaves[position].used += Int32(used)
+    leaves[position].released += Int32(released)
     if leaves[position].used == 0, leaves[position].released == 0 {
+      precondition(leaves[position].pinned == 0, "pinned ids go out of use")
       unsafe words.deallocate()
       leaves.remove(at: position)
     }
@@ -216,7 +220,7 @@ struct VirtualFrameTable: ~Copyable {
   }
 
   private func usedCount(leaf position: Int, _ offsets: Range<Int>) -> Int {
-    if offsets.count == Self.idsPerLeaf { return leaves[position].used }
+    if offsets.count == Self.idsPerLeaf { return Int(leaves[position].used) }
     let words = unsafe leaves[position].words
     var used = 0
     for index in offsets { used += unsafe VirtualFrameWord.isUsed(words[index]) ? 1 : 0 }
@@ -321,6 +325,39 @@ struct VirtualFrameTable: ~Copyable {
       totalReleased += released
     }
     return isRight && total == count && totalReleased == releasedCount
+  }
+
+  /// Counts the pin of an id that names a content, or its end.
+  mutating func countPin(_ id: UInt32, _ change: Int) {
+    let position = position(id >> Self.shift)
+    precondition(position < leaves.count && leaves[position].key == id >> Self.shift, "a pin of an id out of use")
+    leaves[position].pinned += Int32(change)
+    pinnedCount += change
+  }
+
+  /// The first id in a range that names a content and has a pinned one near it: in its leaf. Takes a step a leaf.
+  func firstNearPinned(_ ids: Range<UInt64>) -> UInt32? {
+    guard !ids.isEmpty, pinnedCount > 0 else { return nil }
+    var position = position(UInt32(ids.lowerBound >> UInt64(Self.shift)))
+    while position < leaves.count {
+      let leafStart = UInt64(leaves[position].key) << UInt64(Self.shift)
+      guard leafStart < ids.upperBound else { return nil }
+      if leaves[position].pinned > 0 {
+        let words = unsafe leaves[position].words
+        let first = Int(max(leafStart, ids.lowerBound) - leafStart)
+        let last = Int(min(leafStart + UInt64(Self.idsPerLeaf), ids.upperBound) - leafStart)
+        for index in first..<last where unsafe VirtualFrameWord.isContent(words[index]) {
+          return UInt32(leafStart + UInt64(index))
+        }
+      }
+      position += 1
+    }
+    return nil
+  }
+
+  /// For checks: how many pins each leaf counts, by its first id.
+  func forEachPinCount(_ body: (UInt32, Int) -> Void) {
+    for leaf in leaves where leaf.pinned != 0 { body(leaf.key << Self.shift, Int(leaf.pinned)) }
   }
 
   /// The first id in `start ..< start + limit` that names a content.

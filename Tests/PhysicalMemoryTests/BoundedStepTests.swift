@@ -126,6 +126,121 @@ import Testing
     #expect(copies == [32, 32, 32, 32, 32, 32, 8])
   }
 
+  @Test("an image is loaded, and given to a task, a few pages a step; text, which is shared, many") func imageInSteps()
+    throws
+  {
+    let bytes = [UInt8](repeating: 7, count: 2000 << 12)
+    let parts = [true, false].enumerated().map { index, isWritable in
+      ImageSegment(
+        start: PageNumber(0x1000 + 4096 * UInt64(index)), pageCount: 2000, isWritable: isWritable, isExecutable: false,
+        bytes: bytes[...], offset: 0)
+    }
+    var server = try OpenServer(frames: 1 << 14)
+    var loading = try server.state.planLoading(parts)
+    var image: UInt32?
+    var steps = 0
+    while image == nil {
+      let before = server.state.contents.count
+      image = try server.state.continueLoading(&loading)
+      #expect(server.state.contents.count - before <= 64)
+      steps += 1
+      server.check()
+    }
+    #expect(steps == 4000 / 64 + 1)
+    let task = try server.state.createTask(try some(image), TaskParameters()).0
+    var plan = try server.state.startTask(task)
+    steps = 0
+    repeat {
+      let before = server.state.statistics.copiesOnWrite
+      steps += 1
+      server.check()
+      guard try server.state.continueStarting(&plan) else { break }
+      #expect(server.state.statistics.copiesOnWrite - before <= 64)
+    } while steps < 100
+    #expect(steps == 2000 / 64 + 1 + 2000 / 1024 + 1 + 1)
+    #expect(server.machine.load(task, PageNumber(0x1000 + 4096).address) == 7)
+  }
+
+  @Test("the endpoints and the locks of a task that ends go in steps, and of those nothing is kept") func endsInSteps()
+    throws
+  {
+    var server = try OpenServer(frames: 1024)
+    let handle = try server.container(1, shownAt: [])
+    let client = try server.client(of: handle)
+    for index in 0..<1500 {
+      _ = try server.state.createEndpoint(client.task)
+      let container = try server.state.createContainer(server.task)
+      let weak = try server.state.share(server.task, container, remote: 0)
+      let target = try some(server.state.tasks[server.task.rawValue].handles[weak])
+      let given = try some(server.state.tasks[client.task.rawValue].handles.insert(target))
+      _ = try server.state.lock(client.task, given, microseconds: 1000)
+      // Some locks end before: unlocked, or their time is up and somebody looks.
+      if index % 3 == 0 { try server.state.unlock(client.task, given) }
+    }
+    server.check()
+    server.state.beginEnding(client.task)
+    for _ in 0..<2 {
+      let locked = server.state.locked(by: client.task)
+      let step = server.state.continueEnding(client.task)
+      #expect(step == .more && locked - server.state.locked(by: client.task) <= 512)
+    }
+    #expect(server.state.locked(by: client.task) == 0)
+    var most = 0
+    for _ in 0..<5 {
+      let before = server.state.endpoints.count
+      _ = server.state.continueEnding(client.task)
+      most = max(most, before - server.state.endpoints.count)
+    }
+    #expect(most > 100 && most <= 512 && server.state.endpoints.count == 0)
+    while case .more = server.state.continueEnding(client.task) {}
+    server.check()
+  }
+
+  @Test("R21: a lock is forgotten when it is over: unlocked, its time up, or its container gone") func locksForgotten()
+    throws
+  {
+    var server = try OpenServer(frames: 1024)
+    for round in 0..<6 {
+      let handle = try server.container(1, shownAt: [])
+      let client = try server.client(of: handle)
+      let error = server.lock(client)
+      #expect(error == nil && server.state.locked(by: client.task) == 1)
+      if round % 2 == 0 {
+        try server.state.unlock(client.task, client.weak)
+      } else {
+        server.machine.advance(microseconds: 1_000_000)
+        let slot = try server.state.beginDestroying(server.task, handle)
+        while !server.state.continueDestroying(slot) {}
+      }
+      #expect(server.state.locked(by: client.task) == 0)
+      server.state.beginEnding(client.task)
+      while case .more = server.state.continueEnding(client.task) {}
+      server.check()
+    }
+  }
+
+  @Test("R38: copies let go of what they share a few ids a step") func dataInSteps() throws {
+    var server = try OpenServer(frames: 1 << 13)
+    let source = try server.container(2000, shownAt: [free])
+    let copies = try server.container(2000, shownAt: [])
+    var copy = try server.state.planCopy(server.task, source, .from(0), copies, .from(0), count: 2000)
+    while server.state.collect(&copy) {}
+    while server.state.install(&copy) {}
+    let slot = try server.state.ownedContainer(server.task, copies)
+    var plan = try server.state.planDataRelease(server.task, copies, Array(0..<2000))
+    var steps = 0
+    var hasMore = true
+    while hasMore {
+      hasMore = server.state.continueDataRelease(&plan)
+      steps += 1
+      #expect(
+        server.state.containers[slot].frames.firstContent(from: 0, limit: 2000) == (hasMore ? UInt32(512 * steps) : nil)
+      )
+      server.check()
+    }
+    #expect(steps == 4)
+  }
+
   @Test("the leaves of one frame are bounded; a new one drops an old one") func leavesOfOneFrame() throws {
     var server = try OpenServer(frames: 2048)
     let count = ReverseMap.maximumPlaces + 20
@@ -197,5 +312,18 @@ import Testing
     // Text, data and stack.
     #expect(server.state.tasks[0].mappings.count == 3)
     server.check()
+  }
+}
+
+extension ServerState {
+  /// How many containers a task has locked, as far as it knows.
+  fileprivate func locked(by task: TaskSlot) -> Int {
+    var count = 0
+    var next = tasks[task.rawValue].firstLocked
+    while let slot = next {
+      count += 1
+      next = containers[slot].lock?.next
+    }
+    return count
   }
 }

@@ -17,12 +17,25 @@ struct OpenServer: ~Copyable {
     // A value with a part that frees something may not be left half made.
     let machine = ModelMachine()
     var state = try ServerState(frameCount: frames, reserved: 1, taskCapacity: 4, stock: 0, operations: machine)
-    let image = try state.loadImage(segments)
-    let task = try state.createTask(image, TaskParameters()).0
-    try state.startTask(task)
+    let image = try Self.load(segments, &state)
+    let task = try Self.start(image, &state)
     self.machine = machine
     self.state = state
     self.task = task
+  }
+
+  private static func load(_ segments: [ImageSegment], _ state: inout ServerState) throws -> UInt32 {
+    var plan = try state.planLoading(segments)
+    while true {
+      if let image = try state.continueLoading(&plan) { return image }
+    }
+  }
+
+  private static func start(_ image: UInt32, _ state: inout ServerState) throws -> TaskSlot {
+    let task = try state.createTask(image, TaskParameters()).0
+    var plan = try state.startTask(task)
+    while try state.continueStarting(&plan) {}
+    return task
   }
 
   mutating func allocate(_ handle: UInt32, _ count: UInt32, _ flags: AllocationFlags = []) throws -> AllocationPlan {
@@ -49,8 +62,7 @@ struct OpenServer: ~Copyable {
 
   /// Another task, and its weak capability to a container.
   mutating func client(of handle: UInt32) throws -> (task: TaskSlot, weak: UInt32) {
-    let client = try state.createTask(0, TaskParameters()).0
-    try state.startTask(client)
+    let client = try Self.start(0, &state)
     let weak = try state.share(task, handle, remote: 0)
     guard let target = state.tasks[task.rawValue].handles[weak],
       let given = state.tasks[client.rawValue].handles.insert(target)
@@ -108,6 +120,78 @@ extension OpenServer {
     for id in ids where id % 3 != 1 {
       let byte = machine.load(task, start.advanced(by: Int(id)).address)
       #expect(byte == UInt8(truncatingIfNeeded: id + 1), "page \(id)", sourceLocation: sourceLocation)
+    }
+  }
+}
+
+// MARK: Pins
+
+extension OpenServer {
+  /// Where calls store addresses: room for 4,096 of them.
+  static let addresses = TestTask.free.advanced(by: 1 << 20)
+
+  /// Shows memory for addresses to a task.
+  mutating func showAddresses(_ task: TaskSlot) throws {
+    let handle = try state.createContainer(task)
+    let range = try FrameIDRange(start: 0, count: 8)
+    var plan = try state.planAllocation(task, handle, range, [])
+    while state.continueAllocation(&plan) {}
+    let pages = try PageRange(address: Self.addresses.address, count: 8)
+    state.installMapping(task, try state.checkMapping(task, handle, range, pages, [.read, .write, .lazy]))
+  }
+
+  mutating func planPin(
+    _ task: TaskSlot, _ handle: UInt32, _ start: UInt32, _ count: UInt32, microseconds: UInt64 = 1000,
+    physical: UInt64 = addresses.address
+  ) throws(ServerError) -> PinPlan {
+    try state.planPin(
+      task, handle, FrameIDRange(start: start, count: count), microseconds: microseconds, physical: physical)
+  }
+
+  /// All of a call that pins, with one address after the other in a place that all tasks have.
+  mutating func pin(
+    _ task: TaskSlot, _ handle: UInt32, _ start: UInt32, _ count: UInt32, microseconds: UInt64 = 1000,
+    physical: UInt64 = PM_STACK_TOP - 512
+  ) -> ServerError? {
+    while !state.expirePins() {}
+    do throws(ServerError) {
+      var plan = try planPin(task, handle, start, count, microseconds: microseconds, physical: physical)
+      while state.continuePin(&plan) {}
+      return plan.error
+    } catch {
+      return error
+    }
+  }
+
+  mutating func unpin(_ task: TaskSlot, _ handle: UInt32, _ start: UInt32, _ count: UInt32) -> ServerError? {
+    while !state.expirePins() {}
+    do throws(ServerError) {
+      var plan = try state.planUnpin(task, handle, FrameIDRange(start: start, count: count))
+      while state.continueUnpin(&plan) {}
+      return plan.error
+    } catch {
+      return error
+    }
+  }
+
+  /// What the last pin stored at `addresses`, in frames.
+  func storedFrames(_ task: TaskSlot, _ count: Int) -> [Int] {
+    (0..<count).map { index in
+      let at = Self.addresses.address + UInt64(8 * index)
+      let address = (0..<8).reduce(UInt64(0)) {
+        $0 | UInt64(machine.load(task, at + UInt64($1)) ?? 0) << UInt64(8 * $1)
+      }
+      return Int(address >> 12)
+    }
+  }
+
+  /// The error of a call of the owner's, or of whoever `task` is.
+  mutating func error(_ body: (inout ServerState) throws(ServerError) -> Void) -> ServerError? {
+    do throws(ServerError) {
+      try body(&state)
+      return nil
+    } catch {
+      return error
     }
   }
 }

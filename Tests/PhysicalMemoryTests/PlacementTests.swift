@@ -282,7 +282,7 @@ extension OpenServer {
     let allocation = try state.planAllocation(task, handle, range, flags, placed: true)
     // As the call does: it is another change of the container's.
     state.containers[allocation.container].changes += 1
-    return (allocation, state.planPlacement(task, allocation, try request.placement(Int(count))))
+    return (allocation, state.planPlacement(task, allocation, try request.placement(Int(count), of: state.pool.count)))
   }
 
   /// Goes on to the end.
@@ -296,7 +296,7 @@ extension OpenServer {
     if progress == .done {
       while state.installPlaced(&plan.1, &plan.0) {}
     } else {
-      state.abandon(&plan.1)
+      while state.abandon(&plan.1) {}
       state.abandon(plan.0)
     }
     check(sourceLocation)
@@ -327,11 +327,62 @@ extension OpenServer {
     #expect((1..<200).contains(plan.1.frames.count))
     let id = try id(server, handle, in: 390..<400)
     let frame = try server.frame(handle, id)
-    _ = try server.state.pin(server.task, handle, FrameIDRange(start: id, count: 1), microseconds: 100)
+    let error = server.pin(server.task, handle, id, 1)
+    #expect(error == nil)
     server.finish(&plan, .failed)
     #expect(server.state.tasks[0].obstacle == Obstacle(address: UInt64(frame) * page, kind: .pinned))
     #expect(server.state.pool.freeCount == free)
     server.checkScattered(0..<count, at: start)
+  }
+
+  @Test("R19: a window that is given up goes back in steps, in the middle of a search and at its end")
+  func abandonedInSteps() throws {
+    var server = try OpenServer(frames: 1 << 14)
+    let handle = try server.container(1, shownAt: [start])
+    let target = try server.state.createContainer(server.task)
+    let free = server.state.pool.freeCount
+    for isFixed in [false, true] {
+      let request = isFixed ? PlacementRequest(fixed: 1000 * page) : .run
+      var plan = try server.plan(target, 12000, request)
+      for _ in 0..<10 where plan.1.frames.isEmpty { _ = server.state.continuePlacement(&plan.1) }
+      // A frame in its middle is taken, and pinned: there is no other window.
+      let middle = try some(plan.1.window).start.advanced(by: 6000)
+      let source = FrameNumber(UInt32(try server.frame(handle, 0)))
+      server.state.pool.takeFree(FrameRun(start: middle, count: 1))
+      server.state.pool.records[middle].state = .inUse
+      server.state.move([FrameMove(source: source, destination: middle)])
+      server.state.pool.give(source)
+      let error = server.pin(server.task, handle, 0, 1)
+      #expect(error == nil)
+      for _ in 0..<10 where plan.1.abandoned == nil { _ = server.state.continuePlacement(&plan.1) }
+      #expect(server.state.pool.freeCount < free - 5900)
+      var steps = 0
+      while plan.1.abandoned != nil, steps < 100 {
+        let before = server.state.pool.freeCount
+        _ = server.state.continuePlacement(&plan.1)
+        #expect(server.state.pool.freeCount - before <= 4096)
+        steps += 1
+        server.check()
+      }
+      #expect(steps == 3 && server.state.pool.freeCount == free)
+      server.finish(&plan, .failed)
+      let unpinned = server.unpin(server.task, handle, 0, 1)
+      #expect(unpinned == nil && server.state.pool.freeCount == free)
+    }
+    // A failure gives back in steps what a window has, and what single frames are.
+    for request in [PlacementRequest.run, PlacementRequest(alignment: 4096)] {
+      var plan = try server.plan(target, 9000, request)
+      for _ in 0..<1000 where plan.1.frames.count < 8000 { _ = server.state.continuePlacement(&plan.1) }
+      var hasMore = true
+      while hasMore {
+        let before = server.state.pool.freeCount
+        hasMore = server.state.abandon(&plan.1)
+        #expect(server.state.pool.freeCount - before <= 4096)
+        server.check()
+      }
+      server.state.abandon(plan.0)
+      #expect(server.state.pool.freeCount == free)
+    }
   }
 
   @Test("R19, R22: where the place is not fixed the search goes on behind it") func searchGoesOn() throws {
@@ -343,7 +394,8 @@ extension OpenServer {
     let last = try #require(plan.1.window).start.advanced(by: 190)
     let id = try id(server, handle, in: Int(last.rawValue)..<Int(last.rawValue) + 10)
     let frame = try server.frame(handle, id)
-    _ = try server.state.pin(server.task, handle, FrameIDRange(start: id, count: 1), microseconds: 100)
+    let error = server.pin(server.task, handle, id, 1)
+    #expect(error == nil)
     server.finish(&plan)
     let first = try server.frame(target, 5000)
     #expect(first > frame)
