@@ -247,9 +247,13 @@ extension ServerState {
     endpoints[reference.slot].receivers = []
   }
 
-  /// A task that ends leaves every queue; those who wait for its answer learn so. Its endpoints go with its handles.
-  mutating func leaveMessages(_ task: TaskSlot) {
+  /// A task that ends leaves every queue. Its endpoints go with its handles.
+  mutating func stopAllWaits(_ task: TaskSlot) {
     for level in WaitLevel.allCases { _ = stopWaiting(Waiter(task, level)) }
+  }
+
+  /// Whose calls the task has received learn that it answers none any more.
+  mutating func cancelReceived(_ task: TaskSlot) {
     for caller in tasks[task.rawValue].received { finish(caller, .canceled) }
     tasks[task.rawValue].received = []
   }

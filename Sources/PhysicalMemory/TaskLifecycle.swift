@@ -196,7 +196,7 @@ extension ServerState {
     tasks[task.rawValue].isEnding = true
     endRequest(task)
     tasks[task.rawValue].mappings.removeAll()
-    leaveMessages(task)
+    stopAllWaits(task)
     countControls(task, -tasks[task.rawValue].controls)
   }
 
@@ -218,7 +218,10 @@ extension ServerState {
   /// One bounded step: what others wait for, then leaves, then frames, then the address space. Containers that others hold
   /// locked or pinned stay until they let go, or their time is up.
   mutating func continueEnding(_ task: TaskSlot) -> EndingStep {
-    guard expirePins(), endLocks(of: task), endPins(of: task), closeHandles(task) else { return .more }
+    guard expirePins(), endLocks(of: task), endPins(of: task) else { return .more }
+    // Who waits for the task is told of its end when its locks and pins are gone.
+    cancelReceived(task)
+    guard closeHandles(task) else { return .more }
     let start = tasks[task.rawValue].unmappedUpTo
     let end = PageNumber(containing: PM_USER_END)
     if tasks[task.rawValue].hasSpace, let next = unmapPages(task, from: start, to: end, limit: 2048) {

@@ -82,13 +82,18 @@ extension OpenServer {
     #expect(server.state.pins.count == 0 && most == 512)
   }
 
-  @Test("the pins of a task that ends go in steps") func endOfPins() throws {
+  @Test("the pins of a task that ends go in steps, and then who waits for its answer is told") func endOfPins() throws {
     var server = try OpenServer(frames: 1 << 13)
     let (_, client) = try server.shared(3000)
     server.expect(nil) { $0.pin(client.task, client.weak, 0, 3000, physical: OpenServer.addresses.address) }
+    let caller = Waiter(server.task, .task)
+    server.state.setWait(caller, .received(by: client.task, address: OpenServer.addresses.address, call: 1))
+    server.state.tasks[client.task.rawValue].received.insert(caller)
     server.state.beginEnding(client.task)
     var steps = 0
     while server.state.pins.count > 0 {
+      let isTold = server.state.tasks[client.task.rawValue].received.isEmpty
+      #expect(!isTold)
       let before = server.state.pins.count
       let step = server.state.continueEnding(client.task)
       #expect(step == .more && before - server.state.pins.count <= 512)
@@ -96,6 +101,8 @@ extension OpenServer {
       #expect(server.state.pins.isConsistent() == true)
     }
     #expect(steps == 6)
+    let isTold = server.state.tasks[client.task.rawValue].received.isEmpty
+    #expect(isTold)
     while case .more = server.state.continueEnding(client.task) {}
     server.check()
   }
