@@ -50,6 +50,8 @@ struct CopyPlan {
   fileprivate var entries: [(word: VirtualFrameWord, count: Int)] = []
   fileprivate var collected = 0
   fileprivate var installedEntries = 0
+  /// Of the next entry.
+  fileprivate var installedOfEntry = 0
   fileprivate var installed = 0
   /// Charged to the destination's owner for ids that are not in use yet.
   fileprivate var promised = 0
@@ -190,14 +192,18 @@ extension ServerState {
     while plan.installedEntries < plan.entries.count {
       guard left > 0 else { return true }
       let entry = plan.entries[plan.installedEntries]
+      let count = min(entry.count - plan.installedOfEntry, left)
       if let number = entry.word.content {
         if !isThere || !installOne(&plan, number) { dropReference(number) }
       } else if isThere {
-        installEmpty(&plan, entry.count)
+        installEmpty(&plan, count)
       }
-      plan.installed += entry.count
+      plan.installed += count
+      plan.installedOfEntry += count
+      left -= count
+      guard plan.installedOfEntry == entry.count else { continue }
       plan.installedEntries += 1
-      left -= 1
+      plan.installedOfEntry = 0
     }
     finishCopy(&plan)
     return false

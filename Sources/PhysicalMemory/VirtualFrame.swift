@@ -31,9 +31,11 @@ struct VirtualFrameWord: Equatable, BitwiseCopyable {
   @inline(__always) static func isReleased(_ word: UInt32) -> Bool { word >= released }
 }
 
-/// Container ids to words: leaves of 1,024 ids, found by binary search. A leaf exists only while an id in it is
-/// in use, so a container costs 4 bytes a frame, and never more than one leaf a frame charged to its owner.
-// SAFETY: a leaf's memory is allocated here with `idsPerLeaf` words and freed here; indices are masked to it.
+/// Container ids to words: leaves of 1,024 ids, found by binary search. A leaf has memory only while an id in it is
+/// in use, so a container costs 4 bytes a frame, and never more than one leaf a frame charged to its owner. The places of
+/// leaves without memory go many at a time: whoever frees ids far apart does not move all that is behind them for each.
+// SAFETY: a leaf's memory is allocated here with `idsPerLeaf` words and freed here; indices are masked to it. The memory that
+// leaves without any share has as many, all zero, and is never written or freed.
 @safe
 struct VirtualFrameTable: ~Copyable {
   @safe
@@ -44,20 +46,32 @@ struct VirtualFrameTable: ~Copyable {
     var released: Int32 = 0
     /// Ids whose frames are pinned.
     var pinned: Int32 = 0
-    let words: UnsafeMutablePointer<UInt32>
+    var words: UnsafeMutablePointer<UInt32>
+
+    /// An id in it is in use or released: it has memory of its own.
+    var isThere: Bool { used > 0 || released > 0 }
+  }
+
+  private nonisolated(unsafe) static let noWords: UnsafeMutablePointer<UInt32> = unsafe makeWords()
+  private static func makeWords() -> UnsafeMutablePointer<UInt32> {
+    let words = UnsafeMutablePointer<UInt32>.allocate(capacity: idsPerLeaf)
+    unsafe words.initialize(repeating: 0, count: idsPerLeaf)
+    return unsafe words
   }
 
   private static let shift: UInt32 = 10
   private static let idsPerLeaf = 1 << 10
 
   private var leaves: [Leaf] = []
+  /// Leaves without memory.
+  private var goneCount = 0
   /// Ids in use.
   private(set) var count = 0
   private(set) var releasedCount = 0
   private(set) var pinnedCount = 0
 
   deinit {
-    for leaf in leaves { unsafe leaf.words.deallocate() }
+    for leaf in leaves where leaf.isThere { unsafe leaf.words.deallocate() }
   }
 
   /// The index of the first leaf whose key is not below `key`.
@@ -115,11 +129,14 @@ struct VirtualFrameTable: ~Copyable {
   private mutating func fillLeaf(_ key: UInt32, _ offset: Int, _ length: Int, _ word: VirtualFrameWord) {
     let position = position(key)
     let exists = position < leaves.count && leaves[position].key == key
-    if !exists {
+    if !exists || !leaves[position].isThere {
       guard word.isUsed else { return }
-      let words = UnsafeMutablePointer<UInt32>.allocate(capacity: Self.idsPerLeaf)
-      unsafe words.initialize(repeating: 0, count: Self.idsPerLeaf)
-      unsafe leaves.insert(Leaf(key: key, words: words), at: position)
+      if exists {
+        unsafe leaves[position].words = Self.makeWords()
+        goneCount -= 1
+      } else {
+        unsafe leaves.insert(Leaf(key: key, words: Self.makeWords()), at: position)
+      }
     }
     let words = unsafe leaves[position].words
     var used = word.isUsed ? length : 0
@@ -134,10 +151,15 @@ struct VirtualFrameTable: ~Copyable {
     releasedCount += released
     leaves[position].used += Int32(used)
     leaves[position].released += Int32(released)
-    if leaves[position].used == 0, leaves[position].released == 0 {
+    if !leaves[position].isThere {
       precondition(leaves[position].pinned == 0, "pinned ids go out of use")
       unsafe words.deallocate()
-      leaves.remove(at: position)
+      unsafe leaves[position].words = Self.noWords
+      goneCount += 1
+      if goneCount > 8, goneCount > leaves.count / 2 {
+        leaves.removeAll { !$0.isThere }
+        goneCount = 0
+      }
     }
   }
 
@@ -166,6 +188,7 @@ struct VirtualFrameTable: ~Copyable {
   /// As `run`, within one leaf.
   private func leafRun(_ position: Int, _ offset: Int, _ length: Int, inUse: Bool) -> Int {
     if leaves[position].used == Self.idsPerLeaf { return inUse ? length : 0 }
+    if leaves[position].used == 0 { return inUse ? 0 : length }
     let words = unsafe leaves[position].words
     for index in offset..<(offset + length) {
       if unsafe VirtualFrameWord.isUsed(words[index]) != inUse { return index - offset }
@@ -175,7 +198,7 @@ struct VirtualFrameTable: ~Copyable {
 
   /// The first id at or after `start` that is in use.
   func firstUsed(from start: UInt32) -> UInt32? {
-    first(from: start, in: { _ in true }, where: VirtualFrameWord.isUsed)
+    first(from: start, in: { $0.used > 0 }, where: VirtualFrameWord.isUsed)
   }
 
   /// The first id at or after `start` that names a soft reference.
@@ -220,7 +243,7 @@ struct VirtualFrameTable: ~Copyable {
   }
 
   private func usedCount(leaf position: Int, _ offsets: Range<Int>) -> Int {
-    if offsets.count == Self.idsPerLeaf { return Int(leaves[position].used) }
+    if offsets.count == Self.idsPerLeaf || leaves[position].used == 0 { return Int(leaves[position].used) }
     let words = unsafe leaves[position].words
     var used = 0
     for index in offsets { used += unsafe VirtualFrameWord.isUsed(words[index]) ? 1 : 0 }
@@ -305,7 +328,7 @@ struct VirtualFrameTable: ~Copyable {
     var total = 0
     var totalReleased = 0
     var isRight = true
-    for leaf in leaves {
+    for leaf in leaves where leaf.isThere {
       var used = 0
       var released = 0
       // Most words are zero: sixteen at a time.
@@ -320,11 +343,11 @@ struct VirtualFrameTable: ~Copyable {
           if VirtualFrameWord.isContent(word) { body(leaf.key << Self.shift | UInt32(index), ContentNumber(word)) }
         }
       }
-      if used != leaf.used || released != leaf.released || used + released == 0 { isRight = false }
+      if used != leaf.used || released != leaf.released { isRight = false }
       total += used
       totalReleased += released
     }
-    return isRight && total == count && totalReleased == releasedCount
+    return isRight && total == count && totalReleased == releasedCount && leaves.count { !$0.isThere } == goneCount
   }
 
   /// Counts the pin of an id that names a content, or its end.
@@ -367,6 +390,10 @@ struct VirtualFrameTable: ~Copyable {
     while position < leaves.count {
       let leafStart = UInt64(leaves[position].key) << UInt64(Self.shift)
       guard leafStart < end else { return nil }
+      guard leaves[position].used > 0 else {
+        position += 1
+        continue
+      }
       let words = unsafe leaves[position].words
       let first = Int(max(leafStart, UInt64(start)) - leafStart)
       let last = Int(min(leafStart + UInt64(Self.idsPerLeaf), end) - leafStart)

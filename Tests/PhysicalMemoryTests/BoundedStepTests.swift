@@ -219,6 +219,23 @@ import Testing
     }
   }
 
+  @Test("R24: contents that are copied over with empty frames go in steps") func emptyOverContents() throws {
+    var server = try OpenServer(frames: 1 << 14)
+    let source = try server.container(6000, shownAt: [])
+    let destination = try server.container(6000, shownAt: [free])
+    let slot = try server.state.ownedContainer(server.task, destination)
+    var copy = try server.state.planCopy(server.task, source, .from(0), destination, .from(0), count: 6000)
+    while server.state.collect(&copy) {}
+    let hasMore = server.state.install(&copy)
+    #expect(hasMore)
+    #expect(server.state.containers[slot].frames.firstContent(from: 0, limit: 6000) == 4096)
+    server.check()
+    let hasStillMore = server.state.install(&copy)
+    #expect(!hasStillMore)
+    #expect(server.state.containers[slot].frames.firstContent(from: 0, limit: 6000) == nil)
+    server.check()
+  }
+
   @Test("R38: copies let go of what they share a few ids a step") func dataInSteps() throws {
     var server = try OpenServer(frames: 1 << 13)
     let source = try server.container(2000, shownAt: [free])

@@ -73,6 +73,30 @@ import Testing
     }
   }
 
+  @Test(arguments: [1, 2, 3] as [UInt64]) func idsFarApartComeAndGo(seed: UInt64) throws {
+    var random = SeededGenerator(state: seed)
+    var table = VirtualFrameTable()
+    var used: Set<UInt32> = []
+    for step in 0..<20_000 {
+      // More come than go, then more go than come.
+      let id = UInt32.random(in: 0..<200, using: &random) << 10 | 5
+      let isUsed = Int.random(in: 0..<10, using: &random) < (step / 2000 % 2 == 0 ? 8 : 2)
+      table.set(id, isUsed ? .empty : .unused)
+      if isUsed { used.insert(id) } else { used.remove(id) }
+      let comment = Comment(rawValue: "seed \(seed), step \(step)")
+      try #require(table.count == used.count && table[id].isUsed == isUsed, comment)
+      let start = UInt32.random(in: 0..<200 << 10, using: &random)
+      let next = used.filter { $0 >= start }.min()
+      try #require(table.firstUsed(from: start) == next, comment)
+      try #require(table.usedCount(from: start, count: 1 << 20) == used.count { $0 >= start }, comment)
+      let gap = next.map { Int($0 - start) } ?? 1 << 20
+      try #require(table.run(from: start, limit: 1 << 20, inUse: false) == gap, comment)
+      try #require(table.firstContent(from: start, limit: 1 << 20) == nil, comment)
+      let isRight = table.forEachContent { _, _ in }
+      try #require(isRight, comment)
+    }
+  }
+
   @Test func aRangeBeyondTheIdSpaceTraps() async {
     await #expect(processExitsWith: .failure) {
       var table = VirtualFrameTable()
