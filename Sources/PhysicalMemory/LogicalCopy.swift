@@ -192,12 +192,15 @@ extension ServerState {
     while plan.installedEntries < plan.entries.count {
       guard left > 0 else { return true }
       let entry = plan.entries[plan.installedEntries]
-      let count = min(entry.count - plan.installedOfEntry, left)
       if let number = entry.word.content {
         if !isThere || !installOne(&plan, number) { dropReference(number) }
-      } else if isThere {
-        installEmpty(&plan, count)
+        plan.installed += 1
+        plan.installedEntries += 1
+        left -= 1
+        continue
       }
+      let count = min(entry.count - plan.installedOfEntry, left)
+      if isThere { installEmpty(&plan, count) }
       plan.installed += count
       plan.installedOfEntry += count
       left -= count
