@@ -68,21 +68,18 @@ final class BackgroundDefragmentation: Sendable {
   /// Gathers regions for superpages.
   private func gather(_ server: PhysicalMemoryServer, _ promote: (TaskSlot, PageNumber) -> Bool) {
     var cursor = GatheringCursor()
-    for _ in 0..<Self.superpagesInOneGo {
-      guard !isStopping.load(ordering: .acquiring) else { return }
-      switch server.findCandidate(&cursor) {
-      // Not yet: making huge pages of memory that tasks use corrupted the host's kernel under a translated KVM
-      // (docs/notes/backends.md).
-      case .ordered: continue
-      case .scattered(var gathering):
-        var progress = server.continueGathering(&gathering)
-        while progress == .more, !isStopping.load(ordering: .acquiring) {
-          gate.wait(until: monotonicNanoseconds() + Self.pause)
-          progress = server.continueGathering(&gathering)
-        }
-        if progress == .done { _ = promote(gathering.task, gathering.page) }
-      case nil: return
+    var left = Self.superpagesInOneGo
+    while left > 0, !isStopping.load(ordering: .acquiring), let candidate = server.findCandidate(&cursor) {
+      // Those in order are left as they are: making huge pages of memory that tasks use corrupted the host's kernel under a
+      // translated KVM (docs/notes/backends.md).
+      guard case .scattered(var gathering) = candidate else { continue }
+      left -= 1
+      var progress = server.continueGathering(&gathering)
+      while progress == .more, !isStopping.load(ordering: .acquiring) {
+        gate.wait(until: monotonicNanoseconds() + Self.pause)
+        progress = server.continueGathering(&gathering)
       }
+      if progress == .done { _ = promote(gathering.task, gathering.page) }
     }
   }
 
