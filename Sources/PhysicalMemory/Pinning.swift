@@ -17,7 +17,8 @@ struct PinsUnderWay {
 }
 
 extension ServerState {
-  private static let endedInOneStep = 512
+  /// Pins, or locks.
+  static let endedInOneStep = 512
 
   // MARK: What is pinned
 

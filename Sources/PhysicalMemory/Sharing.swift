@@ -221,7 +221,7 @@ extension ServerState {
 
   /// One step of ending the locks of a task that ends. False: there are more.
   mutating func endLocks(of task: TaskSlot) -> Bool {
-    var left = 512
+    var left = Self.endedInOneStep
     while let slot = tasks[task.rawValue].firstLocked {
       guard left > 0 else { return false }
       endLock(slot)

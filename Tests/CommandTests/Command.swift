@@ -47,9 +47,14 @@ private func commandPath() -> String {
   return FilePath(String(decoding: buffer[..<count], as: UTF8.self)).removingLastComponent().appending("physmem").string
 }
 
+/// What mkstemp and mkdtemp make a name of: its last six letters are theirs to change.
+private func temporaryNameTemplate() -> [CChar] {
+  Array(("/tmp/physmem-test-" + String(repeating: "X", count: 6)).utf8CString)
+}
+
 /// A file without a name.
 func temporaryFile() throws -> FileDescriptor {
-  var template = Array("/tmp/physmem-test-XXXXXX".utf8CString)
+  var template = temporaryNameTemplate()
   // SAFETY: a string that ends with a NUL, which the call changes in place.
   let descriptor = unsafe mkstemp(&template)
   guard descriptor >= 0 else { throw Errno(rawValue: errno) }
@@ -80,7 +85,7 @@ final class TemporaryDirectory {
   let path: String
 
   init() throws {
-    var template = Array("/tmp/physmem-test-XXXXXX".utf8CString)
+    var template = temporaryNameTemplate()
     // SAFETY: a string that ends with a NUL, which the call changes in place.
     guard unsafe mkdtemp(&template) != nil else { throw Errno(rawValue: errno) }
     path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
