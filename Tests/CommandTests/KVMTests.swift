@@ -171,16 +171,18 @@ struct KVMTests {
 
   @Test func `A case that fails is told with what it said`() throws {
     let program = try #require(BundledProgram.all().first { $0.name == "stack" })
-    let result = TestResult(
-      TestCase(program: program, test: GuestTest(name: "none", expectedStatuses: [0, 3], copies: 2, summary: ""))
-    )
+    var pace = TestPace()
+    func run(_ test: GuestTest) -> TestResult {
+      TestResult(
+        TestCase(program: program, test: test), configuration: MachineConfiguration(), parameters: TaskParameters(),
+        pace: &pace, timeLimit: { 120 * $0.slowness })
+    }
+    let result = run(GuestTest(name: "none", expectedStatuses: [0, 3], copies: 2, summary: ""))
     #expect(result.failure == "status 64 instead of 0 or 3")
     #expect(result.output == "stack has no case none\nstack has no case none\n")
     let wrong = GuestTest(name: "overflow", expectedStatuses: [0], copies: 1, summary: "")
     #expect(
-      TestResult(TestCase(program: program, test: wrong)).failure?.hasPrefix(
-        "status 142 instead of 0\nstack: task 1 died"
-      ) == true
+      run(wrong).failure?.hasPrefix("status 142 instead of 0\nstack: task 1 died") == true
     )
   }
 
