@@ -28,7 +28,7 @@ struct KVMTests {
         == "Hello from task 1.\nargument 1: --help\nargument 2: --stats\nargument 3: a b\nargument 4: --\nargument 5: \n"
     )
     #expect(try CommandResult("run", "tests/stack", "no-such-case").status == 64)
-    let other = try CommandResult("run", "--memory", "8M", "--fault-around=1", "--timeout=60", "--", "examples/hello")
+    let other = try CommandResult("run", "--memory", "8M", "--fault-around=1", "--timeout=600", "--", "examples/hello")
     #expect(other.status == 0 && other.output == "Hello from task 1.\n")
   }
 
@@ -88,7 +88,7 @@ struct KVMTests {
     let large = try run("%070000d", "hello")
     #expect(large.status == 64 && large.error.contains("has 70000 bytes: a policy may have 61440"))
     #expect(try run("a\\000b", "hello").error.contains("is not text"))
-    let companion = try CommandResult("run", "--with", "policy=policy-server", "--timeout", "20", "contract")
+    let companion = try CommandResult("run", "--with", "policy=policy-server", "--timeout", "600", "contract")
     #expect(companion.status == 0 && companion.error == "")
   }
 
@@ -126,7 +126,7 @@ struct KVMTests {
   @Test func `A task that keeps frames is dropped, and the statistics say so`() throws {
     let result = try CommandResult(
       shell:
-        "f=$(mktemp) && printf 'rogue 400 extra\\nhungry 2000 fixed\\n' > \"$f\" && \"$0\" run --memory 16M --timeout 60 --stats=json "
+        "f=$(mktemp) && printf 'rogue 400 extra\\nhungry 2000 fixed\\n' > \"$f\" && \"$0\" run --memory 16M --timeout 600 --stats=json "
         + "--policy \"$f\" --with hungry=hungry rogue; s=$?; rm \"$f\"; exit $s")
     #expect(result.status == 194)
     #expect(result.output.contains(/^rogue: has \d+ frames\nrogue: \d+ frames are asked for, and not given\n/))
