@@ -112,7 +112,8 @@ struct GuestCompiler {
     var arguments = ["-static", "-T", layout, "--gc-sections", "--build-id=none", "-z", "noexecstack"]
     // The symbols stay, for backtraces.
     if !keepDebugInformation { arguments.append("--strip-debug") }
-    arguments += program + ["--start-lib"] + library + ["--end-lib", toolchain.unicodeTables, "-o", BuildStep.output]
+    arguments += program + ["--start-lib"] + library + ["--end-lib", toolchain.unicodeTables]
+    arguments += [toolchain.compilerRuntime, "-o", BuildStep.output]
     return BuildStep(tool: toolchain.linker, arguments: arguments, output: output)
   }
 
