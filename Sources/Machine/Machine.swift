@@ -179,7 +179,7 @@ public final class Machine: Sendable {
   public func prepareFrames() {
     FramePreparation.fillStock(server: server, memory: memory, target: configuration.stock)
     // Without huge pages of the host there are no superpages.
-    try? FramePreparation.readyBlocks(server: server, memory: memory)
+    try? FramePreparation.readyBlocks(server: server, memory: memory, next: server.nextBlock)
   }
 
   /// Makes a superpage of the region of 512 pages that a task has at `page`, if its frames are in order, with a huge page of
