@@ -44,7 +44,7 @@ struct Toolchain: Sendable {
     process.arguments = ["swiftc", "-print-target-info"]
     process.standardOutput = output
     process.standardError = FileHandle.nullDevice
-    try process.run()
+    do { try process.run() } catch { throw BuildError.environment("/usr/bin/env cannot be started.") }
     let answer = output.fileHandleForReading.readDataToEndOfFile()
     process.waitUntilExit()
     guard process.terminationStatus == 0, let info = try? JSONDecoder().decode(TargetInfo.self, from: answer) else {
