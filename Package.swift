@@ -27,6 +27,8 @@ let package = Package(
     // C headers only: what Swift cannot import, and the contract with the guests.
     .target(name: "CKVM"),
     .target(name: "CGuestABI"),
+    // What must run before Swift's runtime.
+    .target(name: "CStart"),
 
     // The host, from the ground up.
     .target(name: "GuestMemory", dependencies: ["CKVM", system], swiftSettings: strict),
@@ -45,8 +47,11 @@ let package = Package(
       dependencies: ["Simulation", .product(name: "ArgumentParser", package: "swift-argument-parser")],
       swiftSettings: strict),
 
+    // Files that the command and the compiler write for their user.
+    .target(name: "OutputFiles", swiftSettings: strict),
+
     // The guests: compiled and linked by the toolchain's clang and ld.lld, embedded in one Swift file.
-    .executableTarget(name: "GuestBuilder", swiftSettings: strict),
+    .executableTarget(name: "GuestBuilder", dependencies: ["OutputFiles"], swiftSettings: strict),
     .plugin(name: "GuestBuildPlugin", capability: .buildTool(), dependencies: ["GuestBuilder"]),
     .target(
       name: "GuestImages",
@@ -60,7 +65,7 @@ let package = Package(
     .executableTarget(
       name: "physmem",
       dependencies: [
-        "Machine", "PhysicalMemory", "GuestMemory", "KVM", "GuestImages", system,
+        "CStart", "OutputFiles", "Machine", "PhysicalMemory", "GuestMemory", "KVM", "GuestImages", system,
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ],
@@ -84,7 +89,8 @@ let package = Package(
     .testTarget(
       name: "CommandTests",
       dependencies: [
-        "physmem", "Machine", "KVM", system, .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "physmem", "OutputFiles", "Machine", "KVM", system,
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict),
   ],

@@ -1,6 +1,31 @@
 // One run of a compiler or the linker, and running many: at most two at a time, and none whose result is there.
 
 import Foundation
+import Synchronization
+
+/// The compilers that run now. A signal that ends this process ends them first: each is in a process group of its own, so
+/// that nobody else would.
+enum RunningTools {
+  private static let processes = Mutex<Set<Int32>>([])
+
+  static func insert(_ process: Int32) { processes.withLock { _ = $0.insert(process) } }
+  static func remove(_ process: Int32) { processes.withLock { _ = $0.remove(process) } }
+
+  /// From now on; the result is to be kept.
+  static func endOnSignals() -> [any DispatchSourceSignal] {
+    [SIGHUP, SIGINT, SIGTERM].map { number in
+      signal(number, SIG_IGN)
+      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+      source.setEventHandler {
+        // They ignore what is ignored here.
+        processes.withLock { for process in $0 { kill(process, SIGKILL) } }
+        exit(128 + number)
+      }
+      source.resume()
+      return source
+    }
+  }
+}
 
 struct BuildStep: Sendable {
   /// Stands for the result's path among the arguments: a step writes beside it and moves the whole result there, so
@@ -17,8 +42,16 @@ struct BuildStep: Sendable {
     process.executableURL = URL(fileURLWithPath: tool)
     process.arguments = arguments.map { $0 == Self.output ? partial : $0 }
     let status = try await withCheckedThrowingContinuation { (ended: CheckedContinuation<Int32, any Error>) in
-      process.terminationHandler = { ended.resume(returning: $0.terminationStatus) }
-      do { try process.run() } catch { ended.resume(throwing: error) }
+      process.terminationHandler = { process in
+        RunningTools.remove(process.processIdentifier)
+        ended.resume(returning: process.terminationStatus)
+      }
+      do {
+        try process.run()
+        if process.isRunning { RunningTools.insert(process.processIdentifier) }
+      } catch {
+        ended.resume(throwing: BuildError.environment("\(tool) cannot be started: is the Swift toolchain whole?"))
+      }
     }
     guard status == 0 else {
       try? FileManager.default.removeItem(atPath: partial)

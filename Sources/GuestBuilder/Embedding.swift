@@ -75,7 +75,11 @@ extension GuestCompiler {
       text += "    GuestImage(name: \"\(program.name)\", group: \"\(program.group)\", base64: \"\(literal)\"),\n"
     }
     text += "  ]\n}\n"
-    try text.write(toFile: generated, atomically: true, encoding: .utf8)
+    do {
+      try text.write(toFile: generated, atomically: true, encoding: .utf8)
+    } catch {
+      throw BuildError.environment("\(generated) cannot be written.")
+    }
     let steps = supports.values.flatMap { $0 } + compilations.flatMap { $0 } + links
     removeResults(except: Set(steps.map(\.output) + library))
   }

@@ -2,6 +2,15 @@
 
 import Foundation
 
+/// A folder, with those it lies in, unless it is there.
+func makeFolder(_ path: String) throws {
+  do {
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+  } catch {
+    throw BuildError.environment("the folder \(path) cannot be made: make it, or let this user write there.")
+  }
+}
+
 struct GuestCompiler {
   let toolchain: Toolchain
   /// The folder with the headers, the library, the Swift module and the programs.
@@ -21,7 +30,7 @@ struct GuestCompiler {
     self.guest = guest
     self.contract = contract
     self.objects = objects
-    try FileManager.default.createDirectory(atPath: objects, withIntermediateDirectories: true)
+    try makeFolder(objects)
     common.add(toolchain.clang)
     let headers = files(in: "include", "include/physmem", "library", "tests", "examples", "servers/support", "swift") {
       $0.hasSuffix(".h") || $0.hasSuffix("map")
@@ -101,7 +110,7 @@ struct GuestCompiler {
     if !swiftModule.isEmpty { arguments += ["-I", swiftModule] }
     let output = try output ?? place(for: module + ".o", arguments: arguments, sources: sources)
     if swiftModule.isEmpty {
-      try FileManager.default.createDirectory(atPath: output + ".module", withIntermediateDirectories: true)
+      try makeFolder(output + ".module")
       arguments += ["-emit-module", "-emit-module-path", "\(output).module/\(module).swiftmodule"]
     }
     return BuildStep(tool: toolchain.swiftc, arguments: arguments + ["-c", "-o", BuildStep.output], output: output)
@@ -112,7 +121,8 @@ struct GuestCompiler {
     var arguments = ["-static", "-T", layout, "--gc-sections", "--build-id=none", "-z", "noexecstack"]
     // The symbols stay, for backtraces.
     if !keepDebugInformation { arguments.append("--strip-debug") }
-    arguments += program + ["--start-lib"] + library + ["--end-lib", toolchain.unicodeTables, "-o", BuildStep.output]
+    arguments += program + ["--start-lib"] + library + ["--end-lib", toolchain.unicodeTables]
+    arguments += [toolchain.compilerRuntime, "-o", BuildStep.output]
     return BuildStep(tool: toolchain.linker, arguments: arguments, output: output)
   }
 

@@ -8,6 +8,8 @@ struct Toolchain: Sendable {
   let swiftc: String
   /// What String needs to compare and to count characters in Embedded Swift.
   let unicodeTables: String
+  /// What clang and swiftc call for what the processor has no instruction for, such as dividing numbers of 128 bits.
+  let compilerRuntime: String
 
   /// - Parameter root: the folder that holds bin and lib.
   init(root: URL) throws {
@@ -24,6 +26,10 @@ struct Toolchain: Sendable {
     linker = try path("bin/ld.lld")
     swiftc = try path("bin/swiftc")
     unicodeTables = try path("lib/swift/embedded/x86_64-unknown-none-elf/libswiftUnicodeDataTables.a")
+    // Its folder is named by clang's version.
+    let versions = (try? FileManager.default.contentsOfDirectory(atPath: "\(root)/lib/clang")) ?? []
+    let runtime = "lib/linux/libclang_rt.builtins-x86_64.a"
+    compilerRuntime = try path("lib/clang/\(versions.sorted().last ?? "*")/\(runtime)")
   }
 
   /// The toolchain that `swiftc` on the path belongs to. It is asked, since what lies there may only be a launcher.
@@ -38,7 +44,7 @@ struct Toolchain: Sendable {
     process.arguments = ["swiftc", "-print-target-info"]
     process.standardOutput = output
     process.standardError = FileHandle.nullDevice
-    try process.run()
+    do { try process.run() } catch { throw BuildError.environment("/usr/bin/env cannot be started.") }
     let answer = output.fileHandleForReading.readDataToEndOfFile()
     process.waitUntilExit()
     guard process.terminationStatus == 0, let info = try? JSONDecoder().decode(TargetInfo.self, from: answer) else {

@@ -1,10 +1,11 @@
 // Builds one program from sources that a user names, anywhere on the machine: what scripts/guest-cc runs.
 
 import Foundation
+import OutputFiles
 
 struct UserProgram {
   private(set) var sources: [String] = []
-  private(set) var output: String?
+  private var output: OutputFile?
   private(set) var optionsOfC: [String] = ["-O2"]
   private(set) var optionsOfSwift: [String] = ["-Osize"]
   private(set) var keepsDebugInformation = false
@@ -13,23 +14,33 @@ struct UserProgram {
 
   init(arguments: [String]) throws {
     var rest = arguments[...]
+    var name: String?
     func value(of option: String) throws -> String {
       guard let value = rest.popFirst() else { throw BuildError.usage("\(option) needs a value; \(Self.usage)") }
       return value
     }
     while let argument = rest.popFirst() {
       switch argument {
-      case "-o": output = try value(of: "-o")
+      case "-o": name = try value(of: "-o")
       case "-D", "-I": try take(option: argument + value(of: argument))
       case _ where argument.hasPrefix("-"): try take(option: argument)
       default: try take(source: argument)
       }
     }
     guard !sources.isEmpty else { throw BuildError.usage("no source file was given; \(Self.usage)") }
-    guard let output else { throw BuildError.usage("no output was given; \(Self.usage)") }
-    let folder = URL(fileURLWithPath: output).deletingLastPathComponent().path
-    guard FileManager.default.isWritableFile(atPath: folder) else {
-      throw BuildError.usage("\(output) cannot be written: \(folder) does not exist or is read-only.")
+    guard let name else { throw BuildError.usage("no output was given; \(Self.usage)") }
+    output = try Self.output(name, sources: sources)
+  }
+
+  /// A source is never replaced, whatever it is called there, nor what may be the header of one.
+  private static func output(_ name: String, sources: [String]) throws -> OutputFile {
+    for ending in [".c", ".h", ".swift"] where name.hasSuffix(ending) {
+      throw BuildError.usage("\(name): is named like a source: name a program's file, such as program.elf.")
+    }
+    do throws(OutputError) {
+      return try OutputFile(Array(name.utf8), inputs: Set(sources.compactMap { FileIdentity(path: Array($0.utf8)) }))
+    } catch {
+      throw BuildError.usage("\(name): \(error).")
     }
   }
 
@@ -37,9 +48,11 @@ struct UserProgram {
     guard source.hasSuffix(".c") || source.hasSuffix(".swift") else {
       throw BuildError.usage("\(source) is neither a .c nor a .swift file.")
     }
-    guard FileManager.default.isReadableFile(atPath: source) else {
-      throw BuildError.usage("\(source) does not exist or cannot be read.")
-    }
+    var isFolder: ObjCBool = false
+    // SAFETY: the variable outlives the call.
+    guard unsafe FileManager.default.fileExists(atPath: source, isDirectory: &isFolder), !isFolder.boolValue,
+      FileManager.default.isReadableFile(atPath: source)
+    else { throw BuildError.usage("\(source) does not exist or cannot be read.") }
     sources.append(source)
   }
 
@@ -73,12 +86,9 @@ struct UserProgram {
     }
   }
 
-  func build(with compiler: GuestCompiler) async throws {
+  /// - Parameter scratch: a folder for what is made on the way; whoever made it removes it.
+  func build(with compiler: GuestCompiler, scratch: String) async throws {
     guard let output else { return }
-    let files = FileManager.default
-    let scratch = files.temporaryDirectory.appending(path: "guest-cc-\(UUID().uuidString)").path
-    try files.createDirectory(atPath: scratch, withIntermediateDirectories: true)
-    defer { try? files.removeItem(atPath: scratch) }
     var steps = try sources.filter { $0.hasSuffix(".c") }.enumerated().map { index, source in
       try compiler.compileC(source, options: optionsOfC, output: "\(scratch)/\(index).o")
     }
@@ -88,11 +98,16 @@ struct UserProgram {
       steps.append(try compiler.compileSwift(swift, module: "Program", options: optionsOfSwift, output: output))
     }
     try await BuildStep.run(steps)
-    let link = compiler.link(
-      steps.map(\.output),
-      to: output,
-      keepDebugInformation: keepsDebugInformation
-    )
+    let image = scratch + "/program.elf"
+    let link = compiler.link(steps.map(\.output), to: image, keepDebugInformation: keepsDebugInformation)
     try await link.run()
+    guard let bytes = FileManager.default.contents(atPath: image) else {
+      throw BuildError.environment("\(image) cannot be read.")
+    }
+    do throws(OutputError) {
+      try output.write(Array(bytes), isExecutable: true)
+    } catch {
+      throw BuildError.environment("\(String(decoding: output.path, as: UTF8.self)): \(error).")
+    }
   }
 }

@@ -1,7 +1,7 @@
 // Builds guest programs. Two uses:
 //   GuestBuilder embed --clang PATH --guest DIR --contract DIR --objects DIR -o FILE.swift
 //     builds all bundled programs and writes them as one Swift file; the package's plugin runs it.
-//   GuestBuilder cc --guest DIR --contract DIR --objects DIR -- ARGUMENTS OF scripts/guest-cc
+//   GuestBuilder cc --guest DIR --contract DIR --objects DIR --scratch DIR -- ARGUMENTS OF scripts/guest-cc
 //     builds a user's program.
 
 import Foundation
@@ -40,8 +40,19 @@ struct Invocation {
   }
 }
 
+/// Names that Swift and the compilers cannot be given as text are refused here, and not taken for other ones.
+func arguments() throws -> [String] {
+  // SAFETY: main's own arguments, which end with a null.
+  try unsafe (1..<max(1, Int(CommandLine.argc))).compactMap { unsafe CommandLine.unsafeArgv[$0] }.map {
+    guard let text = unsafe String(validatingCString: $0) else {
+      throw BuildError.usage("\(unsafe String(cString: $0)): is not UTF-8: rename the file.")
+    }
+    return text
+  }
+}
+
 func build() async throws {
-  let invocation = try Invocation(Array(CommandLine.arguments.dropFirst()))
+  let invocation = try Invocation(arguments())
   switch invocation.use {
   case "embed":
     let clang = URL(fileURLWithPath: try invocation.value(of: "--clang")).resolvingSymlinksInPath()
@@ -52,18 +63,29 @@ func build() async throws {
     let program = try UserProgram(arguments: invocation.rest)
     var compiler = try invocation.compiler(with: .installed())
     try await compiler.prepare()
-    try await program.build(with: compiler)
+    try await program.build(with: compiler, scratch: invocation.value(of: "--scratch"))
   default:
     throw BuildError.usage("the first argument is either embed or cc.")
   }
 }
 
+/// Names are part of messages: what would act on a terminal, or look like another line, becomes a question mark.
+func visible(_ text: String) -> String {
+  let categories: Set<Unicode.GeneralCategory> = [
+    .control, .format, .privateUse, .unassigned, .lineSeparator, .paragraphSeparator,
+  ]
+  return String(
+    String.UnicodeScalarView(text.unicodeScalars.map { categories.contains($0.properties.generalCategory) ? "?" : $0 }))
+}
+
+let signalSources = RunningTools.endOnSignals()
+
 do {
   try await build()
 } catch {
-  let failure = error as? BuildError ?? .environment("\(error)")
+  let failure = error as? BuildError ?? .environment("\(error.localizedDescription)")
   if !failure.message.isEmpty {
-    try? FileHandle.standardError.write(contentsOf: Data("guest-cc: \(failure.message)\n".utf8))
+    try? FileHandle.standardError.write(contentsOf: Data("guest-cc: \(visible(failure.message))\n".utf8))
   }
   exit(failure.status)
 }

@@ -28,10 +28,10 @@ public final class PoolMemory: Sendable {
     precondition(frameCount > 0 && frameCount <= 1 << 31)
     let descriptor = unsafe memfd_create("physmem-pool", CKVM_MFD_CLOEXEC)
     guard descriptor >= 0 else { throw Errno(rawValue: errno) }
-    guard ftruncate(descriptor, frameCount << 12) == 0 else {
-      let error = Errno(rawValue: errno)
+    let truncated = ckvm_truncate(descriptor, Int64(frameCount << 12))
+    guard truncated == 0 else {
       close(descriptor)
-      throw error
+      throw Errno(rawValue: -truncated)
     }
     do throws(Errno) {
       unsafe guestWindow = try Self.mapAligned(descriptor, byteCount: frameCount << 12)
@@ -88,7 +88,7 @@ public final class PoolMemory: Sendable {
     check(run)
     // Cannot fail for a range inside one shared mapping, and going on with a stale translation would hand one
     // task's frame to another: stop instead.
-    let result = unsafe madvise(guestWindow + Int(run.start.address), run.count << 12, MADV_DONTNEED)
+    let result = unsafe ckvm_advise(guestWindow + Int(run.start.address), run.count << 12, MADV_DONTNEED)
     precondition(result == 0, "madvise(MADV_DONTNEED) failed")
   }
 
@@ -107,9 +107,8 @@ public final class PoolMemory: Sendable {
     precondition(run.count == Self.framesPerBlock && Int(run.start.rawValue) % Self.framesPerBlock == 0)
     // The kernel collapses what has a page at least.
     try populate(FrameRun(start: run.start, count: 1))
-    while unsafe madvise(guestWindow + Int(run.start.address), run.count << 12, CKVM_MADV_COLLAPSE) != 0 {
-      guard errno == EINTR else { throw Errno(rawValue: errno) }
-    }
+    let result = unsafe ckvm_advise(guestWindow + Int(run.start.address), run.count << 12, CKVM_MADV_COLLAPSE)
+    guard result == 0 else { throw Errno(rawValue: -result) }
     try populate(run)
   }
 
@@ -117,9 +116,8 @@ public final class PoolMemory: Sendable {
   public static let framesPerBlock = 512
 
   private static func populate(_ start: UnsafeMutableRawPointer, byteCount: Int) throws(Errno) {
-    while unsafe madvise(start, byteCount, CKVM_MADV_POPULATE_WRITE) != 0 {
-      guard errno == EINTR else { throw Errno(rawValue: errno) }
-    }
+    let result = unsafe ckvm_advise(start, byteCount, CKVM_MADV_POPULATE_WRITE)
+    guard result == 0 else { throw Errno(rawValue: -result) }
   }
 
   /// Gives the frames' memory back to the host: the memfd has a hole there, which reads zero, and both windows' entries

@@ -10,8 +10,9 @@ public final class KVMDevice: Sendable {
 
   /// Opens /dev/kvm. ENOENT: no KVM in this kernel; EACCES: not for this user.
   public init() throws(Errno) {
-    descriptor = unsafe open("/dev/kvm", O_RDWR | O_CLOEXEC)
-    guard descriptor >= 0 else { throw Errno(rawValue: Glibc.errno) }
+    // SAFETY: the path is a literal.
+    descriptor = unsafe ckvm_open("/dev/kvm", O_RDWR | O_CLOEXEC)
+    guard descriptor >= 0 else { throw Errno(rawValue: -descriptor) }
   }
 
   deinit { close(descriptor) }

@@ -2,7 +2,7 @@
 
 internal import CKVM
 internal import Glibc
-package import SystemPackage
+public import SystemPackage
 
 /// Why a file cannot be a disk.
 public enum BackingFileError: Error, Equatable, CustomStringConvertible {
@@ -31,7 +31,11 @@ public final class BackingFile: Sendable {
   /// As of when it was opened.
   let sectorCount: UInt64
 
-  public init(path: String, isReadOnly: Bool = false) throws(BackingFileError) {
+  public convenience init(path: String, isReadOnly: Bool = false) throws(BackingFileError) {
+    try self.init(FilePath(path), isReadOnly: isReadOnly)
+  }
+
+  public init(_ path: FilePath, isReadOnly: Bool = false) throws(BackingFileError) {
     let opened: (descriptor: FileDescriptor, size: Int64)
     do {
       // A named pipe would wait for somebody to write to it.
@@ -47,7 +51,7 @@ public final class BackingFile: Sendable {
       try? opened.descriptor.close()
       throw .tooSmall
     }
-    name = path
+    name = visibleName(path.string.utf8)
     descriptor = opened.descriptor
     self.isReadOnly = isReadOnly
     sectorCount = UInt64(opened.size) / 512
@@ -71,14 +75,15 @@ public final class BackingFile: Sendable {
 
   /// For tests: makes the file shorter, as somebody else might.
   package func shorten(to byteCount: Int64) throws(Errno) {
-    guard ftruncate(descriptor.rawValue, Int(byteCount)) == 0 else { throw Errno(rawValue: errno) }
+    let result = ckvm_truncate(descriptor.rawValue, byteCount)
+    guard result == 0 else { throw Errno(rawValue: -result) }
   }
 
-  private static func open(_ path: String, _ isReadOnly: Bool) throws -> (descriptor: FileDescriptor, size: Int64) {
-    let stat = try FilePath(path).stat()
+  private static func open(_ path: FilePath, _ isReadOnly: Bool) throws -> (descriptor: FileDescriptor, size: Int64) {
+    let stat = try path.stat()
     guard stat.type == .regular else { throw BackingFileError.notRegular }
     let descriptor = try FileDescriptor.open(
-      FilePath(path), isReadOnly ? .readOnly : .readWrite, options: [.closeOnExec, .nonBlocking])
+      path, isReadOnly ? .readOnly : .readWrite, options: [.closeOnExec, .nonBlocking])
     return (descriptor, Int64(try descriptor.stat().size))
   }
 

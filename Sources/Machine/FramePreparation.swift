@@ -34,7 +34,9 @@ final class FramePreparation: Sendable {
       Self.fillStock(server: server, memory: memory, target: target) { isStopping.load(ordering: .acquiring) }
       guard refusals < 8 else { continue }
       do throws(Errno) {
-        try Self.readyBlocks(server: server, memory: memory) { isStopping.load(ordering: .acquiring) }
+        try Self.readyBlocks(server: server, memory: memory, next: server.nextWantedBlock) {
+          isStopping.load(ordering: .acquiring)
+        }
         refusals = 0
       } catch {
         // Short of memory, the host may have some the next time. Without MADV_COLLAPSE there are no superpages at all; but it
@@ -46,9 +48,9 @@ final class FramePreparation: Sendable {
 
   /// Readies blocks for superpages until there are enough.
   static func readyBlocks(
-    server: PhysicalMemoryServer, memory: PoolMemory, isStopped: () -> Bool = { false }
+    server: PhysicalMemoryServer, memory: PoolMemory, next: () -> FrameRun?, isStopped: () -> Bool = { false }
   ) throws(Errno) {
-    while !isStopped(), let block = server.nextBlock() {
+    while !isStopped(), let block = next() {
       // Its frames may be handed out before this is done: then nobody has gained anything, and nothing else happens.
       try memory.collapse(block)
       while !isStopped(), !server.zeroBlock(block) {}

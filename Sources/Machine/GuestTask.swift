@@ -25,6 +25,8 @@ public final class GuestTask: Sendable {
 
   private struct State {
     var end: TaskEnd?
+    /// It does nothing any more, and others may know so already; what it held is on its way back.
+    var isEnding = false
     var stopReason: StopReason?
     var vcpu: VirtualCPUHandle?
     var samples: ExitSamples?
@@ -57,6 +59,9 @@ public final class GuestTask: Sendable {
   public func wait(seconds: Double) -> TaskEnd? {
     wait(until: monotonicNanoseconds() + UInt64(max(0, min(seconds, 1e9)) * 1e9))
   }
+
+  /// How it ended, if its last instruction is behind it: waits for the rest of its end then.
+  public func waitIfEnding() -> TaskEnd? { state.withLock { $0.isEnding || $0.end != nil } ? wait() : nil }
 
   private func wait(until deadline: UInt64?) -> TaskEnd? {
     let gate = WaitGate()
@@ -117,6 +122,8 @@ public final class GuestTask: Sendable {
     signal.detach()
     state.withLock { $0.vcpu = nil }
   }
+
+  func beginEnd() { state.withLock { $0.isEnding = true } }
 
   func finish(_ end: TaskEnd) {
     let waiters = state.withLock { state -> [WaitGate] in

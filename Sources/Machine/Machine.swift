@@ -4,6 +4,7 @@
 //      VCPULoop: enter ──▶ ExitDecoder ──▶ PageFaultHandler | ServerCallHandler ──▶ PhysicalMemoryServer
 
 internal import CGuestABI
+internal import Glibc
 package import GuestMemory
 internal import KVM
 public import PhysicalMemory
@@ -108,7 +109,7 @@ public final class Machine: Sendable {
         stock: configuration.stock, blocks: configuration.blocks, reclaim: configuration.reclaim,
         operations: operations)
     } catch {
-      throw .noAddressSpace
+      throw Self.noAddressSpace(error)
     }
     let waiting = WaitingThreads()
     self.waiting = waiting
@@ -119,6 +120,14 @@ public final class Machine: Sendable {
       })
     if configuration.isPopulated { try populate() }
     try startThreads()
+  }
+
+  private static func noAddressSpace(_ error: ReservationError) -> MachineError {
+    var limit = rlimit()
+    // SAFETY: a place for the answer, which outlives the call. As an enumeration glibc's constant has another type.
+    let isLimited =
+      unsafe getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0 && limit.rlim_cur < UInt64(Int.max)
+    return .noAddressSpace(bytes: error.byteCount, limit: isLimited ? Int(limit.rlim_cur) : nil)
   }
 
   private static func openDevice() throws(MachineError) -> KVMDevice {
@@ -179,7 +188,7 @@ public final class Machine: Sendable {
   public func prepareFrames() {
     FramePreparation.fillStock(server: server, memory: memory, target: configuration.stock)
     // Without huge pages of the host there are no superpages.
-    try? FramePreparation.readyBlocks(server: server, memory: memory)
+    try? FramePreparation.readyBlocks(server: server, memory: memory, next: server.nextBlock)
   }
 
   /// Makes a superpage of the region of 512 pages that a task has at `page`, if its frames are in order, with a huge page of
@@ -254,29 +263,6 @@ public final class Machine: Sendable {
 
   // MARK: Programs and tasks
 
-  /// Checks an image and loads it. `name` is for messages. Its frames must be free: others are not asked for them.
-  public func load(name: String, bytes: [UInt8]) throws(MachineError) -> Program {
-    let image: ELFImage
-    do throws(ELFError) { image = try ELFImage(bytes: bytes) } catch { throw .badImage(name: name, error) }
-    do throws(ServerError) {
-      return Program(name: name, image: image, number: try server.loadImage(image.imageSegments))
-    } catch {
-      // Nothing is asked back for a program: nobody waits here on whose behalf that could be done.
-      let (statistics, needed) = (server.statistics, image.filePageCount)
-      let free = statistics.allocatableFrames - statistics.allocatedFrames
-      if needed <= statistics.allocatableFrames - statistics.claimedFrames, needed > free {
-        throw .lent(name: name, needed: needed, free: free)
-      }
-      throw tooSmall(name, image)
-    }
-  }
-
-  private func tooSmall(_ name: String, _ image: ELFImage) -> MachineError {
-    let statistics = server.statistics
-    return .tooSmall(
-      name: name, needed: image.frameCount, available: statistics.allocatableFrames - statistics.claimedFrames)
-  }
-
   /// Starts a task of a loaded program.
   /// - Parameters:
   ///   - arguments: argv without its first element, which is the program's name.
@@ -285,12 +271,24 @@ public final class Machine: Sendable {
     _ program: Program, arguments: [String] = [], parameters: TaskParameters = TaskParameters(),
     isMeasured: Bool = false, console: @escaping Console
   ) throws(MachineError) -> GuestTask {
+    try launch(
+      program, byteArguments: arguments.map { Array($0.utf8) }, parameters: parameters, isMeasured: isMeasured,
+      console: console)
+  }
+
+  /// The same with arguments that need not be text.
+  public func launch(
+    _ program: Program, byteArguments: [[UInt8]], parameters: TaskParameters = TaskParameters(),
+    isMeasured: Bool = false, console: @escaping Console
+  ) throws(MachineError) -> GuestTask {
     let launchTime = monotonicNanoseconds()
-    guard let stack = InitialStack([program.name] + arguments) else {
+    guard let stack = InitialStack([program.argument] + byteArguments) else {
       throw .argumentsTooLong(limit: InitialStack.maximumByteCount)
     }
     var named = parameters
-    if named.name.isEmpty { named.name = program.name.split(separator: "/").last.map(String.init) ?? program.name }
+    if named.name.isEmpty {
+      named.name = String(decoding: program.argument.split(separator: UInt8(ascii: "/")).last ?? [], as: UTF8.self)
+    }
     let (slot, id) = try createTask(program, named)
     do throws(ServerError) {
       try server.writeMemory(slot, stack.pointer, stack.bytes.span)
@@ -330,7 +328,7 @@ public final class Machine: Sendable {
       if parameters.hasContract, !parameters.mayUseExtra, parameters.guaranteed < needed {
         throw .guaranteeTooSmall(name: program.name, needed: needed, guaranteed: parameters.guaranteed)
       }
-      throw tooSmall(program.name, program.image)
+      throw frameFailure(program.name, program.image, needed: needed, available: available)
     }
   }
 

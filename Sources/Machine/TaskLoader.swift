@@ -7,16 +7,23 @@ import Synchronization
 
 /// A validated program, loaded into a machine: its text is in memory once, whoever runs it.
 public final class Program: Sendable {
+  /// For messages: fit for a terminal.
   public let name: String
+  /// The name as it was given, which the program's tasks see as their argv[0].
+  public let argument: [UInt8]
   public let image: ELFImage
   let number: ImageNumber
   private let symbolTable = Mutex<SymbolTable?>(nil)
 
-  init(name: String, image: ELFImage, number: ImageNumber) {
-    self.name = name
+  init(name: [UInt8], image: ELFImage, number: ImageNumber) {
+    self.name = visibleName(name)
+    argument = name
     self.image = image
     self.number = number
   }
+
+  /// The same program in the same memory, by another name.
+  public func named(_ name: [UInt8]) -> Program { Program(name: name, image: image, number: number) }
 
   /// "touch+0x14", or nil where no symbol is known.
   func symbol(at address: UInt64) -> String? {
@@ -60,8 +67,8 @@ struct InitialStack: Sendable {
   static let maximumByteCount = Int(PM_STACK_PAGES) * 4096 / 2
 
   /// nil: they are too long.
-  init?(_ strings: [String]) {
-    let text = strings.reduce(0) { $0 + $1.utf8.count + 1 }
+  init?(_ strings: [[UInt8]]) {
+    let text = strings.reduce(0) { $0 + $1.count + 1 }
     let pointers = (strings.count + 1) * 8
     let total = (pointers + text + 15) & ~15
     guard total <= Self.maximumByteCount else { return nil }
@@ -72,11 +79,11 @@ struct InitialStack: Sendable {
     var address = start + UInt64(pointers)
     for string in strings {
       bytes.append(contentsOf: Self.littleEndian(address))
-      address += UInt64(string.utf8.count + 1)
+      address += UInt64(string.count + 1)
     }
     bytes.append(contentsOf: Self.littleEndian(0))
     for string in strings {
-      bytes.append(contentsOf: string.utf8)
+      bytes.append(contentsOf: string)
       bytes.append(0)
     }
     bytes.append(contentsOf: repeatElement(0, count: total - bytes.count))

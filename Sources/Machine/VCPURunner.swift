@@ -53,6 +53,7 @@ struct VCPURunner: ~Copyable {
     var loop = VCPULoop(cpu: cpu, page: page, template: template, machine: machine, task: task)
     machine.waiting.threadRuns()
     let end = loop.run()
+    task.beginEnd()
     machine.waiting.threadWaits()
     let used = loop.finish()
     // Before the address space goes: what the last exit left open may be a write to it, and the next task in the slot

@@ -9,8 +9,7 @@ public struct ReservationError: Error, Equatable, CustomStringConvertible {
   public let errorNumber: Int32
 
   public var description: String {
-    "Could not reserve \(byteCount) bytes of address space for a table (error \(errorNumber)); "
-      + "raise the limit on address space (ulimit -v) or use a smaller pool."
+    "\(byteCount) bytes of address space for a table of the server could not be reserved (error \(errorNumber))"
   }
 }
 

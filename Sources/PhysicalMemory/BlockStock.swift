@@ -3,14 +3,20 @@
 // A block in stock is free all the same: its frames stay in the free runs, and whoever needs frames takes them. So no
 // frame is set aside, nothing must be drained when frames run short, and a block counts only if all of it is free and zero
 // when it is taken. It is chosen where ordinary requests come last: at the end of the longest free run.
+//
+// The host's memory behind a block is used all the same. So none is readied before somebody wants a superpage; each time
+// that half of them are gone twice as many are readied; and those that nobody wants for a while become idle frames.
 
 internal import GuestMemory
 
 struct BlockStock {
   static let framesPerBlock = PoolMemory.framesPerBlock
 
-  /// How many to keep.
+  /// How many to keep at most, and now.
   let target: Int
+  private(set) var wanted = 0
+  /// One was asked for since the last pass over idle frames.
+  private var isInUse = false
   /// First frames, the block readied last at the end.
   private(set) var blocks: [FrameNumber] = []
   /// The thread that readies frames has been woken for more.
@@ -23,6 +29,27 @@ struct BlockStock {
 
   /// A sixteenth of the pool, and 64 MiB at most.
   static func most(frameCount: Int) -> Int { min(32, frameCount / framesPerBlock / 16) }
+
+  /// Somebody asks for one.
+  /// - Returns: whether more are to be readied.
+  mutating func noteUse() -> Bool {
+    isInUse = true
+    guard blocks.count * 2 < max(1, wanted), !hasAsked, target > 0 else { return false }
+    wanted = min(target, max(wanted * 2, target / 4, 1))
+    hasAsked = true
+    return true
+  }
+
+  /// A second or so has passed: halves the stock, if nobody asked for any.
+  /// - Returns: the first frames of those that are in stock no more, in `blocks` before.
+  mutating func shrink() -> [FrameNumber] {
+    defer { isInUse = false }
+    guard !isInUse, wanted > 0 || !blocks.isEmpty else { return [] }
+    wanted /= 2
+    let excess = blocks.prefix(max(0, blocks.count - wanted))
+    blocks.removeFirst(excess.count)
+    return Array(excess)
+  }
 
   mutating func append(_ block: FrameRun) { blocks.append(block.start) }
   mutating func popLast() -> FrameRun? {
@@ -67,6 +94,16 @@ extension FramePool {
     return FrameRun(start: FrameNumber(UInt32(first)), count: last - first)
   }
 
+  /// Free frames of the run hold something from now on, as far as the pool knows, and may be given back to the host.
+  mutating func noteIdle(_ run: FrameRun) {
+    guard isFree(run) else { return }
+    let start = Int(run.start.rawValue)
+    for frame in start..<start + run.count where records.storage[frame].state != .stocked {
+      records.storage[frame].flags.insert(.dirty)
+    }
+    idle.young.insert(chunkOf: start)
+  }
+
   func isFreeAndZero(_ block: FrameRun) -> Bool {
     let start = Int(block.start.rawValue)
     return isFree(block) && !(start..<start + block.count).contains { records.storage[$0].isDirty }
@@ -77,7 +114,21 @@ extension ServerState {
   /// Frames cleared in one step, as many as `zeroAhead` clears.
   private static let framesInOneStep = 16
 
-  /// A block to be readied; nil: there are enough, or there is none.
+  /// A block to be readied, as many as are wanted now; nil: there are enough, or there is none.
+  mutating func nextWantedBlock() -> FrameRun? {
+    guard blocks.blocks.count < blocks.wanted else {
+      blocks.hasAsked = false
+      return nil
+    }
+    return nextBlock()
+  }
+
+  /// The frames of blocks that nobody wants count as given back just now, so that their memory goes as theirs does.
+  mutating func shrinkBlockStock() {
+    for start in blocks.shrink() { pool.noteIdle(FrameRun(start: start, count: BlockStock.framesPerBlock)) }
+  }
+
+  /// A block to be readied, as many as there may be; nil: there are enough, or there is none.
   mutating func nextBlock() -> FrameRun? {
     blocks.removeAll { !pool.isFreeAndZero(FrameRun(start: $0, count: BlockStock.framesPerBlock)) }
     guard blocks.blocks.count < blocks.target else {
@@ -103,10 +154,7 @@ extension ServerState {
   mutating func popBlock() -> FrameRun? {
     var block = blocks.popLast()
     while let candidate = block, !pool.isFreeAndZero(candidate) { block = blocks.popLast() }
-    if blocks.blocks.count * 2 < blocks.target, !blocks.hasAsked {
-      blocks.hasAsked = true
-      operations.wantZeroedFrames()
-    }
+    if blocks.noteUse() { operations.wantZeroedFrames() }
     return block
   }
 

@@ -158,6 +158,9 @@ extension ServerState {
 }
 
 extension PhysicalMemoryServer {
+  /// Programs that may be loaded at a time.
+  public static let mostImages = 1 << 10
+
   public func loadImage(_ segments: [ImageSegment]) throws(ServerError) -> ImageNumber {
     var plan = try withState { (state) throws(ServerError) in try state.planLoading(segments) }
     do throws(ServerError) {

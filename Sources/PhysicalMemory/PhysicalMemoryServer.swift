@@ -297,6 +297,9 @@ public final class PhysicalMemoryServer: Sendable {
   /// - Returns: nil when there is nothing to do.
   public func nextBlock() -> FrameRun? { state.withLock { $0.nextBlock() } }
 
+  /// The same, but no more than what is asked for lately is worth.
+  public func nextWantedBlock() -> FrameRun? { state.withLock { $0.nextWantedBlock() } }
+
   /// Clears a few frames of such a block, and puts it in stock when all are zero.
   /// - Returns: false: there is more to be done.
   public func zeroBlock(_ block: FrameRun) -> Bool { state.withLock { $0.zeroBlock(block) } }
@@ -313,7 +316,12 @@ public final class PhysicalMemoryServer: Sendable {
   }
 
   /// Begins a pass over the frames that have stayed free since the last one began; `giveBackIdleFrames` does it.
-  public func beginIdlePass() { state.withLock { $0.pool.beginIdlePass() } }
+  public func beginIdlePass() {
+    state.withLock { state in
+      state.shrinkBlockStock()
+      state.pool.beginIdlePass()
+    }
+  }
 
   /// Gives the memory of a few of them back to the host.
   /// - Returns: how many frames; 0: the pass is over.

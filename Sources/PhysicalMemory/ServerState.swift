@@ -48,10 +48,11 @@ struct ServerState: ~Copyable {
     let reverseMap = try ReverseMap(capacity: frameCount)
     let softReferences = try SoftReferenceTable(capacity: frameCount)
     let pins = try PinTable(frameCount: frameCount, taskCapacity: taskCapacity)
+    // As many as the handles of all tasks: no task can use up those of others.
     let containers = try Slab<Container>(capacity: taskCapacity << 16)
     let tasks = try Slab<TaskRecord>(capacity: taskCapacity)
     let endpoints = try Slab<Endpoint>(capacity: 1 << 16)
-    let images = try Slab<LoadedImage>(capacity: 1 << 10)
+    let images = try Slab<LoadedImage>(capacity: PhysicalMemoryServer.mostImages)
     if reserved > 1 { pool.reserve(FrameRun(start: FrameNumber(1), count: reserved - 1)) }
     lowStock = stock / 2
     self.blocks = BlockStock(target: min(blocks, BlockStock.most(frameCount: frameCount)))
@@ -311,4 +312,6 @@ public struct ServerStatistics: Equatable, Sendable {
   public var contents = 0
   public var containers = 0
   public var tasks = 0
+  /// Programs that are loaded.
+  public var images = 0
 }

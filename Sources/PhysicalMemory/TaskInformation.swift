@@ -41,6 +41,7 @@ extension ServerState {
     current.contents = contents.count
     current.containers = containers.count
     current.tasks = tasks.count
+    current.images = images.count
     current.superpages = operations.superpageCounts
     return current
   }

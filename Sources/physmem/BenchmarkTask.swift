@@ -10,9 +10,9 @@ struct BenchmarkTask {
 
   /// - Parameter name: a bundled program's.
   init(_ name: String, on machine: Machine) throws {
-    let file = try TaskFile(name)
+    let file = try TaskFile(OutsideName(name))
     self.machine = machine
-    program = try machine.load(name: file.name, bytes: file.bytes)
+    program = try machine.load(name: name, bytes: file.bytes)
   }
 
   /// Starts the program, as a partner of another one.

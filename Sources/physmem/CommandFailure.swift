@@ -28,7 +28,8 @@ extension CommandFailure {
     status =
       switch error {
       // Other arguments would do.
-      case .badImage, .tooSmall, .argumentsTooLong, .overcommitted, .guaranteeTooSmall: ExitStatus.usage
+      case .badImage, .badLayout, .tooSmall, .tooManyPrograms, .argumentsTooLong, .overcommitted, .guaranteeTooSmall:
+        ExitStatus.usage
       case .noKVM, .missingCapability, .kvm, .system, .noAddressSpace, .lent, .noMemory, .tooManyTasks, .shutDown:
         ExitStatus.failure
       }
@@ -36,6 +37,4 @@ extension CommandFailure {
 }
 
 /// A name that the user gave, for a sentence: in quotes if it would not show otherwise.
-func quoted(_ name: String) -> String {
-  name.isEmpty || name.contains(where: \.isWhitespace) ? "'\(name)'" : name
-}
+func quoted(_ name: String) -> String { OutsideName(name).description }

@@ -5,7 +5,7 @@ internal import Machine
 
 /// IMAGE[,readonly][,address-bits=24|32|64]
 struct DiskArgument: Equatable {
-  let path: String
+  let path: OutsideName
   private(set) var isReadOnly = false
   private(set) var addressBits = 64
 
@@ -24,13 +24,13 @@ struct DiskArgument: Equatable {
       }
       parts.removeLast()
     }
-    path = parts.joined(separator: ",")
-    guard !path.isEmpty else { throw ValidationError("name a file with the disk's contents") }
+    path = OutsideName(parts.joined(separator: ","))
+    guard !path.bytes.isEmpty else { throw ValidationError("name a file with the disk's contents") }
   }
 
   func open() throws(CommandFailure) -> DiskConfiguration {
     do throws(BackingFileError) {
-      let file = try BackingFile(path: path, isReadOnly: isReadOnly)
+      let file = try BackingFile(path.path, isReadOnly: isReadOnly)
       return DiskConfiguration(file: file, addressBits: addressBits) { StandardStream.error.write("physmem: \($0)\n") }
     } catch {
       throw .usage("\(path): \(error)")

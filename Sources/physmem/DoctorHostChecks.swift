@@ -109,19 +109,26 @@ private func overcommitCheck(_ facts: DoctorFacts) -> DoctorCheck {
   }
 }
 
-/// The pool is one file in memory, mapped twice.
+/// Address space that the command takes whatever the pool: its code, tables, and the first threads' stacks.
+private let ownAddressSpace = 256 << 20
+
+/// The pool is one file in memory, mapped twice; the server's tables are private memory, a twentieth of it at most.
 private func poolCheck(_ facts: DoctorFacts) -> DoctorCheck {
   guard let file = facts.limit("Max file size"), let space = facts.limit("Max address space") else {
     return unreadable("pool size", "/proc/self/limits")
   }
-  let bytes = min(file.soft, space.soft / 2)
-  return bytes >= Int.max / 2
-    ? .ok("pool size", "not limited (RLIMIT_FSIZE, RLIMIT_AS)")
-    : .warning(
-      "pool size",
-      "less than \(bytes >> 20) MiB (RLIMIT_FSIZE, RLIMIT_AS)",
-      advice: "ulimit -f unlimited; ulimit -v unlimited, or give the machine less with --memory"
-    )
+  let data = facts.limit("Max data size")?.soft ?? .max
+  let sizes = [
+    (file.soft, "RLIMIT_FSIZE", "ulimit -f unlimited"),
+    (max(0, space.soft - ownAddressSpace) / 41 * 20, "RLIMIT_AS", "ulimit -v unlimited"),
+    (max(0, min(data, .max >> 6) - ownAddressSpace) * 20, "RLIMIT_DATA", "ulimit -d unlimited"),
+  ].map { (bytes: $0, name: $1, command: $2) }
+  guard let least = sizes.min(by: { $0.bytes < $1.bytes }), least.bytes < 4 << 40 else {
+    return .ok("pool size", "not limited (RLIMIT_FSIZE, RLIMIT_AS, RLIMIT_DATA)")
+  }
+  return .warning(
+    "pool size", "less than \(least.bytes >> 20) MiB (\(least.name))",
+    advice: "\(least.command), or give the machine less with --memory")
 }
 
 // MARK: Limits for many tasks
@@ -142,17 +149,27 @@ private func descriptorCheck(_ facts: DoctorFacts) -> DoctorCheck {
   )
 }
 
+/// For as many stacks there is room; nil: no limit.
+private func threadsInAddressSpace(_ facts: DoctorFacts) -> Int? {
+  guard let space = facts.limit("Max address space")?.soft, space < .max else { return nil }
+  // Without a limit glibc gives each thread 2 MiB.
+  let stack = facts.limit("Max stack size")?.soft ?? 8 << 20
+  return max(0, space - ownAddressSpace) / (stack == .max ? 2 << 20 : max(stack, 16 << 10))
+}
+
 private func threadCheck(_ facts: DoctorFacts) -> DoctorCheck {
   guard let processes = facts.limit("Max processes") else { return unreadable("threads", "/proc/self/limits") }
   let sources = [
     (processes.soft, "RLIMIT_NPROC", "ulimit -u"), (facts.number("/proc/sys/kernel/threads-max"), "threads-max", ""),
     (facts.groupLimit("pids.max", controller: "pids", "pids.max"), "control group", ""),
+    (threadsInAddressSpace(facts), "RLIMIT_AS", "ulimit -v"),
   ].compactMap { value, name, command in value.map { (value: $0, name: name, command: command) } }
   let least = sources.min { $0.value < $1.value } ?? (processes.soft, "RLIMIT_NPROC", "")
   let wanted = mostVCPUs + others
   let advice =
     switch least.name {
     case "RLIMIT_NPROC": "ulimit -u \(wanted)"
+    case "RLIMIT_AS": "ulimit -v unlimited, or a smaller stack of each thread with ulimit -s"
     case "threads-max": "sudo sysctl kernel.threads-max=\(wanted * 4)"
     default: "raise pids.max of the control group (in a container: --pids-limit \(wanted))"
     }

@@ -16,6 +16,7 @@ struct Physmem: ParsableCommand {
   /// - Returns: what to exit with; everything is written.
   static func start(_ arguments: [String]) -> Int32 {
     StandardStream.ensureOpen()
+    resetSignals()
     // What goes beyond the limit of file sizes, such as the pool or standard output, shall be an error with a sentence.
     signal(SIGXFSZ, SIG_IGN)
     do {
@@ -32,6 +33,18 @@ struct Physmem: ParsableCommand {
     } catch {
       return report(error, arguments)
     }
+  }
+
+  /// Signals as a program expects them, whatever the parent made of them. One that ignores ends of children would have
+  /// those of this process go unseen; one that blocks signals would let no limit of time end it.
+  private static func resetSignals() {
+    signal(SIGCHLD, SIG_DFL)
+    // Until a machine has its own handler, what others send by chance is nothing.
+    signal(SIGUSR1, SIG_IGN)
+    var none = sigset_t()
+    // SAFETY: one set, which outlives the calls.
+    unsafe sigemptyset(&none)
+    unsafe sigprocmask(SIG_SETMASK, &none, nil)
   }
 
   private static func report(_ error: any Error, _ arguments: [String]) -> Int32 {

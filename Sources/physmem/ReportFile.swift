@@ -1,32 +1,27 @@
 // Files that a command writes at its end: JUnit reports and traces.
 
-internal import SystemPackage
+internal import OutputFiles
 
-/// A file to be written at the end, opened at the start.
+/// A file to be written at the end, checked at the start. Until then nothing of it is there.
 struct ReportFile {
-  let path: String
-  let file: FileDescriptor
+  private let path: OutsideName
+  private let file: OutputFile
 
-  init(path: String) throws(CommandFailure) {
+  /// - Parameter inputs: what the command reads, and must not be replaced.
+  init(path: OutsideName, inputs: [OutsideName] = []) throws(CommandFailure) {
     self.path = path
-    do {
-      file = try FileDescriptor.open(
-        FilePath(path),
-        .writeOnly,
-        options: [.create, .truncate, .closeOnExec],
-        permissions: [.ownerReadWrite, .groupRead, .otherRead]
-      )
+    do throws(OutputError) {
+      file = try OutputFile(path.bytes, inputs: Set(inputs.compactMap(\.identity)))
     } catch {
-      throw .usage("\(path): cannot be written (\(error)): name another file for the report")
+      throw .usage("\(path): \(error)")
     }
   }
 
   func write(_ text: String) throws(CommandFailure) {
-    do {
-      try file.writeAll(text.utf8)
-      try file.close()
+    do throws(OutputError) {
+      try file.write(Array(text.utf8))
     } catch {
-      throw .failure("\(path): cannot be written (\(error)): name another file for the report")
+      throw .failure("\(path): \(error)")
     }
   }
 }

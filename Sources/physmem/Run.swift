@@ -37,7 +37,7 @@ struct Run: ParsableCommand {
       "Start the bundled policy-server first, which decides who gets how much memory, with this file of quotas (see "
         + "docs/policy.md).", valueName: "file")
   )
-  var policy: String?
+  var policy: OutsideName?
 
   @Option(
     name: .customLong("with"),
@@ -90,13 +90,13 @@ struct Run: ParsableCommand {
     help: ArgumentHelp(
       "Write a timeline of the task's faults and calls to this file, as trace events.", valueName: "file")
   )
-  var trace: String?
+  var trace: OutsideName?
 
   @OptionGroup(title: "Switches for tests")
   var switches: TestSwitches
 
   @Argument(help: "A bundled program (see `physmem list`) or a program's file.")
-  var task: String
+  var task: OutsideName
 
   /// Everything behind the task: `RunArguments.split` keeps it from being parsed.
   @Argument(help: ArgumentHelp("What the task gets as its arguments.", valueName: "argument"))
@@ -110,7 +110,7 @@ struct Run: ParsableCommand {
 
   func run() throws {
     var request = RunRequest(task: task)
-    request.arguments = arguments
+    request.arguments = arguments.map { OutsideName($0) }
     if let memory { request.machine.memory = memory }
     request.parameters.faultAround = faultAround
     if guaranteed != nil || extra {
@@ -135,11 +135,12 @@ extension StatisticsFormat: ExpressibleByArgument {}
 
 /// A task that runs beside the one asked for.
 struct Companion: Equatable {
-  let name: String
-  let task: String
+  /// What others know it by.
+  let name: OutsideName
+  let task: OutsideName
 
   init(_ text: String) throws {
-    let parts = text.split(separator: "=", maxSplits: 1).map(String.init)
+    let parts = text.split(separator: "=", maxSplits: 1).map { OutsideName($0) }
     guard parts.count == 2, !text.hasPrefix("=") else {
       throw ValidationError("give a name and a task, such as policy=policy-server")
     }

@@ -1,65 +1,73 @@
 // Running a task for `physmem run`: from its name to an exit status.
 
+internal import ArgumentParser
 internal import Machine
 internal import PhysicalMemory
 
 struct RunRequest {
-  var task: String
-  var arguments: [String] = []
+  var task: OutsideName
+  var arguments: [OutsideName] = []
   var machine = MachineConfiguration()
   var parameters = TaskParameters()
   var companions: [Companion] = []
   /// In seconds.
   var timeout: Double?
   var statistics: StatisticsFormat?
-  /// A file's path.
-  var policy: String?
-  /// A file's path.
-  var trace: String?
+  var policy: OutsideName?
+  var trace: OutsideName?
   var disks: [DiskArgument] = []
 
-  init(task: String) { self.task = task }
+  init(task: OutsideName) { self.task = task }
 
   /// "run TASK [ARG…]", without options: nothing that ArgumentParser must look at, and it takes longer to say so than
   /// a small task takes to run. nil for all else.
   init?(plain arguments: [String]) {
     guard arguments.count >= 2, arguments[0] == "run", !arguments[1].hasPrefix("-") else { return nil }
-    task = arguments[1]
-    self.arguments = Array(arguments[2...])
+    task = OutsideName(arguments[1])
+    self.arguments = arguments[2...].map { OutsideName($0) }
   }
 
   /// Runs the task and says how it ended.
   /// - Returns: what to exit with.
   func perform() throws -> Int32 {
-    let file = try TaskFile(task)
+    var programs = Programs()
+    try programs.read(task)
     let policyText = try policy.map { try PolicyText(path: $0).text }
-    let companionFiles = try companions.map { try TaskFile($0.task) }
-    let traceFile = try trace.map { try ReportFile(path: $0) }
+    for companion in companions { try programs.read(companion.task) }
+    let traceFile = try trace.map { try ReportFile(path: $0, inputs: inputs) }
     var configuration = self.machine
     configuration.keepsFragmentation = statistics != nil
     configuration.disks = try disks.map { try $0.open() }
     let machine = try Machine(configuration)
-    let program = try machine.load(name: file.name, bytes: file.bytes)
+    let program = try programs.load(task, on: machine)
     // All of them before one runs: they are loaded into frames that nobody has borrowed yet.
-    let companionPrograms = try companionFiles.map { try machine.load(name: $0.name, bytes: $0.bytes) }
-    if let policyText, let status = try startPolicyServer(policyText, on: machine) { return status }
+    let companionPrograms = try companions.map { try programs.load($0.task, on: machine) }
+    var running: [RunningCompanion] = []
+    if let policyText { running.append(try startPolicyServer(policyText, on: machine)) }
     for (companion, program) in zip(companions, companionPrograms) {
-      try start(companion, program: program, on: machine)
+      running.append(try RunningCompanion(companion, program, keepsMappings: parameters.keepsMappings, on: machine))
     }
     let task = try machine.launch(
-      program, arguments: arguments, parameters: parameters, isMeasured: traceFile != nil
+      program, byteArguments: arguments.map(\.bytes), parameters: parameters, isMeasured: traceFile != nil
     ) {
       StandardStream.output.write($0)
     }
     let end = wait(for: task)
     if let sentence = end.account(of: self.task, timeout: timeout) { StandardStream.error.write(sentence + "\n") }
+    let deaths = running.compactMap { $0.death() }
     if let traceFile, let samples = task.samples { try traceFile.write(traceText(samples, task: self.task)) }
     if let statistics {
       StandardStream.error.write(
         RunStatistics(task.counters, machine.server.statistics, task.fragmentation ?? machine.server.fragmentation)
           .text(as: statistics))
     }
-    return end.exitStatus
+    // A task that was served to its end by others says nothing of one that died.
+    return end.exitStatus != 0 ? end.exitStatus : deaths.first ?? 0
+  }
+
+  /// What is read, and so must not be written.
+  private var inputs: [OutsideName] {
+    [task] + companions.map(\.task) + disks.map(\.path) + [policy].compactMap(\.self)
   }
 
   private func wait(for task: GuestTask) -> TaskEnd {
@@ -72,44 +80,25 @@ struct RunRequest {
 
   /// Starts the bundled policy server and waits until its policy is in force: the tasks that follow have their quotas
   /// from their beginning.
-  /// - Returns: what to exit with, if it ends instead; it has said why.
-  private func startPolicyServer(_ text: String, on machine: Machine) throws -> Int32? {
+  /// - Throws: what to exit with, if it ends instead; it has said why.
+  private func startPolicyServer(_ text: String, on machine: Machine) throws -> RunningCompanion {
     let companion = try Companion("policy=policy-server")
-    let file = try TaskFile(companion.task)
-    let task = try start(
-      companion, program: machine.load(name: file.name, bytes: file.bytes), arguments: [text], on: machine)
+    var programs = Programs()
+    try programs.read(companion.task)
+    let running = try RunningCompanion(
+      companion, programs.load(companion.task, on: machine), arguments: [text], keepsMappings: parameters.keepsMappings,
+      on: machine)
     // Its start is some milliseconds, its end the only thing there is to wait for.
     while machine.server.statistics.policyCommits == 0 {
-      if let end = task.wait(seconds: 0.001) { return end.exitStatus }
+      if let end = running.task.wait(seconds: 0.001) { throw ExitCode(end.exitStatus) }
     }
-    return nil
-  }
-
-  /// The companion goes on until the command leaves. If it dies before, somebody may be waiting for it in vain: that
-  /// is said at once.
-  @discardableResult
-  private func start(
-    _ companion: Companion, program: Program, arguments: [String] = [], on machine: Machine
-  ) throws -> GuestTask {
-    var shared = TaskParameters(name: companion.name)
-    shared.keepsMappings = parameters.keepsMappings
-    let task = try machine.launch(program, arguments: arguments, parameters: shared) { StandardStream.error.write($0) }
-    do {
-      _ = try HostThread {
-        let end = task.wait()
-        guard let sentence = end.account(of: companion.task, timeout: nil) else { return }
-        StandardStream.error.write("\(companion.name): \(sentence)\n")
-      }
-    } catch {
-      throw CommandFailure.failure("no thread can be made for \(companion.name) (\(error)): see `physmem doctor`")
-    }
-    return task
+    return running
   }
 }
 
 extension TaskEnd {
   /// What there is to say on standard error; nil for a task that exited by itself.
-  func account(of task: String, timeout: Double?) -> String? {
+  func account(of task: OutsideName, timeout: Double?) -> String? {
     switch self {
     case .exited, .stopped(.machineEnd): nil
     case .died(let report): report.text

@@ -2,6 +2,7 @@
 // wait in a buffer; and what a task writes is there as soon as its call returns.
 
 internal import Glibc
+internal import Machine
 
 enum StandardStream: Int32, Sendable {
   case output = 1
@@ -59,5 +60,7 @@ enum StandardStream: Int32, Sendable {
   }
 }
 
-/// Says what is wrong, in one sentence without its full stop.
-func complain(_ sentence: String) { StandardStream.error.write("physmem: \(sentence)\n") }
+/// Says what is wrong, in one sentence without its full stop. Whatever of it came from outside, it is one line.
+func complain(_ sentence: String) {
+  StandardStream.error.write("physmem: \(printableText(Array(sentence.utf8)[...], limit: 4096))\n")
+}

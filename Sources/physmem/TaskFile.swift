@@ -1,41 +1,49 @@
 // What TASK on the command line stands for: a bundled program, or a file of the user's.
 
 internal import GuestImages
+internal import OutputFiles
 internal import SystemPackage
 
 /// A program as bytes that nobody has checked yet.
 struct TaskFile {
+  /// What a name stands for, whatever else the same thing may be called.
+  enum Origin: Hashable {
+    case bundled(String)
+    case file(FileIdentity)
+  }
+
   /// As the user gave it; for messages, and the task's argv[0].
-  let name: String
+  let name: OutsideName
   let bytes: [UInt8]
+  let origin: Origin
 
   /// More than this is no guest program, and is not read.
   private static let mostBytes: Int64 = 1 << 30
 
   /// "noop", "bench/noop" or the path of a file. Where both are meant, a plain name is the bundled program, and one
   /// with a slash the file.
-  init(_ text: String) throws(CommandFailure) {
-    name = text
-    if !text.contains("/"), let image = GuestImages.named(text) {
-      bytes = image.bytes
-    } else if let bytes = try Self.read(text) {
-      self.bytes = bytes
-    } else if let image = GuestImages.all.first(where: { "\($0.group)/\($0.name)" == text }) {
-      bytes = image.bytes
-    } else if text.contains("/") {
-      throw .usage("there is no file \(quoted(text)): name a program's file, or a bundled program (see `physmem list`)")
+  init(_ name: OutsideName) throws(CommandFailure) {
+    self.name = name
+    if !name.hasSlash, let image = name.text.flatMap(GuestImages.named) {
+      (bytes, origin) = (image.bytes, .bundled(image.name))
+    } else if let bytes = try Self.read(name), let identity = name.identity {
+      (self.bytes, origin) = (bytes, .file(identity))
+    } else if let image = GuestImages.all.first(where: { "\($0.group)/\($0.name)" == name.text }) {
+      (bytes, origin) = (image.bytes, .bundled(image.name))
+    } else if name.hasSlash {
+      throw .usage("there is no file \(name): name a program's file, or a bundled program (see `physmem list`)")
     } else {
-      throw .usage("there is no bundled program \(quoted(text)): see `physmem list`, or name a program's file")
+      throw .usage("there is no bundled program \(name): see `physmem list`, or name a program's file")
     }
   }
 
   /// - Returns: nil where there is no such file.
-  private static func read(_ path: String) throws(CommandFailure) -> [UInt8]? {
+  private static func read(_ path: OutsideName) throws(CommandFailure) -> [UInt8]? {
     do {
       // Looked at before it is opened: opening a named pipe would wait for somebody to write to it.
-      let stat = try FilePath(path).stat()
+      let stat = try path.path.stat()
       try check(stat, path)
-      let file = try FileDescriptor.open(FilePath(path), .readOnly, options: .closeOnExec)
+      let file = try FileDescriptor.open(path.path, .readOnly, options: .closeOnExec)
       return try file.closeAfter { try readBytes(file, most: Int(stat.size)) }
     } catch Errno.noSuchFileOrDirectory, Errno.notDirectory {
       return nil
@@ -46,7 +54,7 @@ struct TaskFile {
     }
   }
 
-  private static func check(_ stat: Stat, _ path: String) throws(CommandFailure) {
+  private static func check(_ stat: Stat, _ path: OutsideName) throws(CommandFailure) {
     switch stat.type {
     case .regular: break
     case .directory: throw .usage("\(path): is a directory: name a program's file")

@@ -21,7 +21,7 @@ struct TestCommand: ParsableCommand {
   var except: [String] = []
 
   @Option(help: ArgumentHelp("Write a JUnit report to this file.", valueName: "file"))
-  var junit: String?
+  var junit: OutsideName?
 
   @Flag(help: "Print one JSON object, and the last line on standard error.")
   var json = false
@@ -69,7 +69,7 @@ struct TestCommand: ParsableCommand {
       )
     }
     // Before the tests are run: a report that cannot be written is no use.
-    let report = try junit.map(ReportFile.init)
+    let report = try junit.map { try ReportFile(path: $0) }
     let results = run(cases)
     try report?.write(junitText(results))
     let failed = results.count { $0.failure != nil }

@@ -4,9 +4,10 @@
 internal import Machine
 
 /// An event lasts from the end of the service before it: the task's own running time is in it, up to the exit.
-func traceText(_ samples: ExitSamples, task: String) -> String {
+func traceText(_ samples: ExitSamples, task: OutsideName) -> String {
   var text = "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n"
-  text += "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":1,\"args\":{\"name\":\(JSONValue.string(task).description)}}"
+  text +=
+    "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":1,\"args\":{\"name\":\(JSONValue.string(task.description).description)}}"
   var start: UInt64 = 0
   for sample in samples.samples {
     let pages = sample.kind == .fault ? ",\"args\":{\"pages\":\(sample.pages)}" : ""

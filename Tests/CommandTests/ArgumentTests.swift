@@ -68,7 +68,7 @@ import Testing
   }
 
   @Test func `The usual case is not parsed at all`() {
-    #expect(RunRequest(plain: ["run", "noop", "--help"])?.arguments == ["--help"])
+    #expect(RunRequest(plain: ["run", "noop", "--help"])?.arguments == [OutsideName("--help")])
     #expect(RunRequest(plain: ["run", "--extra", "noop"]) == nil)
     #expect(RunRequest(plain: ["run", "--", "noop"]) == nil)
     #expect(RunRequest(plain: ["run"]) == nil && RunRequest(plain: ["list", "run"]) == nil)

@@ -22,6 +22,8 @@ import Testing
       Limit                     Soft Limit           Hard Limit           Units
       Max file size             unlimited            unlimited            bytes
       Max address space         unlimited            unlimited            bytes
+      Max data size             unlimited            unlimited            bytes
+      Max stack size            8388608              unlimited            bytes
       Max processes             30000                30000                processes
       Max open files            4096                 1048576              files
 
@@ -228,7 +230,8 @@ import Testing
     ("Max open files            4096", "Max open files            100 ", "descriptors", "about 36 tasks"),
     ("Max processes             30000", "Max processes             1000 ", "threads", "about 936 tasks"),
     ("Max file size             unlimited", "Max file size             1073741824", "pool size", "1024 MiB"),
-    ("Max address space         unlimited", "Max address space         1073741824", "pool size", "512 MiB"),
+    ("Max address space         unlimited", "Max address space         17448304640", "pool size", "7992 MiB"),
+    ("Max data size             unlimited", "Max data size             1073741824 ", "pool size", "15360 MiB"),
   ])
   func `Limits of the process`(old: String, new: String, name: String, detail: String) throws {
     let machine = machine { machine in
@@ -239,6 +242,18 @@ import Testing
     let finding = try machine.finding()
     #expect(finding.name == name && finding.verdict == .warning && finding.detail.contains(detail))
     #expect(finding.advice.contains("ulimit"))
+  }
+
+  @Test func `Little address space limits the pool and the threads`() {
+    let machine = machine { machine in
+      let limits = machine.files["/proc/self/limits"]!
+      machine.files["/proc/self/limits"] = limits.replacing(
+        "Max address space         unlimited", with: "Max address space         1073741824")
+    }
+    let findings = machine.checks.filter { $0.verdict != .ok }
+    #expect(findings.map(\.name) == ["pool size", "threads"])
+    #expect(findings.map(\.detail) == ["less than 374 MiB (RLIMIT_AS)", "96 (RLIMIT_AS), enough for about 32 tasks"])
+    #expect(findings.allSatisfy { $0.advice.contains("ulimit -v") })
   }
 
   @Test(arguments: [

@@ -47,6 +47,51 @@ struct KVMTests {
     #expect(try CommandResult("run", "--trace", "/nowhere/trace", "hello").status == 64)
   }
 
+  @Test func `What is read is not replaced by a trace`() throws {
+    let result = try CommandResult(
+      shell:
+        "cd $(mktemp -d) && echo program >p && ln p q && \"$0\" run --trace q ./p; s=$?; cat p; rm -r $PWD; exit $s")
+    #expect(result.status == 64 && result.output == "program\n")
+    #expect(result.error == "physmem: q: is read by this command and would be replaced: name another file\n")
+  }
+
+  @Test func `Names and arguments that are no text`() throws {
+    let result = try CommandResult(
+      shell: "exec \"$0\" run hello \"$(printf 'a\\351b')\" | od -An -tx1 | tr -d ' \\n'")
+    #expect(result.output.hasSuffix("61e9620a"))
+    let report = try CommandResult(
+      shell:
+        "cd $(mktemp -d); n=$(printf '\\351\\033'); \"$0\" run --trace \"$n\" hello && ls | od -An -tx1; rm -r $PWD")
+    #expect(report.output.hasSuffix(" e9 1b 0a\n"))
+  }
+
+  @Test func `What the parent made of signals does not matter`() throws {
+    let ignored = try CommandResult(shell: "trap '' CHLD USR1; exec \"$0\" bench launch --quick")
+    #expect(ignored.status == 0 && ignored.output.contains("launch.cold"))
+  }
+
+  @Test func `Signals from outside interrupt nothing`() throws {
+    let result = try CommandResult(
+      shell: "\"$0\" test stack/guard_read & p=$!; (while kill -USR1 $p; do :; done) 2>/dev/null & wait $p")
+    #expect(result.status == 0 && result.output == "1 passed, 0 failed\n")
+  }
+
+  @Test func `Little address space will do for a small machine`() throws {
+    let result = try CommandResult(shell: "ulimit -v 500000; exec \"$0\" run --memory 1M hello")
+    #expect(result.status == 0 && result.output == "Hello from task 1.\n")
+    let large = try CommandResult(shell: "ulimit -v 500000; exec \"$0\" run --memory 1G hello")
+    #expect(large.status == 1 && large.error.hasPrefix("physmem: making the pool failed (Cannot allocate memory)"))
+    let tables = try CommandResult(shell: "ulimit -v 4500000; exec \"$0\" run --memory 2112M hello")
+    #expect(
+      tables.status == 1 && tables.error.hasPrefix("physmem: the limit on address space, 4394 MiB, leaves no room"))
+  }
+
+  @Test func `Each failure to load has its own sentence`() throws {
+    let small = try CommandResult(
+      "run", "--memory", "1M", "--with", "other=fileserver", "--with", "more=cache", "hungry")
+    #expect(small.status == 64 && small.error.contains("frames and the pool has"))
+  }
+
   @Test func `A time limit`() throws {
     let result = try CommandResult("run", "--timeout", "0.2", "nullcall", "1000000000000")
     #expect(result.status == 192)
@@ -88,6 +133,9 @@ struct KVMTests {
     let large = try run("%070000d", "hello")
     #expect(large.status == 64 && large.error.contains("has 70000 bytes: a policy may have 61440"))
     #expect(try run("a\\000b", "hello").error.contains("is not text"))
+    // Which must not go unseen: it is before the first line.
+    let marked = try run("\\357\\273\\277contract 500 fixed\\n", "contract 700 extra")
+    #expect(marked.status == 0 && marked.output.contains("at the start: 500 frames guaranteed"))
     let companion = try CommandResult("run", "--with", "policy=policy-server", "--timeout", "600", "contract")
     #expect(companion.status == 0 && companion.error == "")
   }
@@ -144,6 +192,31 @@ struct KVMTests {
     #expect(try CommandResult("run", "--with=first=noop", "hello").output == "Hello from task 2.\n")
     let unknown = try CommandResult("run", "--with", "first=nope", "hello")
     #expect(unknown.status == 64 && unknown.error.contains("no bundled program nope") && unknown.output == "")
+  }
+
+  @Test func `One of them that dies is told, and makes the command fail`() throws {
+    let died = try CommandResult("run", "--with", "other=broken", "broken", "calls")
+    #expect(died.status == 142 && died.output == "The call ended with PM_ECANCELED.\n")
+    #expect(died.error.hasPrefix("other: broken: task 1 died: page fault: write to 0x8"))
+    // A status of its own comes first.
+    let both = try CommandResult("run", "--with", "fileserver=broken", "--timeout", "0.3", "spin")
+    #expect(both.status == 192)
+  }
+
+  @Test func `A server keeps no capability that it did not ask for`() throws {
+    // Four with each call: more than a task has handles.
+    let result = try CommandResult("run", "--with", "server=fileserver", "fileclient", "17000")
+    #expect(
+      result.status == 0 && result.error == "" && result.output.contains("The file's page 4 : page 4, line 0, second"))
+  }
+
+  @Test func `The same program is loaded once`() throws {
+    let result = try CommandResult(
+      ["run"] + (0..<200).flatMap { ["--with", "n\($0)=noop"] } + ["--memory", "16M", "--stats=json", "noop"])
+    #expect(result.status == 0)
+    let line = try #require(result.error.split(separator: "\n").last { $0.hasPrefix("{") })
+    let server = try #require(try object(String(line))["server"] as? [String: Int])
+    #expect(server["tasks_created"] == 201)
   }
 
   @Test func `Nobody reads what a task writes`() throws {

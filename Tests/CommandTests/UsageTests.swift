@@ -52,11 +52,16 @@ import Testing
       ),
       (
         ["test", "--junit", "/nowhere/x"],
-        "/nowhere/x: cannot be written (No such file or directory): name another file for the report"
+        "/nowhere/x: cannot be written (No such file or directory): name a file in a folder that can be written to"
       ),
       (
         ["bench", "alloc", "nope"],
         "there is no benchmark nope: name some of fault hypercall upcall launch alloc cow move superpage reclaim ipc disk"
+      ),
+      (["run", "--trace", "/", "hello"], "/: is a directory: name a file"),
+      (
+        ["test", "--junit", "/dev/null"],
+        "/dev/null: is not a regular file: name one that may be replaced, or a new one"
       ),
       (["list", "extra"], "unexpected argument 'extra' (see `physmem help list`)"),
       (["doctor", "--nope"], "unknown option '--nope' (see `physmem help doctor`)"),

@@ -132,4 +132,17 @@ import Testing
       _ = slab.remove(at: 9)
     }
   }
+
+  @Test func aSlabThatMayGrowLargeTakesAddressSpaceAsItGrows() throws {
+    let chunk = 1 << 16
+    var slab = try Slab<Int>(capacity: 1 << 31)
+    for value in 0..<chunk + 2 { #expect(slab.insert(value) == UInt32(value)) }
+    #expect([0, chunk - 1, chunk, chunk + 1].allSatisfy { slab[UInt32($0)] == $0 })
+    #expect(slab.contains(UInt32(chunk + 2)) == false)
+    #expect(slab.contains(UInt32.max) == false)
+    _ = slab.remove(at: UInt32(chunk))
+    #expect(slab.generation(at: UInt32(chunk)) == 2)
+    #expect(slab.insert(7) == UInt32(chunk))
+    #expect(slab.occupied(from: UInt32(chunk)) == UInt32(chunk))
+  }
 }

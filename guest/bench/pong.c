@@ -14,6 +14,7 @@ int main(void) {
       error = pm_receive(endpoint, &message, PM_FOREVER);
       continue;
     }
+    pm_message_drop_caps(&message);
     message.words[0] = 2;
     error = pm_reply_receive(endpoint, &message, PM_FOREVER);
   }

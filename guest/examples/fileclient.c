@@ -56,8 +56,19 @@ static void show(const char *what, uint64_t page) {
   printf("%s: %.*s\n", what, end ? (int)(end - start) : 0, start);
 }
 
-int main(void) {
+/// Calls with as many capabilities as a message holds, which the server has no use for.
+static void pester(uint64_t calls) {
+  struct pm_message message = {.words = {FILE_WHERE}, .caps = {server, server, server, server}};
+  while (calls--) {
+    struct pm_message sent = message;
+    check("the call", pm_call(server, &sent, PM_FOREVER));
+    pm_message_drop_caps(&sent);
+  }
+}
+
+int main(int argc, char **argv) {
   check("finding the server", pm_name_lookup(FILE_SERVER, &server, 10000000));
+  if (argc > 1) pester(strtoul(argv[1], NULL, 10));
   pm_container_t file = read_file();
   check("mapping", pm_container_map(file, 0, FILE_PAGES, FILE_START, PM_MAP_READ | PM_MAP_WRITE | PM_MAP_LAZY));
   show("The file begins", 0);

@@ -70,7 +70,7 @@ int main(void) {
   if (!error) error = pm_receive(endpoint, &message, PM_FOREVER);
   while (!error) {
     pm_error_t result = serve(&message);
-    if (message.caps[0]) pm_cap_drop(message.caps[0]);
+    pm_message_drop_caps(&message);
     message = reply_to(&message, result);
     error = pm_reply_receive(endpoint, &message, PM_FOREVER);
     // The client has gone away: on to the next one.

@@ -176,7 +176,8 @@ pm_error_t pm_container_unpin(pm_container_t container, pm_frame_t start, uint32
 /// PM_ENOENT: an id is not in use; PM_ENOMEM; PM_EBUSY: locked; PM_ECANCELED: revoked; PM_EINVAL: count 0, no right,
 /// unknown flags, not page aligned or outside [PM_USER_START, PM_USER_END).
 pm_error_t pm_container_map(pm_container_t container, pm_frame_t start, uint32_t count, void *address, uint32_t flags);
-/// Drops the mappings of `count` pages from `address` on; pages without one are no error. PM_EINVAL as for map.
+/// Drops the mappings of `count` pages from `address` on; pages without one are no error. PM_EINVAL as for map; PM_ENOMEM:
+/// it would cut a range of mappings in two, and the task has as many ranges as there may be.
 pm_error_t pm_unmap(void *address, uint32_t count);
 /// What is mapped at the page of `address` (R27). PM_ENOENT: nothing, as always outside the task's range; PM_EFAULT.
 pm_error_t pm_mapping(const void *address, struct pm_mapping *mapping);
@@ -277,6 +278,9 @@ pm_error_t pm_name_lookup(const char *name, pm_cap_t *endpoint, uint64_t timeout
 /// Gives up a handle: a container of one's own is destroyed, an endpoint of one's own ends. PM_EPERM: PM_CAP_SELF,
 /// PM_CAP_CONTAINER; PM_EBUSY as for pm_container_destroy; PM_EINVAL.
 pm_error_t pm_cap_drop(pm_cap_t cap);
+/// Gives up all capabilities that came with a message, and has none in it. Whoever calls may send some that nobody asked
+/// for, up to PM_MESSAGE_CAPS a call: a server that keeps them has no handle left in the end.
+void pm_message_drop_caps(struct pm_message *message);
 
 // ---- self-paging (R37) -------------------------------------------------------
 

@@ -22,6 +22,10 @@ long strtol(const char *text, char **end, int base);
 unsigned long strtoul(const char *text, char **end, int base);
 unsigned long long strtoull(const char *text, char **end, int base);
 int atoi(const char *text);
+/// Rounded once, to nearest; decimal, hexadecimal, inf and nan. Beyond the range infinity, or 0.
+double strtod(const char *text, char **end);
+float strtof(const char *text, char **end);
+double atof(const char *text);
 
 void qsort(void *base, size_t count, size_t size, int (*compare)(const void *, const void *));
 /// Bytes that differ from run to run; not for cryptography.

@@ -74,3 +74,11 @@ CALL(pm_error_t, pm_reply_receive, PM_CALL_REPLY_RECEIVE, pm_cap_t, struct pm_me
 CALL(pm_error_t, pm_name_register, PM_CALL_NAME_REGISTER, const char *, pm_cap_t)
 CALL(pm_error_t, pm_name_lookup, PM_CALL_NAME_LOOKUP, const char *, pm_cap_t *, uint64_t)
 CALL(pm_error_t, pm_cap_drop, PM_CALL_CAP_DROP, pm_cap_t)
+
+void pm_message_drop_caps(struct pm_message *message) {
+  for (int i = 0; i < PM_MESSAGE_CAPS; i++) {
+    if (message->caps[i]) (void)pm_cap_drop(message->caps[i]);
+    message->caps[i] = PM_CAP_NONE;
+  }
+  message->moves = 0;
+}

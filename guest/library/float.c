@@ -1,5 +1,5 @@
-// Floating-point numbers in decimal, exactly: the number is laid out in base 10^9, where doubling and halving
-// lose nothing, and rounded once at the digit that is asked for.
+// Floating-point numbers in decimal, exactly, to text and from it: the number is laid out in base 10^9, where doubling
+// and halving lose nothing, and rounded once at the digit that is asked for.
 #include <physmem.h>
 
 #include "library.h"
@@ -29,14 +29,16 @@ static void shift_left(uint32_t *limbs, int bits) {
   }
 }
 
-/// `bits` is at most 9: 10^9 is a multiple of 2^9, so what leaves one limb is a whole part of the next.
-static void shift_right(uint32_t *limbs, int bits) {
+/// `bits` is at most 9: 10^9 is a multiple of 2^9, so what leaves one limb is a whole part of the next. Returns whether
+/// something was left behind the last one.
+static bool shift_right(uint32_t *limbs, int bits) {
   uint32_t carry = 0, mask = (1u << bits) - 1;
   for (int i = 0; i < LIMBS; i++) {
     uint32_t rest = limbs[i] & mask;
     limbs[i] = (limbs[i] >> bits) + carry;
     carry = (LIMB >> bits) * rest;
   }
+  return carry != 0;
 }
 
 static void expand(struct decimal *decimal, double value) {
@@ -139,4 +141,171 @@ size_t pm_format_float(char *text, double value, char conversion, int precision,
     default: end = put_shorter(text, &decimal, precision, alternative, letter); break;
   }
   return (size_t)(end - text);
+}
+
+// ---- from text ---------------------------------------------------------------------
+
+struct format {
+  /// Binary digits, and the exponent of the last of them in the smallest number.
+  int digits, least;
+};
+
+static const struct format format_of_double = {53, -1074}, format_of_float = {24, -149};
+
+static bool is_space(char character) { return character == ' ' || (character >= '\t' && character <= '\r'); }
+
+static int digit_of(char character, int base) {
+  if (character >= '0' && character <= '9') return character - '0';
+  character |= 0x20;
+  return base == 16 && character >= 'a' && character <= 'f' ? character - 'a' + 10 : -1;
+}
+
+static const char *skip_word(const char *text, const char *word) {
+  for (; *word; text++, word++)
+    if ((*text | 0x20) != *word) return NULL;
+  return text;
+}
+
+/// "e-12" or "p-12", if there is such a thing; saturates where any number would be infinite or 0.
+static const char *read_exponent(const char *text, char letter, int *exponent) {
+  if ((*text | 0x20) != letter) return text;
+  const char *at = text + 1;
+  bool negative = *at == '-';
+  if (*at == '-' || *at == '+') at++;
+  if (digit_of(*at, 10) < 0) return text;
+  int value = 0;
+  for (; digit_of(*at, 10) >= 0; at++)
+    if (value < 100000000) value = value * 10 + digit_of(*at, 10);
+  *exponent = negative ? -value : value;
+  return at;
+}
+
+/// Digits with a point among them.
+struct digits {
+  const char *first, *end;
+  /// How many lie before the point, leading zeros not counted; below 0: zeros behind it.
+  long whole;
+};
+
+/// False: there is no digit.
+static bool find_digits(const char *text, int base, struct digits *digits) {
+  bool any = false, point = false, significant = false;
+  *digits = (struct digits){.first = text};
+  for (;; text++) {
+    if (*text == '.' && !point) {
+      point = true;
+      continue;
+    }
+    int digit = digit_of(*text, base);
+    if (digit < 0) break;
+    any = true;
+    if (digit && !significant) digits->first = text, significant = true;
+    if (significant ? !point : point) digits->whole += significant ? 1 : -1;
+  }
+  if (!significant) digits->first = text;
+  // The point of "1." belongs to the number, that of "." does not.
+  digits->end = text;
+  return any;
+}
+
+/// The value of limbs, of which the last before the point count, times 2^exponent.
+static double round_limbs(uint32_t *limbs, bool rest, struct format format) {
+  int exponent = 0, first = 0;
+  while (first < WHOLE_LIMBS - 4 && !limbs[first]) first++;
+  // 10^36 fits into the mantissa, and 10^18 has more digits than are wanted.
+  for (; first < WHOLE_LIMBS - 4; exponent += 9) {
+    rest |= shift_right(limbs, 9);
+    while (first < WHOLE_LIMBS - 4 && !limbs[first]) first++;
+  }
+  for (; !limbs[WHOLE_LIMBS - 4] && !limbs[WHOLE_LIMBS - 3] && exponent > -1200; exponent -= 29) shift_left(limbs, 29);
+  unsigned __int128 mantissa = 0;
+  for (int i = WHOLE_LIMBS - 4; i < WHOLE_LIMBS; i++) mantissa = mantissa * LIMB + limbs[i];
+  for (int i = WHOLE_LIMBS; i < LIMBS; i++) rest |= limbs[i] != 0;
+  return pm_round_float(mantissa, exponent, rest, format.digits, format.least);
+}
+
+static double decimal_value(const struct digits *digits, long exponent, struct format format) {
+  uint32_t limbs[LIMBS] = {0};
+  long at = WHOLE_DIGITS - (digits->whole + exponent);
+  if (digits->first == digits->end) return 0;
+  if (at < 0) return __builtin_inf();
+  bool rest = false;
+  for (const char *text = digits->first; text < digits->end; text++) {
+    if (*text == '.') continue;
+    uint32_t digit = (uint32_t)digit_of(*text, 10);
+    if (at < DIGITS) {
+      for (int i = (int)(at % LIMB_DIGITS); i < LIMB_DIGITS - 1; i++) digit *= 10;
+      limbs[at / LIMB_DIGITS] += digit;
+    } else {
+      // Too far behind the point to be more than a hint for rounding.
+      rest |= digit != 0;
+    }
+    at++;
+  }
+  return round_limbs(limbs, rest, format);
+}
+
+static double hexadecimal_value(const struct digits *digits, long exponent, struct format format) {
+  unsigned __int128 mantissa = 0;
+  bool rest = false;
+  long dropped = 0, count = 0;
+  for (const char *text = digits->first; text < digits->end; text++) {
+    if (*text == '.') continue;
+    int digit = digit_of(*text, 16);
+    count++;
+    if (mantissa >> 100) {
+      dropped++;
+      rest |= digit != 0;
+    } else {
+      mantissa = mantissa << 4 | (unsigned)digit;
+    }
+  }
+  long power = exponent + 4 * (digits->whole - count + dropped);
+  return pm_round_float(mantissa, power > 8192 ? 8192 : power < -8192 ? -8192 : (int)power, rest, format.digits,
+                        format.least);
+}
+
+/// What follows the sign; `*end` becomes null where that is no number.
+static double read_magnitude(const char *text, const char **end, struct format format) {
+  if ((*end = skip_word(text, "infinity")) || (*end = skip_word(text, "inf"))) return __builtin_inf();
+  if ((*end = skip_word(text, "nan"))) return __builtin_nan("");
+  struct digits digits;
+  int exponent = 0;
+  if (text[0] == '0' && (text[1] | 0x20) == 'x' && find_digits(text + 2, 16, &digits)) {
+    *end = read_exponent(digits.end, 'p', &exponent);
+    return hexadecimal_value(&digits, exponent, format);
+  }
+  if (!find_digits(text, 10, &digits)) {
+    *end = NULL;
+    return 0;
+  }
+  *end = read_exponent(digits.end, 'e', &exponent);
+  return decimal_value(&digits, exponent, format);
+}
+
+static double read_float(const char *text, char **end, struct format format) {
+  const char *at = text, *behind;
+  while (is_space(*at)) at++;
+  bool negative = *at == '-';
+  if (*at == '-' || *at == '+') at++;
+  double value = read_magnitude(at, &behind, format);
+  if (end) *end = (char *)(uintptr_t)(behind ? behind : text);
+  return negative && behind ? -value : value;
+}
+
+double strtod(const char *text, char **end) { return read_float(text, end, format_of_double); }
+float strtof(const char *text, char **end) { return (float)read_float(text, end, format_of_float); }
+double atof(const char *text) { return strtod(text, NULL); }
+
+// Swift's Double("1.5") and Float("1.5"): null for what is no number; blanks are none.
+const char *_swift_stdlib_strtod_clocale(const char *text, double *value) {
+  char *end;
+  *value = strtod(text, &end);
+  return end == text || is_space(*text) ? NULL : end;
+}
+
+const char *_swift_stdlib_strtof_clocale(const char *text, float *value) {
+  char *end;
+  *value = strtof(text, &end);
+  return end == text || is_space(*text) ? NULL : end;
 }

@@ -40,4 +40,9 @@ void pm_flush(void);
 #define PM_FLOAT_TEXT 512
 size_t pm_format_float(char *text, double value, char conversion, int precision, int alternative);
 
+/// mantissa * 2^exponent, rounded once, to nearest, half to even, to a number of so many binary digits whose last one is
+/// at least 2^least; 53 and -1074 for a double, 24 and -149 for a float. `rest`: something smaller than the mantissa's
+/// last place is to be added; the mantissa has two digits more than the result then.
+double pm_round_float(unsigned __int128 mantissa, int exponent, bool rest, int digits, int least);
+
 #endif

@@ -7,36 +7,43 @@ static int digit_value(char character) {
   return character >= 'a' && character <= 'z' ? character - 'a' + 10 : 99;
 }
 
-/// What follows the blanks and the sign; the value saturates. `negative` tells the sign.
-static uint64_t parse(const char *text, char **end, int base, bool *negative) {
+struct number {
+  /// Saturates at UINT64_MAX.
+  uint64_t magnitude;
+  bool negative, overflows;
+};
+
+static struct number parse(const char *text, char **end, int base) {
   const char *start = text;
   while (*text == ' ' || (*text >= '\t' && *text <= '\r')) text++;
-  *negative = *text == '-';
+  struct number number = {.negative = *text == '-'};
   if (*text == '-' || *text == '+') text++;
+
   bool hex = text[0] == '0' && (text[1] | 0x20) == 'x' && digit_value(text[2]) < 16;
   if (hex && (base == 0 || base == 16)) text += 2, base = 16;
   if (base == 0) base = *text == '0' ? 8 : 10;
+
   uint64_t value = 0;
   const char *first = text;
   for (; digit_value(*text) < base; text++)
-    if (__builtin_mul_overflow(value, base, &value) || __builtin_add_overflow(value, digit_value(*text), &value))
-      for (value = UINT64_MAX; digit_value(text[1]) < base;) text++;
+    number.overflows = number.overflows || __builtin_mul_overflow(value, base, &value) ||
+                       __builtin_add_overflow(value, digit_value(*text), &value);
+  number.magnitude = number.overflows ? UINT64_MAX : value;
   if (end) *end = (char *)(uintptr_t)(text == first ? start : text);
-  return value;
+  return number;
 }
 
 unsigned long long strtoull(const char *text, char **end, int base) {
-  bool negative;
-  uint64_t value = parse(text, end, base, &negative);
-  return negative && value != UINT64_MAX ? -value : value;
+  struct number number = parse(text, end, base);
+  return number.negative && !number.overflows ? -number.magnitude : number.magnitude;
 }
 
 unsigned long strtoul(const char *text, char **end, int base) { return strtoull(text, end, base); }
 
 long strtol(const char *text, char **end, int base) {
-  bool negative;
-  uint64_t value = parse(text, end, base, &negative);
-  if (negative) return value > INT64_MAX ? INT64_MIN : -(long)value;
+  struct number number = parse(text, end, base);
+  uint64_t value = number.magnitude;
+  if (number.negative) return value > INT64_MAX ? INT64_MIN : -(long)value;
   return value > INT64_MAX ? INT64_MAX : (long)value;
 }
 

@@ -7,6 +7,7 @@ static pm_error_t request(struct pm_message *message) {
   if (error) return error;
   error = pm_call(endpoint, message, PM_FOREVER);
   pm_cap_drop(endpoint);
+  if (!error) pm_message_drop_caps(message);
   return error ? error : (pm_error_t)message->words[0];
 }
 

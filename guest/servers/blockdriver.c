@@ -39,8 +39,7 @@ int main(int argc, char **argv) {
   while (!error) {
     struct pm_message reply = {.reply = message.reply};
     reply.words[0] = (uint64_t)serve(&message, &reply);
-    for (int i = 0; i < PM_MESSAGE_CAPS; i++)
-      if (message.caps[i]) (void)pm_cap_drop(message.caps[i]);
+    pm_message_drop_caps(&message);
     message = reply;
     error = pm_reply_receive(endpoint, &message, PM_FOREVER);
     // The client has gone away: on to the next one.

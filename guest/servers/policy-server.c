@@ -213,7 +213,9 @@ static bool answer_successor(pm_cap_t line, uint64_t successor, struct pm_messag
   pm_error_t error;
   do error = pm_receive(line, &request, TAKE_OVER_US);
   while (error == PM_EAGAIN);
-  if (error || request.sender != successor) return false;
+  if (error) return false;
+  pm_message_drop_caps(&request);
+  if (request.sender != successor) return false;
   answer.reply = request.reply;
   return !pm_reply(&answer);
 }
@@ -251,12 +253,15 @@ static void take_over(void) {
   if (!error) error = (pm_error_t)message.words[0];
   if (error) fail("the policy server there is does not hand over", error);
   pm_cap_t line = message.caps[0];
+  message.caps[0] = PM_CAP_NONE;
+  pm_message_drop_caps(&message);
   uint64_t count = message.words[1];
   for (uint64_t i = 0; i < count && i < CAPACITY; i++) {
     message = (struct pm_message){0};
     error = pm_call(line, &message, TAKE_OVER_US);
     if (error) fail("taking over contracts", error);
     taken[i] = client_in(&message);
+    pm_message_drop_caps(&message);
   }
   message = (struct pm_message){0};
   error = pm_call(line, &message, TAKE_OVER_US);
@@ -290,9 +295,8 @@ static void begin(void) {
   if (error) fail("registering the name policy", error);
 }
 
-static void serve(const struct pm_message *request, uint64_t now) {
-  for (int i = 0; i < PM_MESSAGE_CAPS; i++)
-    if (request->caps[i]) pm_cap_drop(request->caps[i]);
+static void serve(struct pm_message *request, uint64_t now) {
+  pm_message_drop_caps(request);
   if (request->words[0] == PM_POLICY_TAKE_OVER) return hand_over(request);
   struct pm_message answer = answer_to(request, now);
   // Whoever asked may be gone: what was agreed holds, and goes with the task.

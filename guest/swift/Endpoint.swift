@@ -46,6 +46,9 @@ public struct Message {
     content.moves |= 1 << UInt32(index)
   }
 
+  /// Gives up all capabilities that came with it, and has none then: callers may send some that nobody asked for.
+  public mutating func dropCapabilities() { unsafe pm_message_drop_caps(&content) }
+
   /// The id of the task it came from, as the server says.
   public var sender: UInt64 { content.sender }
 

@@ -1,6 +1,6 @@
 // What Swift cannot import from <linux/kvm.h> and glibc by itself: ioctl numbers (function-like macros), the
 // variadic ioctl, calls behind _GNU_SOURCE, and atomic accesses to memory that a guest or the kernel shares.
-// All calls return 0 or a positive result, or -errno.
+// All calls return 0 or a positive result, or -errno; a signal interrupts none of them but ckvm_run.
 #ifndef CKVM_H
 #define CKVM_H
 
@@ -17,9 +17,25 @@
 extern int memfd_create(const char *name, unsigned int flags);
 static const unsigned int CKVM_MFD_CLOEXEC = 1;
 extern int fallocate(int fd, int mode, long offset, long length);
+extern int ftruncate(int fd, long length);
+extern int open(const char *path, int flags, ...);
+
+// A system call's result, or -errno; again for as long as a signal interrupts it.
+#define CKVM_RETRIED(call)                              \
+  ({                                                    \
+    int ckvm_result;                                    \
+    do ckvm_result = (call);                            \
+    while (ckvm_result < 0 && errno == EINTR);          \
+    ckvm_result < 0 ? -errno : ckvm_result;             \
+  })
+static inline int ckvm_open(const char *path, int flags) { return CKVM_RETRIED(open(path, flags)); }
+static inline int ckvm_truncate(int fd, int64_t length) { return CKVM_RETRIED(ftruncate(fd, length)); }
+static inline int ckvm_advise(void *start, size_t length, int advice) {
+  return CKVM_RETRIED(madvise(start, length, advice));
+}
 static inline int ckvm_punch_hole(int fd, int64_t offset, int64_t length) {
   const int keep_size = 1, punch_hole = 2;
-  return fallocate(fd, keep_size | punch_hole, offset, length) < 0 ? -errno : 0;
+  return CKVM_RETRIED(fallocate(fd, keep_size | punch_hole, offset, length));
 }
 static const int CKVM_MADV_POPULATE_WRITE = 23;
 static const int CKVM_MADV_COLLAPSE = 25;
@@ -49,12 +65,10 @@ static const uint64_t CKVM_SYNC_SREGS = KVM_SYNC_X86_SREGS;
 static const uint64_t CKVM_SYNC_EVENTS = KVM_SYNC_X86_EVENTS;
 
 static inline int ckvm_ioctl(int fd, unsigned long request, void *argument) {
-  int result = ioctl(fd, request, argument);
-  return result < 0 ? -errno : result;
+  return CKVM_RETRIED(ioctl(fd, request, argument));
 }
 static inline int ckvm_ioctl_value(int fd, unsigned long request, unsigned long value) {
-  int result = ioctl(fd, request, value);
-  return result < 0 ? -errno : result;
+  return CKVM_RETRIED(ioctl(fd, request, value));
 }
 static inline int ckvm_run(int fd) { return ioctl(fd, KVM_RUN, 0) < 0 ? -errno : 0; }
 

@@ -1,0 +1,56 @@
+// The programs of a run, each read and loaded once; and the tasks that run beside the one asked for.
+
+internal import Machine
+internal import PhysicalMemory
+
+/// Files that are the same one, or bundled programs, are read once, and are in the machine's memory once.
+struct Programs {
+  private var files: [TaskFile] = []
+  private var loaded: [TaskFile.Origin: Program] = [:]
+
+  /// Reads a program, unless it was read before by that name.
+  mutating func read(_ name: OutsideName) throws(CommandFailure) {
+    if !files.contains(where: { $0.name == name }) { files.append(try TaskFile(name)) }
+  }
+
+  mutating func load(_ name: OutsideName, on machine: Machine) throws(MachineError) -> Program {
+    guard let file = files.first(where: { $0.name == name }) else { preconditionFailure("a program that was not read") }
+    if let program = loaded[file.origin] { return program.named(name.bytes) }
+    let program = try machine.load(name: name.bytes, bytes: file.bytes)
+    loaded[file.origin] = program
+    return program
+  }
+}
+
+/// It goes on until the command leaves. If it dies before, somebody may be waiting for it in vain: that is said at once.
+struct RunningCompanion {
+  let task: GuestTask
+  private let observer: HostThread
+
+  init(
+    _ companion: Companion, _ program: Program, arguments: [String] = [], keepsMappings: Bool, on machine: Machine
+  ) throws {
+    var parameters = TaskParameters(name: String(decoding: companion.name.bytes, as: UTF8.self))
+    parameters.keepsMappings = keepsMappings
+    let task = try machine.launch(program, arguments: arguments, parameters: parameters) {
+      StandardStream.error.write($0)
+    }
+    self.task = task
+    do {
+      observer = try HostThread {
+        guard let sentence = task.wait().account(of: companion.task, timeout: nil) else { return }
+        StandardStream.error.write("\(companion.name): \(sentence)\n")
+      }
+    } catch {
+      throw CommandFailure.failure("no thread can be made for \(companion.name) (\(error)): see `physmem doctor`")
+    }
+  }
+
+  /// If it has died by now, its status, and the report on it has been written; nil: it runs, or ended by itself.
+  func death() -> Int32? {
+    guard let end = task.waitIfEnding() else { return nil }
+    observer.join()
+    if case .exited = end { return nil }
+    return end.exitStatus
+  }
+}
