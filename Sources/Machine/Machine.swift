@@ -43,6 +43,9 @@ public struct MachineConfiguration: Sendable {
     self.stock = stock
   }
 
+  /// For tests: tasks may use protection keys, as on a KVM that leaves PKRU to the processor. KVM must have them.
+  package var hasProtectionKeys = false
+
   /// Whether contents change their frames all the time.
   var movesContents: Bool { moveInterval != nil || defragmentation == .continuous }
 

@@ -121,9 +121,25 @@ extension VCPULoop {
   /// The task's own handler, if it has one and may enter it.
   private mutating func deliverFault(_ frame: ExceptionFrame, _ fault: TaskFault) -> Continuation {
     resume(after: frame)
+    if fault.address == SupervisorArea.systemCallEntry, fault.code.access == .execute, let end = systemCall() {
+      return end
+    }
     guard canHandleFault else { return .end(.died(report(.pageFault(fault)))) }
     enterHandler(fault, isCall: false)
     return .resume
+  }
+
+  /// The task executed `syscall`, and the processor took it, so that the way back is in RCX and RFLAGS are in R11. It ends
+  /// where #UD would have ended it, elsewhere with the same instruction. nil: it only jumped to the same address.
+  private mutating func systemCall() -> Continuation? {
+    let instruction = cpu.registers.rcx &- 2
+    var code = [UInt8](repeating: 0, count: 2)
+    guard (try? machine.server.readMemory(task.slot, instruction, into: &code)) != nil, code == [0x0f, 0x05] else {
+      return nil
+    }
+    cpu.registers.rip = instruction
+    cpu.registers.rflags = cpu.registers.r11
+    return .end(.died(report(.exception(vector: 6, errorCode: 0))))
   }
 
   /// A server without a mapping cache leaves it to the task to map again what a call points to, and the call is made
