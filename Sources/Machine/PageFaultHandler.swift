@@ -1,6 +1,7 @@
 // A page fault of a task: the server's, then the task's own, then the end.
 //
 //      #PF ──▶ server.fault ──▶ served, spurious: retry the access
+//                          ├──▶ not explained by the tables: the task ends with a report
 //                          └──▶ the task's pm_on_fault handler, at CPL3 on its own stack ──▶ returns: retry, or give up
 //                          └──▶ no handler, or a fault in it: the task ends with a report
 
@@ -15,6 +16,8 @@ struct PageFaultCode {
   let rawValue: UInt64
   init(rawValue: UInt64) { self.rawValue = rawValue }
   init(_ access: Access) { rawValue = access == .write ? 1 << 1 : access == .execute ? 1 << 4 : 0 }
+  /// The task's own protection keys deny the access.
+  var isDeniedByKey: Bool { rawValue & 1 << 5 != 0 }
   var access: Access { rawValue & 1 << 4 != 0 ? .execute : rawValue & 1 << 1 != 0 ? .write : .read }
 }
 
@@ -58,10 +61,14 @@ extension VCPULoop {
       samplePages = pages
       resume(after: frame)
       return .resume
-    case .spurious:
+    case .spurious where !code.isDeniedByKey:
       samplePages = 0
       resume(after: frame)
       return .resume
+    case .spurious, .unexplained:
+      samplePages = 0
+      resume(after: frame)
+      return .end(.died(report(.pageFault(TaskFault(address: address, code: code, outcome: .unexplained)))))
     case .locked(let deadline): return waitForLock(frame, deadline)
     case .waitForFrames: return waitForFrames(frame, address, code.access)
     case .notMapped, .forbidden, .noMemory:
@@ -75,7 +82,7 @@ extension VCPULoop {
     samplePages = 0
     // The gate may have been gone through for an upcall that the task was not kicked for yet.
     if !upcall.hasWork(task.signal) {
-      _ = waitInHost { machine.waiting.wait(task.gate, until: deadline) }
+      _ = waitInHost(upcall.canBegin) { machine.waiting.wait(task.gate, until: deadline) }
     }
     return endIfStopped() ?? announceUpcall()
   }
@@ -89,7 +96,7 @@ extension VCPULoop {
     defer { machine.server.endRequest(task.slot) }
     while case .waiting(let until) = machine.server.frameWait(task.slot) {
       if task.signal.hasUpcall, upcall.canBegin { return announceUpcall() }
-      _ = waitInHost { machine.waiting.wait(task.gate, until: until) }
+      _ = waitInHost(upcall.canBegin) { machine.waiting.wait(task.gate, until: until) }
       if let end = endIfStopped() { return end }
     }
     // Here, where the frames for the tables are at hand. If it cannot be served, the next fault says why.

@@ -81,6 +81,7 @@ static inline void ckvm_store(uint64_t *at, uint64_t value) { __atomic_store_n(a
 static inline uint64_t ckvm_exchange(uint64_t *at, uint64_t value) {
   return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);
 }
+static inline uint64_t ckvm_or(uint64_t *at, uint64_t bits) { return __atomic_fetch_or(at, bits, __ATOMIC_SEQ_CST); }
 static inline uint64_t ckvm_and(uint64_t *at, uint64_t mask) { return __atomic_fetch_and(at, mask, __ATOMIC_SEQ_CST); }
 
 // The rings of a device's queue, which a driver in the guest reads and writes meanwhile.
