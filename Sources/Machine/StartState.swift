@@ -59,11 +59,13 @@ enum StartState {
   }
 
   /// What a fresh vCPU gets once: no task can change it.
-  static func setModelSpecificRegisters(_ cpu: borrowing VirtualCPU) throws(KVMError) {
-    let (lstar, sfmask): (UInt32, UInt32) = (0xc000_0082, 0xc000_0084)
+  static func setModelSpecificRegisters(_ cpu: borrowing VirtualCPU, processorNumber: UInt32) throws(KVMError) {
+    let (lstar, sfmask, tscAux): (UInt32, UInt32, UInt32) = (0xc000_0082, 0xc000_0084, 0xc000_0103)
     try cpu.setModelSpecificRegister(lstar, to: SupervisorArea.systemCallEntry)
     // TF: a debug trap would come before the fault that tells of the `syscall`.
     try cpu.setModelSpecificRegister(sfmask, to: 1 << 8)
+    // A processor without RDTSCP and RDPID has no such register.
+    try? cpu.setModelSpecificRegister(tscAux, to: UInt64(processorNumber))
   }
 
   private static func taskRegister(_ index: Int) -> kvm_segment {

@@ -38,7 +38,7 @@ struct VCPURunner: ~Copyable {
     do throws(KVMError) {
       let cpu = try VirtualCPU(machine.virtualMachine, index: index)
       try cpu.readSystemRegisters()
-      try StartState.setModelSpecificRegisters(cpu)
+      try StartState.setModelSpecificRegisters(cpu, processorNumber: machine.configuration.processorNumber)
       return cpu
     } catch {
       throw .kvm(error)
