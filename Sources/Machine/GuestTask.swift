@@ -5,7 +5,8 @@ public import PhysicalMemory
 internal import KVM
 import Synchronization
 
-/// Where a task's output goes; called on its vCPU's thread.
+/// Where a task's output goes; called with one text after the other, while the task waits, and on no thread of its. A
+/// console may block: a task that is stopped meanwhile ends all the same, and its last text may come after its end.
 public typealias Console = @Sendable ([UInt8]) -> Void
 
 public final class GuestTask: Sendable {
@@ -26,7 +27,7 @@ public final class GuestTask: Sendable {
   private struct State {
     var end: TaskEnd?
     var stopReason: StopReason?
-    var vcpu: VirtualCPUHandle?
+    var isOnVCPU = false
     var samples: ExitSamples?
     var counters = TaskCounters()
     var fragmentation: Fragmentation?
@@ -74,18 +75,16 @@ public final class GuestTask: Sendable {
 
   /// Stops the task wherever it is.
   public func stop(_ reason: StopReason) {
-    let vcpu = state.withLock { state in
+    state.withLock { state in
       if state.stopReason == nil { state.stopReason = reason }
-      return state.vcpu
+      if state.isOnVCPU { signal.stop() }
     }
-    gate.open()
-    vcpu?.kick()
   }
 
   /// Calls the task's pm_return_pages handler, if it has one, as if frames were asked back; for measurements and tests.
   /// Has no effect on a task that has ended.
   package func pretendUpcall(count: Int) {
-    if state.withLock({ $0.vcpu != nil }) { signal.pretendUpcall(count: count) }
+    if state.withLock({ $0.isOnVCPU }) { signal.pretendUpcall(count: count) }
   }
 
   /// What its exits took; only of a task launched to be measured, after its end.
@@ -109,13 +108,13 @@ public final class GuestTask: Sendable {
   /// - Returns: the reason, if the task shall not even begin.
   func attach(_ vcpu: VirtualCPUHandle) -> StopReason? {
     signal.attach(vcpu)
-    state.withLock { $0.vcpu = vcpu }
+    state.withLock { $0.isOnVCPU = true }
     return stopReason
   }
 
   func detach() {
+    state.withLock { $0.isOnVCPU = false }
     signal.detach()
-    state.withLock { $0.vcpu = nil }
   }
 
   func finish(_ end: TaskEnd) {
