@@ -97,10 +97,6 @@ final class ConsoleThreads: Sendable {
 }
 
 extension VCPULoop {
-  /// A console that takes its text within this time, in nanoseconds, has not made the task wait: as much as any task gets
-  /// before it is dropped.
-  private static let consolePatience: UInt64 = 5_000_000
-
   /// All of it or nothing: the text is looked at once before the first byte is put out. There can be far more of it
   /// than there is memory, so a task that is stopped meanwhile does not go on with it.
   func writeToConsole(_ address: UInt64, _ length: UInt64) throws(ServerError) {
@@ -132,15 +128,19 @@ extension VCPULoop {
   private func putOut(_ text: [UInt8]) throws(ServerError) {
     let call = ConsoleCall(task.console, text, task.gate)
     do throws(Errno) { try machine.consoles.begin(call) } catch { throw .noMemory }
-    let end = monotonicNanoseconds() + Self.consolePatience
-    while !call.isDone {
-      guard !task.signal.mustStop else { throw .stopped }
-      if monotonicNanoseconds() < end {
-        _ = machine.waiting.wait(task.gate, until: end)
-      } else {
-        // An upcall waits as well.
-        _ = task.signal.wait(.deaf) { machine.waiting.wait(task.gate, until: nil) }
-      }
-    }
+    try task.wait(machine.waiting) { call.isDone }
   }
+}
+
+/// Does something that may block, on a thread of its own, and waits for it, but not for ever.
+/// - Returns: false: it is under way still.
+@discardableResult
+package func attempt(seconds: Double, _ body: @escaping @Sendable () -> Void) -> Bool {
+  let gate = WaitGate()
+  let thread = try? HostThread {
+    body()
+    gate.open()
+  }
+  thread?.detach()
+  return thread != nil && gate.wait(until: monotonicNanoseconds() + UInt64(max(0, min(seconds, 1e9)) * 1e9))
 }

@@ -193,17 +193,21 @@ extension VCPULoop {
   private func perform(_ call: DeviceCall) throws(ServerError) {
     let devices = machine.devices
     let driver = TaskReference(slot: task.slot, id: task.id)
+    let wait: BlockDevice.Wait = { [task, threads = machine.waiting] isDone throws(ServerError) in
+      try task.wait(threads, until: isDone)
+    }
     switch call {
     case .deviceInformation(let number, let result):
       let bits = try devices.addressBits(number)
       try writeWords([UInt64(PM_DEVICE_DISK) | UInt64(bits) << 32], result)
     case .claimDevice(let number): try devices.claim(driver, number)
-    case .releaseDevice(let number): try devices.release(driver, number)
+    case .releaseDevice(let number): try devices.release(driver, number, wait: wait)
     case .readDevice(let number, let offset, let result):
       let value = try devices.read(driver, number, offset)
       let bytes = InlineArray<4, UInt8> { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) }
       try machine.server.writeMemory(task.slot, result, bytes.span)
-    case .writeDevice(let number, let offset, let value): try devices.write(driver, number, offset, value)
+    case .writeDevice(let number, let offset, let value):
+      try devices.write(driver, number, offset, value, wait: wait)
     }
   }
 
