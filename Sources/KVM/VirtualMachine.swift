@@ -14,6 +14,8 @@ public final class VirtualMachine: Sendable {
   public let extendedFeatures: UInt64
   /// Whether tasks may set their FS and GS bases themselves.
   public let hasFSGSBase: Bool
+  /// Of vCPUs from KVM, where `VirtualCPUHandle.hurry` asked for it.
+  public let departures = VCPUDepartures()
   /// Descriptors of vCPUs that could not be set up, by index. KVM makes each index once: the next attempt goes on here.
   private let unfinished = Mutex<[Int: Int32]>([:])
 

@@ -14,7 +14,9 @@ extension PhysicalMemoryServer {
     }
     progress: while true {
       switch withState({ $0.continuePlacement(&plan) }) {
-      case .more: continue
+      case .more:
+        if plan.isWaiting { waitForGracePeriod() }
+        plan.isWaiting = false
       case .done: break progress
       case .failed:
         while withState({ $0.abandon(&plan) }) {}
@@ -25,6 +27,7 @@ extension PhysicalMemoryServer {
         throw .noMemory
       }
     }
+    if plan.hasMoved { waitForGracePeriod() }
     while withState({ $0.installPlaced(&plan, &allocation) }) {}
     // The result may have been in one of the frames that were dropped.
     if flags & UInt32(PM_ALLOC_SQUASH) != 0 {
