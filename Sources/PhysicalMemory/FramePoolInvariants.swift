@@ -32,12 +32,14 @@ extension FramePool {
     checkList(loose, .loose, expected: found[.loose], "The loose list", &violations)
     checkList(stock, .stocked, expected: found[.stocked], "The stock", &violations)
     checkList(tableArea.spare, .spare, expected: found[.spare], "The list of spare frames", &violations)
-    checkList(waiting.open, .waiting, expected: found[.waiting] - endingCount, "The open list of waiting frames", &violations)
+    checkList(
+      waiting.open, .waiting, expected: found[.waiting] - endingCount, "The open list of waiting frames", &violations)
     checkList(waiting.ending, .waiting, expected: endingCount, "The ending list of waiting frames", &violations)
     if zeroingCount != found[.zeroing] {
       violations.append("\(found[.zeroing]) frames are being zeroed, the counter says \(zeroingCount).")
     }
-    let free = found[.freeHead] + found[.interior] + found[.loose] + found[.stocked] + found[.spare]
+    let free =
+      found[.freeHead] + found[.interior] + found[.loose] + found[.stocked] + found[.spare]
       + found[.waiting]
     if freeCount != free { violations.append("\(free) frames are free, the counter says \(freeCount).") }
     return violations
