@@ -21,7 +21,8 @@ public struct VirtualCPU: ~Copyable {
     let created = unsafe try Self.create(machine, index: index)
     descriptor = unsafe created.descriptor
     unsafe run = unsafe created.run
-    handle = unsafe VirtualCPUHandle(run: run, byteCount: machine.runAreaSize)
+    handle = unsafe VirtualCPUHandle(
+      run: run, byteCount: machine.runAreaSize, departures: machine.departures)
     unsafe run.pointee.kvm_valid_regs = CKVM_SYNC_REGS | CKVM_SYNC_SREGS
   }
 
@@ -70,7 +71,9 @@ public struct VirtualCPU: ~Copyable {
   /// Runs the guest until it exits.
   @inline(__always)
   public func enter() throws(KVMError) -> VMExit {
+    handle.visits.begin()
     let result = ckvm_run(descriptor)
+    handle.visits.end()
     if result < 0 {
       guard result == -EINTR || result == -EAGAIN else {
         throw KVMError(call: "KVM_RUN", errno: Errno(rawValue: -result))

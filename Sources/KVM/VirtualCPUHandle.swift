@@ -1,4 +1,4 @@
-// The part of a vCPU that other threads may touch: the kick.
+// The part of a vCPU that other threads may touch: the kick, and whether it is inside KVM.
 
 internal import CKVM
 internal import Glibc
@@ -12,8 +12,10 @@ public final class VirtualCPUHandle: Sendable {
   private let byteCount: Int
   /// The thread that runs this vCPU. Locked while it is signalled, so that it cannot be gone by then.
   private let thread = Mutex<pthread_t?>(nil)
+  let visits: VCPUVisits
 
-  init(run: UnsafeMutablePointer<kvm_run>, byteCount: Int) {
+  init(run: UnsafeMutablePointer<kvm_run>, byteCount: Int, departures: VCPUDepartures) {
+    visits = VCPUVisits(departures)
     unsafe self.run = run
     self.byteCount = byteCount
   }
@@ -42,6 +44,12 @@ public final class VirtualCPUHandle: Sendable {
       if let thread { pthread_kill(thread, SIGUSR1) }
     }
   }
+
+  /// The visit to KVM that is under way.
+  public var visit: VCPUVisit? { visits.current }
+
+  /// Makes a visit end soon, and its end one of the machine's departures; nothing, if it is over.
+  public func hurry(_ visit: VCPUVisit) { if visits.await(visit) { kick() } }
 
   func setImmediateExit(_ wanted: Bool) { unsafe ckvm_set_immediate_exit(run, wanted ? 1 : 0) }
 

@@ -18,6 +18,8 @@ public final class VirtualMachine: Sendable {
   public let hasInstructionPrevention: Bool
   /// Leaf 7, EBX, as guests are to see it.
   public let processorFeatures: UInt32
+  /// Of vCPUs from KVM, where `VirtualCPUHandle.hurry` asked for it.
+  public let departures = VCPUDepartures()
   /// Descriptors of vCPUs that could not be set up, by index. KVM makes each index once: the next attempt goes on here.
   private let unfinished = Mutex<[Int: Int32]>([:])
 

@@ -1,5 +1,6 @@
 // The background thread that readies free frames: clears them, and gives them host page-table entries, so that a
-// fault pays for neither; and blocks of them for superpages, each a huge page of the host.
+// fault pays for neither; and blocks of them for superpages, each a huge page of the host. It also sees to it that frames do
+// not wait for ever for tasks that run on and on (PhysicalMemory/GracePeriod.swift).
 
 internal import GuestMemory
 internal import PhysicalMemory
@@ -11,7 +12,11 @@ final class FramePreparation: Sendable {
   private let isStopping = Atomic<Bool>(false)
   private let thread = Mutex<HostThread?>(nil)
 
-  /// Called by the server when its stock runs low.
+  /// Nanoseconds from when the server asks to have its grace periods watched, or was told last, to the next look. Long, since
+  /// a task pays for each kick, and frames are free earlier where somebody calls the server meanwhile.
+  private static let watchInterval: UInt64 = 5_000_000
+
+  /// Called by the server when its stock runs low, or a grace period begins.
   func wake() { gate.open() }
 
   func start(server: PhysicalMemoryServer, memory: PoolMemory, target: Int) throws(Errno) {
@@ -28,9 +33,17 @@ final class FramePreparation: Sendable {
 
   private func run(server: PhysicalMemoryServer, memory: PoolMemory, target: Int) {
     var refusals = 0
+    var watchTime: UInt64?
     while true {
-      gate.wait()
+      let isWoken = gate.wait(until: watchTime)
       if isStopping.load(ordering: .acquiring) { return }
+      let now = monotonicNanoseconds()
+      if watchTime.map({ $0 <= now && !server.watchGracePeriods() }) ?? false {
+        watchTime = nil
+      } else if watchTime.map({ $0 <= now }) ?? isWoken {
+        watchTime = now + Self.watchInterval
+      }
+      guard isWoken else { continue }
       Self.fillStock(server: server, memory: memory, target: target) { isStopping.load(ordering: .acquiring) }
       guard refusals < 8 else { continue }
       do throws(Errno) {

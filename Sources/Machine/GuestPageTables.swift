@@ -6,6 +6,16 @@ internal import KVM
 internal import Paging
 internal import PhysicalMemory
 
+/// The ends of visits to KVM, for the server.
+struct MachineDepartures: Departures {
+  private let departures: VCPUDepartures
+
+  init(_ departures: VCPUDepartures) { self.departures = departures }
+
+  var count: UInt64 { departures.count }
+  func wait(after count: UInt64) { departures.wait(after: count) }
+}
+
 final class GuestPageTables: MachineOperations {
   /// A closed space with more tables than this is taken apart; a smaller one waits for the slot's next task, which
   /// finds its directories ready and unchanged, as KVM's shadow of them is.
@@ -42,6 +52,12 @@ final class GuestPageTables: MachineOperations {
   func drop(_ slot: TaskSlot, missing: Int) { signals[slot].drop(missing: missing) }
   func mustStop(_ slot: TaskSlot) -> Bool { signals[slot].mustStop }
   func processorTime(_ slot: TaskSlot) -> UInt64 { signals[slot].processorTime }
+
+  // MARK: Visits
+
+  func visit(_ slot: TaskSlot) -> Visit? { signals[slot].visit.map { Visit(slot: slot, number: $0.rawValue) } }
+  func hurry(_ visit: Visit) { signals[visit.slot].hurry(VCPUVisit(rawValue: visit.number)) }
+  func watchGracePeriods() { wakePreparation() }
 
   // MARK: Address spaces
 

@@ -113,7 +113,7 @@ public final class Machine: Sendable {
       server = try PhysicalMemoryServer(
         frameCount: frameCount, reserved: SupervisorArea.reservedFrames, taskCapacity: SupervisorArea.maximumVCPUs,
         stock: configuration.stock, blocks: configuration.blocks, reclaim: configuration.reclaim,
-        operations: operations)
+        operations: operations, departures: MachineDepartures(virtualMachine.departures))
     } catch {
       throw Self.noAddressSpace(error)
     }

@@ -24,6 +24,9 @@ final class TaskSignal: Sendable {
   /// Opened to wake the task where it waits in the host.
   let gate = WaitGate()
   private let processor = Mutex(Processor())
+  /// The last vCPU that ran the task. Still there when the task has left its loop: what its last exit left open is finished
+  /// then, inside KVM.
+  private let visitor = Mutex<VirtualCPUHandle?>(nil)
   /// Frames are asked back, and the task has not been told.
   private let upcall = Atomic<Bool>(false)
   /// Frames to tell of that nobody asks for: measurements and tests.
@@ -48,6 +51,7 @@ final class TaskSignal: Sendable {
     interrupts.store(0, ordering: .sequentiallyConsistent)
     handlesInterrupts.store(false, ordering: .sequentiallyConsistent)
     processor.withLock { $0 = Processor() }
+    visitor.withLock { $0 = nil }
   }
 
   // MARK: For any thread; none of it blocks.
@@ -83,6 +87,12 @@ final class TaskSignal: Sendable {
   /// Whether the task is to end: what it waits for in the host is not waited for any more, and a long call is given up.
   var mustStop: Bool { stopped.load(ordering: .sequentiallyConsistent) || missingFrames != nil }
 
+  /// The visit of the task's vCPU to KVM that is under way.
+  var visit: VCPUVisit? { visitor.withLock { $0 }?.visit }
+
+  /// Makes a visit end soon.
+  func hurry(_ visit: VCPUVisit) { visitor.withLock { $0 }?.hurry(visit) }
+
   private func wakeAndKick() {
     gate.open()
     processor.withLock { $0.vcpu }?.kick()
@@ -111,6 +121,7 @@ final class TaskSignal: Sendable {
   func attach(_ vcpu: VirtualCPUHandle) {
     var clock = clockid_t()
     unsafe pthread_getcpuclockid(pthread_self(), &clock)
+    visitor.withLock { $0 = vcpu }
     processor.withLock { $0 = Processor(vcpu: vcpu, clock: clock, start: Self.now(clock)) }
   }
 

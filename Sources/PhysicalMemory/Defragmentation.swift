@@ -58,9 +58,11 @@ private struct BlockCensus {
   var free = 0
   var movable = 0
   var fixed = 0
+  /// About to be free.
+  var waiting = 0
 
   var isPartlyUsed: Bool { free > 0 && movable + fixed > 0 }
-  var isWorthEmptying: Bool { free > 0 && movable > 0 && fixed == 0 }
+  var isWorthEmptying: Bool { free + waiting > 0 && movable > 0 && fixed == 0 }
 }
 
 extension ServerState {
@@ -161,6 +163,8 @@ extension ServerState {
         census.free += 1
       } else if isMovable(frame) {
         census.movable += 1
+      } else if pool.records[frame].state == .waiting {
+        census.waiting += 1
       } else {
         census.fixed += 1
       }

@@ -58,6 +58,9 @@ extension PhysicalMemoryServer {
     }
   }
 
+  /// Frames that were given back and are not free yet (GracePeriod.swift).
+  package var waitingFrames: Int { withState { $0.pool.waitingCount } }
+
   package var policyBufferFrame: FrameNumber? {
     withState { state in state.policy.buffer.flatMap { state.frame($0.slot, 0) } }
   }
@@ -67,7 +70,7 @@ extension ServerState {
   fileprivate func use(of index: Int) -> FrameUse {
     let record = pool.records[FrameNumber(UInt32(index))]
     switch record.state {
-    case .loose, .stocked, .freeHead: return .free
+    case .loose, .stocked, .freeHead, .waiting: return .free
     case .interior: return index < pool.runs.end ? .free : .spare
     case .spare: return .spare
     case .inUse: return record.flags.contains(.placed) ? .placed : .movable

@@ -6,7 +6,8 @@
 //    Only of the zone that ordinary requests try first, so that scarce frames are not lent out again at once.
 //  - the stock: zeroed ahead by a background thread (`ZeroedStock.swift`).
 // Both count as free. A request that the runs cannot serve has them emptied into the runs, and is tried again.
-// Page tables have an area of their own at the pool's end (`TableArea.swift`).
+// Page tables have an area of their own at the pool's end (`TableArea.swift`). What is given back while somebody may still
+// look at it waits, and counts as free all the same (`WaitingFrames.swift`).
 //
 // Every operation changes records of the frames concerned only; none allocates. Not thread safe: the server's lock
 // covers it.
@@ -34,6 +35,9 @@ public struct FramePool: ~Copyable, Sendable {
   /// Where frames were given back that have not been given to the host yet.
   var idle: IdleChunks
   var tableArea: TableArea
+  var waiting: WaitingFrames
+  /// False: what is given back waits.
+  var isGiving = true
 
   /// A pool of `frameCount` frames, from `leastFrameCount` to `mostFrameCount`. All but frame 0 are free, and all are
   /// known to be zero. The records take 16 bytes of address space a frame, and memory only as they are touched. The last
@@ -43,7 +47,7 @@ public struct FramePool: ~Copyable, Sendable {
     precondition(frameCount <= Self.mostFrameCount, "a frame pool of more than 16 TiB")
     precondition((0..<frameCount).contains(tableFrames), "more page tables than frames")
     // Each may fail, and a value whose parts free something may not be left half made.
-    let table = try FrameTable(frameCount: frameCount, listCount: FreeRuns.listCount + 3)
+    let table = try FrameTable(frameCount: frameCount, listCount: FreeRuns.listCount + 5)
     let idle = try IdleChunks(frameCount: frameCount)
     records = table
     self.idle = idle
@@ -53,6 +57,7 @@ public struct FramePool: ~Copyable, Sendable {
     tableArea = TableArea(
       frames: frameCount - tableFrames..<frameCount, spare: FrameList(head: UInt32(frameCount + FreeRuns.listCount + 2))
     )
+    waiting = WaitingFrames(firstHead: UInt32(frameCount + FreeRuns.listCount + 3))
     looseStart = FrameZone(of: FrameNumber(UInt32(runs.end - 1))).start.rawValue
     records.setState(of: FrameRun(start: FrameNumber(0), count: 1), to: .reserved)
     runs.release(from: 1, to: runs.end, in: &records)
@@ -63,8 +68,11 @@ public struct FramePool: ~Copyable, Sendable {
   /// All frames of the pool, frame 0 and the reserved ones with them.
   public var count: Int { records.frameCount }
 
-  /// Frames that a request can have: in free runs, loose, stocked, or spare. Those being zeroed are not.
-  public var freeCount: Int { runs.freeCount + records.count(of: loose) + records.count(of: stock) + spareCount }
+  /// Frames that a request can have, now or when they have waited. Those being zeroed are not.
+  public var freeCount: Int { takeableCount + waitingCount }
+
+  /// Frames that a request can have now: in free runs, loose, stocked, or spare.
+  var takeableCount: Int { runs.freeCount + records.count(of: loose) + records.count(of: stock) + spareCount }
 
   /// Frames in the free runs of a zone; loose and stocked frames are in none.
   public func freeCount(in zone: FrameZone) -> Int { runs.freeCount(in: zone) }
@@ -177,10 +185,16 @@ public struct FramePool: ~Copyable, Sendable {
 
   // MARK: Giving back
 
-  /// Gives one frame back. It must be in use; its content counts as not zero from now on.
+  /// Gives one frame back. It must be in use; its content counts as not zero from now on. It waits if others do.
   public mutating func give(_ frame: FrameNumber) {
     precondition(Int(frame.rawValue) < count, "a frame beyond the pool")
     precondition(records[frame].state.isTaken, "giving back a frame that is not in use")
+    guard isGiving else { return wait(frame, flags: .dirty) }
+    giveNow(frame)
+  }
+
+  /// The same for a frame that nobody can be looking at.
+  mutating func giveNow(_ frame: FrameNumber) {
     if Int(frame.rawValue) >= runs.end { return giveSpare(frame) }
     idle.young.insert(chunkOf: Int(frame.rawValue))
     if frame.rawValue < looseStart {
@@ -193,9 +207,13 @@ public struct FramePool: ~Copyable, Sendable {
   }
 
   /// Gives adjacent frames back, all in use, wherever they were taken. With `contentIsZero` they are known to be zero:
-  /// never written, or their memory dropped since.
+  /// never written, or their memory dropped since; and nobody looks at them.
   public mutating func give(_ run: FrameRun, contentIsZero: Bool = false) {
     if run.count == 1, !contentIsZero { return give(run.start) }
+    guard isGiving || contentIsZero else {
+      for offset in 0..<run.count { give(run.start.advanced(by: offset)) }
+      return
+    }
     let start = Int(run.start.rawValue)
     precondition(run.count > 0 && run.count <= count - start, "frames beyond the pool")
     if start + run.count > runs.end {

@@ -23,7 +23,7 @@ extension FramePool {
         index += checkFreeRun(frame, &violations, &found)
       case .stocked:
         if record.isDirty { violations.append("Frame \(frame.rawValue) is stocked but dirty.") }
-      case .loose, .zeroing, .inUse, .table, .quarantined, .reserved, .spare:
+      case .loose, .zeroing, .inUse, .table, .quarantined, .reserved, .spare, .waiting:
         break
       }
     }
@@ -32,10 +32,15 @@ extension FramePool {
     checkList(loose, .loose, expected: found[.loose], "The loose list", &violations)
     checkList(stock, .stocked, expected: found[.stocked], "The stock", &violations)
     checkList(tableArea.spare, .spare, expected: found[.spare], "The list of spare frames", &violations)
+    checkList(
+      waiting.open, .waiting, expected: found[.waiting] - endingCount, "The open list of waiting frames", &violations)
+    checkList(waiting.ending, .waiting, expected: endingCount, "The ending list of waiting frames", &violations)
     if zeroingCount != found[.zeroing] {
       violations.append("\(found[.zeroing]) frames are being zeroed, the counter says \(zeroingCount).")
     }
-    let free = found[.freeHead] + found[.interior] + found[.loose] + found[.stocked] + found[.spare]
+    let free =
+      found[.freeHead] + found[.interior] + found[.loose] + found[.stocked] + found[.spare]
+      + found[.waiting]
     if freeCount != free { violations.append("\(free) frames are free, the counter says \(freeCount).") }
     return violations
   }
@@ -115,7 +120,7 @@ extension FramePool {
 /// What a walk over all frames found. No arrays: the simulation walks after every step.
 private struct PoolCensus: ~Copyable {
   /// Frames, by state.
-  var states = InlineArray<10, Int>(repeating: 0)
+  var states = InlineArray<11, Int>(repeating: 0)
   /// Free runs, by zone and order.
   var runs = InlineArray<96, Int>(repeating: 0)
 

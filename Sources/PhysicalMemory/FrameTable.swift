@@ -13,8 +13,11 @@
 //  9. `reserved`   never handed out: frame 0, the stub's frames. On no list, for good.
 // 10. `spare`      free, in the area for page tables (TableArea.swift). On that list, or not touched since the start
 //                  and then all bits zero.
+// 11. `waiting`    given back, and not free before the grace period is over (GracePeriod.swift). On the list of that
+//                  period.
 //
 //   interior, freeHead → inUse, table, quarantined → loose or interior, freeHead     (taken, given back)
+//                                      inUse, table, quarantined → waiting → the same    (given back while others may look)
 //   interior, freeHead → zeroing → stocked → inUse or interior, freeHead            (zeroed ahead, taken or drained)
 
 internal import GuestMemory
@@ -30,6 +33,7 @@ enum FrameState: UInt8, CaseIterable {
   case quarantined
   case reserved
   case spare
+  case waiting
 
   /// Handed out, so that it may be given back.
   var isTaken: Bool { self == .inUse || self == .table || self == .quarantined }

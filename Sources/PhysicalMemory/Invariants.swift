@@ -45,6 +45,7 @@ extension ServerState {
     checkWaiting(&found)
     checkDemands(&found)
     checkPolicy(&found)
+    checkGracePeriods(&found)
     return found
   }
 

@@ -41,6 +41,26 @@ public struct SuperpageCounts: Equatable, Sendable {
   }
 }
 
+/// One stay of a task's vCPU inside the machine: from its entry to when it is outside again, and nothing is under way for it.
+public struct Visit: Equatable, Sendable, BitwiseCopyable {
+  public let slot: TaskSlot
+  /// Another one for each visit of a slot.
+  public let number: UInt64
+
+  public init(slot: TaskSlot, number: UInt64) {
+    self.slot = slot
+    self.number = number
+  }
+}
+
+/// Where a thread waits for the ends of visits, without the server's lock.
+public protocol Departures: Sendable {
+  /// How many visits have ended that `MachineOperations.hurry` was called for.
+  var count: UInt64 { get }
+  /// Returns when there have been more.
+  func wait(after count: UInt64)
+}
+
 /// Called with the server's lock held; no call may block or call the server back.
 public protocol MachineOperations: AnyObject {
   /// Nanoseconds of a clock that never goes back.
@@ -56,6 +76,16 @@ public protocol MachineOperations: AnyObject {
   /// Nanoseconds that the task has had its processor for. `.max` while it waits of its own accord and no upcall is on its
   /// way to it: then time is no excuse.
   func processorTime(_ slot: TaskSlot) -> UInt64
+
+  // Grace periods (GracePeriod.swift).
+
+  /// The visit that the task's vCPU is on; nil: it is outside. The machine may use a translation that it looked up in a
+  /// visit for as long as the visit lasts, whatever is zapped.
+  func visit(_ slot: TaskSlot) -> Visit?
+  /// Makes the visit end soon.
+  func hurry(_ visit: Visit)
+  /// A grace period has begun: somebody should call `endGracePeriods` until there is none.
+  func watchGracePeriods()
 
   // Address spaces. Their tables are frames the server gives; `takeTable` gives a zeroed one or nil.
 

@@ -35,7 +35,8 @@ extension ServerState {
     return frames[..<(end ?? frames.count)].prefix(Self.movedInOneStep)
   }
 
-  /// Moves contents, a step's worth at most. The frames they leave belong to the caller: out of use, and reached by nobody.
+  /// Moves contents, a step's worth at most. The frames they leave belong to the caller: out of use,
+  /// mapped by nobody, and not to be used before a grace period has passed.
   mutating func move(_ moves: [FrameMove]) {
     let leaves = takeLeaves(moves)
     finishRevocations()
@@ -78,6 +79,7 @@ extension ServerState {
         }
         leaves[position].rights = leaf.rights
         _ = operations.unmap(place.slot, place.page, .moved)
+        noteEmptied(place.slot)
       }
       if leaves.count > first { Revocations.append(move.source, to: &revocations.zaps) }
     }
@@ -126,7 +128,7 @@ extension ServerState {
 
   private mutating func takeMovableFrame() -> FrameNumber? {
     var taken = pool.takeFrame()
-    while taken == nil, expireOldest() { taken = pool.takeFrame() }
+    while taken == nil, mayExpire, expireOldest() { taken = pool.takeFrame() }
     return taken
   }
 }

@@ -4,10 +4,8 @@
 
 internal import CGuestABI
 public import GuestMemory
-import Synchronization
-
 public final class PhysicalMemoryServer: Sendable {
-  private let state: Mutex<ServerState>
+  private let state: ServerLock
 
   /// Leaves handled before the lock is given to others.
   private static let step = 2048
@@ -19,15 +17,17 @@ public final class PhysicalMemoryServer: Sendable {
   ///   - reclaim: how frames are taken back from tasks that have more than their guarantee.
   ///   - stock: frames to keep zeroed ahead; `zeroAhead` is asked for when half of them are left.
   ///   - blocks: the same for superpages, in blocks of 512 frames; `nextBlock` is asked for. A small pool has fewer.
+  ///   - departures: where to wait for the ends of visits; nil: `hurry` ends them at once.
   /// - Throws: when there is no address space for the metadata: 32 bytes a frame, used as frames are touched.
   public init(
     frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, blocks: Int = 0,
-    reclaim: ReclaimRules = ReclaimRules(), operations: sending any MachineOperations
+    reclaim: ReclaimRules = ReclaimRules(), operations: sending any MachineOperations,
+    departures: (any Departures)? = nil
   ) throws(ReservationError) {
-    state = Mutex(
+    state = ServerLock(
       try ServerState(
         frameCount: frameCount, reserved: reserved, taskCapacity: taskCapacity, stock: stock, blocks: blocks,
-        reclaim: reclaim, operations: operations))
+        reclaim: reclaim, operations: operations), departures: departures)
   }
 
   /// One bounded step, with the lock held.
@@ -122,7 +122,7 @@ public final class PhysicalMemoryServer: Sendable {
 
   /// Serves a fault of a running task.
   public func fault(_ task: TaskSlot, _ page: PageNumber, _ access: Access) -> FaultOutcome {
-    state.withLock { state in
+    state.withLock(needed: GracePeriods.framesOfAFault) { state in
       state.statistics.faults += 1
       let outcome = state.serveFault(task, page, access)
       switch outcome {
@@ -335,6 +335,14 @@ public final class PhysicalMemoryServer: Sendable {
       return state.tables.used < before
     }) {}
   }
+
+  /// Waits until all frames that have been given back so far, or were left by moves, are nobody's to see.
+  func waitForGracePeriod() { state.waitForGracePeriod() }
+
+  /// One step of ending grace periods, for who was asked to by `watchGracePeriods`: tasks that run on and on are told to
+  /// leave the machine.
+  /// - Returns: false: there is nothing more to be done.
+  public func watchGracePeriods() -> Bool { state.withLock(needed: 0) { $0.watchGracePeriods() } }
 
   /// Clears a few free frames and puts them in stock, up to `target` frames.
   /// - Returns: the frames, so that the caller can populate them; empty when there is nothing to do.

@@ -111,6 +111,10 @@ struct PlacementPlan {
   var search: PlacementSearch
   /// What was met last that cannot go away.
   var obstacle: Obstacle?
+  /// A frame waits that could be had: nothing can be done before a grace period has passed.
+  var isWaiting = false
+  /// Frames were left by moves: they are not to be used before that either.
+  private(set) var hasMoved = false
   /// The page tables kept for tasks that have ended were given up for it; some there were.
   fileprivate var hasReleasedSpaces = false
   fileprivate var hasFreedTables = false
@@ -118,6 +122,8 @@ struct PlacementPlan {
 
   /// What became of a step.
   enum Progress { case more, done, failed }
+
+  fileprivate mutating func noteMoves() { hasMoved = true }
 
   /// The window's frames are to go back.
   fileprivate mutating func abandonWindow() {
@@ -223,8 +229,11 @@ extension ServerState {
         guard let destination = destinations.popLast() else { break }
         moves.append(FrameMove(source: frame, destination: destination))
         leaves += reverseMap.count(pool.records[frame].link)
+      } else if pool.records[frame].state == .waiting {
+        plan.isWaiting = true
+        break
       } else if !isQuarantined(frame, plan.task) {
-        move(moves, for: plan.task)
+        move(moves, for: &plan)
         plan.obstacle = obstacle(at: frame)
         plan.abandonWindow()
         if !plan.isFreeWindow { plan.search.goOn(behind: frame) }
@@ -233,16 +242,18 @@ extension ServerState {
       }
       plan.frames.append(frame)
     }
-    move(moves, for: plan.task)
+    move(moves, for: &plan)
+    if plan.isWaiting { return .more }
     // Without a single frame to move anything to, there is no going on: everything is in use.
     if looked == 1, plan.frames.count < plan.count, destinations.isEmpty, moves.isEmpty { return .failed }
     return plan.frames.count == plan.count ? .done : .more
   }
 
-  private mutating func move(_ moves: [FrameMove], for task: TaskSlot) {
+  private mutating func move(_ moves: [FrameMove], for plan: inout PlacementPlan) {
     guard !moves.isEmpty else { return }
     move(moves)
-    for move in moves { pool.records[move.source].owner = task.rawValue }
+    plan.noteMoves()
+    for move in moves { pool.records[move.source].owner = plan.task.rawValue }
   }
 
   /// Frames for as many contents as one step moves out of the window. They come first: having them may cost released
@@ -303,6 +314,9 @@ extension ServerState {
         if canBeTaken(window.start) {
           pool.takeFree(window)
           take(window.start, for: &plan)
+        } else if pool.records[window.start].state == .waiting {
+          plan.isWaiting = true
+          return .more
         } else if !clearSingle(window.start, &plan) {
           return .failed
         }
@@ -318,6 +332,7 @@ extension ServerState {
       take(destination, for: &plan)
     } else if isMovable(frame) {
       move([FrameMove(source: frame, destination: destination)])
+      plan.noteMoves()
       take(frame, for: &plan)
     } else {
       // It was a released content's, and went for the destination: the search finds the frame free.

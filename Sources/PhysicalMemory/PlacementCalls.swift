@@ -13,18 +13,24 @@ extension PhysicalMemoryServer {
       try state.planPlaced(task, handle, start: start, countAddress: countAddress, flags: flags, placement: placement)
     }
     var progress = PlacementPlan.Progress.more
-    let isPlaced = steps(of: task) { state in
-      progress = state.continuePlacement(&plan)
-      return progress == .more
+    var isStopped = false
+    while progress == .more, !isStopped {
+      plan.isWaiting = false
+      isStopped = !steps(of: task) { state in
+        progress = state.continuePlacement(&plan)
+        return progress == .more && !plan.isWaiting
+      }
+      if plan.isWaiting { waitForGracePeriod() }
     }
-    guard isPlaced, progress == .done else {
+    guard !isStopped, progress == .done else {
       while withState({ $0.abandon(&plan) }) {}
       withState { state in
         state.abandon(allocation)
         try? state.store(0, task, countAddress)
       }
-      throw isPlaced ? .noMemory : .stopped
+      throw isStopped ? .stopped : .noMemory
     }
+    if plan.hasMoved { waitForGracePeriod() }
     guard steps(of: task, { $0.installPlaced(&plan, &allocation) }) else {
       while withState({ $0.abandon(&plan) }) {}
       withState { $0.abandon(allocation) }

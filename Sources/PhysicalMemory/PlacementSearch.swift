@@ -116,8 +116,9 @@ extension ServerState {
     }
   }
 
-  /// Free, or holds what may be elsewhere; not of the area for page tables.
+  /// Free, about to be, or holds what may be elsewhere; not of the area for page tables.
   func canBeCleared(_ frame: FrameNumber) -> Bool {
-    canBeTaken(frame) || Int(frame.rawValue) < pool.runs.end && isMovable(frame)
+    canBeTaken(frame)
+      || Int(frame.rawValue) < pool.runs.end && (isMovable(frame) || pool.records[frame].state == .waiting)
   }
 }

@@ -2,6 +2,8 @@
 //
 //      empty or write-protect the leaves ──▶ zap the frames ──▶ copy, move, or give the frames to the pool
 //
+// The pool frees them when nobody can be looking at them any more (GracePeriod.swift).
+//
 // Zaps are collected, since one for a run of adjacent frames costs a fraction of one for each.
 
 internal import GuestMemory
@@ -74,6 +76,7 @@ extension ServerState {
       }
       revocations.zaps.removeAll(keepingCapacity: true)
     }
+    beginGracePeriod()
     if !revocations.unused.isEmpty {
       Revocations.join(&revocations.unused)
       for run in revocations.unused { pool.give(run) }
@@ -88,6 +91,7 @@ extension ServerState {
     let found = operations.unmap(place.slot, place.page, cause)
     precondition(found == frame, "the reverse map names a leaf of another frame")
     reverseMap.remove(place, from: &pool.records[frame].link)
+    noteEmptied(place.slot)
     revocations.leavesRemoved += 1
     Revocations.append(frame, to: &revocations.zaps)
     if revocations.isFull { finishRevocations() }

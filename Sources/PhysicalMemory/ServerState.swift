@@ -28,6 +28,7 @@ struct ServerState: ~Copyable {
   var reclaim: ReclaimState
   var policy = PolicyState()
   var revocations = Revocations()
+  var grace = GracePeriods()
   var batch = FrameBatch()
   var blocks: BlockStock
   var statistics = ServerStatistics()
@@ -91,7 +92,7 @@ struct ServerState: ~Copyable {
   @inline(__always)
   private mutating func takeZeroFrame() -> FrameNumber? {
     var taken = pool.takeZeroedFrame()
-    while taken == nil, expireOldest() { taken = pool.takeZeroedFrame() }
+    while taken == nil, mayExpire, expireOldest() { taken = pool.takeZeroedFrame() }
     return cleared(taken ?? pool.takeSpareFrame())
   }
 
@@ -180,9 +181,11 @@ struct ServerState: ~Copyable {
     return frame
   }
 
+  /// Nobody is looking at it: its task's vCPU had left when the task ended, and the flush that comes before this waits for
+  /// whoever is inside KVM.
   mutating func giveTable(_ frame: FrameNumber) {
     tables.used -= 1
-    pool.give(FrameRun(start: frame, count: 1))
+    pool.giveNow(frame)
   }
 
   /// Takes back tables kept for tasks that have ended, a step's worth: some, if there are any.

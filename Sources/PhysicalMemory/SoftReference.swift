@@ -105,6 +105,8 @@ extension ServerState {
   /// One step. False: all are released, and their owner is not charged for them any more.
   mutating func continueRelease(_ plan: inout ReleasePlan) -> Bool {
     defer { finishRevocations() }
+    // What goes for want of room may have been released in this step.
+    grace.beganIdle = false
     let slot = plan.container.slot
     let end = min(plan.ids.count, plan.done + Self.releasedInOneStep)
     var released = 0
@@ -173,6 +175,9 @@ extension ServerState {
 
   // MARK: Reuse
 
+  /// Whether a frame that a soft reference leaves is free at once.
+  var mayExpire: Bool { pool.isGiving || grace.beganIdle }
+
   /// The oldest soft reference goes; its frame is free if nobody else had the content.
   /// - Returns: false: there is none.
   mutating func expireOldest() -> Bool {
@@ -192,7 +197,7 @@ extension ServerState {
     precondition(pool.records[frame].link == 0, "a released frame is mapped")
     freeContent(content)
     // Its leaves went, and were zapped, when it was released.
-    pool.give(FrameRun(start: frame, count: 1))
+    if grace.beganIdle { pool.giveNow(frame) } else { pool.give(frame) }
   }
 
   /// Drops the soft references of ids that are about to name something else, or of a container that goes; at most a

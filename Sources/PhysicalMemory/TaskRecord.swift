@@ -62,6 +62,10 @@ struct TaskRecord: ~Copyable {
   var dying: [UInt32] = []
   /// The last pointer of a call that could not be followed.
   var pointerFault: (address: UInt64, access: Access, outcome: FaultOutcome)?
+  /// A leaf of it was emptied, and has not been zapped.
+  var isTouched = false
+  /// The visit of its vCPU that a grace period waited for last.
+  var awaited: Visit?
   /// It has an address space.
   var hasSpace = false
   /// What was in the way of its last placement that was refused.

@@ -21,7 +21,7 @@ package struct Place: Hashable, Sendable, CustomStringConvertible {
 
 /// What a machine leaves out, to show that the simulation notices.
 package enum Sabotage: Hashable, Sendable {
-  case zaps, zeroing, copying
+  case zaps, zeroing, copying, visits
 }
 
 // SAFETY: used by one thread at a time: the one that is in the server, which has a lock, or the one that plays the tasks
@@ -101,6 +101,22 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
   package func wake(_ slot: TaskSlot) { state.wake(slot) }
   /// Whether the task was woken since this was asked last.
   package func wasWoken(_ slot: TaskSlot) -> Bool { state.wasWoken(slot) }
+
+  // MARK: Visits. What a task has on its way while it is on one may use a frame whose leaf has gone since.
+
+  package func visit(_ slot: TaskSlot) -> Visit? { sabotage == .visits ? nil : state.visit(slot) }
+  package func hurry(_ visit: Visit) {
+    state.hurries += 1
+    if state.visit(visit.slot) == visit { state.leave(visit.slot) }
+  }
+  package func watchGracePeriods() { state.watches += 1 }
+
+  package func enter(_ slot: TaskSlot) { state.enter(slot) }
+  package func leave(_ slot: TaskSlot) { state.leave(slot) }
+  /// How often a visit was to end soon.
+  package var hurries: Int { state.hurries }
+  /// How often somebody was to watch.
+  package var watches: Int { state.watches }
 
   // MARK: The processor
 
@@ -184,6 +200,7 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
 
   package func unmap(_ slot: TaskSlot, _ page: PageNumber, _ cause: SplitCause) -> FrameNumber {
     split(slot, page, cause)
+    state.noteSeen(slot, page)
     return state.unmap(Place(slot, page))
   }
 
@@ -261,6 +278,7 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
     for index in 0..<run.count {
       let frame = run.start.advanced(by: index)
       state.checkUnreachable(frame, "is zeroed")
+      state.checkUnseen(frame, "is zeroed")
       if sabotage != .zeroing { state.memory.fill(frame, 0) }
     }
   }
@@ -268,6 +286,7 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
   package func copy(from source: FrameNumber, to destination: FrameNumber) {
     state.checkNobodyWrites(source)
     state.checkUnreachable(destination, "is copied into")
+    state.checkUnseen(destination, "is copied into")
     if sabotage != .copying { state.memory.copy(from: source, to: destination) }
   }
 

@@ -49,6 +49,7 @@ extension ModelMachineState {
 
   private mutating func useAsTable(_ frame: FrameNumber) {
     checkUnreachable(frame, "becomes a table")
+    checkUnseen(frame, "becomes a table")
     if !memory.isZero(frame) { report("frame \(frame.rawValue) becomes a table and is not zero") }
     memory.fill(frame, 0xee)
   }

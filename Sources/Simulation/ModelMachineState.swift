@@ -25,6 +25,14 @@ struct ModelMachineState: ~Copyable {
   /// For each frame an entry that remembers it; 0: none.
   var rememberers: [UInt32]
 
+  /// The visits under way.
+  var visits: [TaskSlot: Visit] = [:]
+  var visitCount: UInt64 = 0
+  var hurries = 0
+  var watches = 0
+  /// For each frame the visits in which its leaves went: some of them may be over.
+  var seenIn: [FrameNumber: [Visit]] = [:]
+
   private let keepsLog: Bool
   /// By their first pages.
   var superpages: Set<Place> = []

@@ -57,6 +57,9 @@ package struct Figures: CustomStringConvertible {
   var promoted = 0
   var gathered = 0
   var givenUp = 0
+  /// Grace periods that were watched, and visits that somebody had to have ended.
+  var watched = 0
+  var hurried = 0
 
   package init() {}
 
@@ -83,6 +86,8 @@ package struct Figures: CustomStringConvertible {
     promoted += other.promoted
     gathered += other.gathered
     givenUp += other.givenUp
+    watched += other.watched
+    hurried += other.hurried
   }
 
   package var description: String {
@@ -91,7 +96,8 @@ package struct Figures: CustomStringConvertible {
       + "\(refused) refused; \(transfers) transfers, \(outlasting) longer than a pin; "
       + "\(placed) placements, \(unplaced) refused, \(obstacles) for what was in the way, \(starved) for want of frames; "
       + "\(moved) frames moved, \(movedForPlacements) of them for placements, \(passes) passes of defragmentation; "
-      + "\(superpages) superpages mapped, \(promoted) promoted, \(gathered) gathered, \(givenUp) gatherings given up"
+      + "\(superpages) superpages mapped, \(promoted) promoted, \(gathered) gathered, \(givenUp) gatherings given up; "
+      + "\(watched) grace periods watched, \(hurried) visits hurried"
   }
 }
 
@@ -152,6 +158,8 @@ package final class Walk {
       try step(Operation(label, .end(task.name, pause: 0)))
       label -= 1
     }
+    while server.watchGracePeriods() {}
+    try same(server.waitingFrames, 0, "frames that wait for nobody")
   }
 
   /// How often what is rare came about.
@@ -180,6 +188,8 @@ package final class Walk {
     figures.promoted = Int(statistics.superpagesPromoted)
     figures.gathered = Int(statistics.superpagesGathered)
     figures.givenUp = gatheringsGivenUp
+    figures.watched = machine.watches
+    figures.hurried = machine.hurries
     return figures
   }
 
@@ -188,8 +198,22 @@ package final class Walk {
   func step(_ operation: Operation) throws {
     done.append(operation)
     forgetWishes()
+    visit(operation)
     try perform(operation)
     try checkAll()
+  }
+
+  /// Tasks enter the machine, and leave it, at any time; who makes a call has left.
+  private func visit(_ operation: Operation) {
+    var chance = Randomness(seed: 0x7173, operation.label)
+    for task in model.tasks where chance.chance(40) {
+      if chance.chance(70) { machine.enter(task.slot) } else { machine.leave(task.slot) }
+    }
+    if chance.chance(20) { _ = server.watchGracePeriods() }
+    switch operation.action {
+    case .task(let name, _), .end(let name, _): if let task = model.task(name) { machine.leave(task.slot) }
+    default: break
+    }
   }
 
   // MARK: Doing operations

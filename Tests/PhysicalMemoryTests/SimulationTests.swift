@@ -10,7 +10,8 @@ import Testing
   }
 
   @Test(
-    "What a machine leaves out is found, and shrunk to a short list", arguments: [Sabotage.zaps, .zeroing, .copying])
+    "What a machine leaves out is found, and shrunk to a short list",
+    arguments: [Sabotage.zaps, .zeroing, .copying, .visits])
   func sabotageIsFound(_ sabotage: Sabotage) throws {
     var found: (walk: Walk, disagreement: Disagreement)?
     for number in 0..<10 where found == nil {

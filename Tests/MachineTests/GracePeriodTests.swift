@@ -1,0 +1,30 @@
+// That frames wait for vCPUs to leave KVM, on a real /dev/kvm.
+
+import Glibc
+import GuestMemory
+import Machine
+import PhysicalMemory
+import Testing
+
+extension OnKVM {
+  @Suite struct GracePeriodTests {
+    @Test("Safety: a frame taken from a task that runs waits until its vCPU leaves KVM, if need be by a kick")
+    func waits() throws {
+      try withMachine(MachineConfiguration(memory: 16 << 20)) { machine in
+        let task = try machine.launch(try machine.bundled("spin")) { _ in }
+        var hasWaited = false
+        // Those that the task has never touched, or not yet, wait for nobody.
+        while !hasWaited {
+          let movable = machine.server.frameUses().enumerated().filter { $0.element == .movable }.map(\.offset)
+          for frame in movable where !hasWaited {
+            #expect(machine.server.moveSomeFrame(UInt64(frame)))
+            hasWaited = machine.server.waitingFrames > 0
+          }
+        }
+        while machine.server.waitingFrames > 0 { usleep(1000) }
+        task.stop(.machineEnd)
+        _ = task.wait()
+      }
+    }
+  }
+}
