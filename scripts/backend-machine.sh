@@ -3,8 +3,10 @@
 
 cache=$PWD/.cache/backends
 root=$cache/root
-# In seconds. A case has 120 in the machine (scripts/test-backends), and some machine tests take as long.
-silence_limit=180
+# In seconds, for a machine that boots in `quiet_boot`: how long it may say nothing, and how long it may take. One that
+# takes longer to boot has as many times as long, since this host is slow or busy then.
+quiet_boot=6
+silence_limit=240
 machine_time_limit=1500
 
 # Where the packages cannot be had nothing is proved; that is a failure only where it must not go unnoticed.
@@ -93,29 +95,53 @@ judge_console() {
   return 1
 }
 
+# Has QEMU add to the console where each vCPU of a machine that has hung is, and then the kernel, by an NMI that makes it
+# panic, whatever it can say itself.
+examine_machine() {
+  local monitor=$1 console=$2
+  printf 'info registers -a\nnmi\n' >"$monitor.in"
+  timeout 5 cat "$monitor.out" >>"$console" || true
+}
+
 # Boots the machine with nested paging (npt) or without (shadow), runs a plan in it and shows what it says of tests.
 # One that says nothing for longer than any test may take has hung. Run it in the background: the machine ends with that
 # process, whatever ends it.
 run_machine() {
   local console=$cache/console.$1.$2 nested=1 sign=+ threads=single start=$SECONDS machine output line
+  local monitor=$cache/monitor.$1.$2 slowness=1 booted= limit=$machine_time_limit status=0
   local shown=' (passed|failed)  |[0-9]+ passed, |^(paging|kernel) |✘|Test run'
   [ "$1" = npt ] || nested=0 sign=-
   # Slower, and only for what proves nothing without.
   [ "$2" != races ] || threads=multi
   : >"$console"
-  exec {output}< <(from_cache exec timeout "$machine_time_limit" qemu-system-x86_64 \
-    -nodefaults -display none -serial stdio -no-reboot \
+  rm -f "$monitor".{in,out}
+  mkfifo "$monitor".{in,out}
+  exec {output}< <(from_cache exec qemu-system-x86_64 \
+    -nodefaults -display none -serial stdio -no-reboot -chardev "pipe,id=monitor,path=$monitor" -mon chardev=monitor \
     -accel tcg,thread=$threads -cpu "max,+svm,${sign}npt" -smp 2 -m 3G \
     -L "$root/usr/share/qemu" -L "$root/usr/share/seabios" -L "$root/usr/lib/ipxe/qemu" \
     -kernel "$root"/boot/vmlinuz-* -initrd "$cache/initramfs.cpio" \
-    -append "console=ttyS0 quiet tsc=reliable no_timer_check highres=off nohz=off panic=-1 oops=panic softlockup_panic=1 npt=$nested plan=$2" </dev/null 2>&1)
+    -append "console=ttyS0 quiet tsc=reliable no_timer_check highres=off nohz=off panic=-1 oops=panic softlockup_panic=1 unknown_nmi_panic npt=$nested plan=$2" </dev/null 2>&1)
   machine=$!
   trap 'kill "$machine" 2>/dev/null || true' EXIT
-  while IFS= read -r -t "$silence_limit" -u "$output" line; do
+  while [ $((SECONDS - start)) -lt "$limit" ]; do
+    IFS= read -r -t $((silence_limit * slowness)) -u "$output" line || { status=$?; break; }
     line=${line//$'\r'/}
     printf '%s\n' "$line" >>"$console"
     [[ ! $line =~ $shown ]] || printf '%-7s%s\n' "$1" "$line"
+    if [ -z "$booted" ] && [[ $line == init:* ]]; then
+      booted=1
+      slowness=$((1 + (SECONDS - start) / quiet_boot))
+      limit=$((machine_time_limit * slowness))
+      say "$1: $2: booted in $((SECONDS - start)) s"
+    fi
   done
+  # More than 128: nothing came in time.
+  if [ $status -gt 128 ]; then
+    say "$1: $2: nothing for $((silence_limit * slowness)) s: where its processors are is in ${console##*/}"
+    examine_machine "$monitor" "$console"
+    timeout 10 cat <&"$output" >>"$console" || true
+  fi
   judge_console "$console" "$files/plan.$2" || exit 1
   say "$1: $2 passed in $((SECONDS - start)) s"
 }

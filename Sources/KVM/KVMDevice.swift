@@ -25,6 +25,9 @@ public final class KVMDevice: Sendable {
     max(0, Int(ckvm_ioctl_value(descriptor, CKVM_CHECK_EXTENSION, UInt(capability.rawValue))))
   }
 
+  /// Whether KVM can give guests protection keys: leaf 7, ECX bit 3.
+  public var hasProtectionKeys: Bool { ((try? supportedCPUID())?.leaf(7, 0)?.ecx ?? 0) & 1 << 3 != 0 }
+
   /// Bytes of a vCPU's shared run area.
   func runAreaSize() throws(KVMError) -> Int {
     Int(try check(ckvm_ioctl_value(descriptor, CKVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE"))

@@ -146,7 +146,16 @@ public struct VirtualCPU: ~Copyable {
     try check(unsafe ckvm_ioctl(descriptor, CKVM_GET_SREGS, ckvm_sync_sregs(run)), "KVM_GET_SREGS")
   }
 
-  /// Forgets what a task may have left in vector, floating-point and debug registers and in pending events.
+  /// - Throws: EINVAL as well, where KVM knows no such register.
+  public func setModelSpecificRegister(_ index: UInt32, to value: UInt64) throws(KVMError) {
+    let call = "KVM_SET_MSRS"
+    guard try check(ckvm_set_msr(descriptor, index, value), call) == 1 else {
+      throw KVMError(call: call, errno: .invalidArgument)
+    }
+  }
+
+  /// Forgets what a task may have left in vector, floating-point and debug registers and in pending events. Every XSAVE
+  /// component is as at power-on afterwards but PKRU, which KVM leaves alone.
   public func resetForNextTask() throws(KVMError) {
     requestInterruptWindow(false)
     var state = kvm_xsave()

@@ -14,6 +14,10 @@ public final class VirtualMachine: Sendable {
   public let extendedFeatures: UInt64
   /// Whether tasks may set their FS and GS bases themselves.
   public let hasFSGSBase: Bool
+  /// Whether SGDT, SIDT, SLDT, STR and SMSW can be forbidden to tasks (UMIP).
+  public let hasInstructionPrevention: Bool
+  /// Leaf 7, EBX, as guests are to see it.
+  public let processorFeatures: UInt32
   /// Descriptors of vCPUs that could not be set up, by index. KVM makes each index once: the next attempt goes on here.
   private let unfinished = Mutex<[Int: Int32]>([:])
 
@@ -24,7 +28,9 @@ public final class VirtualMachine: Sendable {
     runAreaSize = try device.runAreaSize()
     cpuid = try device.supportedCPUID()
     extendedFeatures = cpuid.extendedFeatures
-    hasFSGSBase = (cpuid.leaf(7, 0)?.ebx ?? 0) & 1 != 0
+    processorFeatures = cpuid.leaf(7, 0)?.ebx ?? 0
+    hasFSGSBase = processorFeatures & 1 != 0
+    hasInstructionPrevention = (cpuid.leaf(7, 0)?.ecx ?? 0) & 1 << 2 != 0
     descriptor = try check(ckvm_ioctl_value(device.descriptor, CKVM_CREATE_VM, 0), "KVM_CREATE_VM")
     _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
   }

@@ -129,6 +129,7 @@ final class GuestPageTables: MachineOperations {
   }
 
   func writeProtect(_ slot: TaskSlot, _ page: PageNumber) { spaces[slot].writeProtect(page) }
+  func suspect(_ slot: TaskSlot, _ page: PageNumber) -> Bool { spaces[slot].suspect(page) }
 
   // MARK: Superpages
 
@@ -174,11 +175,12 @@ final class GuestPageTables: MachineOperations {
     return count
   }
 
-  func attach(_ slot: TaskSlot, _ page: PageNumber) {
-    guard spaces[slot].isDetached(page) else { return }
+  @discardableResult
+  func attach(_ slot: TaskSlot, _ page: PageNumber) -> Bool {
+    guard spaces[slot].isDetached(page) else { return false }
     // If the flush fails, the next access is a fault again, and with it comes the next attempt.
-    guard !spaces[slot].needsFlush(page) || flush() else { return }
-    spaces[slot].attach(page, now: now)
+    if !spaces[slot].needsFlush(page) || flush() { spaces[slot].attach(page, now: now) }
+    return true
   }
 
   // MARK: Frames

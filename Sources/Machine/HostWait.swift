@@ -25,26 +25,34 @@ extension VCPULoop {
     while true {
       // Looked at here: a kick that comes later would let the task go on for a while.
       if let end = endIfStopped() { return end }
-      if upcall.hasWork(task.signal), let continuation = interrupt(wait) { return continuation }
+      var canBeTold = upcall.canBegin
+      if upcall.hasWork(task.signal) {
+        if let continuation = interrupt(wait) { return continuation }
+        canBeTold = false
+      }
       switch wait.subject {
       case .answer:
-        let isOpen = waitInHost { machine.waiting.wait(task.gate, until: wait.deadline) }
+        let isOpen = waitInHost(canBeTold) { machine.waiting.wait(task.gate, until: wait.deadline) }
         if case .finished(let error) = machine.server.waitOutcome(task.slot, at: level) { return answer(error) }
         if !isOpen { return answer(machine.server.stopWaiting(task.slot, at: level)) }
       case .interrupt:
         // What is raised after this opens the gate.
         if task.signal.acceptInterrupts() != 0 { return answer(PM_OK) }
-        guard waitInHost({ machine.waiting.wait(task.gate, until: wait.deadline) }) else {
+        guard waitInHost(canBeTold, { machine.waiting.wait(task.gate, until: wait.deadline) }) else {
           return answer(task.signal.acceptInterrupts() != 0 ? PM_OK : PM_ETIMEDOUT)
         }
       case .time:
-        guard waitInHost({ task.gate.wait(until: wait.deadline) }) else { return answer(PM_OK) }
+        guard waitInHost(canBeTold, { task.gate.wait(until: wait.deadline) }) else { return answer(PM_OK) }
       }
     }
   }
 
   /// Waits of the task's own accord: that it had no time is no excuse then, unless an upcall can interrupt the wait.
-  func waitInHost(_ body: () -> Bool) -> Bool {
-    task.signal.wait(upcall.canBegin ? .interruptibly : .deaf, body)
+  ///
+  /// An upcall that could not be queued does not count as one on its way: `interrupt` finds the vCPU not ready when the
+  /// call was made under the trap flag, for then a debug exception is due behind the `out` and comes first. Such a task
+  /// would sleep on, be taken for one that had no time to answer, and keep what it is asked for for ever.
+  func waitInHost(_ canBeTold: Bool, _ body: () -> Bool) -> Bool {
+    task.signal.wait(canBeTold ? .interruptibly : .deaf, body)
   }
 }

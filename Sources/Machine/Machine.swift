@@ -44,6 +44,11 @@ public struct MachineConfiguration: Sendable {
     self.stock = stock
   }
 
+  /// For tests: tasks may use protection keys, as on a KVM that leaves PKRU to the processor. KVM must have them.
+  package var hasProtectionKeys = false
+  /// What RDTSCP and RDPID tell tasks, where KVM makes that their own.
+  package var processorNumber: UInt32 = 0
+
   /// Whether contents change their frames all the time.
   var movesContents: Bool { moveInterval != nil || defragmentation == .continuous }
 
@@ -202,6 +207,12 @@ public final class Machine: Sendable {
     let memory = try? PoolMemory(frameCount: PoolMemory.framesPerBlock)
     return (try? memory?.collapse(FrameRun(start: FrameNumber(0), count: PoolMemory.framesPerBlock))) != nil
   }
+
+  // What tasks are meant to see of the processor.
+
+  package var processorFeatures: UInt32 { virtualMachine.processorFeatures }
+  package var extendedFeatures: UInt64 { virtualMachine.extendedFeatures }
+  package var userCodeSelector: UInt32 { UInt32(SupervisorArea.userCode) }
 
   /// For measurements: nanoseconds for the check of a task's entitlement and the booking of a frame, with so many tasks
   /// known to the server; each value is the mean of a row. Nil: so many tasks cannot be made.

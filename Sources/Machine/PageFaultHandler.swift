@@ -1,6 +1,7 @@
 // A page fault of a task: the server's, then the task's own, then the end.
 //
 //      #PF ──▶ server.fault ──▶ served, spurious: retry the access
+//                          ├──▶ not explained by the tables: the task ends with a report
 //                          └──▶ the task's pm_on_fault handler, at CPL3 on its own stack ──▶ returns: retry, or give up
 //                          └──▶ no handler, or a fault in it: the task ends with a report
 
@@ -15,6 +16,8 @@ struct PageFaultCode {
   let rawValue: UInt64
   init(rawValue: UInt64) { self.rawValue = rawValue }
   init(_ access: Access) { rawValue = access == .write ? 1 << 1 : access == .execute ? 1 << 4 : 0 }
+  /// The task's own protection keys deny the access.
+  var isDeniedByKey: Bool { rawValue & 1 << 5 != 0 }
   var access: Access { rawValue & 1 << 4 != 0 ? .execute : rawValue & 1 << 1 != 0 ? .write : .read }
 }
 
@@ -58,10 +61,14 @@ extension VCPULoop {
       samplePages = pages
       resume(after: frame)
       return .resume
-    case .spurious:
+    case .spurious where !code.isDeniedByKey:
       samplePages = 0
       resume(after: frame)
       return .resume
+    case .spurious, .unexplained:
+      samplePages = 0
+      resume(after: frame)
+      return .end(.died(report(.pageFault(TaskFault(address: address, code: code, outcome: .unexplained)))))
     case .locked(let deadline): return waitForLock(frame, deadline)
     case .waitForFrames: return waitForFrames(frame, address, code.access)
     case .notMapped, .forbidden, .noMemory:
@@ -75,7 +82,7 @@ extension VCPULoop {
     samplePages = 0
     // The gate may have been gone through for an upcall that the task was not kicked for yet.
     if !upcall.hasWork(task.signal) {
-      _ = waitInHost { machine.waiting.wait(task.gate, until: deadline) }
+      _ = waitInHost(upcall.canBegin) { machine.waiting.wait(task.gate, until: deadline) }
     }
     return endIfStopped() ?? announceUpcall()
   }
@@ -89,7 +96,7 @@ extension VCPULoop {
     defer { machine.server.endRequest(task.slot) }
     while case .waiting(let until) = machine.server.frameWait(task.slot) {
       if task.signal.hasUpcall, upcall.canBegin { return announceUpcall() }
-      _ = waitInHost { machine.waiting.wait(task.gate, until: until) }
+      _ = waitInHost(upcall.canBegin) { machine.waiting.wait(task.gate, until: until) }
       if let end = endIfStopped() { return end }
     }
     // Here, where the frames for the tables are at hand. If it cannot be served, the next fault says why.
@@ -121,9 +128,25 @@ extension VCPULoop {
   /// The task's own handler, if it has one and may enter it.
   private mutating func deliverFault(_ frame: ExceptionFrame, _ fault: TaskFault) -> Continuation {
     resume(after: frame)
+    if fault.address == SupervisorArea.systemCallEntry, fault.code.access == .execute, let end = systemCall() {
+      return end
+    }
     guard canHandleFault else { return .end(.died(report(.pageFault(fault)))) }
     enterHandler(fault, isCall: false)
     return .resume
+  }
+
+  /// The task executed `syscall`, and the processor took it, so that the way back is in RCX and RFLAGS are in R11. It ends
+  /// where #UD would have ended it, elsewhere with the same instruction. nil: it only jumped to the same address.
+  private mutating func systemCall() -> Continuation? {
+    let instruction = cpu.registers.rcx &- 2
+    var code = [UInt8](repeating: 0, count: 2)
+    guard (try? machine.server.readMemory(task.slot, instruction, into: &code)) != nil, code == [0x0f, 0x05] else {
+      return nil
+    }
+    cpu.registers.rip = instruction
+    cpu.registers.rflags = cpu.registers.r11
+    return .end(.died(report(.exception(vector: 6, errorCode: 0))))
   }
 
   /// A server without a mapping cache leaves it to the task to map again what a call points to, and the call is made

@@ -7,13 +7,18 @@ internal import KVM
 enum StartState {
   private static let cr0: UInt64 = 0x8005_0033  // PG AM WP NE ET MP PE
   private static let cr4: UInt64 = 1 << 5 | 1 << 9 | 1 << 10  // PAE OSFXSR OSXMMEXCPT
+  private static let cr4InstructionPrevention: UInt64 = 1 << 11  // UMIP
   private static let cr4FSGSBase: UInt64 = 1 << 16
   private static let cr4XSave: UInt64 = 1 << 18
-  /// LME LMA NXE. Not SCE: `syscall` has nowhere to go, and is an invalid instruction.
+  private static let cr4ProtectionKeys: UInt64 = 1 << 22
+  /// LME LMA NXE. Not SCE: `syscall` is an invalid instruction where the processor looks at this. Where KVM runs tasks on
+  /// the host's own EFER, it goes to `SupervisorArea.systemCallEntry` instead, and ends the same way.
   private static let efer: UInt64 = 1 << 8 | 1 << 10 | 1 << 11
 
   /// For vCPU `index`, which is fresh: what this machine does not care about stays as it is there.
-  static func template(_ fresh: borrowing VirtualCPU, index: Int, machine: VirtualMachine) -> kvm_sregs {
+  static func template(
+    _ fresh: borrowing VirtualCPU, index: Int, machine: VirtualMachine, protectionKeys: Bool
+  ) -> kvm_sregs {
     var registers = fresh.systemRegisters
     var code = kvm_segment()
     code.limit = ~0
@@ -31,14 +36,19 @@ enum StartState {
     data.db = 1
     registers.cs = code
     registers.ss = data
-    registers.ds = data
-    registers.es = data
-    registers.fs = data
-    registers.gs = data
+    // Null, as the host's threads have them: a KVM that shows tasks the thread's own selectors shows the same.
+    var null = kvm_segment()
+    null.unusable = 1
+    registers.ds = null
+    registers.es = null
+    registers.fs = null
+    registers.gs = null
     registers.cr0 = cr0
     registers.cr4 = cr4
     if machine.extendedFeatures != 0 { registers.cr4 |= cr4XSave }
     if machine.hasFSGSBase { registers.cr4 |= cr4FSGSBase }
+    if machine.hasInstructionPrevention { registers.cr4 |= cr4InstructionPrevention }
+    if protectionKeys { registers.cr4 |= cr4ProtectionKeys }
     registers.efer = efer
     registers.gdt.base = SupervisorArea.gdtAddress
     registers.gdt.limit = SupervisorArea.gdtLimit
@@ -46,6 +56,16 @@ enum StartState {
     registers.idt.limit = 0xfff
     registers.tr = taskRegister(index)
     return registers
+  }
+
+  /// What a fresh vCPU gets once: no task can change it.
+  static func setModelSpecificRegisters(_ cpu: borrowing VirtualCPU, processorNumber: UInt32) throws(KVMError) {
+    let (lstar, sfmask, tscAux): (UInt32, UInt32, UInt32) = (0xc000_0082, 0xc000_0084, 0xc000_0103)
+    try cpu.setModelSpecificRegister(lstar, to: SupervisorArea.systemCallEntry)
+    // TF: a debug trap would come before the fault that tells of the `syscall`.
+    try cpu.setModelSpecificRegister(sfmask, to: 1 << 8)
+    // A processor without RDTSCP and RDPID has no such register.
+    try? cpu.setModelSpecificRegister(tscAux, to: UInt64(processorNumber))
   }
 
   private static func taskRegister(_ index: Int) -> kvm_segment {

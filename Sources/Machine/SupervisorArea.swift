@@ -8,6 +8,8 @@
 //      ffff800000000000  stubs          16 bytes each
 //      ffff800000001000  IDT            256 gates
 //      ffff800000002000  GDT
+//      ffff800000003000  nothing: where `syscall` leads
+//      ffff800000004000  clearing the protection keys, for tasks to execute; only on hosts that have them
 //      ffff800000200000  vCPU pages     TSS with I/O bitmap at the start, exception stack at the end, one page a vCPU
 //
 // Sources: Intel SDM volume 3, 6.14 "exception and interrupt handling in 64-bit mode", 7.7 "task management in 64-bit
@@ -15,6 +17,7 @@
 
 internal import CGuestABI
 internal import GuestMemory
+internal import KVM
 internal import Paging
 
 // SAFETY: writes only into the frames reserved at the pool's start and those given to `addVCPUPage`, each within its
@@ -28,6 +31,11 @@ struct SupervisorArea: Sendable {
   static let idtAddress = base + 0x1000
   static let gdtAddress = base + 0x2000
   static let gdtLimit: UInt16 = 7 * 8 - 1
+  /// Where `syscall` goes on a KVM that runs tasks with the host's EFER: still at CPL3, with the way back in RCX and R11.
+  /// Nothing is there, so that it is a page fault, which `VCPULoop.systemCall` knows by its address.
+  static let systemCallEntry = base + 0x3000
+  /// Code at CPL3: WRPKRU with 0, then a call that does nothing.
+  static let keyReset = base + 0x4000
   private static let vcpuBase = base + 0x20_0000
   /// Two leaf tables of vCPU pages.
   static let maximumVCPUs = 1024
@@ -55,6 +63,7 @@ struct SupervisorArea: Sendable {
   private static let directory = FrameNumber(5)
   private static let fixedLeaves = FrameNumber(6)
   private static let vcpuLeaves = FrameNumber(7)
+  private static let keyResetCode = FrameNumber(9)
 
   static let rootIndex = 256
 
@@ -72,6 +81,15 @@ struct SupervisorArea: Sendable {
     store(supervisorLeaf(Self.stubs, isExecutable: true), Self.fixedLeaves, 0)
     store(supervisorLeaf(Self.idt), Self.fixedLeaves, 1)
     store(supervisorLeaf(Self.gdt), Self.fixedLeaves, 2)
+    if HostProcessor.hasProtectionKeys { addKeyReset() }
+  }
+
+  private func addKeyReset() {
+    // xor %eax, %eax; xor %ecx, %ecx; xor %edx, %edx; wrpkru; out %al, $call; ud2
+    store(0x010f_d231_c931_c031, Self.keyResetCode, 0)
+    store(0xef | 0xe6 << 8 | UInt64(PM_CALL_PORT) << 16 | 0x0b0f << 24, Self.keyResetCode, 1)
+    let leaf = PageTableEntry(leaf: Self.keyResetCode, isWritable: false, isExecutable: true)
+    store(leaf.rawValue, Self.fixedLeaves, 4)
   }
 
   private func supervisorLeaf(_ frame: FrameNumber, isWritable: Bool = false, isExecutable: Bool = false) -> UInt64 {

@@ -122,6 +122,8 @@ extension DeathCause {
       switch fault.outcome {
       case .forbidden: "which is mapped, but not for that"
       case .noMemory: "for which there is no frame left"
+      case .unexplained where fault.code.isDeniedByKey: "which its own protection keys deny"
+      case .unexplained: "which is mapped for that: the processor denies it again and again"
       default:
         fault.address >= 1 << 47
           ? "which is not the task's"

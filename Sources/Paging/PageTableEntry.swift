@@ -18,6 +18,8 @@ public struct PageTableEntry: RawRepresentable, Hashable, Sendable, BitwiseCopya
   /// Of a directory entry that is not present, where the processor ignores it: the entry names nothing for now, and the
   /// leaf table behind it is kept aside.
   static let detached: UInt64 = 1 << 9
+  /// Of a leaf, where the processor ignores it: a fault found the leaf as it should be. Any change of the leaf clears it.
+  static let suspected: UInt64 = 1 << 10
   public static let noExecute: UInt64 = 1 << 63
   public static let addressMask: UInt64 = 0x000f_ffff_ffff_f000
 

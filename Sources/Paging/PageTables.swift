@@ -181,7 +181,16 @@ public struct PageTables: ~Copyable {
   /// Takes the right to write from a leaf. The frame must be zapped before that holds.
   public mutating func writeProtect(_ page: PageNumber) {
     guard let table = unsafe changingLeafTable(page, .copied) else { return }
-    _ = unsafe ckvm_and(table + Self.index(page, level: 0), ~PageTableEntry.writable)
+    _ = unsafe ckvm_and(
+      table + Self.index(page, level: 0), ~(PageTableEntry.writable | PageTableEntry.suspected))
+  }
+
+  /// Notes in a leaf that a fault found it as it should be.
+  /// - Returns: whether that had been noted, and the leaf has not changed since.
+  public mutating func suspect(_ page: PageNumber) -> Bool {
+    guard let table = unsafe leafTable(page) else { return false }
+    let before = unsafe ckvm_or(table + Self.index(page, level: 0), PageTableEntry.suspected)
+    return before & PageTableEntry.suspected != 0
   }
 
   /// Entries that one search looks at, at most: a task can make as many empty tables as there are frames.

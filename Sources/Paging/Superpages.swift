@@ -118,16 +118,17 @@ extension PageTables {
   /// the same.
   public mutating func promotableLeaf(_ page: PageNumber) -> PageTableEntry? {
     guard let table = unsafe leafTable(page) else { return nil }
-    let changing = PageTableEntry.accessed | PageTableEntry.dirty
+    let used = PageTableEntry.accessed | PageTableEntry.dirty
+    let changing = used | PageTableEntry.suspected
     let first = unsafe ckvm_load(table)
     guard PageTableEntry(rawValue: first).isPresent, PageTableEntry(rawValue: first).frame.rawValue % 512 == 0 else {
       return nil
     }
-    var bits = first
+    var bits = first & ~PageTableEntry.suspected
     for index in 1..<Self.pagesPerTable {
       let entry = unsafe ckvm_load(table + index)
       guard entry & ~changing == (first & ~changing) + UInt64(index) << 12 else { return nil }
-      bits |= entry & changing
+      bits |= entry & used
     }
     return PageTableEntry(rawValue: bits)
   }

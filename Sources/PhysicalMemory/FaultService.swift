@@ -9,6 +9,9 @@ public enum FaultOutcome: Equatable, Sendable {
   case served(pages: Int)
   /// The leaf already permits the access: a translation older than it was used. Retry.
   case spurious
+  /// The leaf has permitted the access at `UnexplainedFaults.limit` faults in a row, and nobody has changed it: the tables
+  /// do not explain them, and to retry would go on for ever.
+  case unexplained
   /// No mapping, or one of a frame that is no longer allocated: the task's own affair.
   case notMapped
   /// The mapping does not permit this access.
@@ -21,7 +24,42 @@ public enum FaultOutcome: Equatable, Sendable {
   case locked(until: UInt64)
 }
 
+/// Faults of one task, on one page, that nothing explains: the last ones, without another fault of the task between them.
+///
+/// A fault on a leaf that is as it should be is explained by a change: the processor saw the leaf, or the entry above it,
+/// as it was before. So each fault marks the leaf, and each change clears the mark; a fault that finds it is counted here.
+struct UnexplainedFaults {
+  /// Far more than chance makes of it, such as a superpage that is made of the region each time.
+  static let limit = 1000
+
+  private var page = PageNumber(0)
+  /// Faults served, by then.
+  private var served: UInt64 = 0
+  private var count = 0
+
+  /// - Returns: whether it is the one too many.
+  mutating func add(_ page: PageNumber, served: UInt64) -> Bool {
+    if page != self.page || served != self.served { count = 0 }
+    self.page = page
+    self.served = served
+    count += 1
+    return count >= Self.limit
+  }
+
+  mutating func forget() { count = 0 }
+}
+
 extension ServerState {
+  /// Whether a fault on a leaf that permits the access is one of those that come with changes.
+  mutating func judgeSpurious(_ task: TaskSlot, _ page: PageNumber) -> FaultOutcome {
+    guard operations.suspect(task, page) else {
+      tasks[task.rawValue].unexplained.forget()
+      return .spurious
+    }
+    let served = tasks[task.rawValue].counters.faults
+    return tasks[task.rawValue].unexplained.add(page, served: served) ? .unexplained : .spurious
+  }
+
   mutating func serveFault(_ task: TaskSlot, _ page: PageNumber, _ access: Access) -> FaultOutcome {
     guard let index = tasks[task.rawValue].mappings.find(page) else { return .notMapped }
     let mapping = tasks[task.rawValue].mappings[index]

@@ -83,6 +83,9 @@ public protocol MachineOperations: AnyObject {
   func unmap(_ slot: TaskSlot, _ page: PageNumber, _ cause: SplitCause) -> FrameNumber
   /// Takes the right to write from a leaf; it holds once the frame is zapped.
   func writeProtect(_ slot: TaskSlot, _ page: PageNumber)
+  /// Notes in a leaf that a fault found it as it should be.
+  /// - Returns: whether that had been noted, and the leaf has not changed since.
+  func suspect(_ slot: TaskSlot, _ page: PageNumber) -> Bool
 
   // Superpages: 512 leaves, of adjacent frames from a multiple of 512 on, which the machine holds as one translation. They
   // stay leaves like others: whatever changes one of them splits the superpage, inside the machine. `page` is the first
@@ -105,7 +108,9 @@ public protocol MachineOperations: AnyObject {
   func promote(_ slot: TaskSlot, _ pages: Span<PageNumber>) -> Int
   /// Lets the task see the leaf of the page at fault: since a superpage was split, the machine may hold back the region. That
   /// waits for a fault so that what it costs, a flush of all translations, is paid once for many regions, or never.
-  func attach(_ slot: TaskSlot, _ page: PageNumber)
+  /// - Returns: whether the region was held back.
+  @discardableResult
+  func attach(_ slot: TaskSlot, _ page: PageNumber) -> Bool
 
   // Frames.
 

@@ -110,7 +110,8 @@ public final class PhysicalMemoryServer: Sendable {
       state.statistics.faults += 1
       let outcome = state.serveFault(task, page, access)
       switch outcome {
-      case .served, .spurious: state.operations.attach(task, page)
+      case .served: state.operations.attach(task, page)
+      case .spurious: if !state.operations.attach(task, page) { return state.judgeSpurious(task, page) }
       default: break
       }
       return outcome

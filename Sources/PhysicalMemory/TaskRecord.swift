@@ -76,6 +76,7 @@ struct TaskRecord: ~Copyable {
   var mappings = MappingTable()
   var entitlement: Entitlement
   var counters = TaskCounters()
+  var unexplained = UnexplainedFaults()
   /// A container that it has locked, or had, and nobody has looked since; the lock leads to the next one.
   var firstLocked: UInt32?
   /// What it waits for at each level, and whose calls it has received and not answered.

@@ -188,6 +188,12 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
     state.writeProtect(Place(slot, page))
   }
 
+  package func suspect(_ slot: TaskSlot, _ page: PageNumber) -> Bool {
+    let entry = state.entry(slot, page)
+    defer { if entry != 0 { state.entries[entry].isSuspected = true } }
+    return state.entries[entry].isSuspected
+  }
+
   // MARK: Superpages. To the model's processor they are leaves like others.
 
   /// By their first pages.
@@ -227,7 +233,8 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
     return count
   }
 
-  package func attach(_ slot: TaskSlot, _ page: PageNumber) {}
+  @discardableResult
+  package func attach(_ slot: TaskSlot, _ page: PageNumber) -> Bool { false }
 
   private func split(_ slot: TaskSlot, _ page: PageNumber, _ cause: SplitCause) {
     guard !state.superpages.isEmpty else { return }

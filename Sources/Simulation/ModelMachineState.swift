@@ -159,6 +159,7 @@ struct ModelMachineState: ~Copyable {
     let space = Int(place.slot.rawValue)
     let had = entries[entry].hasLeaf
     entries[entry].leaf = leaf ?? MappedPage(frame: .none, rights: [])
+    entries[entry].isSuspected = false
     if had != entries[entry].hasLeaf { spaces[space].setPresent(place.page, !had) }
     compare(entry)
   }

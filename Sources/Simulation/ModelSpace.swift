@@ -19,6 +19,8 @@ struct LeafEntry {
   var leaf = MappedPage(frame: .none, rights: [])
   /// No frame: nothing is remembered.
   var remembered = MappedPage(frame: .none, rights: [])
+  /// A fault found the leaf as it should be, and it has not changed since.
+  var isSuspected = false
   /// More is remembered than the leaf permits.
   var isStale = false
   /// The other entries that remember the same frame; 0: none.

@@ -4,7 +4,7 @@
 struct DoctorCheck: Equatable {
   enum Verdict: String {
     case ok
-    /// physmem runs, but slower, or with fewer tasks.
+    /// physmem runs, but slower, or with fewer tasks, or it shows tasks something of the host.
     case warning
     /// physmem cannot run.
     case missing

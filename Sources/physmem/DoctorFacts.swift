@@ -22,6 +22,8 @@ struct KVMFacts {
   var capability: (Capability) -> Int
   /// Makes a virtual machine with one vCPU and lets go of it; nil if that works, else which call failed, and why.
   var tryMachine: () -> (call: String, errno: Errno)?
+  /// State of the host's processor that tasks see; nil: no task could look.
+  var shown: () -> [String]? = { [] }
 }
 
 extension DoctorFacts {
@@ -65,6 +67,7 @@ extension KVMFacts {
   init(_ device: KVMDevice) {
     apiVersion = device.apiVersion
     capability = { device.capability($0) }
+    shown = shownToTasks
     tryMachine = {
       do throws(KVMError) {
         _ = try VirtualCPU(VirtualMachine(device), index: 0)

@@ -10,7 +10,7 @@ func kvmChecks(_ facts: DoctorFacts) -> [DoctorCheck] {
   case .failure(let error): return [unopened(error, facts), paging]
   case .success(let kvm):
     return [.ok("/dev/kvm", "can be opened"), apiCheck(kvm), machineCheck(kvm), paging] + translatorCheck(facts)
-      + capabilityChecks(kvm)
+      + capabilityChecks(kvm) + [shownCheck(kvm)]
   }
 }
 

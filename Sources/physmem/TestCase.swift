@@ -33,10 +33,12 @@ struct TestResult {
 
 extension TestResult {
   /// Runs the case.
-  /// - Parameter timeLimit: tasks that have not ended after that are stopped, in seconds.
+  /// - Parameters:
+  ///   - pace: takes note of how fast the machine is.
+  ///   - timeLimit: tasks that have not ended after that are stopped, in seconds.
   init(
-    _ testCase: TestCase, configuration: MachineConfiguration = MachineConfiguration(),
-    parameters: TaskParameters = TaskParameters(), timeLimit: Int = 20
+    _ testCase: TestCase, configuration: MachineConfiguration, parameters: TaskParameters, pace: inout TestPace,
+    timeLimit: (TestPace) -> Int
   ) {
     let output = CapturedOutput()
     let start = monotonicNanoseconds()
@@ -52,7 +54,10 @@ extension TestResult {
     do {
       let disk = try testCase.test.diskOptions.map { try TestDisk($0, output) }
       if let disk { configuration.disks = [disk.configuration] }
-      failures = try testCase.failures(on: try Machine(configuration), parameters, timeLimit, output)
+      failures = try testCase.failures(on: try Machine(configuration), parameters, output) {
+        pace.record(monotonicNanoseconds() - start)
+        return timeLimit(pace)
+      }
       withExtendedLifetime(disk) {}
     } catch {
       failures.append("the machine failed: \(error)")
@@ -68,9 +73,10 @@ extension TestResult {
 
 extension TestCase {
   /// Runs the case's tasks.
+  /// - Parameter launched: called when they run; returns the time limit in seconds.
   /// - Returns: a sentence for each thing that is wrong.
   fileprivate func failures(
-    on machine: Machine, _ parameters: TaskParameters, _ timeLimit: Int, _ output: CapturedOutput
+    on machine: Machine, _ parameters: TaskParameters, _ output: CapturedOutput, launched: () -> Int
   ) throws(MachineError) -> [String] {
     var failures: [String] = []
     let before: ServerStatistics
@@ -78,7 +84,7 @@ extension TestCase {
       let image = try machine.load(name: program.name, bytes: program.bytes)
       before = machine.server.statistics
       let tasks = try launch(image, on: machine, parameters, output)
-      guard wait(for: tasks, timeLimit, &failures) else {
+      guard wait(for: tasks, launched(), &failures) else {
         // The machine cannot be looked at or shut down with the task in it, and stays behind.
         return failures + ["a task cannot be stopped"]
       }

@@ -37,7 +37,7 @@ struct TestCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Stop a case's tasks after that time, and let it fail (default: 20, with --revoke-every 200); slow machines want more.",
+      "Stop a case's tasks after that time, and let it fail (default: by the machine's speed, at least 120).",
       valueName: "seconds"),
     transform: { try parseCount($0, of: "seconds", in: 1...86_400) }
   )
@@ -45,7 +45,7 @@ struct TestCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "How long a task may take to return frames, 1 to 10000; slow machines want more (default: 100).",
+      "How long a task may take to return frames, 1 to 10000 (default: by the machine's speed, at least 100).",
       valueName: "ms"),
     transform: { try parseCount($0, of: "milliseconds", in: 1...10_000) }
   )
@@ -88,17 +88,20 @@ struct TestCommand: ParsableCommand {
     let progress = Progress()
     var configuration = MachineConfiguration()
     if let memory { configuration.memory = memory }
-    if let deadline { configuration.reclaim.timeLimit = UInt64(deadline) * 1_000_000 }
     switches.apply(to: &configuration)
     var parameters = TaskParameters()
     switches.apply(to: &parameters)
     // A server that unmaps pages all the time is slow.
-    let timeLimit = timeout ?? (configuration.revocationInterval == nil ? 20 : 200)
+    let leastLimit = configuration.revocationInterval == nil ? 120 : 300
+    var pace = TestPace()
     let width = cases.map(\.name.count).max() ?? 0
     var results: [TestResult] = []
     for testCase in cases {
       progress.show("\(results.count)/\(cases.count)  \(testCase.name)")
-      let result = TestResult(testCase, configuration: configuration, parameters: parameters, timeLimit: timeLimit)
+      configuration.reclaim.timeLimit = UInt64(deadline ?? 100 * min(pace.slowness, 20)) * 1_000_000
+      let result = TestResult(testCase, configuration: configuration, parameters: parameters, pace: &pace) {
+        timeout ?? leastLimit * $0.slowness
+      }
       results.append(result)
       if json { continue }
       if verbose || result.failure != nil {

@@ -28,7 +28,7 @@ struct KVMTests {
         == "Hello from task 1.\nargument 1: --help\nargument 2: --stats\nargument 3: a b\nargument 4: --\nargument 5: \n"
     )
     #expect(try CommandResult("run", "tests/stack", "no-such-case").status == 64)
-    let other = try CommandResult("run", "--memory", "8M", "--fault-around=1", "--timeout=60", "--", "examples/hello")
+    let other = try CommandResult("run", "--memory", "8M", "--fault-around=1", "--timeout=600", "--", "examples/hello")
     #expect(other.status == 0 && other.output == "Hello from task 1.\n")
   }
 
@@ -137,7 +137,7 @@ struct KVMTests {
     // Which must not go unseen: it is before the first line.
     let marked = try run("\\357\\273\\277contract 500 fixed\\n", "contract 700 extra")
     #expect(marked.status == 0 && marked.output.contains("at the start: 500 frames guaranteed"))
-    let companion = try CommandResult("run", "--with", "policy=policy-server", "--timeout", "20", "contract")
+    let companion = try CommandResult("run", "--with", "policy=policy-server", "--timeout", "600", "contract")
     #expect(companion.status == 0 && companion.error == "")
   }
 
@@ -175,7 +175,7 @@ struct KVMTests {
   @Test func `A task that keeps frames is dropped, and the statistics say so`() throws {
     let result = try CommandResult(
       shell:
-        "f=$(mktemp) && printf 'rogue 400 extra\\nhungry 2000 fixed\\n' > \"$f\" && \"$0\" run --memory 16M --timeout 60 --stats=json "
+        "f=$(mktemp) && printf 'rogue 400 extra\\nhungry 2000 fixed\\n' > \"$f\" && \"$0\" run --memory 16M --timeout 600 --stats=json "
         + "--policy \"$f\" --with hungry=hungry rogue; s=$?; rm \"$f\"; exit $s")
     #expect(result.status == 194)
     #expect(result.output.contains(/^rogue: has \d+ frames\nrogue: \d+ frames are asked for, and not given\n/))
@@ -245,16 +245,18 @@ struct KVMTests {
 
   @Test func `A case that fails is told with what it said`() throws {
     let program = try #require(BundledProgram.all().first { $0.name == "stack" })
-    let result = TestResult(
-      TestCase(program: program, test: GuestTest(name: "none", expectedStatuses: [0, 3], copies: 2, summary: ""))
-    )
+    var pace = TestPace()
+    func run(_ test: GuestTest) -> TestResult {
+      TestResult(
+        TestCase(program: program, test: test), configuration: MachineConfiguration(), parameters: TaskParameters(),
+        pace: &pace, timeLimit: { 120 * $0.slowness })
+    }
+    let result = run(GuestTest(name: "none", expectedStatuses: [0, 3], copies: 2, summary: ""))
     #expect(result.failure == "status 64 instead of 0 or 3")
     #expect(result.output == "stack has no case none\nstack has no case none\n")
     let wrong = GuestTest(name: "overflow", expectedStatuses: [0], copies: 1, summary: "")
     #expect(
-      TestResult(TestCase(program: program, test: wrong)).failure?.hasPrefix(
-        "status 142 instead of 0\nstack: task 1 died"
-      ) == true
+      run(wrong).failure?.hasPrefix("status 142 instead of 0\nstack: task 1 died") == true
     )
   }
 

@@ -42,7 +42,7 @@ extension OnKVM {
         for seed in 0..<rounds(300) {
           let task = try machine.launch(random, arguments: ["run", "\(seed)"]) { _ in }
           if task.wait(seconds: 0.1) == nil { task.stop(.timeLimit) }
-          let end = try #require(task.wait(seconds: 10), "seed \(seed) cannot be stopped")
+          let end = try #require(task.wait(seconds: patience), "seed \(seed) cannot be stopped")
           if case .failed(let reason) = end { Issue.record("seed \(seed): \(reason)") }
           let transcript = Transcript()
           let (clean, _) = try machine.run(state, ["clean"], console: transcript.console)

@@ -42,7 +42,7 @@ extension OnKVM {
           }
           while let task = try? machine.launch(spin, console: { _ in }) { tasks.withLock { $0.append(task) } }
         }
-        for task in tasks.withLock({ $0 }) { #expect(task.wait(seconds: 10) != nil, "a task was forgotten") }
+        for task in tasks.withLock({ $0 }) { #expect(task.wait(seconds: patience) != nil, "a task was forgotten") }
         #expect(machine.server.statistics.tasks == 0)
         #expect(machine.server.checkInvariants() == [])
       }
@@ -72,7 +72,7 @@ extension OnKVM {
               if delay > 0 { usleep(UInt32(delay * 25)) }
               task.stop(index == 0 ? .timeLimit : .machineEnd)
             }
-            let end = try #require(task.wait(seconds: 10), "\(name) did not end")
+            let end = try #require(task.wait(seconds: patience), "\(name) did not end")
             switch end {
             case .stopped, .exited(status: 0): break
             default: Issue.record("\(name) ended as \(end)")
@@ -95,7 +95,7 @@ extension OnKVM {
         let task = try machine.launch(machine.bundled("odd_exits"), arguments: ["long_write", "very"]) { _ in }
         #expect(task.wait(seconds: 1) == nil)
         task.stop(.timeLimit)
-        let end = try #require(task.wait(seconds: 30), "the call went on")
+        let end = try #require(task.wait(seconds: patience), "the call went on")
         #expect(end.exitStatus == 192)
       }
     }
@@ -120,7 +120,7 @@ extension OnKVM {
           ) { _ in }
           usleep(UInt32(2000 + delay * 7))
           task.stop(.timeLimit)
-          let end = try #require(task.wait(seconds: 30), "the kick was lost")
+          let end = try #require(task.wait(seconds: patience), "the kick was lost")
           #expect(end.exitStatus == 192)
         }
       }

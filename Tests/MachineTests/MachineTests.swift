@@ -22,8 +22,28 @@ let noKVM: String? = {
 /// each instruction, which takes a hundred times as long.
 func rounds(_ count: Int) -> Int { HostProcessor.isEmulatedByQEMU ? count / 10 : count }
 
-/// Milliseconds of a guest's, in which the test has something to do.
-func milliseconds(_ count: Int) -> String { "\(HostProcessor.isEmulatedByQEMU ? count * 10 : count)" }
+/// Seconds: longer than anything takes that a test waits for, on any machine. It ends what hangs.
+let patience = 1200.0
+
+/// How many times as long as on a quiet machine things take.
+let slowness: Int = {
+  let start = monotonicNanoseconds()
+  try? withMachine { machine in _ = try machine.run(machine.bundled("hello")) }
+  return 1 + Int((monotonicNanoseconds() - start) / 20_000_000)
+}()
+
+/// Milliseconds of a guest's, in which the test has something to do, and more of them on a slow machine.
+func milliseconds(_ count: Int) -> String { "\(count * min(slowness, 20))" }
+
+/// Looks again and again until it is so, for as long as `patience`.
+func becomesTrue(_ condition: () -> Bool) -> Bool {
+  let limit = monotonicNanoseconds() + UInt64(patience * 1e9)
+  while !condition() {
+    guard monotonicNanoseconds() < limit else { return false }
+    usleep(1000)
+  }
+  return true
+}
 
 /// What a task wrote to its console.
 final class Transcript: Sendable {
@@ -54,7 +74,7 @@ extension Machine {
     console: @escaping Console = { _ in }
   ) throws -> (end: TaskEnd, task: GuestTask) {
     let task = try launch(program, arguments: arguments, parameters: parameters, console: console)
-    let end = try #require(task.wait(seconds: 60), "the task did not end")
+    let end = try #require(task.wait(seconds: patience), "the task did not end")
     return (end, task)
   }
 }
@@ -142,7 +162,7 @@ extension OnKVM {
           let task = try machine.launch(machine.bundled(name), arguments: ["1000000"]) { _ in }
           #expect(task.wait(seconds: 0.05) == nil)
           task.stop(.timeLimit)
-          let end = try #require(task.wait(seconds: 10))
+          let end = try #require(task.wait(seconds: patience))
           guard case .stopped(.timeLimit) = end else {
             Issue.record("ended as \(end)")
             continue
@@ -172,7 +192,7 @@ extension OnKVM {
       try withMachine { machine in
         let sleep = try machine.bundled("sleep")
         let tasks = try (0..<1000).map { _ in try machine.launch(sleep, arguments: ["300"]) { _ in } }
-        for task in tasks { #expect(task.wait(seconds: 60)?.exitStatus == 0) }
+        for task in tasks { #expect(task.wait(seconds: patience)?.exitStatus == 0) }
         #expect(machine.server.statistics.tasks == 0)
       }
     }
@@ -243,7 +263,7 @@ extension OnKVM {
         touch, arguments: ["\(pages)", order, "1"], parameters: TaskParameters(faultAround: faultAround),
         isMeasured: true
       ) { _ in }
-      #expect(task.wait(seconds: 60)?.exitStatus == 0)
+      #expect(task.wait(seconds: patience)?.exitStatus == 0)
       // Between the program's two marks, in one unbroken stretch.
       let samples = try #require(task.samples).samples
       let stretches = samples.split { $0.kind != .fault }
@@ -298,14 +318,13 @@ extension OnKVM {
         ) { _ in }
         let greedy = try machine.launch(machine.bundled("sparse"), arguments: ["1000000"]) { _ in }
         // It goes on until no table is left for it, and keeps what it has.
-        var statistics = machine.server.statistics
-        for _ in 0..<20_000 where statistics.allocatableFrames != statistics.claimedFrames {
-          usleep(1000)
-          statistics = machine.server.statistics
-        }
-        #expect(statistics.allocatableFrames == statistics.claimedFrames)
+        #expect(
+          becomesTrue {
+            let statistics = machine.server.statistics
+            return statistics.allocatableFrames == statistics.claimedFrames
+          })
         #expect(greedy.wait(seconds: 0) == nil && modest.wait(seconds: 0) == nil)
-        #expect(modest.wait(seconds: 60)?.exitStatus == 0)
+        #expect(modest.wait(seconds: patience)?.exitStatus == 0)
         greedy.stop(.machineEnd)
         _ = greedy.wait()
       }

@@ -24,8 +24,8 @@ private struct PolicyBed {
   }
 
   func wait(_ condition: () -> Bool) throws {
-    for _ in 0..<5000 where !condition() { usleep(1000) }
-    try #require(condition(), "\(transcript.text)")
+    let isTrue = becomesTrue(condition)
+    try #require(isTrue, "\(transcript.text)")
   }
 
   func launch(_ name: String, _ arguments: [String], _ transcript: Transcript) throws -> GuestTask {
@@ -37,7 +37,7 @@ private struct PolicyBed {
   /// What the program says of its guarantees, with a contract those under it, and its exit status.
   func run(_ name: String, _ arguments: String...) throws -> (guaranteed: [Int], status: Int32?) {
     let transcript = Transcript()
-    let end = try launch(name, arguments, transcript).wait(seconds: 20)
+    let end = try launch(name, arguments, transcript).wait(seconds: patience)
     let numbers = transcript.text.split(separator: "\n").compactMap { line in
       line.firstMatch(of: /: (\d+) frames guaranteed/).flatMap { Int($0.1) }
     }
@@ -157,7 +157,7 @@ extension OnKVM {
         let bed = try PolicyBed(machine, Self.file)
         let server = try machine.bundled("policy-server")
         let kept = try bed.launch("alpha", ["4000", "fixed", "100000000", "1"], Transcript())
-        #expect(kept.wait(seconds: 20)?.exitStatus == 0)
+        #expect(kept.wait(seconds: patience)?.exitStatus == 0)
         let transcript = Transcript()
         let clients = try (0..<3).map { _ in
           try bed.launch("beta", ["2000", "extra", "1000000", "\(rounds(1000))"], transcript)
@@ -169,10 +169,10 @@ extension OnKVM {
             try machine.launch(
               server, arguments: [Self.file], parameters: TaskParameters(name: "policy-server"),
               console: bed.transcript.console))
-          let end = try #require(servers[servers.count - 2].wait(seconds: 20), "\(bed.transcript.text)")
+          let end = try #require(servers[servers.count - 2].wait(seconds: patience), "\(bed.transcript.text)")
           #expect(end.exitStatus == 0, "\(bed.transcript.text)")
         }
-        for client in clients { #expect(client.wait(seconds: 60)?.exitStatus == 0, "\(transcript.text)") }
+        for client in clients { #expect(client.wait(seconds: patience)?.exitStatus == 0, "\(transcript.text)") }
         // Who has no name for it does not get control.
         let (end, _) = try machine.run(server, [], TaskParameters(name: "somebody"))
         #expect(end.exitStatus == 1)
@@ -190,9 +190,9 @@ extension OnKVM {
         let second = try machine.launch(
           machine.bundled("policy-server"), arguments: ["alpha 77 fixed\ngrace 0"],
           parameters: TaskParameters(name: "policy"), console: bed.transcript.console)
-        #expect(bed.policy.wait(seconds: 20)?.exitStatus == 0, "\(bed.transcript.text)")
+        #expect(bed.policy.wait(seconds: patience)?.exitStatus == 0, "\(bed.transcript.text)")
         #expect(machine.server.statistics.claimedFrames >= 4000)
-        #expect(client.wait(seconds: 60)?.exitStatus == 0)
+        #expect(client.wait(seconds: patience)?.exitStatus == 0)
         #expect(transcript.text.contains("when it has expired: 77 frames"), "\(transcript.text)")
         #expect(second.wait(seconds: 0) == nil, "\(bed.transcript.text)")
       }

@@ -14,7 +14,7 @@ private struct ReclaimBed {
   let hello: Program
   let hungry: Program
 
-  static func configuration(timeLimit: UInt64 = 100_000_000) -> MachineConfiguration {
+  static func configuration(timeLimit: UInt64 = 100_000_000 * UInt64(min(slowness, 20))) -> MachineConfiguration {
     var configuration = MachineConfiguration(memory: 16 << 20)
     configuration.reclaim.timeLimit = timeLimit
     return configuration
@@ -36,8 +36,8 @@ private struct ReclaimBed {
   }
 
   func wait(_ condition: () -> Bool) throws {
-    for _ in 0..<60_000 where !condition() { usleep(1000) }
-    try #require(condition(), "\(transcript.text)")
+    let isTrue = becomesTrue(condition)
+    try #require(isTrue, "\(transcript.text)")
   }
 
   func waitUntilAllIsLent() throws {
@@ -96,7 +96,7 @@ extension OnKVM {
         let bed = try ReclaimBed(machine, "rogue", [kind])
         let (end, _) = try machine.run(bed.hello, [], ReclaimBed.contract(200))
         #expect(end.exitStatus == 0)
-        let borrowersEnd = try #require(bed.borrower.wait(seconds: 20), "\(bed.transcript.text)")
+        let borrowersEnd = try #require(bed.borrower.wait(seconds: patience), "\(bed.transcript.text)")
         #expect(borrowersEnd.exitStatus == 194)
         if case .died(let report) = borrowersEnd {
           #expect(report.text.contains("dropped by the server:") && report.text.contains("frames were asked back"))
@@ -131,7 +131,7 @@ extension OnKVM {
         try bed.wait { machine.server.statistics.upcalls > 0 }
         #expect(hungry.wait(seconds: 0.1) == nil)
         hungry.stop(.timeLimit)
-        #expect(hungry.wait(seconds: 20)?.exitStatus == 192)
+        #expect(hungry.wait(seconds: patience)?.exitStatus == 192)
         #expect(bed.borrower.wait(seconds: 0.1) == nil && machine.server.statistics.tasksDropped == 0)
         // What the other one had is free now, and enough for a small task.
         let (end, _) = try machine.run(bed.hello, [], ReclaimBed.contract(55))

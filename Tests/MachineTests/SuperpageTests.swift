@@ -45,13 +45,13 @@ extension OnKVM {
       try withMachine(configuration) { machine in
         guard blocksReady(machine) else { return }
         let task = try machine.launch(machine.bundled("count"), arguments: ["1024", "60000"]) { _ in }
-        let limit = time(nil) + 20
+        let limit = time(nil) + Int(patience)
         // Contents that are moved at random are in no order; then, in the background, they are.
         while task.wait(seconds: 0.01) == nil, time(nil) < limit, machine.server.statistics.superpagesPromoted == 0 {}
         let statistics = machine.server.statistics
         #expect(statistics.superpagesGathered > 0 && statistics.superpagesPromoted > 0)
         task.stop(.machineEnd)
-        #expect(task.wait(seconds: 20) != nil)
+        #expect(task.wait(seconds: patience) != nil)
       }
     }
 
@@ -76,13 +76,13 @@ extension OnKVM {
         let first = PageNumber(containing: 0x2000_0000_0000)
         var promoted = 0
         var random: UInt64 = 1
-        let limit = time(nil) + 20
+        let limit = time(nil) + Int(patience)
         while task.wait(seconds: 0.002) == nil, time(nil) < limit {
           random = random &* 6_364_136_223_846_793_005 &+ 1
           for _ in 0..<8 { _ = machine.server.revokeSomeFrame(random >> 20) }
           for region in 0..<2 where machine.promote(TaskSlot(0), first.advanced(by: 512 * region)) { promoted += 1 }
         }
-        #expect(task.wait(seconds: 20)?.exitStatus == 0)
+        #expect(task.wait(seconds: patience)?.exitStatus == 0)
         let statistics = machine.server.statistics
         #expect(promoted > 0)
         #expect(statistics.superpagesPromoted == UInt64(promoted))

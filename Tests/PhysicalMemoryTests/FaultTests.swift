@@ -32,6 +32,32 @@ import Testing
     #expect(task.information.counters.spuriousFaults == spurious + 2)
   }
 
+  /// How many faults end with another try.
+  private func retries(_ task: TestTask, _ page: PageNumber, _ access: Access, atMost limit: Int) -> Int {
+    for count in 0..<limit where task.fault(page, access) == .unexplained { return count }
+    return limit
+  }
+
+  @Test("a fault that the tables do not explain does not go on for ever") func unexplained() throws {
+    let bed = try Testbed()
+    let task = try bed.start()
+    let handle = try task.container(2)
+    #expect(task.map(handle, 0, 2, page(0), [.read, .write, .lazy]) == nil)
+    #expect(task.fault(page(0), .write) == .served(pages: 1))
+    let count = retries(task, page(0), .write, atMost: 10_000)
+    #expect((100..<5_000).contains(count))
+    // A leaf that is written anew meanwhile explains as many faults as there are.
+    for _ in 0...count / 2 {
+      #expect(task.map(handle, 0, 1, page(0), [.read, .write]) == nil)
+      #expect(task.fault(page(0), .write) == .spurious)
+      #expect(task.fault(page(0), .write) == .spurious)
+    }
+    // So does another fault of the task's.
+    #expect(task.fault(page(1), .write) == .served(pages: 1))
+    #expect(retries(task, page(0), .write, atMost: 10_000) >= count - 1)
+    task.end()
+  }
+
   @Test("R37: faults outside of mappings, or at frames that are gone, are the task's own") func notMapped() throws {
     let task = try Testbed().start()
     let handle = try task.container(2)

@@ -31,10 +31,16 @@ PM_TEST(agrees, 0, 1, "The library's clock, without calls, agrees with the serve
   }
 }
 
-PM_TEST(cheap, 0, 1, "Reading the clock seldom leaves the task: 100,000 readings in less than a second") {
-  uint64_t start = pm_clock_us();
-  for (int i = 0; i < 100000; i++) (void)pm_clock_us();
-  CHECK(pm_clock_us() - start < 1000000);
+PM_TEST(cheap, 0, 1, "Reading the clock does not leave the task: 2,000 readings take less than 1,000 calls") {
+  for (int i = 0; i < 50; i++) {
+    uint64_t start = server_clock();
+    for (int j = 0; j < 1000; j++) (void)server_clock();
+    uint64_t middle = server_clock();
+    for (int j = 0; j < 2000; j++) (void)pm_clock_us();
+    // The task may lose the processor in either; not fifty times in a row.
+    if (server_clock() - middle < middle - start) return;
+  }
+  CHECK(!"a reading is a call");
 }
 
 PM_TEST(sleeps, 0, 1, "A sleep takes at least the time that was asked for") {
@@ -42,15 +48,32 @@ PM_TEST(sleeps, 0, 1, "A sleep takes at least the time that was asked for") {
   for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
     uint64_t start = server_clock();
     pm_sleep(times[i]);
-    uint64_t slept = server_clock() - start;
-    CHECK(slept >= times[i]);
-    CHECK(slept < times[i] + 1000000);
+    CHECK(server_clock() - start >= times[i]);
   }
 }
 
 PM_TEST(sleep_together, 0, 32, "32 tasks sleep at the same time, not one after the other") {
-  uint64_t start = server_clock();
-  pm_sleep(200000);
-  CHECK(server_clock() - start >= 200000);
-  CHECK(server_clock() - start < 4000000);
+  enum { SLEEPERS = 31 };
+  if (join(SLEEPERS + 1)) {
+    // Each sleeps until that time, unless it is over already; 0: it is enough.
+    for (uint64_t end = ask(0, PM_CAP_NONE).words[0], now; end; end = ask(now < end, PM_CAP_NONE).words[0]) {
+      now = server_clock();
+      if (now < end) pm_sleep(end - now);
+      CHECK(server_clock() >= end);
+    }
+    return;
+  }
+  uint64_t slept = 0;
+  // A busy machine wants more time for all to hear of it.
+  for (uint64_t us = 100000;; us *= 2) {
+    struct pm_message messages[SLEEPERS];
+    slept = 0;
+    for (int i = 0; i < SLEEPERS; i++) {
+      messages[i] = next_question();
+      slept += messages[i].words[0];
+    }
+    uint64_t end = slept == SLEEPERS ? 0 : server_clock() + us;
+    for (int i = 0; i < SLEEPERS; i++) answer(&messages[i], end, PM_CAP_NONE);
+    if (!end) return;
+  }
 }

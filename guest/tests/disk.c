@@ -56,7 +56,7 @@ PM_TEST_DISK(keeps_many_under_way, 0, "1 disk", "requests of a frame fill the qu
   open_disk();
   pm_container_t container = map_buffers(128);
   uint64_t physical[128];
-  CHECK_OK(pm_container_pin(container, 0, 128, LONG_US, physical));
+  CHECK_OK(pm_container_pin(container, 0, 128, PM_LOCK_MAXIMUM_US, physical));
   uint64_t state = 7, sectors[128], under_way = 0, done = 0;
   bool busy[128] = {false};
   for (uint64_t i = 0; done < 5000;) {
@@ -93,7 +93,7 @@ PM_TEST_DISK(refuses, 0, "1 disk", "R22: frames that are not pinned, or not any 
   uint64_t physical[4];
   struct pm_block_result result;
   fill_pages(REGION, 4, 1);
-  CHECK_OK(pm_container_pin(container, 0, 4, LONG_US, physical));
+  CHECK_OK(pm_container_pin(container, 0, 4, PM_LOCK_MAXIMUM_US, physical));
   CHECK_OK(pm_container_unpin(container, 2, 1));
   // All or nothing: the frames before the one at fault are as they were.
   CHECK_OK(pm_block_submit(&disk, PM_BLOCK_READ, 0, physical, 32, 1));
@@ -119,7 +119,7 @@ PM_TEST_DISK(refuses, 0, "1 disk", "R22: frames that are not pinned, or not any 
     CHECK_ERROR(result.error, PM_EIO);
   }
   // Beyond the disk's end, and no such operation.
-  CHECK_OK(pm_container_pin(container, 0, 1, LONG_US, physical));
+  CHECK_OK(pm_container_pin(container, 0, 1, PM_LOCK_MAXIMUM_US, physical));
   CHECK_OK(pm_block_submit(&disk, PM_BLOCK_READ, PM_TEST_SECTORS - 7, physical, 8, 5));
   CHECK_OK(pm_block_complete(&disk, &result, LONG_US));
   CHECK_ERROR(result.error, PM_EIO);
@@ -138,7 +138,7 @@ PM_TEST_DISK(another_tasks_pin, 0, "2 disk", "R22: a driver cannot name frames t
     pm_container_t container = map_fresh(REGION, 1);
     fill_pages(REGION, 1, 3);
     uint64_t physical;
-    CHECK_OK(pm_container_pin(container, 0, 1, LONG_US, &physical));
+    CHECK_OK(pm_container_pin(container, 0, 1, PM_LOCK_MAXIMUM_US, &physical));
     ask(physical, PM_CAP_NONE);
     check_pages(REGION, 1, 3);
     return;
@@ -182,7 +182,7 @@ PM_TEST_DISK(bad_sectors, 0, "1 disk,bad-sectors", "what the host fails to read,
   pm_container_t container = map_buffers(64);
   uint64_t physical[12];
   for (uint64_t first = 0; first < 400; first += 50) {
-    CHECK_OK(pm_container_pin(container, 0, 12, LONG_US, physical));
+    CHECK_OK(pm_container_pin(container, 0, 12, PM_LOCK_MAXIMUM_US, physical));
     fill_pages(REGION, 12, 6);
     mix(PM_BLOCK_READ, physical, first);
     for (uint64_t i = 0; i < 12; i++)
@@ -212,14 +212,14 @@ PM_TEST_DISK(few_address_bits, 0, "1 disk,address-bits=24", "R19: a device with 
   CHECK_EQ(disk.address_bits, 24);
   uint64_t physical[8];
   pm_container_t container = map_buffers(8);
-  CHECK_OK(pm_container_pin(container, 0, 8, LONG_US, physical));
+  CHECK_OK(pm_container_pin(container, 0, 8, PM_LOCK_MAXIMUM_US, physical));
   for (int i = 0; i < 8; i++) CHECK(physical[i] < 1u << 24);
   CHECK_OK(pm_block_read(&disk, 8, 64, container, 0));
   check_sectors(REGION, 8, 64);
   // A frame from anywhere, which is from the top here, is out of its reach however well it is pinned.
   pm_container_t high = map_fresh(REGION_2, 1);
   fill_pages(REGION_2, 1, 9);
-  CHECK_OK(pm_container_pin(high, 0, 1, LONG_US, physical));
+  CHECK_OK(pm_container_pin(high, 0, 1, PM_LOCK_MAXIMUM_US, physical));
   CHECK(physical[0] >= 1u << 24);
   CHECK_ERROR(pm_block_read(&disk, 0, 8, high, 0), PM_EIO);
   check_pages(REGION_2, 1, 9);
@@ -245,7 +245,7 @@ PM_TEST_DISK(one_driver, 0, "2 disk", "a device has one driver at a time, and is
     // It ends with requests under way.
     pm_container_t container = map_buffers(128);
     uint64_t physical[128];
-    CHECK_OK(pm_container_pin(container, 0, 128, LONG_US, physical));
+    CHECK_OK(pm_container_pin(container, 0, 128, PM_LOCK_MAXIMUM_US, physical));
     for (int i = 0; i < 4; i++) CHECK_OK(pm_block_submit(&disk, PM_BLOCK_READ, 0, physical + 32 * i, 256, 0));
     return;
   }

@@ -1,5 +1,11 @@
 // Instructions that a task may not execute, and exceptions it causes: it dies of them, and of nothing else.
+#include "processor.h"
 #include "test.h"
+
+static int give_up(const struct pm_fault *fault) {
+  (void)fault;
+  return 1;
+}
 
 /// A case that dies by executing some instructions; should it live, it exits with 0 whatever they did to registers.
 #define DIES(name, expected, summary, instructions)                             \
@@ -40,7 +46,17 @@ DIES(interrupt_128, 134 or 141, "Exceptions: a software interrupt", "int $0x80")
 DIES(interrupt_page_fault, 134 or 141, "Exceptions: a software interrupt that plays a page fault", "int $14")
 DIES(interrupt_double_fault, 134 or 141, "Exceptions: a software interrupt that plays a double fault", "int $8")
 DIES(interrupt_last, 134 or 141, "Exceptions: the last software interrupt", "int $255")
-DIES(system_call, 134 or 141 or 142, "Exceptions: syscall means nothing here", "syscall")
+DIES(system_call, DIES_OF_INVALID_INSTRUCTION, "Exceptions: syscall means nothing here", "syscall")
+DIES(system_call_odd_flags, DIES_OF_INVALID_INSTRUCTION, "Exceptions: nor with odd flags",
+     "pushf\n\torq $0x244c00, (%rsp)\n\tpopf\n\tsyscall")
+PM_TEST(system_call_handled, DIES_OF_INVALID_INSTRUCTION, 1, "Exceptions: nor for a task that handles its faults") {
+  CHECK_OK(pm_on_fault(give_up));
+  __asm__ volatile("syscall" ::: "rcx", "r11", "memory");
+}
+DIES(system_call_traced, 129 or 134, "Exceptions: nor under the trap flag",
+     "pushf\n\torl $0x100, (%rsp)\n\tpopf\n\tsyscall\n\tnop")
+DIES(jump_to_system_calls, DIES_OF_PAGE_FAULT, "Safety: a jump to where syscall would lead is a jump to nothing",
+     "movabs $0xffff800000003000, %rax\n\txor %ecx, %ecx\n\tjmp *%rax")
 DIES(system_enter, 134 or 141, "Exceptions: sysenter means nothing here", "sysenter")
 PM_TEST(alignment, 0 or 145, 1, "Exceptions: the alignment-check flag harms the task at most") {
   static char bytes[16];
@@ -54,6 +70,18 @@ PM_TEST(alignment, 0 or 145, 1, "Exceptions: the alignment-check flag harms the 
 DIES(halt, DIES_OF_PROTECTION_FAULT, "Safety: hlt", "hlt")
 DIES(disable_interrupts, DIES_OF_PROTECTION_FAULT, "Safety: cli", "cli")
 DIES(enable_interrupts, DIES_OF_PROTECTION_FAULT, "Safety: sti", "sti")
+/// Where the processor can hide system registers it does.
+#define HIDES(name, summary, instruction)                          \
+  PM_TEST(name, 0 or 141, 1, summary) {                            \
+    static uint8_t place[16];                                      \
+    __asm__ volatile(instruction ::"r"(place) : "rax", "memory");  \
+    CHECK(!has_instruction_prevention());                          \
+  }
+HIDES(store_gdt, "Safety: sgdt", "sgdt (%0)")
+HIDES(store_idt, "Safety: sidt", "sidt (%0)")
+HIDES(store_ldt, "Safety: sldt", "sldt %%eax")
+HIDES(store_task_register, "Safety: str", "str %%eax")
+HIDES(store_machine_status, "Safety: smsw", "smsw %%rax")
 DIES(raise_io_privilege, DIES_OF_PROTECTION_FAULT, "Safety: popf does not raise the I/O privilege",
      "pushf\n\torl $0x3000, (%rsp)\n\tpopf\n\tcli")
 DIES(read_msr, DIES_OF_PROTECTION_FAULT, "Safety: rdmsr", "mov $0xc0000080, %ecx\n\trdmsr")
@@ -79,8 +107,13 @@ DIES(monitor, 134 or 141, "Safety: monitor", "mov %rsp, %rax\n\txor %ecx, %ecx\n
 DIES(wait, 134 or 141, "Safety: mwait", "xor %eax, %eax\n\txor %ecx, %ecx\n\tmwait")
 DIES(resume_from_management, DIES_OF_INVALID_INSTRUCTION, "Safety: rsm", "rsm")
 DIES(allow_supervisor_access, 134 or 141, "Safety: stac", "stac")
-DIES(write_protection_keys, DIES_OF_INVALID_INSTRUCTION, "Safety: wrpkru",
-     "xor %eax, %eax\n\txor %ecx, %ecx\n\txor %edx, %edx\n\twrpkru")
+PM_TEST(write_protection_keys, 0 or 134, 1, "Safety: wrpkru is an invalid instruction, or protection keys are the task's own") {
+  __asm__ volatile("wrpkru" ::"a"(0x55555554), "c"(0), "d"(0) : "memory");
+  CHECK(has_protection_keys());
+  uint32_t keys, unused;
+  __asm__ volatile("rdpkru" : "=a"(keys), "=d"(unused) : "c"(0));
+  CHECK_EQ(keys, 0x55555554);
+}
 DIES(call_to_hypervisor, 0 or 134 or 141, "Safety: vmcall", "vmcall")
 DIES(call_to_other_hypervisor, 0 or 134 or 141, "Safety: vmmcall", "vmmcall")
 DIES(forced_emulation, DIES_OF_INVALID_INSTRUCTION, "Safety: KVM's own prefix for instructions to emulate",

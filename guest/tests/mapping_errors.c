@@ -97,10 +97,8 @@ PM_TEST(unmap_nothing, 0, 1, "R27: unmapping what is not mapped is no error: the
 
 PM_TEST(unmap_everything_below, 0, 1, "R25: a huge unmap takes no longer than what is mapped in it") {
   set_up();
-  uint64_t start = pm_clock_us();
-  // 16 TiB of addresses, all mappings of REGION among them.
-  CHECK_OK(pm_unmap((void *)((uint64_t)REGION - 0x10000000), UINT32_MAX));
-  CHECK(pm_clock_us() - start < 2000000);
+  // 16 TiB of addresses, all mappings of REGION among them. A look at each page would take longer than a case may.
+  for (int i = 0; i < 100; i++) CHECK_OK(pm_unmap((void *)((uint64_t)REGION - 0x10000000), UINT32_MAX));
   struct pm_mapping mapping;
   CHECK_ERROR(pm_mapping(REGION, &mapping), PM_ENOENT);
 }

@@ -134,64 +134,78 @@ PM_TEST(receive_time, 0, 1, "R20: nobody calls: PM_ETIMEDOUT, at once with 0, el
   struct pm_message message = {.words = {5}};
   pm_cap_t endpoint;
   CHECK_OK(pm_endpoint_create(&endpoint));
-  uint64_t start = pm_clock_us();
   CHECK_ERROR(pm_receive(endpoint, &message, 0), PM_ETIMEDOUT);
-  CHECK(milliseconds_since(start) < 1000);
-  start = pm_clock_us();
+  uint64_t start = pm_clock_us();
   CHECK_ERROR(pm_receive(endpoint, &message, 50000), PM_ETIMEDOUT);
-  CHECK(milliseconds_since(start) >= 49 && milliseconds_since(start) < 2000);
+  CHECK(milliseconds_since(start) >= 49);
   CHECK_EQ(message.words[0], 5);
 }
 
 PM_TEST(call_time, 0, 2, "R20: nobody receives: PM_ETIMEDOUT, and the call is withdrawn") {
   if (!join(2)) {
+    pm_cap_t second;
+    CHECK_OK(pm_endpoint_create(&second));
     struct pm_message message = next_question();
+    answer(&message, 0, second);
+    // Until the client has tried.
+    CHECK_OK(pm_receive(second, &message, LONG_US));
     answer(&message, 0, 0);
-    pm_sleep(100000);
     message = next_question();
     CHECK_EQ(message.words[0], 3);
     return answer(&message, 0, 0);
   }
-  ask(0, 0);
+  pm_cap_t second = ask(0, 0).caps[0];
   struct pm_message message = {.words = {1}};
   CHECK_ERROR(pm_call(partner, &message, 0), PM_ETIMEDOUT);
   message.words[0] = 2;
   uint64_t start = pm_clock_us();
   CHECK_ERROR(pm_call(partner, &message, 20000), PM_ETIMEDOUT);
-  CHECK(milliseconds_since(start) >= 19 && milliseconds_since(start) < 90);
+  CHECK(milliseconds_since(start) >= 19);
   CHECK_EQ(message.words[0], 2);
+  CHECK_OK(pm_call(second, &message, LONG_US));
   ask(3, 0);
 }
 
-PM_TEST(reply_time, 0, 2, "R20: the server takes too long: PM_ETIMEDOUT for the caller, PM_ECANCELED for the reply") {
-  if (!join(2)) {
-    struct pm_message message = next_question();
-    pm_sleep(60000);
-    struct pm_message reply = message;
-    CHECK_ERROR(pm_reply(&reply), PM_ECANCELED);
-    CHECK_ERROR(pm_reply(&reply), PM_EINVAL);
-    reply = message;
-    CHECK_ERROR(pm_reply_receive(partner, &reply, 0), PM_EINVAL);
-    message = next_question();
-    CHECK_EQ(message.words[0], 2);
-    return answer(&message, 4, 0);
+enum { UNANSWERED = 1, AFTERWARDS, NOT_RECEIVED = 0 };
+
+/// In the client: a call that the server receives and does not answer in time, and the server's answer to the next one.
+static uint64_t time_out(void) {
+  uint64_t number = NOT_RECEIVED;
+  // A busy machine may take longer to receive the call than it waits.
+  for (uint64_t us = 20000; number == NOT_RECEIVED; us *= 2) {
+    struct pm_message message = {.words = {UNANSWERED}};
+    CHECK_ERROR(pm_call(partner, &message, us), PM_ETIMEDOUT);
+    CHECK_EQ(message.words[0], UNANSWERED);
+    number = ask(AFTERWARDS, 0).words[0];
   }
-  struct pm_message message = {.words = {1}};
-  CHECK_ERROR(pm_call(partner, &message, 20000), PM_ETIMEDOUT);
-  CHECK_EQ(message.words[0], 1);
-  CHECK_EQ(ask(2, 0).words[0], 4);
+  return number;
+}
+
+/// In the server: that call, and the next one, which comes when its time is up.
+static struct pm_message receive_timed_out(struct pm_message *next) {
+  struct pm_message first = next_question();
+  for (; first.words[0] == AFTERWARDS; first = next_question()) answer(&first, NOT_RECEIVED, 0);
+  *next = next_question();
+  CHECK_EQ(next->words[0], AFTERWARDS);
+  return first;
+}
+
+PM_TEST(reply_time, 0, 2, "R20: the server takes too long: PM_ETIMEDOUT for the caller, PM_ECANCELED for the reply") {
+  if (join(2)) return CHECK_EQ(time_out(), 4);
+  struct pm_message next, message = receive_timed_out(&next), reply = message;
+  CHECK_ERROR(pm_reply(&reply), PM_ECANCELED);
+  CHECK_ERROR(pm_reply(&reply), PM_EINVAL);
+  reply = message;
+  CHECK_ERROR(pm_reply_receive(partner, &reply, 0), PM_EINVAL);
+  answer(&next, 4, 0);
 }
 
 PM_TEST(no_late_reply, 0, 2, "R20: a reply that comes too late does not become that of the next call") {
-  if (!join(2)) {
-    struct pm_message first = next_question(), second = next_question();
-    first.words[0] = 111;
-    CHECK_ERROR(pm_reply(&first), PM_ECANCELED);
-    return answer(&second, 222, 0);
-  }
-  struct pm_message message = {.words = {1}};
-  CHECK_ERROR(pm_call(partner, &message, 20000), PM_ETIMEDOUT);
-  CHECK_EQ(ask(2, 0).words[0], 222);
+  if (join(2)) return CHECK_EQ(time_out(), 222);
+  struct pm_message second, first = receive_timed_out(&second);
+  first.words[0] = 111;
+  CHECK_ERROR(pm_reply(&first), PM_ECANCELED);
+  answer(&second, 222, 0);
 }
 
 PM_TEST(waiting_receiver, 0, 2, "R20: time 0 and a server that is waiting: the message goes over") {
@@ -277,15 +291,24 @@ PM_TEST(endpoint_dropped, 0, 3, "R20: the server drops the endpoint: those who w
 }
 
 PM_TEST(client_ends, 0, 3, "R20: clients that time out and end while the server works for them: PM_ECANCELED") {
-  if (!join(3)) {
-    struct pm_message first = next_question(), second = next_question();
-    pm_sleep(60000);
-    CHECK_ERROR(pm_reply(&first), PM_ECANCELED);
-    CHECK_ERROR(pm_reply_receive(partner, &second, 0), PM_ECANCELED);
-    return CHECK_ERROR(pm_receive(partner, &first, 0), PM_ETIMEDOUT);
+  if (join(3)) return (void)time_out();
+  struct pm_message calls[2], message;
+  uint64_t senders[2] = {0, 0};
+  for (int waiting = 0; waiting < 2;) {
+    message = next_question();
+    int i = senders[0] == 0 || senders[0] == message.sender ? 0 : 1;
+    bool isReceived = senders[i] == message.sender;
+    if (message.words[0] == UNANSWERED) {
+      senders[i] = message.sender;
+      calls[i] = message;
+    } else {
+      answer(&message, isReceived ? 1 : NOT_RECEIVED, 0);
+      waiting += isReceived;
+    }
   }
-  struct pm_message message = {.words = {1}};
-  CHECK_ERROR(pm_call(partner, &message, 20000), PM_ETIMEDOUT);
+  CHECK_ERROR(pm_reply(&calls[0]), PM_ECANCELED);
+  CHECK_ERROR(pm_reply_receive(partner, &calls[1], 0), PM_ECANCELED);
+  CHECK_ERROR(pm_receive(partner, &message, 0), PM_ETIMEDOUT);
 }
 
 PM_TEST(all_end, 0, 16, "Safety: 16 tasks with calls to each other under way end at once") {

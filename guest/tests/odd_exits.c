@@ -1,5 +1,6 @@
 // Ways out of a task that no compiler would think of: strings to and from the call port, flags that act on the next
 // instruction, levels and modes that are not for tasks. Whatever becomes of the task, nothing becomes of others.
+#include "processor.h"
 #include "test.h"
 
 static char bytes[2 * PM_PAGE_SIZE] __attribute__((aligned(PM_PAGE_SIZE))) = {[0 ... 2 * PM_PAGE_SIZE - 1] = 0x5a};
@@ -159,15 +160,9 @@ PM_TEST(traced_fault, DIES_OF_DEBUG_TRAP, 1, "R37: a handler is not traced, what
   flags_over_write(REGION, 0x100);
 }
 
-static bool has_bases(void) {
-  uint32_t a = 7, b, c = 0, d;
-  __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-  return b & 1;
-}
-
 /// Sets both bases behind null selectors, writes to a page never touched, and calls.
 PM_TEST(bases, 0, 4, "R25: the bases of FS and GS, and null selectors, survive faults and calls") {
-  if (!has_bases()) return;
+  if (!has_fs_gs_base()) return;
   map_fresh(REGION, 50);
   for (uint64_t i = 0; i < 50; i++) {
     uint64_t fs = 0x1234500000 + i, gs = 0x7edcba987654 - i, fs_after, gs_after;

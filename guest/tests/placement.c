@@ -13,7 +13,7 @@ static pm_error_t place(pm_container_t container, pm_frame_t start, uint32_t cou
 
 /// The physical addresses of frames, in `physical`.
 static void locate(pm_container_t container, pm_frame_t start, uint32_t count) {
-  CHECK_OK(pm_container_pin(container, start, count, 1000000, physical));
+  CHECK_OK(pm_container_pin(container, start, count, PM_LOCK_MAXIMUM_US, physical));
   CHECK_OK(pm_container_unpin(container, start, count));
 }
 
@@ -105,7 +105,7 @@ PM_TEST(fixed, 0, 1, "R19, R17: frames at an address; what was there is moved, w
 
 PM_TEST(obstacles, 0, 1, "R19: pinned, placed and reserved frames are in the way, which changes nothing and is told") {
   pm_container_t taken = map_numbered(REGION, 8, 100), container = make_container(0);
-  CHECK_OK(pm_container_pin(taken, 3, 1, 5000000, physical));
+  CHECK_OK(pm_container_pin(taken, 3, 1, PM_LOCK_MAXIMUM_US, physical));
   uint64_t address = physical[0], before = allocated_frames();
   CHECK_ERROR(place(container, 0, 1, (struct pm_placement){.fixed = address}), PM_ENOMEM);
   check_obstacle(address, PM_OBSTACLE_PINNED);
@@ -266,8 +266,9 @@ PM_TEST_CONTRACT(full, 0, 1, 7600, 32, "R19, R25: a long run out of a pool full 
   check_pool(count);
 }
 
-// Counts up eight words of each page, over and over, until the word behind them says that it is enough.
-static uint64_t count_up(uint32_t pages) {
+// Counts up eight words of each page, over and over, until the word behind them says that it is enough. The word after that
+// tells how often.
+static void count_up(uint32_t pages) {
   uint64_t round = 0;
   for (; !WORD(REGION, pages); round++) {
     for (uint32_t page = 0; page < pages; page++) {
@@ -277,8 +278,8 @@ static uint64_t count_up(uint32_t pages) {
         *at = round + 1;
       }
     }
+    ((volatile uint64_t *)PAGE(REGION, pages))[1] = round;
   }
-  return round;
 }
 
 PM_TEST(moved_under_writers, 0, 3, "R17, R25: tasks that read and write while their frames are moved lose nothing") {
@@ -287,7 +288,7 @@ PM_TEST(moved_under_writers, 0, 3, "R17, R25: tasks that read and write while th
     pm_container_t container = map_fresh(REGION, PAGES + 1), weak;
     CHECK_OK(pm_container_share(container, PM_CAP_NONE, &weak));
     ask(1, weak);
-    CHECK(count_up(PAGES) > 10);
+    count_up(PAGES);
     ask(2, PM_CAP_NONE);
     return;
   }
@@ -300,7 +301,9 @@ PM_TEST(moved_under_writers, 0, 3, "R17, R25: tasks that read and write while th
   }
   for (int i = 0; i < 2; i++) answer(&questions[i], 0, PM_CAP_NONE);
   uint64_t random = 1, moved = 0;
-  for (int i = 0; i < MOVES; i++) {
+  volatile uint64_t *rounds[2] = {(uint64_t *)REGION_2 + 1, (uint64_t *)PAGE(REGION_2, 1) + 1};
+  // Until the writers came round under it.
+  for (int i = 0; i < MOVES || *rounds[0] < 10 || *rounds[1] < 10; i++) {
     // Where one of the writers is at work, and a few frames to both sides.
     uint64_t address = address_of(weak[i % 2], (pm_frame_t)(next_random(&random) % PAGES));
     uint64_t start = address - next_random(&random) % 8 * PM_PAGE_SIZE;
@@ -317,24 +320,35 @@ PM_TEST(moved_under_writers, 0, 3, "R17, R25: tasks that read and write while th
   }
 }
 
+static bool is_left(uint32_t page) { return page % 7 == 1 && page % 10 != 3; }
+
 PM_TEST_CONTRACT(defragmented, 0, 1, 7600, 32, "R25: what is scattered is moved together, and its data is as it was") {
   pm_container_t container;
   pm_cap_t control;
-  uint32_t count = fill_pool(&container), moved, again;
+  uint32_t count = fill_pool(&container), left = 0, moved, again;
   CHECK_OK(pm_get_control(&control));
   CHECK_ERROR(pm_defragment(container, &moved), PM_EPERM);
   CHECK_ERROR(pm_defragment(control, (void *)8), PM_EFAULT);
-  // All but one page in seven go: what is left lies everywhere.
+  // Most pages go: what is left is scattered over all the pool.
   uint32_t one = 1;
   for (uint32_t page = 0; page < count; page++) {
-    if (page % 7 != 1 && page % 10 != 3) CHECK_OK(pm_container_deallocate(container, page, &one, 0));
+    if (is_left(page)) left++;
+    else if (page % 10 != 3) CHECK_OK(pm_container_deallocate(container, page, &one, 0));
   }
   CHECK_OK(pm_defragment(control, &moved));
-  CHECK(moved > 300 || pm_start_flags & PM_START_MOVES);
   CHECK_OK(pm_defragment(control, &again));
-  CHECK(again < 30 || pm_start_flags & PM_START_MOVES);
-  for (uint32_t page = 1; page < count; page += 7) {
-    if (page % 10 != 3) CHECK_EQ(WORD(REGION, page), page + 1);
+  if (!(pm_start_flags & PM_START_MOVES)) {
+    // The server's own thread may have moved some before: what counts is where they are now.
+    uint64_t blocks = 0;
+    for (uint32_t page = 0; page < count; page++) {
+      if (is_left(page)) blocks |= 1ull << address_of(container, page) / (2 << 20);
+    }
+    printf("%u moved, %u left in %d blocks of 2 MiB\n", moved, left, __builtin_popcountll(blocks));
+    CHECK((uint32_t)__builtin_popcountll(blocks) <= left / 512 + 2);
+    CHECK(again < 30);
+  }
+  for (uint32_t page = 0; page < count; page++) {
+    if (is_left(page)) CHECK_EQ(WORD(REGION, page), page + 1);
   }
   // The zone below 16 MiB is for those who need it.
   locate(container, 1, 1);

@@ -198,6 +198,28 @@ PM_TEST_CONTRACT(only_when_asked, IS_DROPPED or 0, 2, 900, 8, "R30: without a ha
   CHECK_ERROR(pm_reply(&question), PM_ECANCELED);
 }
 
+static void return_and_end(uint32_t count) {
+  return_borrowed(count);
+  pm_exit(0);
+}
+
+PM_TEST_CONTRACT(traced_sleeper, IS_DROPPED or 129 or 0, 2, 900, 8, "R30: the trap flag over a call hides no borrower") {
+  if (join(2)) {
+    fill();
+    borrow((uint32_t)own_info().available - 100);
+    CHECK_OK(pm_on_return_pages(return_and_end));
+    ask(1, PM_CAP_NONE);
+    // A debug exception is due behind the call, which never returns by itself.
+    __asm__ volatile("pushf\n\torl $0x100, (%%rsp)\n\tpopf\n\tout %%al, %1"
+                     ::"a"(PM_CALL_SLEEP), "i"(PM_CALL_PORT), "D"(UINT64_MAX)
+                     : "memory", "cc");
+    pm_exit(1);
+  }
+  struct pm_message question = next_question();
+  answer(&question, 0, PM_CAP_NONE);
+  (void)fresh(500, 0);
+}
+
 // ---- page tables -------------------------------------------------------------------------------------
 
 enum { FAR_REGIONS = 60 };

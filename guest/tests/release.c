@@ -221,7 +221,7 @@ PM_TEST(bad_input, 0, 1, "R31: handles, counts, ids and pointers that cannot be 
   CHECK_ERROR(pm_recover_pages(weak, frames, 1, NULL), PM_EPERM);
   CHECK_ERROR(pm_expired_pages(weak, frames, 1, expired), PM_EPERM);
   uint64_t physical;
-  CHECK_OK(pm_container_pin(container, 1, 1, LONG_US, &physical));
+  CHECK_OK(pm_container_pin(container, 1, 1, PM_LOCK_MAXIMUM_US, &physical));
   CHECK_ERROR(pm_release_pages(container, frames, 2), PM_EBUSY);
   CHECK_OK(pm_container_unpin(container, 1, 1));
   CHECK_EQ(allocated_frames(), before);

@@ -24,9 +24,9 @@ static pm_error_t serve(const struct pm_message *message, uint64_t *result) {
       if (pm_container_copy(weak, id, cache, 0, 1, NULL)) return PM_EINVAL;
       *result = WORD(PAGE(REGION_2, IDS), 0);
       return PM_OK;
-    case LOCK: return pm_container_lock(weak, LONG_US);
+    case LOCK: return pm_container_lock(weak, PM_LOCK_MAXIMUM_US);
     case UNLOCK: return pm_container_unlock(weak);
-    case PIN: return pm_container_pin(weak, id, 1, LONG_US, result);
+    case PIN: return pm_container_pin(weak, id, 1, PM_LOCK_MAXIMUM_US, result);
     default: return pm_container_unpin(weak, id, 1);
   }
 }

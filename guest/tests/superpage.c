@@ -151,7 +151,7 @@ PM_TEST(pinned, 0, 1, "R22: frames of it that are pinned stay where they are, wi
   char *base = make_superpage();
   fill_pages(base, PAGES, 9);
   static uint64_t physical[16];
-  CHECK_OK(pm_container_pin(container, 40, 16, 1000000, physical));
+  CHECK_OK(pm_container_pin(container, 40, 16, PM_LOCK_MAXIMUM_US, physical));
   for (int i = 0; i < 16; i++) CHECK_EQ(mapping_at(PAGE(base, 40 + i)).physical, physical[i]);
   uint32_t count = PAGES;
   CHECK_ERROR(pm_container_deallocate(container, 0, &count, 0), PM_EBUSY);

@@ -65,9 +65,9 @@ PM_TEST(own_pagers, 0, 16, "R37: 16 tasks page themselves at once") {
 }
 
 PM_TEST(compete, 0, 8, "R3, R8, R18: 8 tasks ask for more than there is, use what they get and give it back") {
+  // All have been launched then: a machine without a free frame takes no more tasks.
+  join(8);
   pm_container_t container = make_container(0);
-  // Until all have been launched: a machine without a free frame takes no more tasks.
-  pm_sleep(300000);
   for (uint64_t round = 0; round < 5; round++) {
     uint32_t count = 12000;
     pm_error_t error = pm_container_allocate(container, 0, &count, PM_ALLOC_PARTIAL | PM_ALLOC_EXTRA);

@@ -111,11 +111,6 @@ __attribute__((noreturn)) void fail_error(const char *file, int line, const char
 /// where it does not is checked exactly there.
 extern uint32_t pm_start_flags;
 
-/// How long a task is asked for frames again and again at most, and how many upcalls shall come of it: with a server that
-/// unmaps pages all the time each takes long.
-#define STORM_US (pm_start_flags & PM_START_REVOKES ? 30ull * LONG_US : 2ull * LONG_US)
-#define MANY_UPCALLS (pm_start_flags & PM_START_REVOKES ? 10u : 100u)
-
 /// Addresses that nothing of the image, the heap or the stack is near.
 #define REGION ((char *)0x100000000000ull)
 #define REGION_2 ((char *)0x200000000000ull)
@@ -161,8 +156,8 @@ pm_error_t raw_call(uint64_t number, uint64_t a, uint64_t b, uint64_t c, uint64_
 
 // ---- cases of several tasks --------------------------------------------------------
 
-/// Longer than anything takes that a test waits for.
-#define LONG_US 5000000
+/// Longer than anything takes that a test waits for, on any machine: what hangs is ended by the time limit of the case.
+#define LONG_US 3600000000ull
 
 /// Brings together the tasks of a case, all `copies` of them: 0 in one, the server, and 1, 2, … in its clients.
 unsigned join(unsigned copies);
@@ -183,6 +178,10 @@ uint32_t hoarded_frames(void);
 void give_back(uint32_t count);
 void count_and_give_back(uint32_t count);
 extern volatile uint32_t upcalls, upcall_frames;
+/// A task that is asked for frames again and again since `start` goes on for MANY_UPCALLS, and where each takes long only
+/// for STORM_US, but never for less than FEW_UPCALLS.
+enum { FEW_UPCALLS = 5, MANY_UPCALLS = 100, STORM_US = 5000000 };
+bool is_stormy(uint64_t start);
 
 /// In another task: takes some frames that are guaranteed to it, and frees them. With none free, the other one is asked.
 void demand_frames(void);

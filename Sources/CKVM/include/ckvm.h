@@ -57,6 +57,7 @@ static const unsigned long CKVM_SET_XSAVE = KVM_SET_XSAVE;
 static const unsigned long CKVM_GET_XSAVE = KVM_GET_XSAVE;
 static const unsigned long CKVM_SET_DEBUGREGS = KVM_SET_DEBUGREGS;
 static const unsigned long CKVM_SET_VCPU_EVENTS = KVM_SET_VCPU_EVENTS;
+static const unsigned long CKVM_SET_MSRS = KVM_SET_MSRS;
 static const unsigned long CKVM_GET_TSC_KHZ = KVM_GET_TSC_KHZ;
 static const unsigned long CKVM_INTERRUPT = KVM_INTERRUPT;
 
@@ -69,6 +70,13 @@ static inline int ckvm_ioctl(int fd, unsigned long request, void *argument) {
 }
 static inline int ckvm_ioctl_value(int fd, unsigned long request, unsigned long value) {
   return CKVM_RETRIED(ioctl(fd, request, value));
+}
+// KVM answers how many of the registers it has set: 0 where it knows no such one.
+static inline int ckvm_set_msr(int fd, uint32_t index, uint64_t value) {
+  // A struct kvm_msrs with one entry.
+  uint64_t list[] = {1, index, value};
+  _Static_assert(offsetof(struct kvm_msrs, entries) == 8 && sizeof(struct kvm_msr_entry) == 16, "layout");
+  return ckvm_ioctl(fd, CKVM_SET_MSRS, list);
 }
 static inline int ckvm_run(int fd) { return ioctl(fd, KVM_RUN, 0) < 0 ? -errno : 0; }
 
@@ -87,6 +95,7 @@ static inline void ckvm_store(uint64_t *at, uint64_t value) { __atomic_store_n(a
 static inline uint64_t ckvm_exchange(uint64_t *at, uint64_t value) {
   return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);
 }
+static inline uint64_t ckvm_or(uint64_t *at, uint64_t bits) { return __atomic_fetch_or(at, bits, __ATOMIC_SEQ_CST); }
 static inline uint64_t ckvm_and(uint64_t *at, uint64_t mask) { return __atomic_fetch_and(at, mask, __ATOMIC_SEQ_CST); }
 
 // The rings of a device's queue, which a driver in the guest reads and writes meanwhile.
@@ -111,6 +120,21 @@ static inline int ckvm_cpu_is_tcg(void) {
   struct ckvm_cpuid signature = ckvm_cpuid(0x40000000);
   // "TCGTCGTCGTCG"
   return signature.b == 0x54474354 && signature.c == 0x43544743 && signature.d == 0x47435447;
+}
+
+// The calling thread's own data selectors, null as every Linux thread begins with. A KVM that leaves them to the thread
+// lets a guest at CPL3 read and change them. Those of FS and GS are cleared by the kernel, which keeps the bases: a null
+// selector loaded here may zero the base (Intel) that thread-local storage hangs on.
+extern long syscall(long number, ...);
+static inline void ckvm_clear_selectors(void) {
+  const long arch_prctl = 158, set_gs = 0x1001, set_fs = 0x1002, get_fs = 0x1003, get_gs = 0x1004;
+  unsigned int ds, es, fs, gs;
+  unsigned long base;
+  __asm__ volatile("mov %%ds, %0\n\tmov %%es, %1\n\tmov %%fs, %2\n\tmov %%gs, %3"
+                   : "=r"(ds), "=r"(es), "=r"(fs), "=r"(gs));
+  if (ds | es) __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" ::"r"(0));
+  if (fs && syscall(arch_prctl, get_fs, &base) == 0) syscall(arch_prctl, set_fs, base);
+  if (gs && syscall(arch_prctl, get_gs, &base) == 0) syscall(arch_prctl, set_gs, base);
 }
 
 #pragma clang assume_nonnull end
