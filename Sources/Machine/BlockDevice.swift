@@ -3,8 +3,9 @@
 // The life of its queue:
 //  1. none: the driver has not said where it is, or the queue is broken, which only a reset mends.
 //  2. resting: `State.queue`. A notification wakes the thread.
-//  3. served: the thread has it, and looks for work by itself for a while before it puts it down. Who wants to reset the
-//     device, or to take it from its driver, waits until then: one request at most.
+//  3. served: the thread has it, and looks for work by itself for a while before it puts it down. Who resets the device, or
+//     lets go of it, waits until then: one request at most, and that may be as long as the file likes. A driver that ends
+//     waits a little, and leaves the device to the thread: nobody gets it before the request is over.
 //
 //      driver ── pm_device_write ──▶ registers        notification ──▶ gate ──▶ thread ──▶ queue ──▶ file
 //      driver ◀── upcall, pm_interrupt_wait ◀── TaskSignal ◀── thread
@@ -19,7 +20,8 @@ public struct DiskConfiguration: Sendable {
   public var file: BackingFile
   /// How many bits an address may have that the device puts out: 24, 32 or 64.
   public var addressBits: Int
-  /// Called with a sentence for each thing that the device refused; on the device's own thread.
+  /// Called with a sentence for each thing that the device refused; on the device's own thread, which serves nobody
+  /// meanwhile.
   public var report: @Sendable (String) -> Void
 
   public init(file: BackingFile, addressBits: Int = 64, report: @escaping @Sendable (String) -> Void = { _ in }) {
@@ -38,9 +40,24 @@ final class BlockDevice: Sendable {
     var queue: Virtqueue?
     /// The thread has the queue.
     var isServing = false
+    /// The driver has ended meanwhile; the thread lets the device go when it puts the queue down.
+    var isLeft = false
     var isNotified = false
     var isStopping = false
     var reports = 0
+
+    mutating func endQueue() {
+      queue = nil
+      isNotified = false
+    }
+
+    /// The device is nobody's, and as new.
+    mutating func free() {
+      endQueue()
+      registers.reset()
+      driver = nil
+      isLeft = false
+    }
   }
 
   let number: Int
@@ -94,17 +111,30 @@ final class BlockDevice: Sendable {
     }
   }
 
-  /// Takes the device from a task, if it has it, and resets it. Waits for a request under way.
-  /// - Returns: whether it had it.
-  @discardableResult
-  func release(_ task: TaskReference) -> Bool {
-    guard state.withLock({ $0.driver == task }) else { return false }
-    halt {
-      $0.registers.reset()
-      $0.driver = nil
-    }
-    return true
+  /// Waits until that is so; the task's gate is opened then. `.stopped`: the task is to end.
+  typealias Wait = (_ isDone: () -> Bool) throws(ServerError) -> Void
+
+  /// The driver lets go of the device, which is reset. PM_EPERM: it is not the driver.
+  func release(_ task: TaskReference, wait: Wait) throws(ServerError) {
+    guard state.withLock({ $0.driver == task }) else { throw .notPermitted }
+    try halt(wait) { $0.free() }
   }
+
+  /// The driver ends. No interrupt comes from here on, and frames under transfer are still pinned.
+  func leave(_ task: TaskReference) {
+    guard state.withLock({ $0.driver == task }) else { return }
+    mustRest.store(true, ordering: .sequentiallyConsistent)
+    let deadline = monotonicNanoseconds() + Self.patienceOfEnd
+    while state.withLock({ $0.isServing }), rest.wait(until: deadline) {}
+    let isLeft = state.withLock { state in
+      if state.isServing { state.isLeft = true } else { state.free() }
+      return state.isLeft
+    }
+    if !isLeft { resume() }
+  }
+
+  /// Nanoseconds in which a request is over as a rule.
+  private static let patienceOfEnd: UInt64 = 20_000_000
 
   func read(_ task: TaskReference, _ offset: UInt32) throws(ServerError) -> UInt32 {
     guard offset % 4 == 0, offset < VirtioRegisters.Offset.end else { throw .invalid }
@@ -114,14 +144,14 @@ final class BlockDevice: Sendable {
     }
   }
 
-  func write(_ task: TaskReference, _ offset: UInt32, _ value: UInt32) throws(ServerError) {
+  func write(_ task: TaskReference, _ offset: UInt32, _ value: UInt32, wait: Wait) throws(ServerError) {
     guard offset % 4 == 0, offset < VirtioRegisters.Offset.end else { throw .invalid }
     guard state.withLock({ $0.driver == task }) else { throw .notPermitted }
     switch (offset, value) {
     case (VirtioRegisters.Offset.queueNotify, _): notify()
-    case (VirtioRegisters.Offset.status, 0): halt { $0.registers.reset() }
+    case (VirtioRegisters.Offset.status, 0): try halt(wait) { $0.registers.reset() }
     case (VirtioRegisters.Offset.queueReady, 0) where state.withLock({ $0.registers.queueSelector == 0 }):
-      halt { $0.registers.stopQueue() }
+      try halt(wait) { $0.registers.stopQueue() }
     default:
       state.withLock { state in
         let before = state.registers.queue != nil
@@ -136,16 +166,19 @@ final class BlockDevice: Sendable {
     gate.open()
   }
 
-  /// Waits until the thread has put the queue down, then ends the queue. Only the driver's thread and the one that ends the driver
-  /// come here, and they are one.
-  private func halt(_ body: (inout State) -> Void) {
+  /// Waits until the thread has put the queue down, then ends the queue. Only the driver's thread comes here. Where it is
+  /// stopped, the device rests until the driver leaves.
+  private func halt(_ wait: Wait, _ body: (inout State) -> Void) throws(ServerError) {
     mustRest.store(true, ordering: .sequentiallyConsistent)
-    while state.withLock({ $0.isServing }) { rest.wait() }
+    try wait { !state.withLock { $0.isServing } }
     state.withLock { state in
-      state.queue = nil
-      state.isNotified = false
+      state.endQueue()
       body(&state)
     }
+    resume()
+  }
+
+  func resume() {
     mustRest.store(false, ordering: .sequentiallyConsistent)
     // What was put off meanwhile.
     gate.open()

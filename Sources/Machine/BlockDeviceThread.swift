@@ -55,14 +55,29 @@ extension BlockDevice {
     if let failure {
       report(driver, failure.text + "; the device needs a reset")
       state.withLock { $0.registers.fail() }
-      // While the queue is not put down: after that the driver's slot may be another task's.
-      signals[driver.slot].raiseInterrupt(number)
+      raiseInterrupt(driver)
     }
-    state.withLock { state in
+    let isLeft = state.withLock { state in
+      let isLeft = state.isLeft
       state.isServing = false
-      if failure == nil { state.queue = queue }
+      if isLeft {
+        state.free()
+      } else {
+        if failure == nil { state.queue = queue }
+        // It may wait for this.
+        signals[driver.slot].gate.open()
+      }
+      return isLeft
     }
     rest.open()
+    if isLeft { resume() }
+  }
+
+  /// Not once the driver has left: its slot may be another task's then.
+  private func raiseInterrupt(_ driver: TaskReference) {
+    state.withLock { state in
+      if !state.isLeft { signals[driver.slot].raiseInterrupt(number) }
+    }
   }
 
   private func work(_ queue: inout Virtqueue, _ memory: PinnedMemory) throws(QueueFailure) {
@@ -110,7 +125,7 @@ extension BlockDevice {
       if let refusal = outcome.refusal { report(memory.driver, refusal + "; the request failed") }
       guard queue.giveBack(chain.head, written: outcome.written, memory) else { continue }
       state.withLock { $0.registers.noteInterrupt() }
-      signals[memory.driver.slot].raiseInterrupt(number)
+      raiseInterrupt(memory.driver)
     }
     return hasWorked
   }

@@ -30,20 +30,22 @@ struct Devices: Sendable {
 
   func claim(_ task: TaskReference, _ number: UInt32) throws(ServerError) { try device(number).claim(task) }
 
-  func release(_ task: TaskReference, _ number: UInt32) throws(ServerError) {
-    guard try device(number).release(task) else { throw .notPermitted }
+  func release(_ task: TaskReference, _ number: UInt32, wait: BlockDevice.Wait) throws(ServerError) {
+    try device(number).release(task, wait: wait)
   }
 
   func read(_ task: TaskReference, _ number: UInt32, _ offset: UInt32) throws(ServerError) -> UInt32 {
     try device(number).read(task, offset)
   }
 
-  func write(_ task: TaskReference, _ number: UInt32, _ offset: UInt32, _ value: UInt32) throws(ServerError) {
-    try device(number).write(task, offset, value)
+  func write(
+    _ task: TaskReference, _ number: UInt32, _ offset: UInt32, _ value: UInt32, wait: BlockDevice.Wait
+  ) throws(ServerError) {
+    try device(number).write(task, offset, value, wait: wait)
   }
 
-  /// The task ends: its devices are free for others when this returns, and none of them works for it any more.
+  /// The task ends: its devices are free for others when this returns, or when a request that takes long is over.
   func leave(_ task: TaskReference) {
-    for device in devices { device.release(task) }
+    for device in devices { device.leave(task) }
   }
 }

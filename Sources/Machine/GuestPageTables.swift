@@ -40,6 +40,7 @@ final class GuestPageTables: MachineOperations {
   func wake(_ slot: TaskSlot) { signals[slot].gate.open() }
   func raiseUpcall(_ slot: TaskSlot) { signals[slot].raiseUpcall() }
   func drop(_ slot: TaskSlot, missing: Int) { signals[slot].drop(missing: missing) }
+  func mustStop(_ slot: TaskSlot) -> Bool { signals[slot].mustStop }
   func processorTime(_ slot: TaskSlot) -> UInt64 { signals[slot].processorTime }
 
   // MARK: Address spaces

@@ -5,7 +5,8 @@ public import PhysicalMemory
 internal import KVM
 import Synchronization
 
-/// Where a task's output goes; called on its vCPU's thread.
+/// Where a task's output goes; called with one text after the other, while the task waits, and on no thread of its. A
+/// console may block: a task that is stopped meanwhile ends all the same, and its last text may come after its end.
 public typealias Console = @Sendable ([UInt8]) -> Void
 
 public final class GuestTask: Sendable {
@@ -28,7 +29,7 @@ public final class GuestTask: Sendable {
     /// It does nothing any more, and others may know so already; what it held is on its way back.
     var isEnding = false
     var stopReason: StopReason?
-    var vcpu: VirtualCPUHandle?
+    var isOnVCPU = false
     var samples: ExitSamples?
     var counters = TaskCounters()
     var fragmentation: Fragmentation?
@@ -79,18 +80,16 @@ public final class GuestTask: Sendable {
 
   /// Stops the task wherever it is.
   public func stop(_ reason: StopReason) {
-    let vcpu = state.withLock { state in
+    state.withLock { state in
       if state.stopReason == nil { state.stopReason = reason }
-      return state.vcpu
+      if state.isOnVCPU { signal.stop() }
     }
-    gate.open()
-    vcpu?.kick()
   }
 
   /// Calls the task's pm_return_pages handler, if it has one, as if frames were asked back; for measurements and tests.
   /// Has no effect on a task that has ended.
   package func pretendUpcall(count: Int) {
-    if state.withLock({ $0.vcpu != nil }) { signal.pretendUpcall(count: count) }
+    if state.withLock({ $0.isOnVCPU }) { signal.pretendUpcall(count: count) }
   }
 
   /// What its exits took; only of a task launched to be measured, after its end.
@@ -114,13 +113,13 @@ public final class GuestTask: Sendable {
   /// - Returns: the reason, if the task shall not even begin.
   func attach(_ vcpu: VirtualCPUHandle) -> StopReason? {
     signal.attach(vcpu)
-    state.withLock { $0.vcpu = vcpu }
+    state.withLock { $0.isOnVCPU = true }
     return stopReason
   }
 
   func detach() {
+    state.withLock { $0.isOnVCPU = false }
     signal.detach()
-    state.withLock { $0.vcpu = nil }
   }
 
   func beginEnd() { state.withLock { $0.isEnding = true } }

@@ -30,6 +30,9 @@ package final class HostThread: Sendable {
     self.thread = thread
   }
 
+  /// Nobody is going to wait for the thread's end; this or `join`, once.
+  package func detach() { pthread_detach(thread) }
+
   /// Waits for the thread's end; once.
   package func join() { pthread_join(thread, nil) }
 }

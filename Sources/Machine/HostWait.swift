@@ -56,3 +56,24 @@ extension VCPULoop {
     task.signal.wait(canBeTold ? .interruptibly : .deaf, body)
   }
 }
+
+extension GuestTask {
+  /// What takes no longer than this, in nanoseconds, has not made the task wait: as much as any task gets before it is
+  /// dropped.
+  private static let patience: UInt64 = 5_000_000
+
+  /// Waits for what another thread of the host does for a call, and opens the task's gate then: a console, a device. An
+  /// upcall waits as well.
+  func wait(_ threads: WaitingThreads, until isDone: () -> Bool) throws(ServerError) {
+    let end = monotonicNanoseconds() + Self.patience
+    while !isDone() {
+      // Who stops the task opens the gate behind this.
+      guard !signal.mustStop else { throw .stopped }
+      if monotonicNanoseconds() < end {
+        _ = threads.wait(gate, until: end)
+      } else {
+        _ = signal.wait(.deaf) { threads.wait(gate, until: nil) }
+      }
+    }
+  }
+}

@@ -69,6 +69,7 @@ public final class Machine: Sendable {
   /// How vCPU threads wait for one another.
   let waiting: WaitingThreads
   let devices: Devices
+  let consoles = ConsoleThreads()
   private let signals: TaskSignals
   private let device: KVMDevice
   private let memory: PoolMemory
@@ -355,6 +356,7 @@ public final class Machine: Sendable {
       for task in left { task.stop(.machineEnd) }
       for task in left { _ = task.wait() }
       vcpus.close()
+      consoles.close()
       devices.stop()
       defragmentation.stop()
       idleMemory.stop()

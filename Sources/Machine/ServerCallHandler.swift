@@ -7,9 +7,39 @@ internal import KVM
 internal import PhysicalMemory
 
 extension VCPULoop {
-  /// Does the call in the registers. nil: store nothing and go on, the registers are as they shall be.
+  /// Does the call in the registers, and stores its result where the caller looks for it, if it comes back.
   mutating func handleCall() -> Continuation {
     guard let call = ServerCall.decode(cpu.registers) else { return answer(PM_EINVAL) }
+    var hasWaited = false
+    defer { if hasWaited { machine.server.endRequest(task.slot) } }
+    while true {
+      do throws(ServerError) {
+        return try perform(call)
+      } catch {
+        if error == .fault, let continuation = deliverPointerFault() { return continuation }
+        if error == .stopped { return endIfStopped() ?? .end(.failed("a call was given up for no reason")) }
+        guard error == .waitForFrames else { return answer(error) }
+        hasWaited = true
+        if let end = waitForFrames() { return end }
+      }
+    }
+  }
+
+  private mutating func perform(_ call: ServerCall) throws(ServerError) -> Continuation {
+    switch call {
+    case .vcpu(let call): return perform(call)
+    case .waiting(let call): return try perform(call)
+    case .memory(let call): try perform(call)
+    case .sharing(let call): try perform(call)
+    case .placement(let call): try perform(call)
+    case .message(let call): try perform(call)
+    case .policy(let call): try perform(call)
+    case .device(let call): try perform(call)
+    }
+    return answer(PM_OK)
+  }
+
+  private mutating func perform(_ call: VCPUCall) -> Continuation {
     switch call {
     case .null: return answer(PM_OK)
     case .exit(let status): return .end(.exited(status: UInt8(truncatingIfNeeded: status)))
@@ -24,21 +54,6 @@ extension VCPULoop {
       guard upcall.interrupts.entry == 0 else { return answer(PM_EBUSY) }
       return goOnWaiting(HostWait(subject: .interrupt, deadline: Self.deadline(microseconds)))
     case .upcallReturn: return returnFromUpcall()
-    default: break
-    }
-    var hasWaited = false
-    defer { if hasWaited { machine.server.endRequest(task.slot) } }
-    while true {
-      do throws(ServerError) {
-        if let continuation = try handleWaiting(call) { return continuation }
-        try serve(call)
-        return answer(PM_OK)
-      } catch {
-        if error == .fault, let continuation = deliverPointerFault() { return continuation }
-        guard error == .waitForFrames else { return answer(error) }
-        hasWaited = true
-        if let end = waitForFrames() { return end }
-      }
     }
   }
 
@@ -56,8 +71,7 @@ extension VCPULoop {
     answer(error.map { pm_error(UInt32($0.rawValue)) } ?? PM_OK)
   }
 
-  /// Calls that may have to wait; nil: it is none of them.
-  private mutating func handleWaiting(_ call: ServerCall) throws(ServerError) -> Continuation? {
+  private mutating func perform(_ call: WaitingCall) throws(ServerError) -> Continuation {
     let server = machine.server
     switch call {
     case .call(let endpoint, let message, let time):
@@ -68,7 +82,6 @@ extension VCPULoop {
       return wait(try server.replyAndReceive(task.slot, endpoint, message: message, mayWait: time > 0, at: level), time)
     case .lookUpName(let name, let result, let time):
       return wait(try server.lookUpName(task.slot, name: name, result: result, mayWait: time > 0, at: level), time)
-    default: return nil
     }
   }
 
@@ -92,7 +105,7 @@ extension VCPULoop {
     return .resume
   }
 
-  private func serve(_ call: ServerCall) throws(ServerError) {
+  private func perform(_ call: MemoryCall) throws(ServerError) {
     let server = machine.server
     switch call {
     case .write(let address, let length): try writeToConsole(address, length)
@@ -113,11 +126,18 @@ extension VCPULoop {
     case .unmap(let address, let count): try server.unmap(task.slot, address: address, count: count)
     case .mappingInformation(let address, let result):
       try writeWords(server.mappingInformation(task.slot, address: address).words, result)
-    default: try serveSharing(call)
+    case .releaseData(let handle, let frames, let count):
+      try server.releaseData(task.slot, handle, frames: frames, count: count)
+    case .releasePages(let handle, let frames, let count):
+      try server.releasePages(task.slot, handle, frames: frames, count: count)
+    case .recoverPages(let handle, let frames, let count, let frameError):
+      try server.recoverPages(task.slot, handle, frames: frames, count: count, frameError: frameError)
+    case .expiredPages(let handle, let frames, let count, let result):
+      try server.expiredPages(task.slot, handle, frames: frames, count: count, result: result)
     }
   }
 
-  private func serveSharing(_ call: ServerCall) throws(ServerError) {
+  private func perform(_ call: SharingCall) throws(ServerError) {
     let server = machine.server
     switch call {
     case .createShared(let initial, let count, let remote, let result, let weak):
@@ -130,6 +150,12 @@ extension VCPULoop {
     case .revoke(let handle): try server.revoke(task.slot, handle)
     case .lock(let handle, let time): try server.lock(task.slot, handle, microseconds: time)
     case .unlock(let handle): try server.unlock(task.slot, handle)
+    }
+  }
+
+  private func perform(_ call: PlacementCall) throws(ServerError) {
+    let server = machine.server
+    switch call {
     case .pin(let handle, let start, let count, let time, let physical):
       try server.pin(task.slot, handle, start: start, count: count, microseconds: time, physical: physical)
     case .unpin(let handle, let start, let count): try server.unpin(task.slot, handle, start: start, count: count)
@@ -140,23 +166,20 @@ extension VCPULoop {
       let obstacle = server.placementObstacle(task.slot)
       try writeWords([obstacle.address, UInt64(obstacle.kind.rawValue)], result)
     case .defragment(let handle, let result): try server.defragment(task.slot, handle, result: result)
-    case .releaseData(let handle, let frames, let count):
-      try server.releaseData(task.slot, handle, frames: frames, count: count)
-    case .releasePages(let handle, let frames, let count):
-      try server.releasePages(task.slot, handle, frames: frames, count: count)
-    case .recoverPages(let handle, let frames, let count, let frameError):
-      try server.recoverPages(task.slot, handle, frames: frames, count: count, frameError: frameError)
-    case .expiredPages(let handle, let frames, let count, let result):
-      try server.expiredPages(task.slot, handle, frames: frames, count: count, result: result)
+    }
+  }
+
+  private func perform(_ call: MessageCall) throws(ServerError) {
+    let server = machine.server
+    switch call {
     case .createEndpoint(let result): try server.createEndpoint(task.slot, result: result)
     case .reply(let message): try server.reply(task.slot, message: message)
     case .registerName(let name, let endpoint): try server.registerName(task.slot, name: name, endpoint: endpoint)
     case .dropCapability(let handle): try server.dropCapability(task.slot, handle)
-    default: try servePolicy(call)
     }
   }
 
-  private func servePolicy(_ call: ServerCall) throws(ServerError) {
+  private func perform(_ call: PolicyCall) throws(ServerError) {
     let server = machine.server
     switch call {
     case .getControl(let result): try server.getControl(task.slot, result: result)
@@ -164,58 +187,33 @@ extension VCPULoop {
       try server.getPolicyBuffer(task.slot, handle, address: address, result: result)
     case .commitPolicy(let handle): try server.commitPolicy(task.slot, handle)
     case .taskName(let handle, let id, let result): try server.taskName(task.slot, handle, id: id, result: result)
-    default: try serveDevices(call)
     }
   }
 
-  private func serveDevices(_ call: ServerCall) throws(ServerError) {
+  private func perform(_ call: DeviceCall) throws(ServerError) {
     let devices = machine.devices
     let driver = TaskReference(slot: task.slot, id: task.id)
+    let wait: BlockDevice.Wait = { [task, threads = machine.waiting] isDone throws(ServerError) in
+      try task.wait(threads, until: isDone)
+    }
     switch call {
     case .deviceInformation(let number, let result):
       let bits = try devices.addressBits(number)
       try writeWords([UInt64(PM_DEVICE_DISK) | UInt64(bits) << 32], result)
     case .claimDevice(let number): try devices.claim(driver, number)
-    case .releaseDevice(let number): try devices.release(driver, number)
+    case .releaseDevice(let number): try devices.release(driver, number, wait: wait)
     case .readDevice(let number, let offset, let result):
       let value = try devices.read(driver, number, offset)
       let bytes = InlineArray<4, UInt8> { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) }
       try machine.server.writeMemory(task.slot, result, bytes.span)
-    case .writeDevice(let number, let offset, let value): try devices.write(driver, number, offset, value)
-    default: preconditionFailure("handled before")
+    case .writeDevice(let number, let offset, let value):
+      try devices.write(driver, number, offset, value, wait: wait)
     }
   }
 
   private func writeWords(_ words: [UInt64], _ address: UInt64) throws(ServerError) {
     let bytes = words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(8 * $0)) } }
     try machine.server.writeMemory(task.slot, address, bytes.span)
-  }
-
-  /// All of it or nothing: the text is looked at once before the first byte is put out. There can be far more of it
-  /// than there is memory, so a task that is stopped meanwhile does not go on with it.
-  private func writeToConsole(_ address: UInt64, _ length: UInt64) throws(ServerError) {
-    guard length > 0 else { return }
-    guard address <= PM_USER_END, length <= PM_USER_END - address else { throw .fault }
-    try forEachPart(of: length, 1 << 20) { (done, count) throws(ServerError) in
-      try machine.server.checkReadable(task.slot, address + done, count)
-    }
-    try forEachPart(of: length, 1 << 16) { (done, count) throws(ServerError) in
-      var text = [UInt8](repeating: 0, count: Int(count))
-      try machine.server.readMemory(task.slot, address + done, into: &text)
-      task.console(text)
-    }
-  }
-
-  /// Goes over `length` bytes in order, at most `most` at a time, up to the end or until the task shall stop.
-  private func forEachPart(
-    of length: UInt64, _ most: UInt64, _ body: (_ done: UInt64, _ count: UInt64) throws(ServerError) -> Void
-  ) throws(ServerError) {
-    var done: UInt64 = 0
-    while done < length, task.stopReason == nil {
-      let count = min(length - done, most)
-      try body(done, count)
-      done += count
-    }
   }
 }
 

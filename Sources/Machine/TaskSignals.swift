@@ -30,6 +30,8 @@ final class TaskSignal: Sendable {
   private let pretended = Atomic<Int>(0)
   /// The task is dropped because it did not return so many frames; 0: it is not.
   private let missing = Atomic<Int>(0)
+  /// It is stopped for another reason.
+  private let stopped = Atomic<Bool>(false)
   private let waiting = Atomic<Waiting>(.no)
   /// A bit for each device with an interrupt that the task has not been told of.
   private let interrupts = Atomic<UInt64>(0)
@@ -41,6 +43,7 @@ final class TaskSignal: Sendable {
     upcall.store(false, ordering: .sequentiallyConsistent)
     pretended.store(0, ordering: .sequentiallyConsistent)
     missing.store(0, ordering: .sequentiallyConsistent)
+    stopped.store(false, ordering: .sequentiallyConsistent)
     waiting.store(.no, ordering: .sequentiallyConsistent)
     interrupts.store(0, ordering: .sequentiallyConsistent)
     handlesInterrupts.store(false, ordering: .sequentiallyConsistent)
@@ -70,6 +73,15 @@ final class TaskSignal: Sendable {
     self.missing.store(missing, ordering: .sequentiallyConsistent)
     wakeAndKick()
   }
+
+  /// Only while the task is on its vCPU: the slot may be another task's after that.
+  func stop() {
+    stopped.store(true, ordering: .sequentiallyConsistent)
+    wakeAndKick()
+  }
+
+  /// Whether the task is to end: what it waits for in the host is not waited for any more, and a long call is given up.
+  var mustStop: Bool { stopped.load(ordering: .sequentiallyConsistent) || missingFrames != nil }
 
   private func wakeAndKick() {
     gate.open()

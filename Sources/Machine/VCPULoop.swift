@@ -38,8 +38,9 @@ struct VCPULoop: ~Copyable {
 
   /// Runs the task from its entry point to its end.
   mutating func run() -> TaskEnd {
-    if let reason = task.attach(cpu.handle) { return .stopped(reason) }
+    let reason = task.attach(cpu.handle)
     defer { task.detach() }
+    if let reason { return .stopped(reason) }
     setStartRegisters()
     do throws(KVMError) {
       return task.isMeasured ? try measuredLoop() : try loop()

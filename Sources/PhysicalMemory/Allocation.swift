@@ -105,7 +105,7 @@ extension ServerState {
     return true
   }
 
-  /// Takes back what was charged for an allocation of which nothing was carried out, and that is not to be.
+  /// Takes back what was charged for the rest of an allocation, which is not to be.
   mutating func abandon(_ plan: AllocationPlan) {
     let slot = plan.container
     let count = plan.rest.count

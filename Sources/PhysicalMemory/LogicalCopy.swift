@@ -55,6 +55,7 @@ struct CopyPlan {
   fileprivate var installed = 0
   /// Charged to the destination's owner for ids that are not in use yet.
   fileprivate var promised = 0
+  fileprivate var isAbandoned = false
 }
 
 /// Ids that are about to let go of what they share, in bounded steps. Their owner waits: the container stays.
@@ -188,7 +189,7 @@ extension ServerState {
   mutating func install(_ plan: inout CopyPlan) -> Bool {
     defer { finishRevocations() }
     var left = Self.copiedInOneStep
-    let isThere = isCurrent(plan.destination)
+    let isThere = isCurrent(plan.destination) && !plan.isAbandoned
     while plan.installedEntries < plan.entries.count {
       guard left > 0 else { return true }
       let entry = plan.entries[plan.installedEntries]
@@ -283,6 +284,17 @@ extension ServerState {
     containers[slot].promised -= plan.promised
     uncharge(containers[slot].owner, plan.promised)
     plan.promised = 0
+  }
+
+  /// One step of letting go of what is not installed yet: the caller is to end. Ids that name their copies already keep
+  /// them. False: nothing is left.
+  mutating func abandon(_ plan: inout CopyPlan) -> Bool {
+    plan.isAbandoned = true
+    if plan.collected < plan.count {
+      plan.collected = plan.count
+      if isCurrent(plan.source) { containers[plan.source.slot].changes -= 1 }
+    }
+    return install(&plan)
   }
 
   // MARK: Release (R38)

@@ -51,6 +51,8 @@ public protocol MachineOperations: AnyObject {
   func raiseUpcall(_ slot: TaskSlot)
   /// Stops the task for good, which has not given back `missing` frames in time; `endTask` follows.
   func drop(_ slot: TaskSlot, missing: Int)
+  /// Whether the task is to end, dropped or for another reason: a call of its with many steps is given up then.
+  func mustStop(_ slot: TaskSlot) -> Bool
   /// Nanoseconds that the task has had its processor for. `.max` while it waits of its own accord and no upcall is on its
   /// way to it: then time is no excuse.
   func processorTime(_ slot: TaskSlot) -> UInt64

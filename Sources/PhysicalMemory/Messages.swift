@@ -116,12 +116,36 @@ extension ServerState {
   mutating func receive(
     _ waiter: Waiter, _ handle: UInt32, address: UInt64, mayWait: Bool
   ) throws(ServerError) -> WaitOutcome {
-    let task = waiter.task
+    let reference = try receivable(waiter.task, handle)
+    try checkWritable(waiter.task, address, Message.byteCount)
+    return try receive(waiter, reference, address: address, mayWait: mayWait)
+  }
+
+  /// Answers a call and receives the next. An error of the reply is the result, and nothing is received then.
+  ///
+  /// Whatever may have to wait for frames, or for a page that the task has to map, is done before the reply: the call is
+  /// made again then, and would answer twice. Nothing behind the reply throws `.waitForFrames` or `.fault`.
+  mutating func replyAndReceive(
+    _ waiter: Waiter, _ handle: UInt32, address: UInt64, mayWait: Bool
+  ) throws(ServerError) -> WaitOutcome {
+    try checkWritable(waiter.task, address, Message.byteCount)
+    try reply(waiter.task, address: address)
+    // Only now: the reply may have moved the endpoint away.
+    return try receive(waiter, try receivable(waiter.task, handle), address: address, mayWait: mayWait)
+  }
+
+  private func receivable(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> EndpointReference {
     guard case .endpoint(let reference, let mayReceive) = tasks[task.rawValue].handles[handle] else { throw .invalid }
     guard mayReceive else { throw .notPermitted }
     guard isLive(reference) else { throw .canceled }
-    try checkWritable(task, address, Message.byteCount)
-    if takeNews(task) { throw .again }
+    return reference
+  }
+
+  /// The message can be stored at `address`.
+  private mutating func receive(
+    _ waiter: Waiter, _ reference: EndpointReference, address: UInt64, mayWait: Bool
+  ) throws(ServerError) -> WaitOutcome {
+    if takeNews(waiter.task) { throw .again }
     guard !endpoints[reference.slot].queue.isEmpty || mayWait else { throw .timedOut }
     setWait(waiter, .receiving(reference, address: address))
     endpoints[reference.slot].receivers.append(waiter.level)

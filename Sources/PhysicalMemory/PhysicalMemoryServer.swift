@@ -51,6 +51,22 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
+  /// Carries out a task's call in bounded steps, the lock released between them, until a step says that there are no more.
+  /// A call can be long, and a task that is to end is not waited for: this looks before each step.
+  /// - Returns: false: the task is to end. The caller leaves, or undoes in steps, what was planned, so that everything is
+  ///   in order for `endTask`, and throws `.stopped`.
+  func steps<Failure: Error>(
+    of task: TaskSlot, _ step: (inout ServerState) throws(Failure) -> Bool
+  ) throws(Failure) -> Bool {
+    while true {
+      let hasMore = try withState { (state) throws(Failure) -> sending Bool? in
+        state.operations.mustStop(task) ? nil : try step(&state)
+      }
+      guard let hasMore else { return false }
+      if !hasMore { return true }
+    }
+  }
+
   // MARK: Programs and tasks
 
   /// Makes a task. Where its first frames are to be taken back from others, that takes as long as those may take; where
@@ -131,7 +147,11 @@ public final class PhysicalMemoryServer: Sendable {
 
   public func destroyContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
     let slot = try withCurrentPins { (state) throws(ServerError) in try state.beginDestroying(task, handle) }
-    while !state.withLock({ $0.continueDestroying(slot) }) {}
+    guard steps(of: task, { !$0.continueDestroying(slot) }) else {
+      // No handle leads to it any more: its owner's end goes on with it.
+      withState { $0.tasks[task.rawValue].dying.append(slot) }
+      throw .stopped
+    }
   }
 
   /// `countAddress`: how many frames are wanted, and where to store how many were done, with an error too.
@@ -147,7 +167,10 @@ public final class PhysicalMemoryServer: Sendable {
       try state.store(UInt32(plan.result.count), task, countAddress)
       return plan
     }
-    while state.withLock({ $0.continueAllocation(&plan) }) {}
+    guard steps(of: task, { $0.continueAllocation(&plan) }) else {
+      withState { $0.abandon(plan) }
+      throw .stopped
+    }
     // The result may have been in one of the frames that were dropped.
     if flags & UInt32(PM_ALLOC_SQUASH) != 0 {
       state.withLock { state in try? state.store(UInt32(plan.result.count), task, countAddress) }
@@ -171,8 +194,13 @@ public final class PhysicalMemoryServer: Sendable {
     // Only the owner deallocates, and it waits here: nothing planned can change before it is done.
     var next = UInt64(start)
     let end = next + UInt64(plan.ids)
-    while next < end, let id = state.withLock({ $0.releaseFrames(plan.container, next..<end) }) { next = id }
+    let isDone = steps(of: task) { state in
+      guard next < end, let id = state.releaseFrames(plan.container, next..<end) else { return false }
+      next = id
+      return true
+    }
     state.withLock { $0.containers[plan.container].changes -= 1 }
+    guard isDone else { throw .stopped }
     if let error = plan.result.error { throw error }
   }
 
@@ -186,41 +214,60 @@ public final class PhysicalMemoryServer: Sendable {
       try state.checkMapping(task, handle, range, pages, flags)
     }
     try makeRoom(task, pages, new: 1)
-    var page = mapping.start
-    while !flags.contains(.lazy),
-      let next = try state.withLock({ (state) throws(ServerError) in try state.prepareEager(task, mapping, page) })
-    {
-      page = next
+    // Where it is given up there are some leaves less, which any revocation may do, or some pages more.
+    guard !flags.contains(.lazy) else {
+      try remove(task, pages)
+      return state.withLock { $0.installMapping(task, mapping) }
     }
-    remove(task, pages)
+    try eachPage(of: task, from: mapping.start) { (state, page) throws(ServerError) in
+      try state.prepareEager(task, mapping, page)
+    }
+    try remove(task, pages)
     state.withLock { $0.installMapping(task, mapping) }
-    guard !flags.contains(.lazy) else { return }
-    page = mapping.start
-    while let next = state.withLock({ $0.fillNext(task, page, to: mapping.end) }) { page = next }
+    try eachPage(of: task, from: mapping.start) { state, page in state.fillNext(task, page, to: mapping.end) }
+  }
+
+  /// Goes on where each step says, until one says nil.
+  private func eachPage(
+    of task: TaskSlot, from start: PageNumber,
+    _ step: (inout ServerState, PageNumber) throws(ServerError) -> PageNumber?
+  ) throws(ServerError) {
+    var page = start
+    let isDone = try steps(of: task) { (state) throws(ServerError) in
+      guard let next = try step(&state, page) else { return false }
+      page = next
+      return true
+    }
+    guard isDone else { throw .stopped }
   }
 
   /// Unmapping what is not mapped is no error: the server may have forgotten it already.
   public func unmap(_ task: TaskSlot, address: UInt64, count: UInt32) throws(ServerError) {
     let pages = try PageRange(address: address, count: UInt64(count))
     try makeRoom(task, pages, new: 0)
-    remove(task, pages)
+    try remove(task, pages)
   }
 
   /// Makes sure that the task's table has room, if need be by forgetting what shows containers that are gone.
   private func makeRoom(_ task: TaskSlot, _ pages: PageRange, new: Int) throws(ServerError) {
     if state.withLock({ $0.hasRoomForMappings(task, pages, new: new) }) { return }
     var position = 0
-    while let next = state.withLock({ $0.forgetDeadMappings(task, from: position) }) { position = next }
+    let isDone = steps(of: task) { state in
+      guard let next = state.forgetDeadMappings(task, from: position) else { return false }
+      position = next
+      return true
+    }
+    guard isDone else { throw .stopped }
     guard state.withLock({ $0.hasRoomForMappings(task, pages, new: new) }) else { throw .noMemory }
   }
 
   /// The leaves first, then what is behind them.
-  private func remove(_ task: TaskSlot, _ pages: PageRange) {
-    var page = pages.start
-    while let next = state.withLock({ $0.emptyPages(task, from: page, to: pages.end, limit: Self.step) }) {
-      page = next
+  private func remove(_ task: TaskSlot, _ pages: PageRange) throws(ServerError) {
+    try eachPage(of: task, from: pages.start) { state, page in
+      state.emptyPages(task, from: page, to: pages.end, limit: Self.step)
     }
-    while !state.withLock({ $0.forgetPages(task, from: pages.start, to: pages.end) }) {}
+    let isDone = steps(of: task) { !$0.forgetPages(task, from: pages.start, to: pages.end) }
+    guard isDone else { throw .stopped }
   }
 
   public func mappingInformation(_ task: TaskSlot, address: UInt64) throws(ServerError) -> MappingInformation {

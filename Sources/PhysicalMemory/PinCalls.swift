@@ -221,6 +221,9 @@ extension ServerState {
     if tasks[owner.rawValue].isEnding { operations.wake(owner) }
   }
 
+  /// The call is given up where it is: pins that were made stay.
+  mutating func abandon(_ plan: inout PinPlan) { finish(&plan) }
+
   /// Ends the task's own pin of what an id names, if it has one.
   private mutating func endPin(_ shown: ContainerFrame, of task: TaskSlot) {
     guard let number = containers[shown.container].frames[shown.id].content else { return }
@@ -279,7 +282,11 @@ extension PhysicalMemoryServer {
       _ = state.continuePin(&plan)
       return plan
     }
-    while !plan.isOver { _ = withState { $0.continuePin(&plan) } }
+    guard plan.isOver || steps(of: task, { $0.continuePin(&plan) }) else {
+      // The pins that were made end with the task.
+      withState { $0.abandon(&plan) }
+      throw .stopped
+    }
     if let error = plan.error { throw error }
   }
 
@@ -306,7 +313,7 @@ extension PhysicalMemoryServer {
       hasMore = state.continueUnpin(&plan)
       return plan
     }
-    while hasMore { hasMore = withState { $0.continueUnpin(&plan) } }
+    guard !hasMore || steps(of: task, { $0.continueUnpin(&plan) }) else { throw .stopped }
     if let error = plan.error { throw error }
   }
 }

@@ -363,8 +363,11 @@ extension ServerState {
     return Obstacle(address: frame.address, kind: kind)
   }
 
-  /// One step of giving everything back: the allocation is not to be. False: nothing is left.
+  /// One step of giving everything back that is not installed: the rest of the allocation is not to be. False: nothing
+  /// is left.
   mutating func abandon(_ plan: inout PlacementPlan) -> Bool {
+    plan.frames.removeFirst(plan.installed)
+    plan.installed = 0
     if plan.window != nil { plan.abandonWindow() }
     if giveBackAbandoned(&plan) { return true }
     for frame in plan.frames.suffix(Self.takenInOneStep) { releaseQuarantined(frame) }

@@ -12,20 +12,24 @@ extension PhysicalMemoryServer {
     var (allocation, plan) = try withCurrentPins { (state) throws(ServerError) in
       try state.planPlaced(task, handle, start: start, countAddress: countAddress, flags: flags, placement: placement)
     }
-    progress: while true {
-      switch withState({ $0.continuePlacement(&plan) }) {
-      case .more: continue
-      case .done: break progress
-      case .failed:
-        while withState({ $0.abandon(&plan) }) {}
-        withState { state in
-          state.abandon(allocation)
-          try? state.store(0, task, countAddress)
-        }
-        throw .noMemory
-      }
+    var progress = PlacementPlan.Progress.more
+    let isPlaced = steps(of: task) { state in
+      progress = state.continuePlacement(&plan)
+      return progress == .more
     }
-    while withState({ $0.installPlaced(&plan, &allocation) }) {}
+    guard isPlaced, progress == .done else {
+      while withState({ $0.abandon(&plan) }) {}
+      withState { state in
+        state.abandon(allocation)
+        try? state.store(0, task, countAddress)
+      }
+      throw isPlaced ? .noMemory : .stopped
+    }
+    guard steps(of: task, { $0.installPlaced(&plan, &allocation) }) else {
+      while withState({ $0.abandon(&plan) }) {}
+      withState { $0.abandon(allocation) }
+      throw .stopped
+    }
     // The result may have been in one of the frames that were dropped.
     if flags & UInt32(PM_ALLOC_SQUASH) != 0 {
       withState { state in try? state.store(UInt32(plan.count), task, countAddress) }
@@ -54,7 +58,7 @@ extension PhysicalMemoryServer {
       try state.checkWritable(task, result, 4)
     }
     var pass = DefragmentationPass()
-    while continueDefragmentation(&pass) {}
+    guard steps(of: task, { $0.continueDefragmentation(&pass) }) else { throw .stopped }
     try withState { (state) throws(ServerError) in
       try state.store(UInt32(truncatingIfNeeded: pass.moved), task, result)
     }

@@ -17,4 +17,6 @@ public enum ServerError: Int32, Error, Sendable {
   /// Never told to a task: frames that the call needs are being taken back from others. `frameWait` says when to make
   /// the call again.
   case waitForFrames = -1
+  /// Never told to a task: it is to end (`mustStop`), and the call was given up between two steps.
+  case stopped = -2
 }

@@ -47,8 +47,10 @@ extension PhysicalMemoryServer {
     var plan = try withCurrentPins { (state) throws(CopyError) in
       try state.planCopy(task, source, sourceIDs, destination, destinationIDs, count: count)
     }
-    while withState({ $0.collect(&plan) }) {}
-    while withState({ $0.install(&plan) }) {}
+    guard steps(of: task, { $0.collect(&plan) }), steps(of: task, { $0.install(&plan) }) else {
+      while withState({ $0.abandon(&plan) }) {}
+      throw CopyError(error: .stopped)
+    }
   }
 
   /// Reads an array of ids; checks the range otherwise.
@@ -76,7 +78,10 @@ extension PhysicalMemoryServer {
   ) throws(ServerError) {
     let ids = try loadArray(task, frames, count)
     var plan = try withState { (state) throws(ServerError) in try state.planDataRelease(task, handle, ids) }
-    while withState({ $0.continueDataRelease(&plan) }) {}
+    guard steps(of: task, { $0.continueDataRelease(&plan) }) else {
+      withState { $0.containers[plan.container].changes -= 1 }
+      throw .stopped
+    }
   }
 
   // MARK: Released frames (R31)
@@ -84,7 +89,10 @@ extension PhysicalMemoryServer {
   public func releasePages(_ task: TaskSlot, _ handle: UInt32, frames: UInt64, count: UInt32) throws(ServerError) {
     let ids = try loadArray(task, frames, count)
     var plan = try withCurrentPins { (state) throws(ServerError) in try state.planRelease(task, handle, ids) }
-    while withState({ $0.continueRelease(&plan) }) {}
+    guard steps(of: task, { $0.continueRelease(&plan) }) else {
+      withState { $0.containers[plan.container.slot].changes -= 1 }
+      throw .stopped
+    }
   }
 
   /// `frameError`: where to store the id that an error is about; 0: nowhere.
@@ -123,19 +131,28 @@ extension PhysicalMemoryServer {
 
   public func revoke(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
     let container = try withCurrentPins { (state) throws(ServerError) in try state.revokeShares(task, handle) }
-    if let container { cutOff(container, .shares) }
+    if let container { try cutOff(task, container, .shares) }
   }
 
-  private func cutOff(_ container: ContainerReference, _ meant: ServerState.CutOff) {
+  /// Where it is given up, the owner who cancelled the shares ends, and the container with it; or the lock's holder does,
+  /// and the lock with it.
+  private func cutOff(
+    _ task: TaskSlot, _ container: ContainerReference, _ meant: ServerState.CutOff
+  ) throws(ServerError) {
     var next: UInt64 = 0
-    while let id = withState({ $0.cutOff(container, meant, from: next) }) { next = id }
+    let isDone = steps(of: task) { state in
+      guard let id = state.cutOff(container, meant, from: next) else { return false }
+      next = id
+      return true
+    }
+    guard isDone else { throw .stopped }
   }
 
   public func lock(_ task: TaskSlot, _ handle: UInt32, microseconds: UInt64) throws(ServerError) {
     let container = try withState { (state) throws(ServerError) in
       try state.lock(task, handle, microseconds: microseconds)
     }
-    cutOff(container, .owner)
+    try cutOff(task, container, .owner)
   }
 
   public func unlock(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
@@ -182,7 +199,10 @@ extension PhysicalMemoryServer {
 
   private func allocateFresh(_ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange) throws(ServerError) {
     var plan = try withState { (state) throws(ServerError) in try state.planAllocation(task, handle, range, []) }
-    while withState({ $0.continueAllocation(&plan) }) {}
+    guard steps(of: task, { $0.continueAllocation(&plan) }) else {
+      withState { $0.abandon(plan) }
+      throw .stopped
+    }
     if let error = plan.result.error { throw error }
   }
 
@@ -216,13 +236,12 @@ extension PhysicalMemoryServer {
     try withState { (state) throws(ServerError) in try state.reply(task, address: message) }
   }
 
-  /// Both under one lock. An error of the reply is the result, and nothing is received then.
+  /// Both under one lock.
   public func replyAndReceive(
     _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool, at level: WaitLevel = .task
   ) throws(ServerError) -> WaitOutcome {
     try withState { (state) throws(ServerError) in
-      try state.reply(task, address: message)
-      return try state.receive(Waiter(task, level), endpoint, address: message, mayWait: mayWait)
+      try state.replyAndReceive(Waiter(task, level), endpoint, address: message, mayWait: mayWait)
     }
   }
 

@@ -58,7 +58,7 @@ struct TaskRecord: ~Copyable {
   var untold = 0
   /// When it was asked last.
   var lastTurn: UInt64 = 0
-  /// Once the task is ending: its containers whose frames are still to be released.
+  /// Its containers whose frames are still to be released, once it is ending; and one whose destruction was given up.
   var dying: [UInt32] = []
   /// The last pointer of a call that could not be followed.
   var pointerFault: (address: UInt64, access: Access, outcome: FaultOutcome)?

@@ -84,6 +84,9 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
   package func discard(_ run: FrameRun) { zero(run) }
   package func raiseUpcall(_ slot: TaskSlot) { state.asked.append(slot) }
   package func drop(_ slot: TaskSlot, missing: Int) { state.dropped.append(slot) }
+  package func mustStop(_ slot: TaskSlot) -> Bool { state.mustStop(slot) }
+  /// The task is to end: `mustStop` says so from the time on that it has been asked so often.
+  package func stop(_ slot: TaskSlot, afterSteps steps: Int) { state.stopping[slot] = steps }
   package func processorTime(_ slot: TaskSlot) -> UInt64 { state.processorTimes[slot] ?? .max }
   /// In nanoseconds; nobody counts the time of a task whose time was never set.
   package func setProcessorTime(_ slot: TaskSlot, _ time: UInt64) { state.processorTimes[slot] = time }
@@ -133,6 +136,7 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
   // MARK: Address spaces. `takeTable` and `giveTable` call the server, which may call the machine: never under the lock.
 
   package func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Int? {
+    state.stopping[slot] = nil
     if let kept = state.reopen(slot) { return kept }
     guard let root = takeTable() else { return nil }
     state.open(slot, root: root)

@@ -9,6 +9,8 @@ struct ModelMachineState: ~Copyable {
   var now: UInt64 = 1_000_000_000
   private var woken: [Bool] = []
   var processorTimes: [TaskSlot: UInt64] = [:]
+  /// Steps of its calls that a task that is to end still makes.
+  var stopping: [TaskSlot: Int] = [:]
   var asked: [TaskSlot] = []
   var dropped: [TaskSlot] = []
   var spaces: [ModelSpace] = []
@@ -44,6 +46,12 @@ struct ModelMachineState: ~Copyable {
   /// The first few; one mistake often shows many times.
   mutating func report(_ violation: String) {
     if violations.count < 20 { violations.append(violation) }
+  }
+
+  mutating func mustStop(_ slot: TaskSlot) -> Bool {
+    guard let left = stopping[slot] else { return false }
+    stopping[slot] = max(0, left - 1)
+    return left == 0
   }
 
   mutating func wake(_ slot: TaskSlot) {

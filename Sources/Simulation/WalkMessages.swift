@@ -63,6 +63,8 @@ extension Walk {
       try perform(task, result: address, count: size) { () throws(ServerError) in
         try server.replyAndReceive(slot, handle, message: address, mayWait: mayWait)
       } model: { () throws(ServerError) in
+        // What fails for want of memory changes nothing, the reply is not sent.
+        try model.check(task, address, size, .write)
         try model.reply(task, at: address, label: label)
         return try model.receive(task, handle, at: address, mayWait: mayWait)
       }

@@ -31,7 +31,10 @@ struct DiskArgument: Equatable {
   func open() throws(CommandFailure) -> DiskConfiguration {
     do throws(BackingFileError) {
       let file = try BackingFile(path.path, isReadOnly: isReadOnly)
-      return DiskConfiguration(file: file, addressBits: addressBits) { StandardStream.error.write("physmem: \($0)\n") }
+      return DiskConfiguration(file: file, addressBits: addressBits) { sentence in
+        // The disk waits for this, and who waits for the disk shall not wait for a reader of standard error.
+        attempt(seconds: 0.1) { complain(sentence) }
+      }
     } catch {
       throw .usage("\(path): \(error)")
     }

@@ -28,9 +28,9 @@ func shownToTasks() -> [String]? {
 
 /// What the bundled program `processor` says, by name.
 private func look(_ machine: Machine, _ arguments: [String]) throws -> [String: UInt32] {
-  let file = try TaskFile("processor")
+  let file = try TaskFile(OutsideName("processor"))
   let text = Mutex<[UInt8]>([])
-  let task = try machine.launch(machine.load(name: file.name, bytes: file.bytes), arguments: arguments) { bytes in
+  let task = try machine.launch(machine.load(name: file.name.bytes, bytes: file.bytes), arguments: arguments) { bytes in
     text.withLock { $0 += bytes }
   }
   _ = task.wait(seconds: 10)

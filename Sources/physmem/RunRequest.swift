@@ -53,11 +53,11 @@ struct RunRequest {
       StandardStream.output.write($0)
     }
     let end = wait(for: task)
-    if let sentence = end.account(of: self.task, timeout: timeout) { StandardStream.error.write(sentence + "\n") }
+    if let sentence = end.account(of: self.task, timeout: timeout) { say(sentence + "\n") }
     let deaths = running.compactMap { $0.death() }
     if let traceFile, let samples = task.samples { try traceFile.write(traceText(samples, task: self.task)) }
     if let statistics {
-      StandardStream.error.write(
+      say(
         RunStatistics(task.counters, machine.server.statistics, task.fragmentation ?? machine.server.fragmentation)
           .text(as: statistics))
     }
@@ -74,8 +74,14 @@ struct RunRequest {
     guard let timeout else { return task.wait() }
     if let end = task.wait(seconds: timeout) { return end }
     task.stop(.timeLimit)
-    // It stops at once, unless it was at its end anyway.
-    return task.wait()
+    // It stops at once, unless it was at its end anyway. Then it may wait for others to let go of what it has, ten seconds
+    // at most, or for a disk's file, which may take any time.
+    return task.wait(seconds: 15) ?? .stopped(.timeLimit)
+  }
+
+  /// Writes to standard error, at the end. With a time limit nobody waits for ever for a reader.
+  private func say(_ text: String) {
+    if timeout == nil { StandardStream.error.write(text) } else { attempt(seconds: 1) { StandardStream.error.write(text) } }
   }
 
   /// Starts the bundled policy server and waits until its policy is in force: the tasks that follow have their quotas

@@ -99,6 +99,18 @@ struct KVMTests {
     #expect(result.error == "physmem: nullcall did not end within 0.2 seconds and was stopped\n")
   }
 
+  /// A pipe that is full, and that nobody reads, in the shell's descriptor 3.
+  private static let fullPipe = "d=$(mktemp -d) && mkfifo $d/p && exec 3<>$d/p && head -c 65536 /dev/zero >&3"
+
+  @Test(arguments: [">&3", "3>&3 2>&3 >&3", "--stats 2>&3 >&3"])
+  func `A time limit holds where nobody reads what is written`(streams: String) throws {
+    let result = try CommandResult(
+      shell: "\(Self.fullPipe); timeout 60 \"$0\" run --timeout 0.2 hello \(streams); s=$?; rm -r $d; exit $s")
+    #expect(result.status == 192)
+    let isTold = !streams.contains("2>")
+    #expect(result.error == (isTold ? "physmem: hello did not end within 0.2 seconds and was stopped\n" : ""))
+  }
+
   @Test(arguments: ["INT", "TERM"])
   func `A signal ends it`(signal: String) throws {
     let result = try CommandResult(shell: "timeout -s \(signal) 0.3 \"$0\" run nullcall 1000000000000")

@@ -27,7 +27,7 @@ struct PlacementRequest: CustomStringConvertible {
       frameCount: frames)
   }
 
-  fileprivate var bytes: [UInt8] {
+  var bytes: [UInt8] {
     func bytes(_ number: UInt64, _ size: Int) -> [UInt8] {
       (0..<size).map { UInt8(truncatingIfNeeded: number >> UInt64(8 * $0)) }
     }
