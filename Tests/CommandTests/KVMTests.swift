@@ -3,6 +3,7 @@
 import Foundation
 import KVM
 import Machine
+import PhysicalMemory
 import SystemPackage
 import Testing
 
