@@ -89,7 +89,7 @@ let package = Package(
     .testTarget(
       name: "CommandTests",
       dependencies: [
-        "physmem", "OutputFiles", "Machine", "KVM", system,
+        "physmem", "OutputFiles", "PhysicalMemory", "Machine", "KVM", system,
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict),
