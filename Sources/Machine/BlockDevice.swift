@@ -133,8 +133,8 @@ final class BlockDevice: Sendable {
     if !isLeft { resume() }
   }
 
-  /// Nanoseconds in which a request is over as a rule.
-  private static let patienceOfEnd: UInt64 = 20_000_000
+  /// Nanoseconds in which a request is over as a rule, on a busy host too.
+  private static let patienceOfEnd: UInt64 = 1_000_000_000
 
   func read(_ task: TaskReference, _ offset: UInt32) throws(ServerError) -> UInt32 {
     guard offset % 4 == 0, offset < VirtioRegisters.Offset.end else { throw .invalid }

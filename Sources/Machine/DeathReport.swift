@@ -9,11 +9,25 @@ extension VCPULoop {
   /// The registers must be those of the fault. The task's memory is still there.
   mutating func report(_ cause: DeathCause) -> TaskReport {
     let registers = cpu.registers
-    let guardEnd = PM_STACK_TOP - UInt64(PM_STACK_PAGES) * 4096
-    let guardPages = (guardEnd - UInt64(PM_STACK_GUARD_PAGES) * 4096)..<guardEnd
     return TaskReport(
-      cause: cause.text(isGuardPage: guardPages.contains), number: cause.number, program: task.program.name,
+      cause: cause.text(guarded: guardedStacks), number: cause.number, program: task.program.name,
       task: task.id, backtrace: backtrace(registers), registers: Self.list(registers, cpu.systemRegisters))
+  }
+
+  /// What lies above addresses that nothing is mapped at, and where each begins. The library's handlers have stacks that
+  /// are segments of their own.
+  private var guardedStacks: [GuardedStack] {
+    let handlers = [
+      ("the fault handler's stack", handler.stackTop), ("the upcall handlers' stack", upcall.returnPages.stackTop),
+      ("the upcall handlers' stack", upcall.interrupts.stackTop),
+    ]
+    var stacks = [GuardedStack(name: "the stack", bottom: PM_STACK_TOP - UInt64(PM_STACK_PAGES) * 4096)]
+    for segment in task.program.image.segments {
+      for (name, top) in handlers where segment.pages.upperBound == top {
+        stacks.append(GuardedStack(name: name, bottom: segment.pages.lowerBound))
+      }
+    }
+    return stacks
   }
 
   /// Follows the chain of frame pointers, as far as it leads upwards through readable memory.

@@ -8,6 +8,8 @@ public struct ExitSample: Sendable, Equatable {
   /// Filled in by a fault.
   public let pages: UInt16
   public let nanoseconds: UInt64
+  /// Of these, from the exit to the end of its service.
+  public let service: UInt64
 }
 
 public struct ExitSamples: Sendable {
@@ -33,7 +35,7 @@ public struct ExitSamples: Sendable {
   }
 
   @inline(__always)
-  mutating func record(_ event: GuestEvent, pages: Int, now: UInt64) {
+  mutating func record(_ event: GuestEvent, pages: Int, exit: UInt64, now: UInt64) {
     let kind: ExitSample.Kind =
       switch event {
       case .pageFault: .fault
@@ -44,7 +46,7 @@ public struct ExitSamples: Sendable {
     samples.append(
       ExitSample(
         kind: kind, pages: kind == .fault ? UInt16(pages) : 0,
-        nanoseconds: now - last))
+        nanoseconds: now - last, service: now - exit))
     last = now
   }
 }

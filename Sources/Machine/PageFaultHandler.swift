@@ -72,6 +72,7 @@ extension VCPULoop {
     case .locked(let deadline): return waitForLock(frame, deadline)
     case .waitForFrames: return waitForFrames(frame, address, code.access)
     case .notMapped, .forbidden, .noMemory:
+      samplePages = 0
       return deliverFault(frame, TaskFault(address: address, code: code, outcome: outcome))
     }
   }

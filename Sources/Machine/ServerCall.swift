@@ -113,7 +113,8 @@ extension ServerCall {
     case PM_CALL_CONTAINER_CREATE: return .memory(.createContainer(result: a))
     case PM_CALL_CONTAINER_DESTROY: return .memory(.destroyContainer(low(a)))
     case PM_CALL_CONTAINER_ALLOCATE: return .memory(.allocate(low(a), start: low(b), countAddress: c, flags: low(d)))
-    case PM_CALL_CONTAINER_DEALLOCATE: return .memory(.deallocate(low(a), start: low(b), countAddress: c, flags: low(d)))
+    case PM_CALL_CONTAINER_DEALLOCATE:
+      return .memory(.deallocate(low(a), start: low(b), countAddress: c, flags: low(d)))
     case PM_CALL_CONTAINER_MAP: return .memory(.map(low(a), start: low(b), count: low(c), address: d, flags: low(e)))
     case PM_CALL_UNMAP: return .memory(.unmap(address: a, count: low(b)))
     case PM_CALL_MAPPING: return .memory(.mappingInformation(address: a, result: b))
@@ -146,7 +147,8 @@ extension ServerCall {
     case PM_CALL_CONTAINER_CREATE_FROM:
       return .sharing(.createShared(.copies(source: low(b), ids(c)), count: low(d), remote: low(e), result: a, weak: f))
     case PM_CALL_CONTAINER_CREATE_GATHER:
-      return .sharing(.createShared(.copies(source: low(b), .array(c)), count: low(d), remote: low(e), result: a, weak: f))
+      return .sharing(
+        .createShared(.copies(source: low(b), .array(c)), count: low(d), remote: low(e), result: a, weak: f))
     case PM_CALL_CONTAINER_COPY: return copy(ids(b), ids(d))
     case PM_CALL_CONTAINER_COPY_SCATTER: return copy(ids(b), .array(d))
     case PM_CALL_CONTAINER_COPY_GATHER: return copy(.array(b), ids(d))

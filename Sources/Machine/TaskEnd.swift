@@ -1,5 +1,6 @@
 // How a task ended, and the report on one that died.
 
+internal import CGuestABI
 internal import CKVM
 public import PhysicalMemory
 
@@ -50,6 +51,16 @@ struct TaskFault {
   let address: UInt64
   let code: PageFaultCode
   let outcome: FaultOutcome
+}
+
+/// A stack with pages below it that are never mapped.
+struct GuardedStack {
+  let name: String
+  let bottom: UInt64
+
+  func isBelow(_ address: UInt64) -> Bool {
+    address < bottom && bottom - address <= UInt64(PM_STACK_GUARD_PAGES) * 4096
+  }
 }
 
 /// Why a task died.
@@ -103,15 +114,15 @@ extension DeathCause {
     }
   }
 
-  func text(isGuardPage: (UInt64) -> Bool) -> String {
+  func text(guarded: [GuardedStack]) -> String {
     switch self {
-    case .pageFault(let fault): "page fault: " + Self.describe(fault, isGuardPage)
+    case .pageFault(let fault): "page fault: " + Self.describe(fault, guarded)
     case .exception(let vector, let errorCode): Self.describe(vector, errorCode)
     case .dropped(let missing): StopReason.describeDrop(missing: missing)
     }
   }
 
-  private static func describe(_ fault: TaskFault, _ isGuardPage: (UInt64) -> Bool) -> String {
+  private static func describe(_ fault: TaskFault, _ guarded: [GuardedStack]) -> String {
     let access =
       switch fault.code.access {
       case .read: "read from"
@@ -127,7 +138,8 @@ extension DeathCause {
       default:
         fault.address >= 1 << 47
           ? "which is not the task's"
-          : isGuardPage(fault.address) ? "the guard below the stack: the stack overflowed" : "which is not mapped"
+          : guarded.first { $0.isBelow(fault.address) }.map { "the guard below \($0.name): the stack overflowed" }
+            ?? "which is not mapped"
       }
     return "\(access) \(hexadecimal(fault.address)), \(why)"
   }

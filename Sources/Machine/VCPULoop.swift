@@ -65,9 +65,10 @@ struct VCPULoop: ~Copyable {
     samples = ExitSamples(start: task.launchTime)
     while true {
       let exit = try cpu.enter()
+      let exitTime = monotonicNanoseconds()
       let event = ExitDecoder.decode(exit, cpu, page)
       let continuation = dispatch(event)
-      samples.record(event, pages: samplePages, now: monotonicNanoseconds())
+      samples.record(event, pages: samplePages, exit: exitTime, now: monotonicNanoseconds())
       if case .end(let end) = continuation {
         task.keep(samples)
         return end

@@ -85,10 +85,23 @@ extension ServerState {
     tasks[task.rawValue].mappings[index].expected = page.advanced(by: served)
     // What was wanted, not what was done: a leaf table's end must not make a sequential reader start over.
     tasks[task.rawValue].mappings[index].window = UInt32(wanted)
-    tasks[task.rawValue].counters.faults += 1
-    tasks[task.rawValue].counters.pages += UInt64(served)
+    countServed(task, pages: served)
     watchStock()
     return .served(pages: served)
+  }
+
+  /// For the task and for all: the sums agree.
+  @inline(__always)
+  mutating func countServed(_ task: TaskSlot, pages: Int) {
+    tasks[task.rawValue].counters.faults += 1
+    tasks[task.rawValue].counters.pages += UInt64(pages)
+    statistics.faults += 1
+    statistics.pagesServed += UInt64(pages)
+  }
+
+  mutating func countDelivered(_ task: TaskSlot) {
+    tasks[task.rawValue].counters.deliveredFaults += 1
+    statistics.deliveredFaults += 1
   }
 
   /// How many pages to fill in, the one at fault included.
@@ -109,6 +122,7 @@ extension ServerState {
   ) -> FaultOutcome {
     if leaf.rights.contains(access.right) {
       tasks[task.rawValue].counters.spuriousFaults += 1
+      statistics.spuriousFaults += 1
       return .spurious
     }
     guard access == .write else { return .forbidden }
@@ -123,8 +137,7 @@ extension ServerState {
     } catch {
       return error == .noMemory ? .noMemory : .forbidden
     }
-    tasks[task.rawValue].counters.faults += 1
-    tasks[task.rawValue].counters.pages += 1
+    countServed(task, pages: 1)
     watchStock()
     return .served(pages: 1)
   }
@@ -181,7 +194,7 @@ extension ServerState {
     }
     guard batch.count > 0 else { throw containers[container].frames[firstID].isUsed ? .noMemory : .noEntry }
     operations.map(task, page, frames: batch.frames.span.extracting(first: batch.count), rights: granted)
-    statistics.pagesServed += UInt64(batch.count)
+    statistics.pagesMapped += UInt64(batch.count)
     return batch.count
   }
 

@@ -275,8 +275,13 @@ struct FrameBatch: ~Copyable {
 
 /// What the server has done since it began, and what it holds now. Counts are in frames where nothing else is said.
 public struct ServerStatistics: Equatable, Sendable {
+  /// Of all tasks there were: as in `TaskCounters`.
   public var faults: UInt64 = 0
   public var pagesServed: UInt64 = 0
+  public var spuriousFaults: UInt64 = 0
+  public var deliveredFaults: UInt64 = 0
+  /// By faults, and by calls and launches ahead of them.
+  public var pagesMapped: UInt64 = 0
   public var copiesOnWrite: UInt64 = 0
   /// Calls, and the frames they covered.
   public var zaps: UInt64 = 0

@@ -45,9 +45,8 @@ extension ServerState {
     guard pages > 0 else { return nil }
     tasks[task.rawValue].mappings[index].expected = start
     tasks[task.rawValue].mappings[index].window = UInt32(pages)
-    tasks[task.rawValue].counters.faults += 1
-    tasks[task.rawValue].counters.pages += UInt64(pages)
-    statistics.pagesServed += UInt64(pages)
+    countServed(task, pages: pages)
+    statistics.pagesMapped += UInt64(pages)
     statistics.superpagesMapped += UInt64(pages / Self.pagesPerSuperpage)
     return pages
   }
@@ -58,7 +57,7 @@ extension ServerState {
     guard mayFillSuperpage(task, mapping, page),
       mapFreshSuperpage(task, mapping, page) || mapOrderedSuperpage(task, mapping, page)
     else { return nil }
-    statistics.pagesServed += UInt64(Self.pagesPerSuperpage)
+    statistics.pagesMapped += UInt64(Self.pagesPerSuperpage)
     statistics.superpagesMapped += 1
     return page.advanced(by: Self.pagesPerSuperpage)
   }

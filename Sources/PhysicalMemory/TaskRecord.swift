@@ -31,6 +31,8 @@ public struct TaskCounters: Equatable, Sendable {
   public var pages: UInt64 = 0
   /// Faults whose page was already as needed.
   public var spuriousFaults: UInt64 = 0
+  /// Faults that were not the server's: for the task's handler, or its end.
+  public var deliveredFaults: UInt64 = 0
 
   public init() {}
 }

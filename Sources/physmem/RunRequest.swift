@@ -81,7 +81,11 @@ struct RunRequest {
 
   /// Writes to standard error, at the end. With a time limit nobody waits for ever for a reader.
   private func say(_ text: String) {
-    if timeout == nil { StandardStream.error.write(text) } else { attempt(seconds: 1) { StandardStream.error.write(text) } }
+    if timeout == nil {
+      StandardStream.error.write(text)
+    } else {
+      attempt(seconds: 1) { StandardStream.error.write(text) }
+    }
   }
 
   /// Starts the bundled policy server and waits until its policy is in force: the tasks that follow have their quotas

@@ -18,10 +18,12 @@ struct RunStatistics {
     self.fragmentation = fragmentation
     task = [
       ("faults", Int(counters.faults)), ("pages served", Int(counters.pages)),
-      ("spurious faults", Int(counters.spuriousFaults)),
+      ("spurious faults", Int(counters.spuriousFaults)), ("delivered faults", Int(counters.deliveredFaults)),
     ]
     var server = [
       ("faults", Int(statistics.faults)), ("pages served", Int(statistics.pagesServed)),
+      ("spurious faults", Int(statistics.spuriousFaults)), ("delivered faults", Int(statistics.deliveredFaults)),
+      ("pages mapped", Int(statistics.pagesMapped)),
       ("copies on write", Int(statistics.copiesOnWrite)), ("zaps", Int(statistics.zaps)),
       ("frames zapped", Int(statistics.framesZapped)), ("upcalls", Int(statistics.upcalls)),
       ("tasks dropped", Int(statistics.tasksDropped)), ("frames expired", Int(statistics.framesExpired)),

@@ -3,17 +3,18 @@
 
 internal import Machine
 
-/// An event lasts from the end of the service before it: the task's own running time is in it, up to the exit.
+/// An event lasts from the exit to the end of its service, which for a call may be a wait: the task runs between events.
 func traceText(_ samples: ExitSamples, task: OutsideName) -> String {
   var text = "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n"
   text +=
     "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":1,\"args\":{\"name\":\(JSONValue.string(task.description).description)}}"
-  var start: UInt64 = 0
+  var end: UInt64 = 0
   for sample in samples.samples {
+    end += sample.nanoseconds
     let pages = sample.kind == .fault ? ",\"args\":{\"pages\":\(sample.pages)}" : ""
-    text += ",\n{\"name\":\"\(sample.kind)\",\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":\(microseconds(start))"
-    text += ",\"dur\":\(microseconds(sample.nanoseconds))\(pages)}"
-    start += sample.nanoseconds
+    text +=
+      ",\n{\"name\":\"\(sample.kind)\",\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":\(microseconds(end - sample.service))"
+    text += ",\"dur\":\(microseconds(sample.service))\(pages)}"
   }
   return text + "\n]}\n"
 }

@@ -41,6 +41,33 @@ struct KVMTests {
     #expect(result.error.contains(/\n +rax 0x/) && result.error.hasSuffix("\n"))
   }
 
+  @Test func `A handler's stack that overflows is reported`() throws {
+    let result = try CommandResult("run", "tests/pager_limits", "handler_overflows")
+    #expect(result.status == 142)
+    #expect(result.error.contains(", the guard below the fault handler's stack: the stack overflowed\n"))
+  }
+
+  @Test func `What a task's faults came to is the same in its rows, in the server's and in the trace`() throws {
+    let result = try CommandResult(
+      shell:
+        "f=$(mktemp) && \"$0\" run --stats=json --trace \"$f\" selfpager 40 10 >/dev/null && cat \"$f\" && rm \"$f\"")
+    let statistics = try object(result.error)
+    let task = try #require(statistics["task"] as? [String: Int])
+    let server = try #require(statistics["server"] as? [String: Int])
+    for (name, count) in task { #expect(server[name] == count, "\(name)") }
+    #expect(task.keys.sorted() == ["delivered_faults", "faults", "pages_served", "spurious_faults"])
+    #expect((task["delivered_faults"] ?? 0) > 30)
+    let events = try #require(try object(result.output)["traceEvents"] as? [[String: Any]])
+    let faults = events.filter { $0["name"] as? String == "fault" }
+    let pages = faults.compactMap { ($0["args"] as? [String: Int])?["pages"] }
+    #expect(
+      faults.count == task["faults", default: 0] + task["spurious_faults", default: 0]
+        + task["delivered_faults", default: 0])
+    // Some pages were served for pointers of calls.
+    #expect(pages.count == faults.count && pages.reduce(0, +) <= task["pages_served", default: 0])
+    #expect(pages.count { $0 == 0 } >= task["delivered_faults", default: 0])
+  }
+
   @Test func `A trace`() throws {
     let result = try CommandResult(shell: "f=$(mktemp) && \"$0\" run --trace \"$f\" hello && cat \"$f\" && rm \"$f\"")
     #expect(result.status == 0 && result.output.contains("\"traceEvents\":["))
@@ -103,7 +130,7 @@ struct KVMTests {
   /// A pipe that is full, and that nobody reads, in the shell's descriptor 3.
   private static let fullPipe = "d=$(mktemp -d) && mkfifo $d/p && exec 3<>$d/p && head -c 65536 /dev/zero >&3"
 
-  @Test(arguments: [">&3", "3>&3 2>&3 >&3", "--stats 2>&3 >&3"])
+  @Test(arguments: [">&3", "2>&3 >&3"])
   func `A time limit holds where nobody reads what is written`(streams: String) throws {
     let result = try CommandResult(
       shell: "\(Self.fullPipe); timeout 60 \"$0\" run --timeout 0.2 hello \(streams); s=$?; rm -r $d; exit $s")

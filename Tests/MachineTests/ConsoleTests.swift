@@ -53,7 +53,8 @@ extension OnKVM {
       }
     }
 
-    @Test("the machine ends while a console takes no text, and the text may still be taken then") func machineEnds() throws
+    @Test("the machine ends while a console takes no text, and the text may still be taken then") func machineEnds()
+      throws
     {
       let blockage = Blockage()
       let transcript = Transcript()
@@ -70,7 +71,8 @@ extension OnKVM {
       #expect(transcript.text == "Hello from task 1.\n")
     }
 
-    @Test("R30: a task that does not give back frames is dropped while its console takes no text") func dropped() throws {
+    @Test("R30: a task that does not give back frames is dropped while its console takes no text") func dropped() throws
+    {
       var configuration = MachineConfiguration(memory: 16 << 20)
       configuration.reclaim.timeLimit = 20_000_000
       try withMachine(configuration) { machine in
@@ -93,7 +95,9 @@ extension OnKVM {
       }
     }
 
-    @Test("a driver is stopped while its disk does not answer, and the disk is nobody's until it does") func disk() throws {
+    @Test("a driver is stopped while its disk does not answer, and the disk is nobody's until it does") func disk()
+      throws
+    {
       // SAFETY: the name is a literal.
       let file = FileDescriptor(rawValue: unsafe memfd_create("disk", 0))
       try file.resize(to: 1 << 20)

@@ -53,7 +53,8 @@ import Testing
 
   private enum Kind: String, CaseIterable {
     case allocate, squash, deallocate, destroy, drop, map, mapLazily, unmap, copy, copyToOther, copyFromOther
-    case createFresh, createCopies, releaseData, releasePages, revoke, lock, pin, pinOther, unpin, placeRun, placeSingles
+    case createFresh, createCopies, releaseData, releasePages, revoke, lock, pin, pinOther, unpin, placeRun,
+      placeSingles
     case placeOver, defragment
   }
 

@@ -22,7 +22,8 @@ __attribute__((noreturn)) void pm_exit(int status);
 /// The number of main's arguments, and one of them or null: for programs whose main does not get them.
 int pm_argument_count(void);
 const char *pm_argument(int index);
-/// Sends `length` bytes to the task's console at once, before what printf still holds back. PM_EFAULT.
+/// Sends `length` bytes to the task's console at once, before what printf still holds back. Waits while nobody takes
+/// them. PM_EFAULT; PM_ENOMEM: the host has no thread for it.
 pm_error_t pm_write(const void *text, size_t length);
 /// The host's monotonic clock in microseconds; never goes back. Seldom leaves the task: it reads the TSC.
 uint64_t pm_clock_us(void);
@@ -213,7 +214,8 @@ pm_error_t pm_task_name(pm_cap_t control, uint64_t task, char name[PM_NAME_MAXIM
 /// The task answers by freeing that many, of its own choice, with whatever call; what it does not free in time, usually
 /// 100 ms, costs it everything: it is dropped (R30). What is asked for while the handler runs comes in one more call of
 /// it. The handler may make any call, also ones that wait, and may fault; it must not use what it may have interrupted,
-/// such as malloc or printf, and must not leave by longjmp. PM_ENOMEM: the processor has more state than there is room for.
+/// such as malloc or printf, and must not leave by longjmp. It has 32 KiB of stack; a fault follows below that, and a
+/// little more. PM_ENOMEM: the processor has more state than there is room for.
 pm_error_t pm_on_return_pages(void (*handler)(uint32_t count));
 
 // ---- devices (R19, R22) --------------------------------------------------------------
@@ -267,7 +269,8 @@ pm_error_t pm_receive(pm_cap_t endpoint, struct pm_message *message, uint64_t ti
 /// more; PM_EINVAL: no such call, or answered already; capabilities as for pm_call.
 pm_error_t pm_reply(struct pm_message *message);
 /// Answers a call, then waits for the next, which comes in the same message, in one exit. An error of the reply is
-/// returned at once, without waiting: PM_ECANCELED says that this caller is gone, and others may wait.
+/// returned at once, without waiting: PM_ECANCELED says that this caller is gone, and others may wait. PM_EFAULT: the
+/// message cannot be read and stored; the call is not answered then.
 pm_error_t pm_reply_receive(pm_cap_t endpoint, struct pm_message *message, uint64_t timeout_us);
 /// Gives one's own endpoint a name that other tasks can look up, until it ends. Any bytes but 0 make a name.
 /// PM_EEXIST: taken; PM_EINVAL: empty, longer than PM_NAME_MAXIMUM, or not one's own endpoint; PM_ENOMEM; PM_EFAULT.
@@ -286,7 +289,8 @@ void pm_message_drop_caps(struct pm_message *message);
 
 /// Makes `handler` the task's fault handler, null for none: it runs on a stack of its own on each fault that the
 /// server does not serve, and returns 0 to retry the access, anything else to let the task die of the fault. A fault
-/// in the handler that the server does not serve is the task's end. The handler must not leave by longjmp. A fault of
+/// in the handler that the server does not serve is the task's end. The handler must not leave by longjmp. It has 32 KiB of
+/// stack in any case; nothing is mapped below its end. A fault of
 /// the pm_return_pages handler, where that interrupted this one, calls it once more, further down on the same stack.
 pm_error_t pm_on_fault(int (*handler)(const struct pm_fault *fault));
 

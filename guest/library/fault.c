@@ -5,7 +5,7 @@
 #include "state.h"
 
 // Room for two handlers: a fault in one, or in a pm_return_pages handler that interrupts it, may enter it once more.
-static _Alignas(64) uint8_t fault_stack[2 * PM_HANDLER_STACK_SIZE];
+static PM_HANDLER_STACK(fault) uint8_t fault_stack[2 * PM_HANDLER_STACK_SIZE];
 static int (*fault_handler)(const struct pm_fault *fault);
 
 static pm_error_t set_entry(void (*entry)(void), void *stack_top) {

@@ -16,7 +16,9 @@ extern uint32_t pm_calls_task_handler;
 /// Finds out what state there is to save. PM_ENOMEM: more than a handler's stack has room for.
 int32_t pm_measure_state(void);
 
-/// A handler's stack: room for the state and for the handler, and for another one that is needed meanwhile.
+/// Whole pages, with unmapped ones below them: see task.ld.
+#define PM_HANDLER_STACK(name) __attribute__((section(".bss.pm_" #name "_stack"), aligned(4096)))
+/// A handler's stack: room for the state, and 32 KiB for the handler, in any case.
 #define PM_HANDLER_STACK_SIZE (48u << 10)
 /// The largest state there is today, with matrix tiles, takes 11 KiB.
 #define PM_STATE_MOST (16u << 10)

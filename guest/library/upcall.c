@@ -5,7 +5,7 @@
 #include "library.h"
 #include "state.h"
 
-static _Alignas(64) uint8_t upcall_stack[PM_HANDLER_STACK_SIZE];
+static PM_HANDLER_STACK(upcall) uint8_t upcall_stack[PM_HANDLER_STACK_SIZE];
 static void (*upcall_handler)(uint32_t count);
 
 // Nobody else writes these while the handler runs, and it never runs twice at a time.

@@ -96,6 +96,30 @@ PM_TEST(fault_in_handler, DIES_OF_PAGE_FAULT, 1, "R37: a fault in the handler th
   *(volatile char *)REGION = 1;
 }
 
+/// Uses more than a handler's stack, page by page.
+static int overflows(const struct pm_fault *fault) {
+  volatile char large[112 << 10];
+  for (size_t i = sizeof large; i > 0; i -= 512) large[i - 1] = 1;
+  return map_page(fault);
+}
+
+PM_TEST(handler_overflows, DIES_OF_PAGE_FAULT, 1, "R37: a handler that needs more stack than there is overwrites nothing") {
+  set_up(overflows);
+  *(volatile char *)REGION = 1;
+}
+
+static int uses_32_KiB(const struct pm_fault *fault) {
+  volatile char large[31 << 10];
+  for (size_t i = sizeof large; i > 0; i -= 512) large[i - 1] = 1;
+  return map_page(fault);
+}
+
+PM_TEST(handler_has_32_KiB, 0, 1, "R37: what a handler is promised it has") {
+  set_up(uses_32_KiB);
+  *(volatile char *)REGION = 1;
+  CHECK_EQ(calls, 1);
+}
+
 static int executes_nothing(const struct pm_fault *fault) {
   (void)fault;
   __builtin_trap();

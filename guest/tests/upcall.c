@@ -385,6 +385,15 @@ PM_TEST_CONTRACT(handler_dies, DIES_OF_PAGE_FAULT or 0, 2, 900, 8, "R28: a fault
   join(2) ? be_lost(touch_nothing) : outlive();
 }
 
+static void overflow(uint32_t count) {
+  (void)count;
+  volatile char large[60 << 10];
+  for (size_t i = sizeof large; i > 0; i -= 512) large[i - 1] = 1;
+}
+PM_TEST_CONTRACT(handler_overflows, DIES_OF_PAGE_FAULT or 0, 2, 900, 8, "R28: a handler that needs more stack than there is") {
+  join(2) ? be_lost(overflow) : outlive();
+}
+
 PM_TEST_CONTRACT(busy_without_handler, IS_DROPPED or 0, 2, 900, 8, "R30: a task that computes and has no handler") {
   if (!join(2)) {
     serve(1);

@@ -104,7 +104,6 @@ struct pm_mapping {
   uint64_t physical;  // the frame's physical address; 0: no frame yet
 };
 
-// One task in the policy buffer: entry n is about the task in slot n of the server's table.
 // Where frames shall be (R19). Addresses and lengths in bytes; 0 where it does not matter.
 struct pm_placement {
   uint64_t below;       // every frame ends at this physical address or before it
@@ -129,6 +128,7 @@ struct pm_obstacle {
   uint32_t reserved;
 };
 
+// One task in the policy buffer: entry n is about the task in slot n of the server's table.
 struct pm_policy_entry {
   // Written by the server, at any time; what else is written there is of no effect.
   uint64_t task;        // 0: no task, and all else is 0
