@@ -53,7 +53,7 @@ extension VCPULoop {
   }
 
   mutating func answer(_ error: ServerError?) -> Continuation {
-    answer(error.map { pm_error(UInt32($0.rawValue)) } ?? PM_OK)
+    answer(error.map { pm_error($0.answer) } ?? PM_OK)
   }
 
   /// Calls that may have to wait; nil: it is none of them.

@@ -9,9 +9,6 @@ import Synchronization
 public final class PhysicalMemoryServer: Sendable {
   private let state: Mutex<ServerState>
 
-  /// Leaves handled before the lock is given to others.
-  private static let step = 2048
-
   /// - Parameters:
   ///   - frameCount: frames of the pool.
   ///   - reserved: frames at the pool's start that the machine keeps for itself, frame 0 included.
@@ -216,7 +213,7 @@ public final class PhysicalMemoryServer: Sendable {
   /// The leaves first, then what is behind them.
   private func remove(_ task: TaskSlot, _ pages: PageRange) {
     var page = pages.start
-    while let next = state.withLock({ $0.emptyPages(task, from: page, to: pages.end, limit: Self.step) }) {
+    while let next = state.withLock({ $0.emptyPages(task, from: page, to: pages.end) }) {
       page = next
     }
     while !state.withLock({ $0.forgetPages(task, from: pages.start, to: pages.end) }) {}
