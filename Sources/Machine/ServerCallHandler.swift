@@ -68,7 +68,7 @@ extension VCPULoop {
   }
 
   mutating func answer(_ error: ServerError?) -> Continuation {
-    answer(error.map { pm_error(UInt32($0.rawValue)) } ?? PM_OK)
+    answer(error.map { pm_error($0.answer) } ?? PM_OK)
   }
 
   private mutating func perform(_ call: WaitingCall) throws(ServerError) -> Continuation {

@@ -45,9 +45,6 @@ struct AllocationPlan {
 }
 
 extension ServerState {
-  /// Leaves emptied and frames let go in one step.
-  private static let releasedInOneStep = 2048
-
   /// Checks an allocation and charges the frames it adds: nobody else can have them from here on, and carrying it out
   /// cannot fail.
   /// - Parameter placed: it takes its frames before it lets go of what the ids name.
@@ -87,7 +84,9 @@ extension ServerState {
   }
 
   /// One step: empties the next few ids. False: nothing is left to be done.
-  mutating func continueAllocation(_ plan: inout AllocationPlan, most: Int = releasedInOneStep) -> Bool {
+  mutating func continueAllocation(_ plan: inout AllocationPlan, most: Int = .max) -> Bool {
+    beginStep()
+    defer { finishRevocations() }
     let slot = plan.container
     guard let first = plan.rest.first else {
       containers[slot].changes -= 1
@@ -96,12 +95,12 @@ extension ServerState {
       return false
     }
     let start = UInt32(first)
-    let count = dropContents(slot, start: start, count: min(plan.rest.count, most))
+    let most = min(plan.rest.count, most, step.left)
+    guard dropReleased(slot, first..<(first + UInt64(most))) else { return true }
+    let count = dropContents(slot, start: start, count: min(most, step.left))
     containers[slot].promised -= count - containers[slot].frames.usedCount(from: start, count: count)
-    dropReleased(slot, first..<(first + UInt64(count)))
     containers[slot].frames.fill(start, count: count, .empty)
     plan.rest = (first + UInt64(count))..<plan.rest.upperBound
-    finishRevocations()
     return true
   }
 
@@ -137,34 +136,34 @@ extension ServerState {
   /// One step: lets go of what the next few ids in use name, and makes them unused. Their owner's charge goes down.
   /// - Returns: where to go on; nil when no id in `ids` is in use any more.
   mutating func releaseFrames(_ slot: UInt32, _ ids: Range<UInt64>) -> UInt64? {
+    beginStep()
     defer { finishRevocations() }
-    guard dropReleased(slot, ids, limit: Self.releasedInOneStep) else { return ids.lowerBound }
+    guard dropReleased(slot, ids) else { return ids.lowerBound }
     var next = ids.lowerBound
-    var left = Self.releasedInOneStep
     while next < ids.upperBound, let id = containers[slot].frames.firstUsed(from: UInt32(next)),
       UInt64(id) < ids.upperBound
     {
-      guard left > 0 else { return UInt64(id) }
-      let most = min(left, Int(ids.upperBound - UInt64(id)))
+      let most = min(step.left, Int(ids.upperBound - UInt64(id)))
       let run = containers[slot].frames.run(from: id, limit: most, inUse: true)
       let done = dropContents(slot, start: id, count: run)
       containers[slot].frames.fill(id, count: done, .unused)
       giveBack(containers[slot].owner, done)
       next = UInt64(id) + UInt64(done)
-      left -= done < run ? left : done
+      if done < run || isStepOver { return next }
     }
     return nil
   }
 
-  /// Lets go of the contents that ids name, and leaves the ids for the caller to change. Stops when a step's worth of
-  /// leaves has been emptied.
-  /// - Returns: how many ids were done, at least one.
+  /// Lets go of the contents that ids name, and leaves the ids for the caller to change. Stops when the step is over.
+  /// - Returns: how many ids were done; those behind name what they named, and may have lost leaves.
   mutating func dropContents(_ slot: UInt32, start: UInt32, count: Int) -> Int {
-    let most = revocations.leavesRemoved + Self.releasedInOneStep
     for offset in 0..<UInt32(count) {
+      step.count(Work.look)
       guard let content = containers[slot].frames[start + offset].content else { continue }
-      dropContent(content, shownBy: ContainerFrame(container: slot, id: start + offset))
-      if revocations.leavesRemoved >= most { return Int(offset) + 1 }
+      guard dropContent(content, shownBy: ContainerFrame(container: slot, id: start + offset)) else {
+        return Int(offset)
+      }
+      if isStepOver { return Int(offset) + 1 }
     }
     return count
   }

@@ -2,9 +2,9 @@
 //
 // The life of a content:
 //  1. *empty*: never touched. It has no record; the virtual frame's word says so.
-//  2. *resident*: it has a frame. In no list; the frame's record names it.
-//  3. freed: its last virtual frame let go. On the free list of records; the frame is back in the pool.
-// Released, inactive and swapped contents come between 2 and 3 and use `previous` and `next` for their lists.
+//  2. *resident*: it has a frame, whose record names it. It leads to the soft references that name it, if any do.
+//  3. *released*: nothing but soft references name it. On the list of SoftReferenceTable, until one is recovered.
+//  4. freed: its last name is gone. On the free list of records; the frame is back in the pool.
 
 internal import GuestMemory
 
@@ -14,13 +14,18 @@ struct ContentNumber: Hashable, Sendable, BitwiseCopyable {
   init(_ rawValue: UInt32) { self.rawValue = rawValue }
 }
 
-/// 16 bytes; with a frame's record that is 32 a frame of the pool.
+/// 12 bytes; with a frame's record that is 28 a frame of the pool.
 struct Content: BitwiseCopyable {
   var frame: FrameNumber
-  /// Virtual frames that name this content; more than one: a logical copy.
+  /// Virtual frames that name this content, soft references included; more than one: a logical copy.
   var sharers: UInt32
-  var previous: UInt32
-  var next: UInt32
+  /// The first of its soft references, 0: none. Of a free record, the next free one.
+  fileprivate var link: UInt32
+
+  var firstReference: SoftReferenceNumber? {
+    get { link == 0 ? nil : SoftReferenceNumber(link) }
+    set { link = newValue?.rawValue ?? 0 }
+  }
 }
 
 /// The records of all contents, allocated sparsely.
@@ -45,13 +50,13 @@ struct ContentTable: ~Copyable {
     let number: UInt32
     if firstFree != 0 {
       number = firstFree
-      firstFree = records[Int(number)].next
+      firstFree = records[Int(number)].link
     } else {
       guard Int(used) < records.count else { return nil }
       number = used
       used += 1
     }
-    records[Int(number)] = Content(frame: frame, sharers: 1, previous: 0, next: 0)
+    records[Int(number)] = Content(frame: frame, sharers: 1, link: 0)
     count += 1
     return ContentNumber(number)
   }
@@ -71,7 +76,7 @@ struct ContentTable: ~Copyable {
 
   mutating func remove(_ number: ContentNumber) {
     precondition(records[Int(number.rawValue)].sharers == 0, "a content in use was freed")
-    records[Int(number.rawValue)] = Content(frame: .none, sharers: 0, previous: 0, next: firstFree)
+    records[Int(number.rawValue)] = Content(frame: .none, sharers: 0, link: firstFree)
     firstFree = number.rawValue
     count -= 1
   }

@@ -30,9 +30,9 @@ extension ServerState {
     // Everyone's mapping of a shared content is read-only, so the data cannot change under the copy.
     operations.copy(from: source, to: copy)
     pool.records[copy].owner = fresh.rawValue
-    revoke(source, shownBy: shown)
+    while !removeLeaves(of: source, .showing(shown), showing: shown) {}
     finishRevocations()
-    contents.addSharers(number, -1)
+    letGo(of: number)
     containers[shown.container].frames.set(shown.id, VirtualFrameWord(fresh))
   }
 }

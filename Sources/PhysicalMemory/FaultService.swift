@@ -168,6 +168,7 @@ extension ServerState {
     let container = mapping.container.slot
     let rights = mapping.flags.effectiveRights
     var granted = rights
+    var surplus = 0
     let firstID = mapping.frame(at: page)
     batch.removeAll()
     while batch.count < most {
@@ -185,13 +186,19 @@ extension ServerState {
         frame = fresh
       }
       if batch.count == 0 { granted = rightsHere } else if granted != rightsHere { break }
-      let place = MappedPlace(task, page.advanced(by: batch.count))
+      let place = MappedPlace(
+        task, page.advanced(by: batch.count), showing: ContainerFrame(container: container, id: id),
+        isWeak: mapping.epoch != 0)
       if !reverseMap.add(place, to: &pool.records[frame].link) {
-        if batch.count > 0 { break }
-        makeRoomAndAdd(place, of: frame)
+        // None may be displaced whose leaf is not written yet.
+        guard surplus <= surplusPlaces.perTask / 2, addSurplus(place, of: frame, makingRoom: batch.count == 0) else {
+          break
+        }
+        surplus += 1
       }
       batch.append(frame)
     }
+    if surplus > 0 { finishRevocations() }
     guard batch.count > 0 else { throw containers[container].frames[firstID].isUsed ? .noMemory : .noEntry }
     operations.map(task, page, frames: batch.frames.span.extracting(first: batch.count), rights: granted)
     statistics.pagesMapped += UInt64(batch.count)
@@ -213,17 +220,24 @@ extension ServerState {
 
   /// Enters a leaf that is there in the reverse map.
   mutating func addPlace(_ place: MappedPlace, of frame: FrameNumber) {
-    if !reverseMap.add(place, to: &pool.records[frame].link) { makeRoomAndAdd(place, of: frame) }
+    if reverseMap.add(place, to: &pool.records[frame].link) { return }
+    guard addSurplus(place, of: frame, makingRoom: true) else { preconditionFailure("no room for a leaf") }
+    finishRevocations()
   }
 
-  /// A frame with too many leaves gives one up: a mapping may go at any time.
-  private mutating func makeRoomAndAdd(_ place: MappedPlace, of frame: FrameNumber) {
-    repeat {
-      guard let other = reverseMap.first(of: pool.records[frame].link) else {
-        preconditionFailure("no room for a first place")
-      }
+  /// Enters a leaf beyond the first few of a frame. It counts against the task's allowance: the task's oldest such leaf goes
+  /// if there are too many. `finishRevocations` follows.
+  /// - Parameter makingRoom: a frame with too many leaves gives one up. None of them may be about to be written.
+  private mutating func addSurplus(_ place: MappedPlace, of frame: FrameNumber, makingRoom: Bool) -> Bool {
+    while !reverseMap.addSurplus(place, to: &pool.records[frame].link) {
+      guard makingRoom, let other = reverseMap.first(of: pool.records[frame].link) else { return false }
       removeLeaf(other, of: frame, .withdrawn)
-      finishRevocations()
-    } while !reverseMap.add(place, to: &pool.records[frame].link)
+    }
+    guard let oldest = surplusPlaces.enter(place.location, for: place.slot) else { return true }
+    let displaced = MappedPlace(rawValue: oldest)
+    if let leaf = operations.mappedPage(displaced.slot, displaced.page) {
+      removeLeaf(displaced, of: leaf.frame, .withdrawn)
+    }
+    return true
   }
 }

@@ -82,7 +82,7 @@ extension ServerState {
 
   fileprivate func frame(_ container: UInt32, _ id: UInt32) -> FrameNumber? {
     let word = containers[container].frames[id]
-    let content = word.content ?? word.softReference.flatMap { softReferences[$0].contentNumber }
+    let content = word.content ?? word.softReference.map { softReferences[$0].contentNumber }
     return content.map { contents[$0].frame }
   }
 }

@@ -185,14 +185,18 @@ extension ServerState {
       next = tasks.occupied(from: slot + 1)
       guard tasks[slot].hasSpace else { continue }
       var region = UInt64.max
+      var surplus = 0
       operations.forEachLeaf(TaskSlot(slot)) { page, leaf in
         leaves += 1
         if page.rawValue >> 9 != region {
           region = page.rawValue >> 9
           checkSuperpage(TaskSlot(slot), PageNumber(region << 9), &found)
         }
-        if let violation = violation(TaskSlot(slot), page, leaf) { found.append("task slot \(slot): \(violation)") }
+        if let violation = violation(TaskSlot(slot), page, leaf, &surplus) {
+          found.append("task slot \(slot): \(violation)")
+        }
       }
+      if surplus > surplusPlaces.perTask { found.append("task slot \(slot) has \(surplus) surplus leaves") }
     }
     if frames.places != leaves {
       found.append("the reverse map knows \(frames.places) leaves, the page tables have \(leaves)")
@@ -212,7 +216,9 @@ extension ServerState {
     }
   }
 
-  private mutating func violation(_ task: TaskSlot, _ page: PageNumber, _ leaf: MappedPage) -> String? {
+  private mutating func violation(
+    _ task: TaskSlot, _ page: PageNumber, _ leaf: MappedPage, _ surplus: inout Int
+  ) -> String? {
     func at(_ text: String) -> String { "page \(String(page.rawValue, radix: 16)) \(text)" }
     guard let index = tasks[task.rawValue].mappings.find(page) else { return at("has a leaf and no mapping") }
     let mapping = tasks[task.rawValue].mappings[index]
@@ -228,12 +234,13 @@ extension ServerState {
     if content.frame != leaf.frame { return at("shows frame \(leaf.frame.rawValue), not the content's") }
     if !leaf.rights.isSubset(of: mapping.flags.effectiveRights) { return at("permits more than was asked for") }
     if leaf.rights.contains(.write), content.sharers > 1 { return at("may write a shared content") }
-    let place = MappedPlace(task, page)
-    let link = pool.records[leaf.frame].link
-    if reverseMap.only(of: link) == place { return nil }
-    var isKnown = false
-    reverseMap.forEach(in: link) { if $0 == place { isKnown = true } }
-    return isKnown ? nil : at("is not in the reverse map")
+    let shown = ContainerFrame(container: container, id: mapping.frame(at: page))
+    let place = MappedPlace(task, page, showing: shown, isWeak: mapping.epoch != 0)
+    var known: MappedPlace?
+    reverseMap.forEach(in: pool.records[leaf.frame].link) { if $0 == place { known = $0 } }
+    guard let known else { return at("is not in the reverse map") }
+    if known.isSurplus { surplus += 1 }
+    return known.withoutSurplus.rawValue == place.rawValue ? nil : at("is another's in the reverse map")
   }
 
   /// Charges against the containers, claims against the ledger, frames against the pool.

@@ -66,8 +66,8 @@ struct DataReleasePlan {
 }
 
 extension ServerState {
-  private static let copiedInOneStep = 4096
-  private static let dataReleasedInOneStep = 512
+  /// Ids that are empty, looked at in one go.
+  private static let emptyInOneStep = 1 << 15
 
   // MARK: 1. Check
 
@@ -149,36 +149,41 @@ extension ServerState {
 
   /// One step. False: all references are taken.
   mutating func collect(_ plan: inout CopyPlan) -> Bool {
+    beginStep()
     defer { finishRevocations() }
-    var left = Self.copiedInOneStep
     // Its owner may have destroyed the source since it was checked: then the rest is as if it had been empty.
     if !isCurrent(plan.source), plan.collected < plan.count {
       plan.entries.append((.empty, plan.count - plan.collected))
       plan.collected = plan.count
     }
     while plan.collected < plan.count {
-      guard left > 0 else { return true }
       let id = plan.sourceIDs[plan.collected]
-      let word = takeReference(plan.source.slot, id)
+      guard let word = takeReference(plan.source.slot, id) else { return true }
       var run = 1
       if word == .empty, case .from = plan.sourceIDs {
-        run = max(1, containers[plan.source.slot].frames.emptyRun(from: id, limit: plan.count - plan.collected))
+        let most = min(plan.count - plan.collected, Self.emptyInOneStep)
+        run = max(1, containers[plan.source.slot].frames.emptyRun(from: id, limit: most))
       }
       plan.entries.append((word, run))
       plan.collected += run
-      left -= 1
+      step.count(Work.look + run / 32)
+      if isStepOver { return true }
     }
     if isCurrent(plan.source) { containers[plan.source.slot].changes -= 1 }
     return false
   }
 
   /// One more name for what an id names. Nobody may write it from here on.
-  private mutating func takeReference(_ slot: UInt32, _ id: UInt32) -> VirtualFrameWord {
+  /// - Returns: nil: it has too many leaves to be made read-only at once. They get fewer, and it is as private as before.
+  private mutating func takeReference(_ slot: UInt32, _ id: UInt32) -> VirtualFrameWord? {
     let word = containers[slot].frames[id]
     // Its owner may have let go of it since it was checked: then it is as if it had been empty.
     guard let number = word.content else { return .empty }
     let content = contents[number]
-    if content.sharers == 1, pool.records[content.frame].link != 0 { writeProtectAll(content.frame) }
+    if content.sharers == 1, pool.records[content.frame].link != 0 {
+      guard thinOut(content.frame, .copied) else { return nil }
+      writeProtectAll(content.frame)
+    }
     contents.addSharers(number, 1)
     return word
   }
@@ -187,24 +192,26 @@ extension ServerState {
 
   /// One step. False: the copy is complete, and what it was charged too much has been given back.
   mutating func install(_ plan: inout CopyPlan) -> Bool {
+    beginStep()
     defer { finishRevocations() }
-    var left = Self.copiedInOneStep
     let isThere = isCurrent(plan.destination) && !plan.isAbandoned
     while plan.installedEntries < plan.entries.count {
-      guard left > 0 else { return true }
+      if isStepOver { return true }
       let entry = plan.entries[plan.installedEntries]
+      step.count(Work.look)
       if let number = entry.word.content {
-        if !isThere || !installOne(&plan, number) { dropReference(number) }
+        guard let isTaken = isThere ? installOne(&plan, number) : false else { return true }
+        if !isTaken { dropReference(number) }
         plan.installed += 1
         plan.installedEntries += 1
-        left -= 1
         continue
       }
-      let count = min(entry.count - plan.installedOfEntry, left)
-      if isThere { installEmpty(&plan, count) }
-      plan.installed += count
-      plan.installedOfEntry += count
-      left -= count
+      let count = min(entry.count - plan.installedOfEntry, step.left)
+      let done = isThere ? installEmpty(&plan, count) : count
+      step.count(done * Work.look)
+      plan.installed += done
+      plan.installedOfEntry += done
+      if done < count { return true }
       guard plan.installedOfEntry == entry.count else { continue }
       plan.installedEntries += 1
       plan.installedOfEntry = 0
@@ -213,16 +220,18 @@ extension ServerState {
     return false
   }
 
-  /// - Returns: false: the destination id cannot take it, or names it already.
-  private mutating func installOne(_ plan: inout CopyPlan, _ number: ContentNumber) -> Bool {
+  /// - Returns: false: the destination id cannot take it, or names it already; nil: it has not let go yet of what it names.
+  private mutating func installOne(_ plan: inout CopyPlan, _ number: ContentNumber) -> Bool? {
     let slot = plan.destination.slot
     let id = plan.destinationIDs[plan.installed]
     let old = containers[slot].frames[id]
     if old == VirtualFrameWord(number) { return false }
     guard claimID(&plan, old) else { return false }
-    if let content = old.content { dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) }
+    if let content = old.content {
+      guard dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) else { return nil }
+    }
     if !containers[slot].frames.replace(id, VirtualFrameWord(number)) {
-      dropReleased(slot, UInt64(id)..<(UInt64(id) + 1))
+      dropAllReleased(slot, UInt64(id)..<(UInt64(id) + 1))
       containers[slot].frames.set(id, VirtualFrameWord(number))
     }
     return true
@@ -237,38 +246,56 @@ extension ServerState {
     return true
   }
 
-  private mutating func installEmpty(_ plan: inout CopyPlan, _ count: Int) {
+  /// - Returns: how many were done; fewer: the step is over.
+  private mutating func installEmpty(_ plan: inout CopyPlan, _ count: Int) -> Int {
+    guard case .from = plan.destinationIDs, plan.ownsDestination else { return installEmptyOneByOne(&plan, count) }
     let slot = plan.destination.slot
-    guard case .from = plan.destinationIDs, plan.ownsDestination else {
-      for offset in 0..<count {
-        let id = plan.destinationIDs[plan.installed + offset]
-        let old = containers[slot].frames[id]
-        guard claimID(&plan, old) else { continue }
-        if let content = old.content { dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) }
-        dropReleased(slot, UInt64(id)..<(UInt64(id) + 1))
-        containers[slot].frames.set(id, .empty)
-      }
-      return
-    }
     let start = plan.destinationIDs[plan.installed]
-    let fresh = count - containers[slot].frames.usedCount(from: start, count: count)
     var done = 0
-    while done < count,
-      let id = containers[slot].frames.firstContent(from: start + UInt32(done), limit: count - done),
-      let content = containers[slot].frames[id].content
-    {
-      dropContent(content, shownBy: ContainerFrame(container: slot, id: id))
-      done = Int(id - start) + 1
+    while done < count {
+      let next = containers[slot].frames.firstContent(from: start + UInt32(done), limit: count - done)
+      let end = next.map { Int($0 - start) } ?? count
+      fillEmpty(&plan, start + UInt32(done), end - done)
+      done = end
+      guard let id = next, let content = containers[slot].frames[id].content else { break }
+      guard dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) else { return done }
+      containers[slot].frames.set(id, .empty)
+      done += 1
+      if isStepOver { return done }
     }
-    dropReleased(slot, UInt64(start)..<(UInt64(start) + UInt64(count)))
+    return count
+  }
+
+  /// Makes ids empty that name no content.
+  private mutating func fillEmpty(_ plan: inout CopyPlan, _ start: UInt32, _ count: Int) {
+    guard count > 0 else { return }
+    let slot = plan.destination.slot
+    let fresh = count - containers[slot].frames.usedCount(from: start, count: count)
+    dropAllReleased(slot, UInt64(start)..<(UInt64(start) + UInt64(count)))
     containers[slot].frames.fill(start, count: count, .empty)
     plan.promised -= fresh
     containers[slot].promised -= fresh
   }
 
+  private mutating func installEmptyOneByOne(_ plan: inout CopyPlan, _ count: Int) -> Int {
+    let slot = plan.destination.slot
+    for offset in 0..<count {
+      let id = plan.destinationIDs[plan.installed + offset]
+      let old = containers[slot].frames[id]
+      guard claimID(&plan, old) else { continue }
+      if let content = old.content {
+        guard dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) else { return offset }
+      }
+      dropAllReleased(slot, UInt64(id)..<(UInt64(id) + 1))
+      containers[slot].frames.set(id, .empty)
+      if isStepOver { return offset + 1 }
+    }
+    return count
+  }
+
   /// Lets go of a reference that no id names.
   private mutating func dropReference(_ number: ContentNumber) {
-    contents.addSharers(number, -1)
+    letGo(of: number)
     guard contents[number].sharers == 0 else { return }
     let frame = contents[number].frame
     revokeAll(frame)
@@ -313,17 +340,18 @@ extension ServerState {
   /// One step: each id lets go of a content it shares, and is empty. One that names its content alone keeps it: nothing
   /// would be copied when it is written. False: all are done.
   mutating func continueDataRelease(_ plan: inout DataReleasePlan) -> Bool {
+    beginStep()
     defer { finishRevocations() }
-    let leaves = revocations.leavesRemoved
-    let end = min(plan.ids.count, plan.done + Self.dataReleasedInOneStep)
-    while plan.done < end, revocations.leavesRemoved - leaves < Self.leavesInOneMove {
+    while plan.done < plan.ids.count {
+      if isStepOver { return true }
       let id = plan.ids[plan.done]
+      step.count(Work.look)
+      if let number = containers[plan.container].frames[id].content, contents[number].sharers > 1 {
+        guard dropContent(number, shownBy: ContainerFrame(container: plan.container, id: id)) else { return true }
+        containers[plan.container].frames.set(id, .empty)
+      }
       plan.done += 1
-      guard let number = containers[plan.container].frames[id].content, contents[number].sharers > 1 else { continue }
-      dropContent(number, shownBy: ContainerFrame(container: plan.container, id: id))
-      containers[plan.container].frames.set(id, .empty)
     }
-    guard plan.done == plan.ids.count else { return true }
     containers[plan.container].changes -= 1
     return false
   }

@@ -64,7 +64,7 @@ extension PhysicalMemoryServer {
   /// The leaves first, then what is behind them.
   private func remove(_ task: TaskSlot, _ pages: PageRange) throws(ServerError) {
     try eachPage(of: task, from: pages.start) { state, page in
-      state.emptyPages(task, from: page, to: pages.end, limit: Self.step)
+      state.emptyPages(task, from: page, to: pages.end)
     }
     let isDone = steps(of: task) { !$0.forgetPages(task, from: pages.start, to: pages.end) }
     guard isDone else { throw .stopped }

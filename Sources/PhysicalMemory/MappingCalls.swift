@@ -85,9 +85,9 @@ extension ServerState {
 
   /// One step of emptying leaves of pages; `forgetPages` follows.
   /// - Returns: where to go on; nil: all are empty, and stay so.
-  mutating func emptyPages(_ task: TaskSlot, from page: PageNumber, to end: PageNumber, limit: Int) -> PageNumber? {
+  mutating func emptyPages(_ task: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber? {
     tasks[task.rawValue].isUnmapping = true
-    return unmapPages(task, from: page, to: end, limit: limit)
+    return unmapPages(task, from: page, to: end)
   }
 
   /// One step of forgetting what such pages show. False: there is more to be done.

@@ -17,7 +17,7 @@ extension ServerState {
   /// Contents moved in one step: about 100 µs.
   static let movedInOneStep = 64
   /// Leaves after which a step moves no further content: some have thousands.
-  static let leavesInOneMove = 2048
+  static let leavesInOneMove = 512
 
   /// Holds a content that may be anywhere.
   func isMovable(_ frame: FrameNumber) -> Bool {
@@ -70,6 +70,8 @@ extension ServerState {
     var leaves: [(place: MappedPlace, rights: MappingFlags, move: Int)] = []
     leaves.reserveCapacity(moves.count)
     for (index, move) in moves.enumerated() {
+      // Those of a frame with very many do not come back by themselves.
+      while !thinOut(move.source, .moved) {}
       let first = leaves.count
       reverseMap.forEach(in: pool.records[move.source].link) { leaves.append(($0, [], index)) }
       for position in first..<leaves.count {

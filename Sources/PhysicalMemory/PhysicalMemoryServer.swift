@@ -4,11 +4,9 @@
 
 internal import CGuestABI
 public import GuestMemory
+
 public final class PhysicalMemoryServer: Sendable {
   private let state: ServerLock
-
-  /// Leaves handled before the lock is given to others.
-  static let step = 2048
 
   /// - Parameters:
   ///   - frameCount: frames of the pool.

@@ -60,9 +60,6 @@ struct UnpinPlan {
 }
 
 extension ServerState {
-  /// A step's work is counted: for an id that is only looked at, one that is pinned or unpinned, and one that gets a
-  /// frame, about 250 µs in all.
-  private static let pinWorkInOneStep = 4096
   private static let workOfPin = 8
   private static let workOfFrame = 64
   /// Addresses stored at once.
@@ -92,19 +89,18 @@ extension ServerState {
 
   /// One step. False: the call is over, and `error` says how it came out.
   mutating func continuePin(_ plan: inout PinPlan) -> Bool {
+    beginStep()
     defer { finishRevocations() }
-    let leaves = revocations.leavesRemoved
-    var left = Self.pinWorkInOneStep
-    while left > 0, revocations.leavesRemoved - leaves < Self.leavesInOneMove {
+    while true {
       switch plan.stage {
-      case .look: left -= look(&plan)
-      case .pin: left -= pinNext(&plan)
-      case .tell: left -= tellNext(&plan)
-      case .undo: left -= undoNext(&plan)
+      case .look: step.count(look(&plan))
+      case .pin: step.count(pinNext(&plan))
+      case .tell: step.count(tellNext(&plan))
+      case .undo: step.count(undoNext(&plan))
       case .over: return false
       }
+      if isStepOver { return plan.stage != .over }
     }
-    return plan.stage != .over
   }
 
   /// - Returns: how much work that was; so do the others.
@@ -137,6 +133,7 @@ extension ServerState {
     }
     let place = plan.place(plan.pinned)
     let work = isReady(place) ? Self.workOfPin : Self.workOfFrame
+    guard removeOldLeaves(place) else { return work }
     do throws(ServerError) {
       try makePinnable(place)
       if let pin = pin(place.container, place.id) {
@@ -165,6 +162,14 @@ extension ServerState {
 
   private func isReady(_ shown: ContainerFrame) -> Bool {
     containers[shown.container].frames[shown.id].content.map { contents[$0].sharers == 1 } ?? false
+  }
+
+  /// Whoever sees a shared content through the id is to see the id's own. False: there are more leaves.
+  private mutating func removeOldLeaves(_ shown: ContainerFrame) -> Bool {
+    guard let number = containers[shown.container].frames[shown.id].content, contents[number].sharers > 1 else {
+      return true
+    }
+    return removeLeaves(of: contents[number].frame, .showing(shown), showing: shown, .copied)
   }
 
   /// Resident, and nobody else's: a device that writes the frame must not write a logical copy.
@@ -243,9 +248,9 @@ extension ServerState {
     // Once the time of all is up the container may be gone.
     guard isCurrent(plan.container) else { return false }
     let slot = plan.container.slot
-    var left = Self.pinWorkInOneStep
+    beginStep()
     while plan.looked < plan.range.count {
-      guard left > 0 else { return true }
+      if isStepOver { return true }
       guard let pin = pin(slot, plan.range.start + UInt32(plan.looked)), !pin.isEnded else {
         plan.fail(.noEntry)
         return false
@@ -255,13 +260,13 @@ extension ServerState {
         return false
       }
       plan.looked += 1
-      left -= 1
+      step.count(Work.look)
     }
     while plan.ended < plan.range.count {
-      guard left > 0 else { return true }
+      if isStepOver { return true }
       endPin(ContainerFrame(container: slot, id: plan.range.start + UInt32(plan.ended)), of: plan.task)
       plan.ended += 1
-      left -= Self.workOfPin
+      step.count(Self.workOfPin)
     }
     operations.wake(containers[slot].owner)
     return false

@@ -81,7 +81,7 @@ extension ServerState {
     // Nothing can fail from here on.
     takeBufferAway()
     var page = pages.start
-    while let next = unmapPages(task, from: page, to: pages.end, limit: frames) { page = next }
+    while let next = unmapPages(task, from: page, to: pages.end) { page = next }
     while !removeMappings(task, from: pages.start, to: pages.end) {}
     installMapping(
       task,

@@ -1,25 +1,54 @@
 // What must always hold of released frames and of demands for frames. See Invariants.swift.
 
 extension ServerState {
-  /// Soft references against the ids that name them.
+  /// Soft references against the ids that name them, and the list of released contents against the sharers that they have.
   func countReleased(_ census: inout ContainerCensus, _ found: inout [String]) {
-    var next = softReferences.oldest
-    while let number = next {
-      next = softReferences.after(number)
-      let reference = softReferences[number]
-      let isThere = containers.contains(reference.container)
-      if !isThere || containers[reference.container].frames[reference.id].softReference != number {
-        found.append("id \(reference.id) of container slot \(reference.container) does not name its soft reference")
+    var released = 0
+    for number in Int(ContentTable.firstNumber)..<contents.numberLimit {
+      let content = contents[ContentNumber(UInt32(number))]
+      guard content.sharers > 0, content.firstReference != nil else { continue }
+      var count = 0
+      softReferences.forEach(of: content) { reference in
+        count += 1
+        if !isNamed(reference, by: number) { found.append("a soft reference to content \(number) is not in order") }
       }
-      guard let content = reference.contentNumber else { continue }
-      if census.sharers[Int(content.rawValue)] == 0 { census.contents += 1 }
-      census.sharers[Int(content.rawValue)] += 1
+      released += count
+      if count != softReferences.count(of: content) {
+        found.append("content \(number) counts \(softReferences.count(of: content)) soft references, and has \(count)")
+      }
+      if census.sharers[number] == 0 { census.contents += 1 }
+      census.sharers[number] += UInt32(count)
+    }
+    checkReleasedContents(&found)
+    var ids = 0
+    containers.forEachIndex { ids += containers[$0].frames.releasedCount - containers[$0].frames.releasedEmptyCount }
+    if ids != softReferences.count || released != softReferences.count {
+      found.append("\(ids) ids are released, contents have \(released) soft references of \(softReferences.count)")
+    }
+  }
+
+  private func isNamed(_ number: SoftReferenceNumber, by content: Int) -> Bool {
+    let reference = softReferences[number]
+    return Int(reference.contentNumber.rawValue) == content && containers.contains(reference.container)
+      && containers[reference.container].frames[reference.id].softReference == number
+  }
+
+  private func checkReleasedContents(_ found: inout [String]) {
+    var listed = 0
+    var next = softReferences.oldest
+    while let number = next, listed <= contents.count {
+      listed += 1
+      next = softReferences.younger(than: contents[number])
+      if Int(contents[number].sharers) != softReferences.count(of: contents[number]) {
+        found.append("content \(number.rawValue) is on the list of released ones, and something else names it")
+      }
     }
     var released = 0
-    containers.forEachIndex { released += containers[$0].frames.releasedCount }
-    if released != softReferences.count {
-      found.append("\(released) ids are released, there are \(softReferences.count) soft references")
+    for number in Int(ContentTable.firstNumber)..<contents.numberLimit {
+      let content = contents[ContentNumber(UInt32(number))]
+      if content.sharers > 0, Int(content.sharers) == softReferences.count(of: content) { released += 1 }
     }
+    if listed != released { found.append("\(released) contents are released, and \(listed) are on the list") }
   }
 
   /// Demands against what tasks have, and nobody waiting for what is there.

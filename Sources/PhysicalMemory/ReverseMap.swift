@@ -7,20 +7,84 @@
 
 internal import GuestMemory
 
-/// One leaf: a page of a task's address space, in 51 bits.
+/// One leaf: a page of a task's address space, in 51 bits. Behind them, for a leaf that is entered in the map: whether its
+/// mapping was made through a weak capability, whether it counts against its task's allowance, and a few bits that tell
+/// most ids apart, so that the leaves of one id are found among many without a look at their mappings.
+///
+///      61 … 53   52        51     50 … 36   35 … 0
+///      id        surplus   weak   slot      page
 struct MappedPlace: Equatable, BitwiseCopyable {
   let rawValue: UInt64
   private static let pageBits: UInt64 = 36
+  private static let location: UInt64 = 1 << 51 - 1
+  fileprivate static let slot: UInt64 = location & ~(1 << pageBits - 1)
+  fileprivate static let weak: UInt64 = 1 << 51
+  fileprivate static let surplus: UInt64 = 1 << 52
+  fileprivate static let id: UInt64 = 511 << 53
 
+  /// Where a leaf is.
   @inline(__always)
   init(_ slot: TaskSlot, _ page: PageNumber) { rawValue = UInt64(slot.rawValue) << Self.pageBits | page.rawValue }
+
+  /// And what it shows.
+  @inline(__always)
+  init(_ slot: TaskSlot, _ page: PageNumber, showing shown: ContainerFrame, isWeak: Bool) {
+    rawValue =
+      UInt64(slot.rawValue) << Self.pageBits | page.rawValue | (isWeak ? Self.weak : 0) | Self.bits(of: shown)
+  }
   init(rawValue: UInt64) { self.rawValue = rawValue }
 
-  var slot: TaskSlot { TaskSlot(UInt32(truncatingIfNeeded: rawValue >> Self.pageBits)) }
+  @inline(__always)
+  fileprivate static func bits(of shown: ContainerFrame) -> UInt64 {
+    // The high bits of a product with an odd number: ids in a row get different ones.
+    ((UInt64(shown.container) << 32 | UInt64(shown.id)) &* 0x9e37_79b9_7f4a_7c15) >> 2 & Self.id
+  }
+
+  var slot: TaskSlot { TaskSlot(UInt32(truncatingIfNeeded: (rawValue & Self.slot) >> Self.pageBits)) }
   var page: PageNumber { PageNumber(rawValue & (1 << Self.pageBits - 1)) }
+  /// Where it is, and nothing else.
+  var location: UInt64 { rawValue & Self.location }
+  var isSurplus: Bool { rawValue & Self.surplus != 0 }
+  var withoutSurplus: MappedPlace { MappedPlace(rawValue: rawValue & ~Self.surplus) }
+  fileprivate var asSurplus: MappedPlace { MappedPlace(rawValue: rawValue | Self.surplus) }
+
+  /// The same leaf, whatever else is known of it.
+  @inline(__always)
+  static func == (one: MappedPlace, other: MappedPlace) -> Bool {
+    (one.rawValue ^ other.rawValue) & location == 0
+  }
+}
+
+/// Which of a frame's leaves are meant. Leaves of other ids may pass, though few do.
+struct PlaceFilter {
+  private let mask: UInt64
+  private let value: UInt64
+
+  static let all = PlaceFilter(mask: 0, value: 0)
+
+  static func showing(_ shown: ContainerFrame) -> PlaceFilter {
+    PlaceFilter(mask: MappedPlace.id, value: MappedPlace.bits(of: shown))
+  }
+
+  /// Of mappings made through weak capabilities.
+  static func weak(_ shown: ContainerFrame) -> PlaceFilter {
+    PlaceFilter(mask: MappedPlace.id | MappedPlace.weak, value: MappedPlace.bits(of: shown) | MappedPlace.weak)
+  }
+
+  static func showing(_ shown: ContainerFrame, to task: TaskSlot) -> PlaceFilter {
+    PlaceFilter(
+      mask: MappedPlace.id | MappedPlace.slot,
+      value: MappedPlace.bits(of: shown) | MappedPlace(task, PageNumber(0)).rawValue)
+  }
+
+  @inline(__always)
+  func passes(_ place: MappedPlace) -> Bool { place.rawValue & mask == value }
 }
 
 /// The chains of frames that are mapped more than once. A link is kept by the frame's record.
+///
+/// Nodes do not run out, whatever tasks do. A frame's first three places need one node, and there is one for each frame. A
+/// place beyond these is *surplus*, and a task has an allowance of them; for each there is a node, too.
 struct ReverseMap: ~Copyable {
   struct Node: BitwiseCopyable {
     var places: (UInt64, UInt64, UInt64)
@@ -28,14 +92,35 @@ struct ReverseMap: ~Copyable {
     /// Places in this node; and in it and all behind it.
     var used: UInt16
     var total: UInt16
+
+    subscript(index: Int) -> UInt64 {
+      get { index == 0 ? places.0 : index == 1 ? places.1 : places.2 }
+      set {
+        switch index {
+        case 0: places.0 = newValue
+        case 1: places.1 = newValue
+        default: places.2 = newValue
+        }
+      }
+    }
   }
 
-  /// More leaves than this for one frame, and the server drops one of them for a new one: what a task can make
+  /// Where a walk along a chain is: before one of its places.
+  struct Position {
+    fileprivate var node: UInt32
+    fileprivate var index = 0
+
+    /// Leaves the place alone that was found last.
+    mutating func skip() { index += 1 }
+  }
+
+  /// More leaves than this for one frame, and the server drops one of them for a new one: what tasks together can make
   /// the server walk is bounded, and a mapping may go at any time.
   static let maximumPlaces = 4096
 
   private static let chain: UInt64 = 1 << 63
   private static let single: UInt64 = 1 << 62
+  private static let placesPerNode = 3
 
   private var nodes: SparseArray<Node>
   private var firstFree: UInt32 = 0
@@ -44,7 +129,7 @@ struct ReverseMap: ~Copyable {
 
   init(capacity: Int) throws(ReservationError) { nodes = try SparseArray(count: capacity + 1) }
 
-  /// Adds a place. False: there is no room, and the caller must drop one of this frame's places first.
+  /// Adds a place. False: it would be surplus.
   @inline(__always)
   mutating func add(_ place: MappedPlace, to link: inout UInt64) -> Bool {
     if link == 0 {
@@ -61,81 +146,84 @@ struct ReverseMap: ~Copyable {
       link = Self.chain | UInt64(node)
       return true
     }
+    return nodes[Int(UInt32(truncatingIfNeeded: link))].total < Self.placesPerNode && append(place, &link)
+  }
+
+  /// Adds a place beyond the first three. False: the frame has as many as it may.
+  mutating func addSurplus(_ place: MappedPlace, to link: inout UInt64) -> Bool {
+    link & Self.chain != 0 && append(place.asSurplus, &link)
+  }
+
+  private mutating func append(_ place: MappedPlace, _ link: inout UInt64) -> Bool {
     let head = UInt32(truncatingIfNeeded: link)
-    switch nodes[Int(head)].used {
-    case 1:
-      nodes[Int(head)].places.1 = place.rawValue
-      nodes[Int(head)].used = 2
+    let node = nodes[Int(head)]
+    if node.used < Self.placesPerNode {
+      nodes[Int(head)][Int(node.used)] = place.rawValue
+      nodes[Int(head)].used += 1
       nodes[Int(head)].total += 1
       return true
-    case 2:
-      nodes[Int(head)].places.2 = place.rawValue
-      nodes[Int(head)].used = 3
-      nodes[Int(head)].total += 1
-      return true
-    default: break
     }
-    let total = nodes[Int(head)].total
-    guard total < Self.maximumPlaces, let node = takeNode() else { return false }
-    nodes[Int(node)] = Node(places: (place.rawValue, 0, 0), next: head, used: 1, total: total + 1)
+    guard node.total < Self.maximumPlaces, let fresh = takeNode() else { return false }
+    nodes[Int(fresh)] = Node(places: (place.rawValue, 0, 0), next: head, used: 1, total: node.total + 1)
     // Only a head is ever less than full.
-    link = Self.chain | UInt64(node)
+    link = Self.chain | UInt64(fresh)
     return true
   }
 
-  /// Removes a place that is there.
+  /// Removes a place that is there. `looked` counts the nodes that were looked at for it.
   @inline(__always)
-  mutating func remove(_ place: MappedPlace, from link: inout UInt64) {
-    if link == place.rawValue | Self.single {
+  mutating func remove(_ place: MappedPlace, from link: inout UInt64, looked: inout Int) {
+    if only(of: link) == place {
       link = 0
       return
     }
-    removeFromChain(place, &link)
+    removeFromChain(place, &link, &looked)
   }
 
-  private mutating func removeFromChain(_ place: MappedPlace, _ link: inout UInt64) {
+  private mutating func removeFromChain(_ place: MappedPlace, _ link: inout UInt64, _ looked: inout Int) {
     precondition(link & Self.chain != 0, "a leaf that the reverse map does not know")
-    // The head's last place fills the gap. With it the head itself may go.
-    let last = takeLastPlace(of: UInt32(truncatingIfNeeded: link), &link)
-    if last == place.rawValue { return }
-    var node = UInt32(truncatingIfNeeded: link)
-    while node != 0 {
-      if replace(place.rawValue, by: last, in: node) { return }
-      node = nodes[Int(node)].next
+    var position = begin(link)
+    while let found = next(&position, .all, looked: &looked) {
+      if found == place { return remove(at: &position, from: &link) }
+      position.skip()
     }
     preconditionFailure("a leaf that the reverse map does not know")
   }
 
-  private mutating func takeLastPlace(of head: UInt32, _ link: inout UInt64) -> UInt64 {
-    let node = nodes[Int(head)]
-    switch node.used {
-    case 3:
-      nodes[Int(head)].used = 2
-      nodes[Int(head)].total -= 1
-      return node.places.2
-    case 2:
-      nodes[Int(head)].used = 1
-      nodes[Int(head)].total -= 1
-      return node.places.1
-    default:
-      link = node.next == 0 ? 0 : Self.chain | UInt64(node.next)
-      giveNode(head)
-      return node.places.0
-    }
+  // MARK: Walks
+
+  /// The start of a frame's chain, if it has one.
+  func begin(_ link: UInt64) -> Position {
+    Position(node: link & Self.chain == 0 ? 0 : UInt32(truncatingIfNeeded: link))
   }
 
-  private mutating func replace(_ old: UInt64, by new: UInt64, in node: UInt32) -> Bool {
-    let count = nodes[Int(node)].used
-    if nodes[Int(node)].places.0 == old {
-      nodes[Int(node)].places.0 = new
-    } else if count > 1, nodes[Int(node)].places.1 == old {
-      nodes[Int(node)].places.1 = new
-    } else if count > 2, nodes[Int(node)].places.2 == old {
-      nodes[Int(node)].places.2 = new
-    } else {
-      return false
+  /// The next place that a filter lets pass; it is skipped or removed before the walk goes on.
+  func next(_ position: inout Position, _ filter: PlaceFilter, looked: inout Int) -> MappedPlace? {
+    while position.node != 0 {
+      let node = nodes[Int(position.node)]
+      while position.index < Int(node.used) {
+        let place = MappedPlace(rawValue: node[position.index])
+        if filter.passes(place) { return place }
+        position.index += 1
+      }
+      position = Position(node: node.next)
+      looked += 1
     }
-    return true
+    return nil
+  }
+
+  /// Removes the place at which the walk is.
+  mutating func remove(at position: inout Position, from link: inout UInt64) {
+    // The head's last place fills the gap. It was passed already, or is still to come. With it the head itself may go.
+    let head = UInt32(truncatingIfNeeded: link)
+    nodes[Int(position.node)][position.index] = nodes[Int(head)][Int(nodes[Int(head)].used) - 1]
+    nodes[Int(head)].used -= 1
+    nodes[Int(head)].total -= 1
+    guard nodes[Int(head)].used == 0 else { return }
+    let next = nodes[Int(head)].next
+    link = next == 0 ? 0 : Self.chain | UInt64(next)
+    if position.node == head { position = Position(node: next) }
+    giveNode(head)
   }
 
   /// Any one place of a frame that has one.
@@ -153,13 +241,11 @@ struct ReverseMap: ~Copyable {
 
   func forEach(in link: UInt64, _ body: (MappedPlace) -> Void) {
     if let place = only(of: link) { return body(place) }
-    var node = UInt32(truncatingIfNeeded: link)
-    while node != 0 {
-      let record = nodes[Int(node)]
-      body(MappedPlace(rawValue: record.places.0))
-      if record.used > 1 { body(MappedPlace(rawValue: record.places.1)) }
-      if record.used > 2 { body(MappedPlace(rawValue: record.places.2)) }
-      node = record.next
+    var looked = 0
+    var position = begin(link)
+    while let place = next(&position, .all, looked: &looked) {
+      body(place)
+      position.skip()
     }
   }
 

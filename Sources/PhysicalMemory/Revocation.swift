@@ -21,8 +21,6 @@ struct Revocations: ~Copyable {
   /// Runs without users, waiting for the zaps.
   var unused: [FrameRun] = []
   static let capacity = 256
-  /// Leaves emptied so far: the measure of how long a step takes.
-  var leavesRemoved = 0
 
   init() {
     zaps.reserveCapacity(Self.capacity)
@@ -31,9 +29,10 @@ struct Revocations: ~Copyable {
 
   var isFull: Bool { zaps.count >= Self.capacity || unused.count >= Self.capacity }
 
-  /// Appends a frame, joining it with the last run where it is adjacent on either side.
+  /// Appends a frame, joining it with the last run where it is in it, or adjacent on either side.
   static func append(_ frame: FrameNumber, to runs: inout [FrameRun]) {
     if let last = runs.last {
+      if frame >= last.start, frame < last.end { return }
       if last.end == frame {
         runs[runs.count - 1] = FrameRun(start: last.start, count: last.count + 1)
         return
@@ -52,8 +51,10 @@ struct Revocations: ~Copyable {
     runs.sort { $0.start < $1.start }
     var last = 0
     for index in 1..<runs.count {
-      if runs[last].end == runs[index].start {
-        runs[last] = FrameRun(start: runs[last].start, count: runs[last].count + runs[index].count)
+      if runs[last].end >= runs[index].start {
+        // A frame may have been named twice.
+        let end = max(runs[last].end, runs[index].end)
+        runs[last] = FrameRun(start: runs[last].start, count: Int(end.rawValue - runs[last].start.rawValue))
       } else {
         last += 1
         runs[last] = runs[index]
@@ -90,27 +91,71 @@ extension ServerState {
   mutating func removeLeaf(_ place: MappedPlace, of frame: FrameNumber, _ cause: SplitCause) {
     let found = operations.unmap(place.slot, place.page, cause)
     precondition(found == frame, "the reverse map names a leaf of another frame")
-    reverseMap.remove(place, from: &pool.records[frame].link)
+    var looked = 0
+    reverseMap.remove(place, from: &pool.records[frame].link, looked: &looked)
+    step.count(looked * Work.look)
     noteEmptied(place.slot)
-    revocations.leavesRemoved += 1
+    willZap(frame)
+  }
+
+  /// A leaf of the frame was changed: the frame is to be zapped.
+  private mutating func willZap(_ frame: FrameNumber) {
+    step.count(Work.leaf)
+    zap(frame)
+  }
+
+  private mutating func zap(_ frame: FrameNumber) {
+    let before = (runs: revocations.zaps.count, frames: revocations.zaps.last?.count)
     Revocations.append(frame, to: &revocations.zaps)
+    if revocations.zaps.count > before.runs {
+      step.count(Work.zap)
+    } else if revocations.zaps.last?.count != before.frames {
+      step.count(Work.zappedFrame)
+    }
     if revocations.isFull { finishRevocations() }
+  }
+
+  /// Empties leaves that name the frame, as many as the step has time for: one at least, if there is one.
+  /// - Parameters:
+  ///   - filter: which of them; few others pass.
+  ///   - shown: what they show, exactly; nil: whatever they show.
+  /// - Returns: false: there may be more. What the frame is to be taken from is as it was then: a leaf may go at any time.
+  mutating func removeLeaves(
+    of frame: FrameNumber, _ filter: PlaceFilter = .all, showing shown: ContainerFrame? = nil,
+    _ cause: SplitCause = .freed
+  ) -> Bool {
+    let link = pool.records[frame].link
+    if let place = reverseMap.only(of: link) {
+      if filter.passes(place), isShowing(place, shown) { removeLeaf(place, of: frame, cause) }
+      return true
+    }
+    var position = reverseMap.begin(link)
+    var looked = 0
+    defer { step.count(looked * Work.look) }
+    while let place = reverseMap.next(&position, filter, looked: &looked) {
+      guard isShowing(place, shown) else {
+        position.skip()
+        continue
+      }
+      let found = operations.unmap(place.slot, place.page, cause)
+      precondition(found == frame, "the reverse map names a leaf of another frame")
+      reverseMap.remove(at: &position, from: &pool.records[frame].link)
+      noteEmptied(place.slot)
+      willZap(frame)
+      if isStepOver { return false }
+    }
+    return true
+  }
+
+  private mutating func isShowing(_ place: MappedPlace, _ shown: ContainerFrame?) -> Bool {
+    guard let shown else { return true }
+    step.count(Work.place)
+    return containerFrame(at: place) == shown
   }
 
   /// Empties every leaf that names the frame.
   mutating func revokeAll(_ frame: FrameNumber, _ cause: SplitCause = .freed) {
-    while let place = reverseMap.first(of: pool.records[frame].link) { removeLeaf(place, of: frame, cause) }
-  }
-
-  /// Empties the leaves through which tasks see the frame as `shown`, and leaves those of other logical copies.
-  mutating func revoke(_ frame: FrameNumber, shownBy shown: ContainerFrame) {
-    if let place = reverseMap.only(of: pool.records[frame].link) {
-      if containerFrame(at: place) == shown { removeLeaf(place, of: frame, .freed) }
-      return
-    }
-    var places: [MappedPlace] = []
-    reverseMap.forEach(in: pool.records[frame].link) { places.append($0) }
-    for place in places where containerFrame(at: place) == shown { removeLeaf(place, of: frame, .freed) }
+    while !removeLeaves(of: frame, .all, cause) {}
   }
 
   /// The mapping behind a leaf.
@@ -125,17 +170,27 @@ extension ServerState {
     return ContainerFrame(container: mapping.container.slot, id: mapping.frame(at: place.page))
   }
 
-  /// Takes the right to write from every leaf of the frame.
+  /// Frames with more leaves than this lose some before something is done to all of them at once.
+  static let fewLeaves = 128
+
+  /// Empties leaves of a frame until few are left, as many as the step has time for. False: there are too many still.
+  mutating func thinOut(_ frame: FrameNumber, _ cause: SplitCause) -> Bool {
+    while reverseMap.count(pool.records[frame].link) > Self.fewLeaves {
+      guard let place = reverseMap.first(of: pool.records[frame].link) else { break }
+      removeLeaf(place, of: frame, cause)
+      if isStepOver { return false }
+    }
+    return true
+  }
+
+  /// Takes the right to write from every leaf of a frame that has few of them.
   mutating func writeProtectAll(_ frame: FrameNumber) {
     let operations = operations
     let link = pool.records[frame].link
-    if let place = reverseMap.only(of: link) {
-      operations.writeProtect(place.slot, place.page)
-    } else {
-      reverseMap.forEach(in: link) { operations.writeProtect($0.slot, $0.page) }
-    }
-    if link != 0 { Revocations.append(frame, to: &revocations.zaps) }
-    if revocations.isFull { finishRevocations() }
+    guard link != 0 else { return }
+    reverseMap.forEach(in: link) { operations.writeProtect($0.slot, $0.page) }
+    step.count(reverseMap.count(link) * Work.leaf)
+    zap(frame)
   }
 
   /// For tests: takes some mapped frame from everyone who sees it, as moving it would (R25).
@@ -203,30 +258,42 @@ extension ServerState {
     }
   }
 
-  /// Empties leaves of a task in `page ..< end`, at most `limit` of them.
+  /// One step of emptying leaves of a task in `page ..< end`.
   /// - Returns: where to go on, or nil when none is left.
-  mutating func unmapPages(_ task: TaskSlot, from page: PageNumber, to end: PageNumber, limit: Int) -> PageNumber? {
+  mutating func unmapPages(_ task: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber? {
+    beginStep()
     defer { finishRevocations() }
     var page = page
-    var left = limit
     while let mapped = operations.firstMapped(task, from: page, to: end) {
       // Without a leaf: the search was long enough for one step.
-      guard left > 0, let leaf = operations.mappedPage(task, mapped) else { return mapped }
+      guard let leaf = operations.mappedPage(task, mapped) else { return mapped }
       removeLeaf(MappedPlace(task, mapped), of: leaf.frame, .unmapped)
       page = mapped.advanced(by: 1)
-      left -= 1
+      if isStepOver { return page }
     }
     return nil
   }
 
-  /// One virtual frame lets go of a content. The last one frees it.
-  mutating func dropContent(_ number: ContentNumber, shownBy shown: ContainerFrame) {
-    let content = contents[number]
+  /// One of several names of a content is gone.
+  mutating func letGo(of number: ContentNumber) {
     contents.addSharers(number, -1)
-    guard content.sharers == 1 else { return revoke(content.frame, shownBy: shown) }
-    revokeAll(content.frame)
+    softReferences.update(contents[number])
+  }
+
+  /// One virtual frame is to let go of a content; the last one frees it.
+  /// - Returns: false, and the virtual frame names it still: some of its leaves are left, for another step.
+  mutating func dropContent(_ number: ContentNumber, shownBy shown: ContainerFrame) -> Bool {
+    let content = contents[number]
+    guard content.sharers == 1 else {
+      guard removeLeaves(of: content.frame, .showing(shown), showing: shown) else { return false }
+      letGo(of: number)
+      return true
+    }
+    guard removeLeaves(of: content.frame) else { return false }
+    contents.addSharers(number, -1)
     freeContent(number)
     Revocations.append(content.frame, to: &revocations.unused)
     if revocations.isFull { finishRevocations() }
+    return true
   }
 }

@@ -9,7 +9,13 @@ struct ServerState: ~Copyable {
   var pool: FramePool
   var contents: ContentTable
   var reverseMap: ReverseMap
+  /// The leaves of each task that are surplus in the reverse map.
+  var surplusPlaces: Allowances
   var softReferences: SoftReferenceTable
+  /// The references of each task to contents that had one already.
+  var furtherReferences: Allowances
+  /// The ids of each task that were released and never touched.
+  var releasedEmpties: Allowances
   var containers: Slab<Container>
   var tasks: Slab<TaskRecord>
   var images: Slab<LoadedImage>
@@ -29,6 +35,7 @@ struct ServerState: ~Copyable {
   var policy = PolicyState()
   var revocations = Revocations()
   var grace = GracePeriods()
+  var step = Step()
   var batch = FrameBatch()
   var blocks: BlockStock
   var statistics = ServerStatistics()
@@ -46,8 +53,12 @@ struct ServerState: ~Copyable {
     let tables = TableReserve(frameCount: frameCount)
     var pool = try FramePool(frameCount: frameCount, tableFrames: tables.reserved)
     let contents = try ContentTable(capacity: frameCount)
-    let reverseMap = try ReverseMap(capacity: frameCount)
-    let softReferences = try SoftReferenceTable(capacity: frameCount)
+    // Many map the same text. In a pool of 256 MiB, with 1,024 tasks: 256 each.
+    let surplusPlaces = try Allowances(perTask: max(256, 4 * frameCount / taskCapacity), tasks: taskCapacity)
+    let reverseMap = try ReverseMap(capacity: frameCount + surplusPlaces.perTask * taskCapacity)
+    let furtherReferences = try Allowances(perTask: 256, tasks: taskCapacity)
+    let releasedEmpties = try Allowances(perTask: 1024, tasks: taskCapacity)
+    let softReferences = try SoftReferenceTable(capacity: frameCount + furtherReferences.perTask * taskCapacity)
     let pins = try PinTable(frameCount: frameCount, taskCapacity: taskCapacity)
     // As many as the handles of all tasks: no task can use up those of others.
     let containers = try Slab<Container>(capacity: taskCapacity << 16)
@@ -63,7 +74,10 @@ struct ServerState: ~Copyable {
     self.pool = pool
     self.contents = contents
     self.reverseMap = reverseMap
+    self.surplusPlaces = surplusPlaces
     self.softReferences = softReferences
+    self.furtherReferences = furtherReferences
+    self.releasedEmpties = releasedEmpties
     self.pins = pins
     self.containers = containers
     self.tasks = tasks

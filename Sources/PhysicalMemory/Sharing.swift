@@ -99,38 +99,25 @@ extension ServerState {
   mutating func cutOff(_ reference: ContainerReference, _ meant: CutOff, from start: UInt64) -> UInt64? {
     // A short lock may be over by now, and the container destroyed.
     guard isCurrent(reference) else { return nil }
+    beginStep()
     defer { finishRevocations() }
     let slot = reference.slot
-    let most = revocations.leavesRemoved + 2048
     var next = start
-    var looked = 0
     while next < 1 << 32, let id = containers[slot].frames.firstUsed(from: UInt32(next)) {
-      guard revocations.leavesRemoved < most, looked < 1 << 14 else { return UInt64(id) }
+      step.count(Work.look)
       if let number = containers[slot].frames[id].content {
-        cutOff(contents[number].frame, ContainerFrame(container: slot, id: id), meant)
+        let shown = ContainerFrame(container: slot, id: id)
+        let filter: PlaceFilter =
+          switch meant {
+          case .owner: .showing(shown, to: containers[slot].owner)
+          case .shares: .weak(shown)
+          }
+        guard removeLeaves(of: contents[number].frame, filter, showing: shown, .withdrawn) else { return UInt64(id) }
       }
       next = UInt64(id) + 1
-      looked += 1
+      if isStepOver { return next }
     }
     return nil
-  }
-
-  private mutating func cutOff(_ frame: FrameNumber, _ shown: ContainerFrame, _ meant: CutOff) {
-    guard pool.records[frame].link != 0 else { return }
-    let owner = containers[shown.container].owner
-    var places: [MappedPlace] = []
-    reverseMap.forEach(in: pool.records[frame].link) { places.append($0) }
-    for place in places {
-      guard let mapping = mapping(at: place), mapping.container.slot == shown.container,
-        mapping.frame(at: place.page) == shown.id
-      else { continue }
-      let isMeant =
-        switch meant {
-        case .owner: place.slot == owner
-        case .shares: mapping.epoch != 0
-        }
-      if isMeant { removeLeaf(place, of: frame, .withdrawn) }
-    }
   }
 
   // MARK: Locks

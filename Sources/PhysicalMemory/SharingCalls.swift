@@ -36,8 +36,12 @@ extension PhysicalMemoryServer {
 
   /// Stores the id that an error is about.
   private func storeFrameError(_ task: TaskSlot, _ address: UInt64, _ error: CopyError) throws(ServerError) {
-    guard address != 0, let frame = error.frame else { return }
-    try withState { (state) throws(ServerError) in try state.store(frame, task, address) }
+    if let frame = error.frame { try storeID(task, address, frame) }
+  }
+
+  private func storeID(_ task: TaskSlot, _ address: UInt64, _ id: UInt32) throws(ServerError) {
+    guard address != 0 else { return }
+    try withState { (state) throws(ServerError) in try state.store(id, task, address) }
   }
 
   private func copy(
@@ -93,6 +97,7 @@ extension PhysicalMemoryServer {
       withState { $0.containers[plan.container.slot].changes -= 1 }
       throw .stopped
     }
+    if let error = plan.error { throw error }
   }
 
   /// `frameError`: where to store the id that an error is about; 0: nowhere.
@@ -103,8 +108,13 @@ extension PhysicalMemoryServer {
     // One that is named twice is recovered, and charged, once. Not under the lock: the list may be long.
     var known: Set<UInt32> = []
     ids.removeAll { !known.insert($0).inserted }
-    try withState { (state) throws(ServerError) in
-      try state.recover(task, handle, ids, frameError: frameError)
+    var plan = try withState { (state) throws(ServerError) in
+      try state.planRecovery(task, handle, ids, frameError: frameError)
+    }
+    while withState({ $0.continueRecovery(&plan) }) {}
+    if let error = plan.error {
+      if let id = plan.errorID { try storeID(task, frameError, id) }
+      throw error
     }
   }
 
@@ -113,10 +123,13 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ handle: UInt32, frames: UInt64, count: UInt32, result: UInt64
   ) throws(ServerError) {
     let ids = try loadArray(task, frames, count)
-    try withState { (state) throws(ServerError) in
-      let expired = try state.expired(task, handle, ids)
-      try state.writeMemory(task, result, expired.span)
-    }
+    var expired: [UInt8] = []
+    expired.reserveCapacity(ids.count)
+    repeat {
+      let some = ids[expired.count...].prefix(4096)
+      expired += try withState { (state) throws(ServerError) in try state.expired(task, handle, some) }
+    } while expired.count < ids.count
+    try withState { (state) throws(ServerError) in try state.writeMemory(task, result, expired.span) }
   }
 
   // MARK: Sharing (R20–R23)

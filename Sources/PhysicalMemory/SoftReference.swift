@@ -2,173 +2,227 @@
 // until the server has used their frames for something else, the oldest first.
 //
 // The life of a soft reference:
-//  1. made by pm_release_pages: the id's word names it, it names the content. At the young end of the list. No leaf
-//     shows the frame through this id.
+//  1. made by pm_release_pages: the id's word names it, it names the content. No leaf shows the frame through this id.
 //  2. recovered: the id names the content again. Or
-//     expired: it was the oldest when a frame was needed; the id is unused. Or
-//     dropped: the id was given something else, or its container is gone.
+//     expired: nothing else named the content, which had been so for longest when a frame was needed; the id is unused. Or
+//     dropped: the id was given something else, or its container is gone, or its owner has too many.
 //
 // A soft reference counts among a content's sharers: whoever writes to a logical copy makes one of its own, and
-// what is released does not change. A content with no other sharer goes with its last reference.
+// what is released does not change. A content with no other sharer is *released*, and goes with its last reference. What was
+// never touched has no content and needs no reference: its id says so.
+//
+// References do not run out, whatever tasks do: there is one for each content, and each task has an allowance of further
+// ones, for contents that have one already.
 
 internal import GuestMemory
-
-/// An index in the table of soft references; 0 is the head of its list.
-struct SoftReferenceNumber: Hashable, Sendable, BitwiseCopyable {
-  let rawValue: UInt32
-  init(_ rawValue: UInt32) { self.rawValue = rawValue }
-}
-
-/// 20 bytes, used only while a frame is released.
-struct SoftReference: BitwiseCopyable {
-  /// The container's slot, and the id in it.
-  var container: UInt32
-  var id: UInt32
-  /// 0: the frame was never touched.
-  var content: UInt32
-  fileprivate var previous: UInt32
-  fileprivate var next: UInt32
-
-  var contentNumber: ContentNumber? { content == 0 ? nil : ContentNumber(content) }
-}
-
-/// All soft references, from the oldest to the youngest: a ring through record 0.
-struct SoftReferenceTable: ~Copyable {
-  private var records: SparseArray<SoftReference>
-  private var firstFree: UInt32 = 0
-  private var used: UInt32 = 1
-  private(set) var count = 0
-
-  init(capacity: Int) throws(ReservationError) { records = try SparseArray(count: capacity + 1) }
-
-  /// The youngest from now on; nil when the table is full.
-  mutating func append(container: UInt32, id: UInt32, content: ContentNumber?) -> SoftReferenceNumber? {
-    let number: UInt32
-    if firstFree != 0 {
-      number = firstFree
-      firstFree = records[Int(number)].next
-    } else {
-      guard Int(used) < records.count else { return nil }
-      number = used
-      used += 1
-    }
-    let last = records[0].previous
-    records[Int(number)] = SoftReference(
-      container: container, id: id, content: content?.rawValue ?? 0, previous: last, next: 0)
-    records[Int(last)].next = number
-    records[0].previous = number
-    count += 1
-    return SoftReferenceNumber(number)
-  }
-
-  mutating func remove(_ number: SoftReferenceNumber) -> SoftReference {
-    let reference = records[Int(number.rawValue)]
-    records[Int(reference.previous)].next = reference.next
-    records[Int(reference.next)].previous = reference.previous
-    records[Int(number.rawValue)] = SoftReference(container: 0, id: 0, content: 0, previous: 0, next: firstFree)
-    firstFree = number.rawValue
-    count -= 1
-    return reference
-  }
-
-  var oldest: SoftReferenceNumber? { records[0].next == 0 ? nil : SoftReferenceNumber(records[0].next) }
-
-  func after(_ number: SoftReferenceNumber) -> SoftReferenceNumber? {
-    let next = records[Int(number.rawValue)].next
-    return next == 0 ? nil : SoftReferenceNumber(next)
-  }
-
-  subscript(number: SoftReferenceNumber) -> SoftReference { records[Int(number.rawValue)] }
-}
 
 /// Frames about to be released, in bounded steps.
 struct ReleasePlan {
   let container: ContainerReference
   let ids: [UInt32]
+  /// Why nothing is released after all.
+  fileprivate(set) var error: ServerError?
+  fileprivate var looked = 0
   fileprivate var done = 0
 }
 
-extension ServerState {
-  private static let releasedInOneStep = 512
+/// Released frames about to be taken back, in bounded steps.
+struct RecoveryPlan {
+  let container: ContainerReference
+  /// Each once.
+  let ids: [UInt32]
+  /// Why none is taken back after all, and the id that this is about.
+  fileprivate(set) var error: ServerError?
+  fileprivate(set) var errorID: UInt32?
+  fileprivate var looked = 0
+  fileprivate var isCharged = false
+  fileprivate var done = 0
+  fileprivate var isUndoing = false
+}
 
+extension ServerState {
   // MARK: Release
 
-  /// PM_ENOENT for an id that is not in use, PM_EBUSY for one that is pinned; nothing has changed then.
   mutating func planRelease(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]) throws(ServerError) -> ReleasePlan {
     let slot = try ownedContainer(task, handle)
-    guard ids.allSatisfy({ containers[slot].frames[$0].isUsed }) else { throw .noEntry }
-    guard !hasPins(slot) || ids.allSatisfy({ !isPinned(slot, $0) }) else { throw .busy }
     containers[slot].changes += 1
     return ReleasePlan(container: reference(slot), ids: ids)
   }
 
-  /// One step. False: all are released, and their owner is not charged for them any more.
+  /// One step: first of looking, and what was seen stays true. False: all are released, and their owner is not charged for
+  /// them any more; or none, because an id is not in use (PM_ENOENT), or is pinned (PM_EBUSY).
   mutating func continueRelease(_ plan: inout ReleasePlan) -> Bool {
+    beginStep()
     defer { finishRevocations() }
     // What goes for want of room may have been released in this step.
     grace.beganIdle = false
     let slot = plan.container.slot
-    let end = min(plan.ids.count, plan.done + Self.releasedInOneStep)
-    var released = 0
-    // An id that is named twice is released once.
-    for id in plan.ids[plan.done..<end] where containers[slot].frames[id].isUsed {
-      release(ContainerFrame(container: slot, id: id))
-      released += 1
+    while plan.looked < plan.ids.count {
+      if isStepOver { return true }
+      let id = plan.ids[plan.looked]
+      plan.error = containers[slot].frames[id].isUsed ? isPinned(slot, id) ? .busy : plan.error : .noEntry
+      if plan.error == .noEntry { plan.looked = plan.ids.count } else { plan.looked += 1 }
+      step.count(Work.look)
     }
-    plan.done = end
-    uncharge(containers[slot].owner, released)
-    guard plan.done == plan.ids.count else { return true }
+    var released = 0
+    defer { uncharge(containers[slot].owner, released) }
+    while plan.error == nil, plan.done < plan.ids.count {
+      if isStepOver { return true }
+      let id = plan.ids[plan.done]
+      // An id that is named twice is released once.
+      if containers[slot].frames[id].isUsed {
+        guard release(ContainerFrame(container: slot, id: id)) else { return true }
+        released += 1
+      }
+      plan.done += 1
+      step.count(Work.look)
+    }
     containers[slot].changes -= 1
     return false
   }
 
-  private mutating func release(_ shown: ContainerFrame) {
-    let content = containers[shown.container].frames[shown.id].content
-    if let content {
-      revoke(contents[content].frame, shownBy: shown)
-      // Nobody is charged for it from here on: it is in nobody's way.
-      if contents[content].sharers == 1 { giveUpPlace(content) }
+  /// False: some of its leaves are left, and it is not released yet.
+  private mutating func release(_ shown: ContainerFrame) -> Bool {
+    guard let number = containers[shown.container].frames[shown.id].content else {
+      releaseEmpty(shown)
+      return true
     }
-    var number = softReferences.append(container: shown.container, id: shown.id, content: content)
-    if number == nil, expireOldest() {
-      number = softReferences.append(container: shown.container, id: shown.id, content: content)
+    let content = contents[number]
+    let isAlone = content.sharers == 1
+    guard removeLeaves(of: content.frame, isAlone ? .all : .showing(shown), showing: isAlone ? nil : shown) else {
+      return false
     }
-    guard let number else { preconditionFailure("no room for a soft reference where one has just gone") }
-    containers[shown.container].frames.set(shown.id, VirtualFrameWord(number))
+    // Nobody is charged for it from here on: it is in nobody's way.
+    if isAlone { giveUpPlace(number) }
+    if let reference = makeReference(shown, number) {
+      containers[shown.container].frames.set(shown.id, VirtualFrameWord(reference))
+    } else {
+      containers[shown.container].frames.set(shown.id, .unused)
+      contents.addSharers(number, -1)
+    }
+    softReferences.update(contents[number])
+    return true
+  }
+
+  /// What was never touched is not lost. That its id says so may keep a table of ids in memory: a task has not very many.
+  private mutating func releaseEmpty(_ shown: ContainerFrame) {
+    containers[shown.container].frames.set(shown.id, .releasedEmpty)
+    let entry = UInt64(shown.container) << 32 | UInt64(shown.id)
+    let owner = containers[shown.container].owner
+    guard let oldest = releasedEmpties.enter(entry, for: owner) else { return }
+    let (slot, id) = (UInt32(oldest >> 32), UInt32(truncatingIfNeeded: oldest))
+    guard oldest != entry, containers.contains(slot), containers[slot].owner == owner,
+      containers[slot].frames[id] == .releasedEmpty
+    else { return }
+    containers[slot].frames.set(id, .unused)
+  }
+
+  /// - Returns: nil: so many released ids name the content that one more is not kept.
+  private mutating func makeReference(_ shown: ContainerFrame, _ number: ContentNumber) -> SoftReferenceNumber? {
+    step.count(Work.reference)
+    let others = softReferences.count(of: contents[number])
+    guard others < SoftReferenceTable.mostOfOneContent,
+      let reference = softReferences.insert(shown, number, &contents[number])
+    else { return nil }
+    let owner = containers[shown.container].owner
+    if others > 0, let oldest = furtherReferences.enter(softReferences.stamp(reference), for: owner),
+      let number = softReferences.further(oldest)
+    {
+      dropReleased(number)
+    }
+    return reference
   }
 
   // MARK: Recovery
 
-  /// Takes released frames back, all or none. PM_ENOEXIST for one whose content is gone, PM_EEXIST for one that is in
-  /// use, PM_ENOMEM where neither the guarantee nor what is free suffices; the first id in question is stored at
-  /// `frameError`, unless that is 0.
-  /// - Parameter ids: each once.
-  mutating func recover(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32], frameError: UInt64) throws(ServerError) {
+  mutating func planRecovery(
+    _ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32], frameError: UInt64
+  ) throws(ServerError) -> RecoveryPlan {
     let slot = try ownedContainer(task, handle)
     if frameError != 0 { try checkWritable(task, frameError, 4) }
-    let headroom = headroom(task, extra: true)
-    if let (id, error) = firstLost(slot, ids, headroom) {
-      if frameError != 0 { try store(id, task, frameError) }
-      throw error
-    }
-    try charge(task, ids.count)
-    for id in ids {
-      guard let number = containers[slot].frames[id].softReference else { preconditionFailure("an id named twice") }
-      let reference = softReferences.remove(number)
-      containers[slot].frames.set(id, reference.contentNumber.map { VirtualFrameWord($0) } ?? .empty)
-    }
+    containers[slot].changes += 1
+    return RecoveryPlan(container: reference(slot), ids: ids)
   }
 
-  /// The first id that cannot be recovered, and why.
-  private func firstLost(_ slot: UInt32, _ ids: [UInt32], _ headroom: Int) -> (UInt32, ServerError)? {
-    if let lost = ids.first(where: { containers[slot].frames[$0].softReference == nil }) {
-      return (lost, containers[slot].frames[lost].isUsed ? .exists : .contentGone)
+  /// One step. False: all are back; or none, and `error` says why: PM_ENOEXIST for one whose content is gone, PM_EEXIST for
+  /// one that is in use, PM_ENOMEM where neither the guarantee nor what is free suffices.
+  mutating func continueRecovery(_ plan: inout RecoveryPlan) -> Bool {
+    beginStep()
+    while !isRecovered(&plan) {
+      if isStepOver { return true }
     }
-    return headroom < ids.count ? (ids[headroom], .noMemory) : nil
+    containers[plan.container.slot].changes -= 1
+    return false
+  }
+
+  /// One id, or what comes between looking at all and taking all. True: nothing is left to do.
+  private mutating func isRecovered(_ plan: inout RecoveryPlan) -> Bool {
+    let slot = plan.container.slot
+    step.count(Work.look)
+    if plan.isUndoing { return isUndone(&plan) }
+    if plan.looked < plan.ids.count {
+      let id = plan.ids[plan.looked]
+      plan.looked += 1
+      let word = containers[slot].frames[id]
+      guard !word.isReleased else { return false }
+      (plan.error, plan.errorID) = (word.isUsed ? .exists : .contentGone, id)
+      return true
+    }
+    guard plan.isCharged else { return !chargeRecovery(&plan) }
+    guard plan.done < plan.ids.count else { return true }
+    let id = plan.ids[plan.done]
+    if containers[slot].frames[id] == .releasedEmpty {
+      containers[slot].frames.set(id, .empty)
+      containers[slot].promised -= 1
+      plan.done += 1
+      return false
+    }
+    guard let number = containers[slot].frames[id].softReference else {
+      // It has expired since it was looked at.
+      (plan.error, plan.errorID) = (.contentGone, id)
+      uncharge(containers[slot].owner, plan.ids.count - plan.done)
+      containers[slot].promised -= plan.ids.count - plan.done
+      plan.isUndoing = true
+      return false
+    }
+    let content = softReferences[number].contentNumber
+    softReferences.remove(number, &contents[content])
+    softReferences.update(contents[content])
+    containers[slot].frames.set(id, VirtualFrameWord(content))
+    containers[slot].promised -= 1
+    plan.done += 1
+    step.count(Work.reference)
+    return false
+  }
+
+  private mutating func chargeRecovery(_ plan: inout RecoveryPlan) -> Bool {
+    let owner = containers[plan.container.slot].owner
+    let headroom = headroom(owner, extra: true)
+    do throws(ServerError) {
+      guard headroom >= plan.ids.count else { throw .noMemory }
+      try charge(owner, plan.ids.count)
+    } catch {
+      plan.error = error
+      if headroom < plan.ids.count { plan.errorID = plan.ids[headroom] }
+      return false
+    }
+    containers[plan.container.slot].promised += plan.ids.count
+    plan.isCharged = true
+    return true
+  }
+
+  /// Releases again what was taken back.
+  private mutating func isUndone(_ plan: inout RecoveryPlan) -> Bool {
+    guard plan.done > 0 else { return true }
+    defer { finishRevocations() }
+    guard release(ContainerFrame(container: plan.container.slot, id: plan.ids[plan.done - 1])) else { return false }
+    plan.done -= 1
+    uncharge(containers[plan.container.slot].owner, 1)
+    return false
   }
 
   /// Of each id, whether there is nothing to be had under it any more: it is not in use, and not to be recovered.
-  mutating func expired(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]) throws(ServerError) -> [UInt8] {
+  mutating func expired(_ task: TaskSlot, _ handle: UInt32, _ ids: ArraySlice<UInt32>) throws(ServerError) -> [UInt8] {
     let slot = try ownedContainer(task, handle)
     return ids.map { containers[slot].frames[$0] == .unused ? 1 : 0 }
   }
@@ -178,21 +232,28 @@ extension ServerState {
   /// Whether a frame that a soft reference leaves is free at once.
   var mayExpire: Bool { pool.isGiving || grace.beganIdle }
 
-  /// The oldest soft reference goes; its frame is free if nobody else had the content.
+  /// The content that has been released for longest goes: its frame is free.
   /// - Returns: false: there is none.
   mutating func expireOldest() -> Bool {
     guard let oldest = softReferences.oldest else { return false }
     statistics.framesExpired += 1
-    dropReleased(oldest)
+    for _ in 0..<softReferences.count(of: contents[oldest]) {
+      guard let reference = contents[oldest].firstReference else {
+        preconditionFailure("a released content without one")
+      }
+      dropReleased(reference)
+    }
     return true
   }
 
   private mutating func dropReleased(_ number: SoftReferenceNumber) {
-    let reference = softReferences.remove(number)
+    step.count(Work.reference)
+    let reference = softReferences[number]
+    let content = reference.contentNumber
+    softReferences.remove(number, &contents[content])
     containers[reference.container].frames.set(reference.id, .unused)
-    guard let content = reference.contentNumber else { return }
     contents.addSharers(content, -1)
-    guard contents[content].sharers == 0 else { return }
+    guard contents[content].sharers == 0 else { return softReferences.update(contents[content]) }
     let frame = contents[content].frame
     precondition(pool.records[frame].link == 0, "a released frame is mapped")
     freeContent(content)
@@ -200,22 +261,29 @@ extension ServerState {
     if grace.beganIdle { pool.giveNow(frame) } else { pool.give(frame) }
   }
 
-  /// Drops the soft references of ids that are about to name something else, or of a container that goes; at most a
-  /// step's worth.
+  /// Drops the soft references of ids that are about to name something else, or of a container that goes, until the step
+  /// is over.
   /// - Returns: false: there may be more.
-  @discardableResult
-  mutating func dropReleased(_ slot: UInt32, _ ids: Range<UInt64>, limit: Int = .max) -> Bool {
+  mutating func dropReleased(_ slot: UInt32, _ ids: Range<UInt64>) -> Bool {
     guard containers[slot].frames.releasedCount > 0 else { return true }
     var next = ids.lowerBound
-    var left = limit
     while next < ids.upperBound, let id = containers[slot].frames.firstReleased(from: UInt32(next)),
-      UInt64(id) < ids.upperBound, let number = containers[slot].frames[id].softReference
+      UInt64(id) < ids.upperBound
     {
-      guard left > 0 else { return false }
-      dropReleased(number)
+      step.count(Work.look)
+      if let number = containers[slot].frames[id].softReference {
+        dropReleased(number)
+      } else {
+        containers[slot].frames.set(id, .unused)
+      }
       next = UInt64(id) + 1
-      left -= 1
+      if isStepOver { return false }
     }
     return true
+  }
+
+  /// The same for a step's worth of ids, at most.
+  mutating func dropAllReleased(_ slot: UInt32, _ ids: Range<UInt64>) {
+    while !dropReleased(slot, ids) {}
   }
 }

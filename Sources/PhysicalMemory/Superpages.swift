@@ -88,7 +88,7 @@ extension ServerState {
       let frame = block.start.advanced(by: index)
       pool.records[frame].owner = numbers[index]
       // The frame's first place: always room.
-      _ = reverseMap.add(MappedPlace(task, start.advanced(by: index)), to: &pool.records[frame].link)
+      _ = reverseMap.add(place(task, mapping, start.advanced(by: index)), to: &pool.records[frame].link)
     }
     return true
   }
@@ -99,9 +99,14 @@ extension ServerState {
       mapSuperpage(task, start, block.start, mapping.flags.effectiveRights)
     else { return false }
     for index in 0..<block.count {
-      addPlace(MappedPlace(task, start.advanced(by: index)), of: block.start.advanced(by: index))
+      addPlace(place(task, mapping, start.advanced(by: index)), of: block.start.advanced(by: index))
     }
     return true
+  }
+
+  private func place(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> MappedPlace {
+    let shown = ContainerFrame(container: mapping.container.slot, id: mapping.frame(at: page))
+    return MappedPlace(task, page, showing: shown, isWeak: mapping.epoch != 0)
   }
 
   private mutating func mapSuperpage(

@@ -128,6 +128,9 @@ extension ServerState {
       entitlement: entitlement)
     guard tasks.insert(record) == slot else { preconditionFailure("the task table changed its mind") }
     let task = TaskSlot(slot)
+    surplusPlaces.begin(task)
+    furtherReferences.begin(task)
+    releasedEmpties.begin(task)
     fillPolicyEntry(task, guaranteed: entitlement.guaranteed, extra: entitlement.mayUseExtra)
     return task
   }
@@ -224,7 +227,7 @@ extension ServerState {
     guard closeHandles(task) else { return .more }
     let start = tasks[task.rawValue].unmappedUpTo
     let end = PageNumber(containing: PM_USER_END)
-    if tasks[task.rawValue].hasSpace, let next = unmapPages(task, from: start, to: end, limit: 2048) {
+    if tasks[task.rawValue].hasSpace, let next = unmapPages(task, from: start, to: end) {
       tasks[task.rawValue].unmappedUpTo = next
       return .more
     }

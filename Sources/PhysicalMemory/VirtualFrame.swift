@@ -17,12 +17,15 @@ struct VirtualFrameWord: Equatable, BitwiseCopyable {
   static var unused: VirtualFrameWord { VirtualFrameWord(rawValue: 0) }
   /// Allocated and never touched: reads as zeros, has no frame.
   static var empty: VirtualFrameWord { VirtualFrameWord(rawValue: 1) }
+  /// Released and never touched: nothing is kept, and it can be had back.
+  static var releasedEmpty: VirtualFrameWord { VirtualFrameWord(rawValue: released) }
 
   @inline(__always) var isUsed: Bool { Self.isUsed(rawValue) }
   @inline(__always) var content: ContentNumber? { Self.isContent(rawValue) ? ContentNumber(rawValue) : nil }
   var softReference: SoftReferenceNumber? {
-    Self.isReleased(rawValue) ? SoftReferenceNumber(rawValue & ~Self.released) : nil
+    rawValue > Self.released ? SoftReferenceNumber(rawValue & ~Self.released) : nil
   }
+  var isReleased: Bool { Self.isReleased(rawValue) }
 
   @inline(__always) static func isUsed(_ word: UInt32) -> Bool { word &- 1 < released - 1 }
   @inline(__always) static func isContent(_ word: UInt32) -> Bool {
@@ -42,7 +45,7 @@ struct VirtualFrameTable: ~Copyable {
   private struct Leaf {
     let key: UInt32
     var used: Int32 = 0
-    /// Ids that name soft references.
+    /// Ids that are released.
     var released: Int32 = 0
     /// Ids whose frames are pinned.
     var pinned: Int32 = 0
@@ -68,6 +71,8 @@ struct VirtualFrameTable: ~Copyable {
   /// Ids in use.
   private(set) var count = 0
   private(set) var releasedCount = 0
+  /// Of these, never touched.
+  private(set) var releasedEmptyCount = 0
   private(set) var pinnedCount = 0
 
   deinit {
@@ -130,7 +135,7 @@ struct VirtualFrameTable: ~Copyable {
     let position = position(key)
     let exists = position < leaves.count && leaves[position].key == key
     if !exists || !leaves[position].isThere {
-      guard word.isUsed else { return }
+      guard word.isUsed || word.isReleased else { return }
       if exists {
         unsafe leaves[position].words = Self.makeWords()
         goneCount -= 1
@@ -140,11 +145,13 @@ struct VirtualFrameTable: ~Copyable {
     }
     let words = unsafe leaves[position].words
     var used = word.isUsed ? length : 0
-    var released = word.softReference != nil ? length : 0
+    var released = word.isReleased ? length : 0
+    if word == .releasedEmpty { releasedEmptyCount += length }
     for index in offset..<(offset + length) {
       let old = unsafe words[index]
       if VirtualFrameWord.isUsed(old) { used -= 1 }
       if VirtualFrameWord.isReleased(old) { released -= 1 }
+      if old == VirtualFrameWord.releasedEmpty.rawValue { releasedEmptyCount -= 1 }
       unsafe words[index] = word.rawValue
     }
     count += used
@@ -201,7 +208,7 @@ struct VirtualFrameTable: ~Copyable {
     first(from: start, in: { $0.used > 0 }, where: VirtualFrameWord.isUsed)
   }
 
-  /// The first id at or after `start` that names a soft reference.
+  /// The first id at or after `start` that is released.
   func firstReleased(from start: UInt32) -> UInt32? {
     first(from: start, in: { $0.released > 0 }, where: VirtualFrameWord.isReleased)
   }

@@ -36,8 +36,9 @@ struct Model: ~Copyable {
   /// Whom it has to ask for frames, and whom to drop.
   var asked: [TaskSlot] = []
   var dropped: [TaskSlot] = []
-  /// Released frames, the oldest first.
+  /// Released frames, in no order; and contents that nothing else names, the oldest first.
   var released: [ModelRelease] = []
+  var releasedContents: [ModelContent] = []
   var expiredCount: UInt64 = 0
   var recoveredCount = 0
   var reclaim = ModelReclaim()
@@ -73,11 +74,21 @@ struct Model: ~Copyable {
   mutating func keep(_ content: ModelContent) {
     if content.sharers == 0 { count(content, 1) }
     content.sharers += 1
+    noteNames(content)
   }
 
   mutating func letGo(_ content: ModelContent) {
     content.sharers -= 1
     if content.sharers == 0 { count(content, -1) }
+    noteNames(content)
+  }
+
+  /// A content that is released by all becomes the youngest of those.
+  mutating func noteNames(_ content: ModelContent) {
+    let isReleased = content.sharers > 0 && content.sharers == content.releases.count
+    guard isReleased != content.isReleased else { return }
+    content.isReleased = isReleased
+    if isReleased { releasedContents.append(content) } else { releasedContents.removeAll { $0 === content } }
   }
 
   private mutating func count(_ content: ModelContent, _ change: Int) {
@@ -137,6 +148,7 @@ struct Model: ~Copyable {
   mutating func empty(_ container: ModelContainer) {
     for id in Array(container.frames.keys) { set(container, id, nil) }
     for id in Array(container.released.keys) { forgetReleased(container, id) }
+    container.releasedEmpties = []
     container.isLive = false
   }
 }

@@ -147,6 +147,7 @@ extension Model {
     if flags.contains(.squash) {
       let ids = try Self.range(start, count)
       for id in plan.container.released.keys.filter(ids.contains) { forgetReleased(plan.container, id) }
+      for id in plan.container.releasedEmpties.filter(ids.contains) { forgetReleased(plan.container, id) }
     }
     for id in plan.ids { set(plan.container, id, nil) }
     return plan.result

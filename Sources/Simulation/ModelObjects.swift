@@ -7,8 +7,12 @@ internal import PhysicalMemory
 /// A page of data. All virtual frames that are logical copies of each other name the same one.
 final class ModelContent {
   var bytes: [UInt8]
-  /// How many virtual frames name it; an image's own pages count too.
+  /// How many virtual frames name it; an image's own pages count too, and released frames.
   var sharers = 0
+  /// The first is as good as the content's own; the others, the youngest first, count against their task's allowance.
+  var releases: [ModelRelease] = []
+  /// Nothing else names it.
+  var isReleased = false
   /// Where the machine showed it to be.
   var frame: FrameNumber?
   /// In the area for page tables, nothing else having been free.
@@ -36,6 +40,8 @@ final class ModelContainer {
   var frames: [UInt32: ModelFrame] = [:]
   /// Ids that can be recovered.
   var released: [UInt32: ModelRelease] = [:]
+  /// Those of them that were never touched.
+  var releasedEmpties: Set<UInt32> = []
   /// Weak capabilities of another epoch are void.
   var epoch = 1
   var lock: (holder: TaskName, start: UInt64, deadline: UInt64)?
@@ -51,12 +57,12 @@ final class ModelContainer {
 final class ModelRelease {
   let container: ModelContainer
   let id: UInt32
-  /// nil: it was never touched.
-  var content: ModelContent?
+  let content: ModelContent
 
-  init(_ container: ModelContainer, _ id: UInt32) {
+  init(_ container: ModelContainer, _ id: UInt32, _ content: ModelContent) {
     self.container = container
     self.id = id
+    self.content = content
   }
 }
 
@@ -192,6 +198,10 @@ final class ModelTask {
   /// What its last call or access lacked that goes to nobody's account, and what was withdrawn for it since.
   var lacking = 0
   var withdrawn = 0
+  /// Its last released frames whose contents had been released by others before.
+  var furtherReleases: [ModelRelease] = []
+  /// The last that were never touched.
+  var emptyReleases: [(container: ModelContainer, id: UInt32)] = []
   /// What it is asked to give back, the oldest first; and what of it its handler has not been told.
   var demands: [ModelDemand] = []
   var untold = 0

@@ -125,7 +125,7 @@ extension Model {
   }
 
   /// Singles may come upon a place that was given up in the middle of the call.
-  var hasReleasedPlaces: Bool { released.contains { $0.content?.isPlaced == true } }
+  var hasReleasedPlaces: Bool { released.contains { $0.content.isPlaced } }
 
   /// - Returns: nil: the call was refused before a place was looked for, which throws.
   mutating func allocatePlaced(

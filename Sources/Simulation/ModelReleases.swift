@@ -21,17 +21,23 @@ extension Model {
   mutating func findTableFrame() -> ModelArea? { freeForTables > 0 ? .tableArea : findReleasedFrame() }
 
   mutating func expireOldest() -> Bool {
-    guard let oldest = released.first else { return false }
+    guard let oldest = releasedContents.first else { return false }
     expiredCount += 1
-    forgetReleased(oldest.container, oldest.id)
+    for release in oldest.releases { forgetReleased(release.container, release.id) }
     return true
   }
 
   /// There is nothing to be recovered under that id any more.
   mutating func forgetReleased(_ container: ModelContainer, _ id: UInt32) {
+    container.releasedEmpties.remove(id)
     guard let release = container.released.removeValue(forKey: id) else { return }
+    takeOut(release)
+    letGo(release.content)
+  }
+
+  private mutating func takeOut(_ release: ModelRelease) {
     released.removeAll { $0 === release }
-    if let content = release.content { letGo(content) }
+    release.content.releases.removeAll { $0 === release }
   }
 
   mutating func releasePages(_ task: ModelTask, _ handle: UInt32, at address: UInt64, _ count: UInt32)
@@ -43,17 +49,36 @@ extension Model {
     guard !isPinned(container, ids.contains) else { throw .busy }
     for id in ids {
       guard let frame = container.frames[id] else { continue }
-      // No more of them are kept than the machine has frames.
-      if released.count == world.frames { _ = expireOldest() }
-      let release = ModelRelease(container, id)
-      if case .content(let content) = frame {
-        if content.sharers == 1 { giveUpPlace(content) }
-        release.content = content
-        keep(content)
-      }
-      container.released[id] = release
-      released.append(release)
+      if case .content(let content) = frame { release(task, container, id, content) }
       set(container, id, nil)
+      if case .empty = frame { releaseEmpty(task, container, id) }
+    }
+  }
+
+  private func releaseEmpty(_ task: ModelTask, _ container: ModelContainer, _ id: UInt32) {
+    container.releasedEmpties.insert(id)
+    task.emptyReleases.append((container, id))
+    guard task.emptyReleases.count > 1024 else { return }
+    let oldest = task.emptyReleases.removeFirst()
+    if oldest.container !== container || oldest.id != id { oldest.container.releasedEmpties.remove(oldest.id) }
+  }
+
+  private mutating func release(
+    _ task: ModelTask, _ container: ModelContainer, _ id: UInt32, _ content: ModelContent
+  ) {
+    if content.sharers == 1 { giveUpPlace(content) }
+    guard content.releases.count < 1024 else { return }
+    let release = ModelRelease(container, id, content)
+    keep(content)
+    container.released[id] = release
+    released.append(release)
+    content.releases.insert(release, at: min(1, content.releases.count))
+    guard content.releases.count > 1 else { return }
+    task.furtherReleases.append(release)
+    guard task.furtherReleases.count > 256 else { return }
+    let oldest = task.furtherReleases.removeFirst()
+    if oldest.container.released[oldest.id] === oldest, oldest.content.releases.first !== oldest {
+      forgetReleased(oldest.container, oldest.id)
     }
   }
 
@@ -66,7 +91,7 @@ extension Model {
     if frameError != 0 { try check(task, frameError, 4, .write) }
     let left = headroom(task, extra: true)
     var lost: (id: UInt32, error: ServerError)?
-    if let id = ids.first(where: { container.released[$0] == nil }) {
+    if let id = ids.first(where: { container.released[$0] == nil && !container.releasedEmpties.contains($0) }) {
       lost = (id, container.frames[id] == nil ? .contentGone : .exists)
     } else if left < ids.count {
       lost = (ids[left], .noMemory)
@@ -77,9 +102,16 @@ extension Model {
     }
     try charge(task, ids.count)
     for id in ids {
-      guard let release = container.released[id] else { continue }
       recoveredCount += 1
-      set(container, id, release.content.map { .content($0) } ?? .empty)
+      guard let release = container.released[id] else {
+        set(container, id, .empty)
+        continue
+      }
+      // It keeps its name meanwhile.
+      keep(release.content)
+      forgetReleased(container, id)
+      set(container, id, .content(release.content))
+      letGo(release.content)
     }
   }
 
@@ -89,6 +121,9 @@ extension Model {
     let ids = try load(task, .array(address), count)
     let container = try ownContainer(task, handle)
     try write(
-      task, result, ids.map { container.frames[$0] == nil && container.released[$0] == nil ? 1 : 0 })
+      task, result,
+      ids.map {
+        container.frames[$0] == nil && container.released[$0] == nil && !container.releasedEmpties.contains($0) ? 1 : 0
+      })
   }
 }

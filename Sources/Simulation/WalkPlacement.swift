@@ -261,7 +261,7 @@ extension Model {
     for container in containers + images.values.map(\.container) + [policy.buffer].compactMap(\.self) {
       for case .content(let content) in container.frames.values { body(content) }
     }
-    for release in released { if let content = release.content { body(content) } }
+    for release in released { body(release.content) }
   }
 
   /// A content is in a frame.

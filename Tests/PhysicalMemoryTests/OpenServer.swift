@@ -79,6 +79,11 @@ struct OpenServer: ~Copyable {
     }
   }
 
+  /// No step did much more than it may: the walk along one frame's places is ended.
+  func expectShortSteps(_ sourceLocation: SourceLocation = #_sourceLocation) {
+    #expect(state.step.longest <= 3 * Step.most, sourceLocation: sourceLocation)
+  }
+
   mutating func check(_ sourceLocation: SourceLocation = #_sourceLocation) {
     let violations = state.violations()
     #expect(violations == [], sourceLocation: sourceLocation)

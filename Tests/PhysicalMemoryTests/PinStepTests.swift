@@ -47,12 +47,13 @@ extension OpenServer {
     repeat {
       let before = (server.state.contents.count, server.state.pins.count)
       _ = server.state.continuePin(&plan)
-      #expect(server.state.contents.count - before.0 <= 64 + 8)
-      #expect(server.state.pins.count - before.1 <= 64)
+      #expect(server.state.contents.count - before.0 <= 128 + 8)
+      #expect(server.state.pins.count - before.1 <= 128)
       made = max(made, server.state.pins.count - before.1)
       server.check()
     } while !plan.isOver
-    #expect(plan.error == nil && server.state.pins.count == 3000 && made == 64)
+    #expect(plan.error == nil && server.state.pins.count == 3000 && made > 32)
+    server.expectShortSteps()
     #expect(try server.storedFrames(server.task, 3000) == (0..<3000).map { try server.frame(handle, $0) })
     var unpin = try server.state.planUnpin(server.task, handle, FrameIDRange(start: 0, count: 3000))
     var most = 0
@@ -63,7 +64,7 @@ extension OpenServer {
       most = max(most, before - server.state.pins.count)
       server.check()
     }
-    #expect(unpin.error == nil && server.state.pins.count == 0 && most == 512)
+    #expect(unpin.error == nil && server.state.pins.count == 0 && most > 32 && most <= 1024)
   }
 
   @Test("pins whose time is up end in steps, and before any call depends on them") func expiry() throws {
@@ -119,12 +120,11 @@ extension OpenServer {
     var plan = try server.planPin(server.task, source, 0, 8, physical: PM_STACK_TOP - 512)
     var steps = 0
     repeat {
-      let before = server.state.revocations.leavesRemoved
       _ = server.state.continuePin(&plan)
-      #expect(server.state.revocations.leavesRemoved - before <= 3000)
       steps += 1
     } while !plan.isOver
-    #expect(plan.error == nil && steps >= 3)
+    #expect(plan.error == nil && steps > 1)
+    server.expectShortSteps()
     server.check()
   }
 
@@ -173,7 +173,11 @@ extension OpenServer {
       let errors = [
         server.error { state throws(ServerError) in _ = try state.planDeallocation(task, handle, last, []) },
         server.error { state throws(ServerError) in _ = try state.planAllocation(task, handle, last, .squash) },
-        server.error { state throws(ServerError) in _ = try state.planRelease(task, handle, [299]) },
+        server.error { state throws(ServerError) in
+          var plan = try state.planRelease(task, handle, [299])
+          while state.continueRelease(&plan) {}
+          if let error = plan.error { throw error }
+        },
         server.error { state throws(ServerError) in _ = try state.beginDestroying(task, handle) },
         server.error { state throws(ServerError) in _ = try state.revokeShares(task, handle) },
         server.error { state throws(ServerError) in

@@ -460,7 +460,7 @@ extension OpenServer {
     var isPromoted = server.state.promoteIfPossible(server.task, region)
     #expect(isPromoted)
     server.check()
-    while server.state.emptyPages(server.task, from: region, to: end, limit: 100) != nil {}
+    while server.state.emptyPages(server.task, from: region, to: end) != nil {}
     isPromoted = server.state.promoteIfPossible(server.task, region)
     #expect(!isPromoted)
     while !server.state.forgetPages(server.task, from: region, to: end) {}

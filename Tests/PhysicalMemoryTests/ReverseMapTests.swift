@@ -8,9 +8,18 @@ import Testing
 private func place(_ slot: UInt32, _ page: UInt64) -> MappedPlace { MappedPlace(TaskSlot(slot), PageNumber(page)) }
 
 extension ReverseMap {
+  fileprivate mutating func addAny(_ place: MappedPlace, to link: inout UInt64) -> Bool {
+    add(place, to: &link) || addSurplus(place, to: &link)
+  }
+
+  fileprivate mutating func remove(_ place: MappedPlace, from link: inout UInt64) {
+    var looked = 0
+    remove(place, from: &link, looked: &looked)
+  }
+
   fileprivate func places(_ link: UInt64) -> [UInt64] {
     var found: [UInt64] = []
-    forEach(in: link) { found.append($0.rawValue) }
+    forEach(in: link) { found.append($0.location) }
     return found
   }
 }
@@ -41,7 +50,7 @@ extension ReverseMap {
       var map = try ReverseMap(capacity: 16)
       var link: UInt64 = 0
       let all = (0..<length).map { place(3, UInt64($0) + 1) }
-      for place in all { #expect(map.add(place, to: &link) == true) }
+      for place in all { #expect(map.addAny(place, to: &link) == true) }
       map.remove(all[victim], from: &link)
       var left = all
       left.remove(at: victim)
@@ -58,10 +67,10 @@ extension ReverseMap {
     var first: UInt64 = 0
     var second: UInt64 = 0
     for page in 1...3 as ClosedRange<UInt64> { #expect(map.add(place(0, page), to: &first) == true) }
-    #expect(map.add(place(0, 4), to: &first) == false)
+    #expect(map.addAny(place(0, 4), to: &first) == false)
     #expect(map.count(first) == 3)
     #expect(map.add(place(0, 1), to: &second) == true)
-    #expect(map.add(place(0, 2), to: &second) == false)
+    #expect(map.addAny(place(0, 2), to: &second) == false)
     #expect(map.places(second) == [place(0, 1).rawValue])
     #expect(map.nodeCount == 1)
     for page in 1...3 as ClosedRange<UInt64> { map.remove(place(0, page), from: &first) }
@@ -72,10 +81,43 @@ extension ReverseMap {
     var map = try ReverseMap(capacity: 3000)
     var link: UInt64 = 0
     var added = 0
-    while added < 9000, map.add(place(0, UInt64(added) + 1), to: &link) { added += 1 }
+    while added < 9000, map.addAny(place(0, UInt64(added) + 1), to: &link) { added += 1 }
     #expect(added >= ReverseMap.maximumPlaces)
     #expect(added < ReverseMap.maximumPlaces + 3)
     #expect(map.count(link) == added)
+  }
+
+  @Test func theFirstThreePlacesAreNoSurplus() throws {
+    var map = try ReverseMap(capacity: 8)
+    var link: UInt64 = 0
+    for page in 1...3 as ClosedRange<UInt64> { #expect(map.add(place(0, page), to: &link) == true) }
+    #expect(map.add(place(0, 4), to: &link) == false)
+    #expect(map.addSurplus(place(0, 4), to: &link) == true)
+    map.remove(place(0, 1), from: &link)
+    map.remove(place(0, 2), from: &link)
+    #expect(map.add(place(0, 5), to: &link) == true)
+    var surplus: [UInt64] = []
+    map.forEach(in: link) { if $0.isSurplus { surplus.append($0.page.rawValue) } }
+    #expect(surplus == [4])
+  }
+
+  /// Those that a filter lets pass can go, at any place of the chain and whatever else goes before.
+  @Test(arguments: 2...14) func aWalkRemovesWhatItFinds(length: Int) throws {
+    for victims in 0..<(1 << length) where length < 9 || victims.nonzeroBitCount < 4 {
+      var map = try ReverseMap(capacity: 16)
+      var link: UInt64 = 0
+      let shown = (0...1).map { ContainerFrame(container: 3, id: 70 + $0) }
+      for index in 0..<length {
+        let new = MappedPlace(
+          TaskSlot(2), PageNumber(UInt64(index) + 1), showing: shown[victims >> index & 1], isWeak: index % 2 == 0)
+        #expect(map.addAny(new, to: &link) == true)
+      }
+      var position = map.begin(link)
+      var looked = 0
+      while map.next(&position, .showing(shown[1]), looked: &looked) != nil { map.remove(at: &position, from: &link) }
+      #expect(map.count(link) == length - victims.nonzeroBitCount)
+      map.forEach(in: link) { #expect(victims >> ($0.page.rawValue - 1) & 1 == 0) }
+    }
   }
 
   @Test func anUnknownLeafTraps() async {
@@ -101,7 +143,7 @@ extension ReverseMap {
       if Int.random(in: 0..<10, using: &random) < ((step / 2000) % 2 == 0 ? 7 : 3) {
         let new = place(UInt32.random(in: 0..<1024, using: &random), UInt64.random(in: 1..<1 << 35, using: &random))
         guard !model[frame].contains(new.rawValue) else { continue }
-        if map.add(new, to: &links[frame]) { model[frame].insert(new.rawValue) } else { refusals += 1 }
+        if map.addAny(new, to: &links[frame]) { model[frame].insert(new.rawValue) } else { refusals += 1 }
       } else if let old = model[frame].randomElement(using: &random) {
         map.remove(MappedPlace(rawValue: old), from: &links[frame])
         model[frame].remove(old)
@@ -110,7 +152,7 @@ extension ReverseMap {
       try #require(map.count(links[frame]) == model[frame].count, comment)
       try #require(Set(map.places(links[frame])) == model[frame], comment)
       try #require(
-        map.first(of: links[frame]).map { model[frame].contains($0.rawValue) } ?? model[frame].isEmpty, comment)
+        map.first(of: links[frame]).map { model[frame].contains($0.location) } ?? model[frame].isEmpty, comment)
     }
     #expect(refusals > 0)
     for frame in 0..<frames {

@@ -106,7 +106,8 @@ pm_error_t pm_release_data(pm_container_t container, const pm_frame_t *frames, u
 // A released frame is not the task's any more, and costs it nothing. Its content stays until the server uses the frame
 // for something else, the frames released longest ago first; until then the task can have it back. For everything but
 // pm_recover_pages and pm_expired_pages its id is not in use: nothing is seen through it, and it can be allocated or
-// copied onto anew, which drops the content. Logical copies of the content keep theirs.
+// copied onto anew, which drops the content. Logical copies of the content keep theirs. Of ids that were never touched, and of
+// those whose content was released under another id before, a task can have only the last so many back.
 
 /// Releases the frames that the `count` ids at `frames` name, all or none; an id named twice is released once. This,
 /// like any other way of freeing frames, answers pm_return_pages.
