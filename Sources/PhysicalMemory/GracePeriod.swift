@@ -2,9 +2,9 @@
 //
 // A zap ends what processors hold. It does not end what KVM has in hand: to carry out an instruction for a task, KVM
 // looks an address up in the page tables and then uses the frame, and its thread may be stopped between the two for as
-// long as the host likes (docs/decisions/0014-frames-wait-for-visits-to-kvm.md). But it forgets the frame before it returns from KVM_RUN. So a
-// frame may be reused when each vCPU that was in KVM_RUN, a visit, when a leaf of its task went, has left since. This is
-// read-copy-update with KVM_RUN as the reader.
+// long as the host likes (docs/decisions/0016-frames-wait-for-visits-to-kvm.md). But it forgets the frame before it
+// returns from KVM_RUN. So a frame may be reused when each vCPU that was in KVM_RUN, a visit, when a leaf of its task
+// went, has left since. This is read-copy-update with KVM_RUN as the reader.
 //
 //      leaf emptied ──▶ zap ──▶ the task's vCPU is on a visit: a grace period ──▶ the visit ends ──▶ pool
 //                          └──▶ it is not, as with each task's own calls ──▶ pool
