@@ -284,7 +284,12 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
     }
   }
 
-  package func settleWrites() { if sabotage != .settling { state.unsettled.removeAll() } }
+  package func settleWrites() {
+    state.settles += 1
+    if sabotage != .settling { state.unsettled.removeAll() }
+  }
+  /// How often that was waited for.
+  package var settles: Int { state.settles }
 
   package func copy(from source: FrameNumber, to destination: FrameNumber) {
     state.checkNobodyWrites(source)

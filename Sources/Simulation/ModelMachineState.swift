@@ -27,6 +27,7 @@ struct ModelMachineState: ~Copyable {
 
   /// For each frame the visits in which leaves changed that permitted writes, and no settling has come since.
   var unsettled: [FrameNumber: Set<UInt64>] = [:]
+  var settles = 0
   /// The visits under way.
   var visits: [TaskSlot: Visit] = [:]
   var visitCount: UInt64 = 0
