@@ -102,7 +102,7 @@ public final class VirtualMachine: Sendable {
       let page = unsafe mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
       unsafe page != MAP_FAILED
     else { throw KVMError(call: "mmap", errno: Errno(rawValue: errno)) }
-    return unsafe UInt64(UInt(bitPattern: page))
+    return UInt64(UInt(bitPattern: page))
   }
 
   private static func unmapPage(_ address: UInt64) {
