@@ -67,7 +67,9 @@ extension ServerState {
     guard !grace.touched.isEmpty else { return }
     for task in grace.touched where tasks.contains(task.rawValue) {
       tasks[task.rawValue].isTouched = false
-      guard let visit = operations.visit(task), tasks[task.rawValue].awaited != visit else { continue }
+      guard let visit = operations.visit(task) else { continue }
+      revocations.isUnsettled = true
+      guard tasks[task.rawValue].awaited != visit else { continue }
       tasks[task.rawValue].awaited = visit
       grace.open.append(visit)
     }

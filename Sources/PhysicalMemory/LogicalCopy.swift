@@ -180,7 +180,7 @@ extension ServerState {
     // Its owner may have let go of it since it was checked: then it is as if it had been empty.
     guard let number = word.content else { return .empty }
     let content = contents[number]
-    if content.sharers == 1, pool.records[content.frame].link != 0 {
+    if content.sharers == 1 {
       guard thinOut(content.frame, .copied) else { return nil }
       writeProtectAll(content.frame)
     }

@@ -115,6 +115,8 @@ public protocol MachineOperations: AnyObject {
   func unmap(_ slot: TaskSlot, _ page: PageNumber, _ cause: SplitCause) -> FrameNumber
   /// Takes the right to write from a leaf; it holds once the frame is zapped.
   func writeProtect(_ slot: TaskSlot, _ page: PageNumber)
+  /// Returns when what the machine was writing for tasks, through leaves as they were before, is in memory.
+  func settleWrites()
   /// Notes in a leaf that a fault found it as it should be.
   /// - Returns: whether that had been noted, and the leaf has not changed since.
   func suspect(_ slot: TaskSlot, _ page: PageNumber) -> Bool

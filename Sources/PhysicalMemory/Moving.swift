@@ -1,6 +1,6 @@
 // Moving contents from frame to frame, whoever sees them (R17, R25). Nothing is lost and no write comes in between:
 //
-//      empty the leaves ──▶ zap the frames ──▶ copy ──▶ the contents name their new frames ──▶ fill the leaves in again
+//      empty the leaves ──▶ zap the frames, settle writes ──▶ copy ──▶ the contents name their new frames ──▶ fill the leaves in again
 //
 // All of it is one step with the lock held; an access meanwhile faults, and finds its leaf again. A content keeps its
 // number, its virtual frames and its place in every list: only its frame changes.
@@ -39,6 +39,7 @@ extension ServerState {
   /// mapped by nobody, and not to be used before a grace period has passed.
   mutating func move(_ moves: [FrameMove]) {
     let leaves = takeLeaves(moves)
+    revocations.mustSettle = true
     finishRevocations()
     for move in moves {
       operations.copy(from: move.source, to: move.destination)

@@ -2,6 +2,8 @@
 //
 //      empty or write-protect the leaves ──▶ zap the frames ──▶ copy, move, or give the frames to the pool
 //
+// A zap ends what processors write. What KVM itself is writing for a task, it may still write afterwards: before a frame
+// that stays is copied or shared, that is waited for (`settleWrites`).
 // The pool frees them when nobody can be looking at them any more (GracePeriod.swift).
 //
 // Zaps are collected, since one for a run of adjacent frames costs a fraction of one for each.
@@ -20,6 +22,10 @@ struct Revocations: ~Copyable {
   var zaps: [FrameRun] = []
   /// Runs without users, waiting for the zaps.
   var unused: [FrameRun] = []
+  /// Leaves of a task changed while the machine may have been writing through them, and that has not been waited for.
+  var isUnsettled = false
+  /// A content is to stay as it is from the zaps on.
+  var mustSettle = false
   static let capacity = 256
 
   init() {
@@ -78,6 +84,11 @@ extension ServerState {
       revocations.zaps.removeAll(keepingCapacity: true)
     }
     beginGracePeriod()
+    if revocations.mustSettle {
+      if revocations.isUnsettled { operations.settleWrites() }
+      revocations.isUnsettled = false
+      revocations.mustSettle = false
+    }
     if !revocations.unused.isEmpty {
       Revocations.join(&revocations.unused)
       for run in revocations.unused { pool.give(run) }
@@ -183,12 +194,20 @@ extension ServerState {
     return true
   }
 
-  /// Takes the right to write from every leaf of a frame that has few of them.
+  /// Takes the right to write from every leaf of a frame that has few of them: what it holds stays as it is from
+  /// `finishRevocations` on.
   mutating func writeProtectAll(_ frame: FrameNumber) {
     let operations = operations
+    // A leaf that went earlier may be written through still.
+    revocations.mustSettle = true
     let link = pool.records[frame].link
     guard link != 0 else { return }
-    reverseMap.forEach(in: link) { operations.writeProtect($0.slot, $0.page) }
+    var isUnsettled = false
+    reverseMap.forEach(in: link) {
+      operations.writeProtect($0.slot, $0.page)
+      if operations.visit($0.slot) != nil { isUnsettled = true }
+    }
+    if isUnsettled { revocations.isUnsettled = true }
     step.count(reverseMap.count(link) * Work.leaf)
     zap(frame)
   }

@@ -21,7 +21,7 @@ package struct Place: Hashable, Sendable, CustomStringConvertible {
 
 /// What a machine leaves out, to show that the simulation notices.
 package enum Sabotage: Hashable, Sendable {
-  case zaps, zeroing, copying, visits
+  case zaps, zeroing, copying, visits, settling
 }
 
 // SAFETY: used by one thread at a time: the one that is in the server, which has a lock, or the one that plays the tasks
@@ -206,6 +206,7 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
 
   package func writeProtect(_ slot: TaskSlot, _ page: PageNumber) {
     split(slot, page, .copied)
+    state.noteUnsettled(slot, page)
     state.writeProtect(Place(slot, page))
   }
 
@@ -283,8 +284,16 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
     }
   }
 
+  package func settleWrites() {
+    state.settles += 1
+    if sabotage != .settling { state.unsettled.removeAll() }
+  }
+  /// How often that was waited for.
+  package var settles: Int { state.settles }
+
   package func copy(from source: FrameNumber, to destination: FrameNumber) {
     state.checkNobodyWrites(source)
+    state.checkSettled(source)
     state.checkUnreachable(destination, "is copied into")
     state.checkUnseen(destination, "is copied into")
     if sabotage != .copying { state.memory.copy(from: source, to: destination) }

@@ -25,6 +25,9 @@ struct ModelMachineState: ~Copyable {
   /// For each frame an entry that remembers it; 0: none.
   var rememberers: [UInt32]
 
+  /// For each frame the visits in which leaves changed that permitted writes, and no settling has come since.
+  var unsettled: [FrameNumber: Set<UInt64>] = [:]
+  var settles = 0
   /// The visits under way.
   var visits: [TaskSlot: Visit] = [:]
   var visitCount: UInt64 = 0

@@ -73,6 +73,33 @@ import Testing
     other.end()
   }
 
+  @Test("R17, R24: a content is moved, or shared by a copy, when what KVM was writing to its frame is there")
+  func settled() throws {
+    let bed = try Testbed()
+    let task = try bed.start()
+    let handle = try task.numbered(2)
+    let copies = try task.container(2)
+    func copy(_ id: UInt32) throws {
+      try bed.server.copy(task.slot, handle, .from(id), copies, .from(id), count: 1, frameError: 0)
+    }
+    func move() { #expect(bed.server.moveSomeFrame(UInt64(task.frames(handle, 1..<2)[0]))) }
+    // Nobody is writing.
+    try copy(0)
+    move()
+    #expect(bed.machine.settles == 0)
+    #expect(task.read(free.advanced(by: 1)) == .success(2))
+    bed.machine.enter(task.slot)
+    try copy(1)
+    #expect(bed.machine.settles == 1)
+    move()
+    #expect(bed.machine.settles == 2)
+    bed.machine.leave(task.slot)
+    move()
+    #expect(bed.machine.settles == 2)
+    bed.check()
+    task.end()
+  }
+
   @Test("Safety: a task that never leaves is told to, by who watches")
   func watched() throws {
     let bed = try Testbed()

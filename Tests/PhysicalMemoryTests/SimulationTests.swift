@@ -11,7 +11,7 @@ import Testing
 
   @Test(
     "What a machine leaves out is found, and shrunk to a short list",
-    arguments: [Sabotage.zaps, .zeroing, .copying, .visits])
+    arguments: [Sabotage.zaps, .zeroing, .copying, .visits, .settling])
   func sabotageIsFound(_ sabotage: Sabotage) throws {
     var found: (walk: Walk, disagreement: Disagreement)?
     for number in 0..<10 where found == nil {
