@@ -30,6 +30,8 @@ public struct MachineConfiguration: Sendable {
   public var defragmentation = DefragmentationMode.background
   /// Each task keeps how the free frames lay at its end.
   public var keepsFragmentation = false
+  /// The server's statistics say how long its lock is held.
+  public var measuresHolds = false
   /// For tests: microseconds after which another content is moved at random; nil: never.
   public var moveInterval: UInt64?
   /// Devices 0, 1, …; at most `mostDisks`.
@@ -113,7 +115,8 @@ public final class Machine: Sendable {
       server = try PhysicalMemoryServer(
         frameCount: frameCount, reserved: SupervisorArea.reservedFrames, taskCapacity: SupervisorArea.maximumVCPUs,
         stock: configuration.stock, blocks: configuration.blocks, reclaim: configuration.reclaim,
-        operations: operations, departures: MachineDepartures(virtualMachine.departures))
+        operations: operations, departures: MachineDepartures(virtualMachine.departures),
+        measuresHolds: configuration.measuresHolds)
     } catch {
       throw Self.noAddressSpace(error)
     }

@@ -17,7 +17,7 @@ extension VCPULoop {
         return try perform(call)
       } catch {
         if error == .fault, let continuation = deliverPointerFault() { return continuation }
-        if error == .stopped { return endIfStopped() ?? .end(.failed("a call was given up for no reason")) }
+        if error == .stopped, let end = endIfStopped() { return end }
         guard error == .waitForFrames else { return answer(error) }
         hasWaited = true
         if let end = waitForFrames() { return end }
@@ -68,7 +68,9 @@ extension VCPULoop {
   }
 
   mutating func answer(_ error: ServerError?) -> Continuation {
-    answer(error.map { pm_error($0.answer) } ?? PM_OK)
+    guard let error else { return answer(PM_OK) }
+    guard let number = error.answer else { return .end(.failed("a call ended without an answer")) }
+    return answer(pm_error(number))
   }
 
   private mutating func perform(_ call: WaitingCall) throws(ServerError) -> Continuation {

@@ -30,7 +30,7 @@ extension ServerState {
     // Everyone's mapping of a shared content is read-only, so the data cannot change under the copy.
     operations.copy(from: source, to: copy)
     pool.records[copy].owner = fresh.rawValue
-    while !removeLeaves(of: source, .showing(shown), showing: shown) {}
+    removeLeaves(of: source, .showing(shown), showing: shown, atOnce: true)
     finishRevocations()
     letGo(of: number)
     containers[shown.container].frames.set(shown.id, VirtualFrameWord(fresh))

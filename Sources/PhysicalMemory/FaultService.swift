@@ -218,13 +218,6 @@ extension ServerState {
     return frame
   }
 
-  /// Enters a leaf that is there in the reverse map.
-  mutating func addPlace(_ place: MappedPlace, of frame: FrameNumber) {
-    if reverseMap.add(place, to: &pool.records[frame].link) { return }
-    guard addSurplus(place, of: frame, makingRoom: true) else { preconditionFailure("no room for a leaf") }
-    finishRevocations()
-  }
-
   /// Enters a leaf beyond the first few of a frame. It counts against the task's allowance: the task's oldest such leaf goes
   /// if there are too many. `finishRevocations` follows.
   /// - Parameter makingRoom: a frame with too many leaves gives one up. None of them may be about to be written.

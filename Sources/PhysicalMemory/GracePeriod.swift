@@ -158,10 +158,13 @@ extension ServerState {
 struct ServerLock: ~Copyable, Sendable {
   private let state: Mutex<ServerState>
   private let departures: (any Departures)?
+  private let isMeasured: Bool
 
-  init(_ state: consuming sending ServerState, departures: (any Departures)?) {
+  /// - Parameter isMeasured: see to it how long the lock is held.
+  init(_ state: consuming sending ServerState, departures: (any Departures)?, isMeasured: Bool = false) {
     self.state = Mutex(state)
     self.departures = departures
+    self.isMeasured = isMeasured
   }
 
   /// - Parameter needed: more frames than `body` takes.
@@ -172,6 +175,8 @@ struct ServerLock: ~Copyable, Sendable {
     while true {
       var seen: UInt64 = 0
       let result = try state.withLock { (state) throws(Failure) -> sending Result? in
+        let start = isMeasured ? state.operations.now : 0
+        defer { if isMeasured { state.holds.add(state.operations.now - start) } }
         state.grace.beganIdle = true
         if state.grace.isActive {
           // Before it is looked whether visits are over: none is missed.

@@ -49,6 +49,8 @@ struct CopyPlan {
   /// What the source ids name, each with one reference taken; runs of empty frames in one entry.
   fileprivate var entries: [(word: VirtualFrameWord, count: Int)] = []
   fileprivate var collected = 0
+  /// Nothing more is taken from the source.
+  fileprivate var hasLeftSource = false
   fileprivate var installedEntries = 0
   /// Of the next entry.
   fileprivate var installedOfEntry = 0
@@ -169,8 +171,14 @@ extension ServerState {
       step.count(Work.look + run / 32)
       if isStepOver { return true }
     }
-    if isCurrent(plan.source) { containers[plan.source.slot].changes -= 1 }
+    leaveSource(&plan)
     return false
+  }
+
+  private mutating func leaveSource(_ plan: inout CopyPlan) {
+    guard !plan.hasLeftSource else { return }
+    plan.hasLeftSource = true
+    if isCurrent(plan.source) { containers[plan.source.slot].changes -= 1 }
   }
 
   /// One more name for what an id names. Nobody may write it from here on.
@@ -317,10 +325,8 @@ extension ServerState {
   /// them. False: nothing is left.
   mutating func abandon(_ plan: inout CopyPlan) -> Bool {
     plan.isAbandoned = true
-    if plan.collected < plan.count {
-      plan.collected = plan.count
-      if isCurrent(plan.source) { containers[plan.source.slot].changes -= 1 }
-    }
+    plan.collected = plan.count
+    leaveSource(&plan)
     return install(&plan)
   }
 

@@ -72,11 +72,13 @@ extension ServerState {
     let end = min(mapping.end, PageNumber((page.rawValue | UInt64(FaultAround.most - 1)) + 1))
     var page = page
     if mapping.flags.contains(.forceWrite) {
-      let mostCopies = statistics.copiesOnWrite + 32
-      while page < end, statistics.copiesOnWrite < mostCopies {
+      beginStep()
+      repeat {
+        let copies = statistics.copiesOnWrite
         try breakSharing(mapping, page)
+        step.count(Work.look + (statistics.copiesOnWrite > copies ? Work.copy : 0))
         page = page.advanced(by: 1)
-      }
+      } while page < end && !isStepOver && mayTakeAnother
     } else {
       page = end
     }
@@ -86,14 +88,14 @@ extension ServerState {
   /// One step of emptying leaves of pages; `forgetPages` follows.
   /// - Returns: where to go on; nil: all are empty, and stay so.
   mutating func emptyPages(_ task: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber? {
-    tasks[task.rawValue].isUnmapping = true
+    if tasks[task.rawValue].unmapping == nil { tasks[task.rawValue].unmapping = page..<end }
     return unmapPages(task, from: page, to: end)
   }
 
   /// One step of forgetting what such pages show. False: there is more to be done.
   mutating func forgetPages(_ task: TaskSlot, from start: PageNumber, to end: PageNumber) -> Bool {
     guard removeMappings(task, from: start, to: end) else { return false }
-    tasks[task.rawValue].isUnmapping = false
+    tasks[task.rawValue].unmapping = nil
     return true
   }
 

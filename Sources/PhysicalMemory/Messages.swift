@@ -163,7 +163,9 @@ extension ServerState {
       // The caller's pages may have gone while it waited: then its call fails, not the receiver.
       let message: Message
       do throws(ServerError) {
-        message = try loadMessage(caller.task, callerAddress)
+        message = try forAnother { (state) throws(ServerError) in
+          try state.loadMessage(caller.task, callerAddress)
+        }
       } catch {
         endpoints[endpoint.slot].queue.removeFirst()
         finish(caller, error)
@@ -172,7 +174,7 @@ extension ServerState {
       endpoints[endpoint.slot].receivers.removeLast()
       callCount += 1
       let reply = callCount << 16 | UInt64(caller.task.rawValue)
-      guard (try? deliver(message, from: caller.task, to: owner, address, reply: reply)) != nil else {
+      guard isDelivered(message, from: caller.task, to: owner, address, reply: reply) else {
         finish(receiver, .fault)
         continue
       }
@@ -192,8 +194,22 @@ extension ServerState {
     }
     try checkCapabilities(task, message)
     tasks[task.rawValue].received.remove(caller)
-    let delivered = (try? deliver(message, from: task, to: caller.task, callerAddress, reply: 0)) != nil
-    finish(caller, delivered ? nil : .fault)
+    let isDelivered = isDelivered(message, from: task, to: caller.task, callerAddress, reply: 0)
+    finish(caller, isDelivered ? nil : .fault)
+  }
+
+  /// False: the receiver's memory cannot take it.
+  private mutating func isDelivered(
+    _ message: Message, from sender: TaskSlot, to receiver: TaskSlot, _ address: UInt64, reply: UInt64
+  ) -> Bool {
+    do throws(ServerError) {
+      try forAnother { (state) throws(ServerError) in
+        try state.deliver(message, from: sender, to: receiver, address, reply: reply)
+      }
+      return true
+    } catch {
+      return false
+    }
   }
 
   /// Who waits for the reply of that number, and where it shall be put; nil: nobody does.
@@ -247,6 +263,7 @@ extension ServerState {
     if tasks[server.rawValue].abandoned.count > 1024 { tasks[server.rawValue].abandoned = [call] }
   }
 
+  /// `error`: of `forAnother`, or none that a call leaves with before it is done: `.stopped` is for `steps` alone to throw.
   mutating func finish(_ waiter: Waiter, _ error: ServerError?) {
     setWait(waiter, .finished(error))
     operations.wake(waiter.task)

@@ -55,23 +55,24 @@ extension ServerState {
     for waiter in names.waiting {
       guard case .name(name, let result) = wait(waiter) else { continue }
       names.stopWaiting(waiter)
-      finish(waiter, giveEndpoint(waiter.task, reference, result))
+      do throws(ServerError) {
+        try forAnother { (state) throws(ServerError) in try state.giveEndpoint(waiter.task, reference, result) }
+        finish(waiter, nil)
+      } catch {
+        finish(waiter, error)
+      }
     }
   }
 
   /// A handle to call the endpoint with, stored where the task wants it.
-  private mutating func giveEndpoint(_ task: TaskSlot, _ reference: EndpointReference, _ result: UInt64) -> ServerError?
-  {
-    do throws(ServerError) {
-      try checkWritable(task, result, 4)
-      guard let handle = tasks[task.rawValue].handles.insert(.endpoint(reference, mayReceive: false)) else {
-        throw .noMemory
-      }
-      try store(handle, task, result)
-      return nil
-    } catch {
-      return error
+  private mutating func giveEndpoint(
+    _ task: TaskSlot, _ reference: EndpointReference, _ result: UInt64
+  ) throws(ServerError) {
+    try checkWritable(task, result, 4)
+    guard let handle = tasks[task.rawValue].handles.insert(.endpoint(reference, mayReceive: false)) else {
+      throw .noMemory
     }
+    try store(handle, task, result)
   }
 
   mutating func lookUpName(
@@ -80,7 +81,10 @@ extension ServerState {
     let task = waiter.task
     let name = try loadName(task, address)
     try checkWritable(task, result, 4)
-    if let reference = names[name] { return .finished(giveEndpoint(task, reference, result)) }
+    if let reference = names[name] {
+      try giveEndpoint(task, reference, result)
+      return .finished(nil)
+    }
     guard mayWait else { throw .noEntry }
     setWait(waiter, .name(name, address: result))
     names.wait(waiter)

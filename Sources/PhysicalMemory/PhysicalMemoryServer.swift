@@ -16,16 +16,17 @@ public final class PhysicalMemoryServer: Sendable {
   ///   - stock: frames to keep zeroed ahead; `zeroAhead` is asked for when half of them are left.
   ///   - blocks: the same for superpages, in blocks of 512 frames; `nextBlock` is asked for. A small pool has fewer.
   ///   - departures: where to wait for the ends of visits; nil: `hurry` ends them at once.
+  ///   - measuresHolds: tell in `statistics` how long the lock is held.
   /// - Throws: when there is no address space for the metadata: 32 bytes a frame, used as frames are touched.
   public init(
     frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, blocks: Int = 0,
     reclaim: ReclaimRules = ReclaimRules(), operations: sending any MachineOperations,
-    departures: (any Departures)? = nil
+    departures: (any Departures)? = nil, measuresHolds: Bool = false
   ) throws(ReservationError) {
     state = ServerLock(
       try ServerState(
         frameCount: frameCount, reserved: reserved, taskCapacity: taskCapacity, stock: stock, blocks: blocks,
-        reclaim: reclaim, operations: operations), departures: departures)
+        reclaim: reclaim, operations: operations), departures: departures, isMeasured: measuresHolds)
   }
 
   /// One bounded step, with the lock held.
@@ -214,8 +215,15 @@ public final class PhysicalMemoryServer: Sendable {
 
   /// PM_EFAULT where the task itself could not read all of it.
   public func checkReadable(_ task: TaskSlot, _ address: UInt64, _ count: UInt64) throws(ServerError) {
-    guard count <= PM_USER_END else { throw .fault }
-    try state.withLock { (state) throws(ServerError) in try state.checkReadable(task, address, Int(count)) }
+    guard count <= PM_USER_END, ServerState.isUserRange(address, Int(count)) else { throw .fault }
+    // Each page may have to be filled in.
+    var done: UInt64 = 0
+    repeat {
+      let part = min(count - done, 1 << 16)
+      let at = address + done
+      try withState { (state) throws(ServerError) in try state.checkReadable(task, at, Int(part)) }
+      done += part
+    } while done < count
   }
 
   public func readMemory(_ task: TaskSlot, _ address: UInt64, into buffer: inout [UInt8]) throws(ServerError) {

@@ -99,7 +99,7 @@ extension ServerState {
       case .undo: step.count(undoNext(&plan))
       case .over: return false
       }
-      if isStepOver { return plan.stage != .over }
+      if isStepOver || !mayTakeAnother { return plan.stage != .over }
     }
   }
 

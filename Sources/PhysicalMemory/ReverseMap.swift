@@ -129,6 +129,9 @@ struct ReverseMap: ~Copyable {
 
   init(capacity: Int) throws(ReservationError) { nodes = try SparseArray(count: capacity + 1) }
 
+  /// Whether one more place is not surplus.
+  func hasRoom(_ link: UInt64) -> Bool { count(link) < Self.placesPerNode }
+
   /// Adds a place. False: it would be surplus.
   @inline(__always)
   mutating func add(_ place: MappedPlace, to link: inout UInt64) -> Bool {

@@ -130,10 +130,12 @@ extension ServerState {
   /// - Parameters:
   ///   - filter: which of them; few others pass.
   ///   - shown: what they show, exactly; nil: whatever they show.
+  ///   - atOnce: all of them, however long that takes: a walk that begins anew for each would take far longer.
   /// - Returns: false: there may be more. What the frame is to be taken from is as it was then: a leaf may go at any time.
+  @discardableResult
   mutating func removeLeaves(
     of frame: FrameNumber, _ filter: PlaceFilter = .all, showing shown: ContainerFrame? = nil,
-    _ cause: SplitCause = .freed
+    _ cause: SplitCause = .freed, atOnce: Bool = false
   ) -> Bool {
     let link = pool.records[frame].link
     if let place = reverseMap.only(of: link) {
@@ -153,7 +155,7 @@ extension ServerState {
       reverseMap.remove(at: &position, from: &pool.records[frame].link)
       noteEmptied(place.slot)
       willZap(frame)
-      if isStepOver { return false }
+      if !atOnce, isStepOver { return false }
     }
     return true
   }
@@ -161,12 +163,14 @@ extension ServerState {
   private mutating func isShowing(_ place: MappedPlace, _ shown: ContainerFrame?) -> Bool {
     guard let shown else { return true }
     step.count(Work.place)
-    return containerFrame(at: place) == shown
+    // A leaf that has lost its mapping is of a task that ends, step by step. It goes as well: the frame may be somebody
+    // else's before the task has come to it.
+    return containerFrame(at: place).map { $0 == shown } ?? true
   }
 
   /// Empties every leaf that names the frame.
   mutating func revokeAll(_ frame: FrameNumber, _ cause: SplitCause = .freed) {
-    while !removeLeaves(of: frame, .all, cause) {}
+    removeLeaves(of: frame, .all, cause, atOnce: true)
   }
 
   /// The mapping behind a leaf.
@@ -296,7 +300,8 @@ extension ServerState {
   /// One of several names of a content is gone.
   mutating func letGo(of number: ContentNumber) {
     contents.addSharers(number, -1)
-    softReferences.update(contents[number])
+    // It may have been released by this, and leaves of it may have gone just now: who runs may still be looking at it.
+    if softReferences.update(contents[number]) { grace.beganIdle = false }
   }
 
   /// One virtual frame is to let go of a content; the last one frees it.

@@ -19,10 +19,9 @@ public enum ServerError: Error, Sendable {
   /// The task is to end (`mustStop`), and the call was given up between two steps.
   case stopped
 
-  /// What a task is told. `waitForFrames` has no number of its own: whoever makes a call for a task waits and makes it
-  /// again, and where nobody can (a message that comes to one that waits, and needs a page table) the task is to.
-  /// Nor has `stopped`, whose task runs no more.
-  public var answer: UInt32 {
+  /// What a task is told; nil: it is told nothing. Whoever makes a call for a task waits for frames and makes it again; and
+  /// one that is stopped runs no more.
+  public var answer: UInt32? {
     switch self {
     case .notPermitted: 1
     case .noEntry: 2
@@ -35,8 +34,9 @@ public enum ServerError: Error, Sendable {
     case .inputOutput: 9
     case .noSpace: 10
     case .fault: 11
-    case .canceled, .stopped: 12
-    case .again, .waitForFrames: 13
+    case .canceled: 12
+    case .again: 13
+    case .waitForFrames, .stopped: nil
     }
   }
 }

@@ -37,6 +37,9 @@ struct ServerState: ~Copyable {
   var grace = GracePeriods()
   var step = Step()
   var batch = FrameBatch()
+  var holds = HoldTimes()
+  /// Within `forAnother`.
+  var isForAnother = false
   var blocks: BlockStock
   var statistics = ServerStatistics()
   private var lastTaskID: UInt64 = 0
@@ -321,6 +324,11 @@ public struct ServerStatistics: Equatable, Sendable {
   public var superpages = SuperpageCounts()
   /// Revocations for tests after which the frame was written all the same. Anything but 0 is a broken promise.
   public var strayWrites: UInt64 = 0
+
+  /// Of the server's lock, where that is measured. Times are in nanoseconds: the longest, and what 999 of 1,000 do not exceed.
+  public var holds: UInt64 = 0
+  public var longestHold: UInt64 = 0
+  public var commonHold: UInt64 = 0
 
   public var frames = 0
   public var freeFrames = 0

@@ -232,6 +232,10 @@ extension ServerState {
   /// Whether a frame that a soft reference leaves is free at once.
   var mayExpire: Bool { pool.isGiving || grace.beganIdle }
 
+  /// False: there is no frame, and those of released contents may be looked at still. A step that takes one after the other
+  /// ends here; the next one waits before it begins.
+  var mayTakeAnother: Bool { mayExpire || pool.takeableCount > 0 || softReferences.count == 0 }
+
   /// The content that has been released for longest goes: its frame is free.
   /// - Returns: false: there is none.
   mutating func expireOldest() -> Bool {
@@ -253,7 +257,10 @@ extension ServerState {
     softReferences.remove(number, &contents[content])
     containers[reference.container].frames.set(reference.id, .unused)
     contents.addSharers(content, -1)
-    guard contents[content].sharers == 0 else { return softReferences.update(contents[content]) }
+    guard contents[content].sharers == 0 else {
+      softReferences.update(contents[content])
+      return
+    }
     let frame = contents[content].frame
     precondition(pool.records[frame].link == 0, "a released frame is mapped")
     freeContent(content)

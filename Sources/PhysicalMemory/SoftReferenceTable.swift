@@ -118,17 +118,23 @@ struct SoftReferenceTable: ~Copyable {
   }
 
   /// Puts a content on the list, as the youngest, or takes it off: nothing but references names it, or something does.
-  mutating func update(_ content: Content) {
-    guard let first = content.firstReference else { return }
+  /// - Returns: whether it has been put there.
+  @discardableResult
+  mutating func update(_ content: Content) -> Bool {
+    guard let first = content.firstReference else { return false }
     let isReleased = Int(content.sharers) == Int(self[first].count)
-    guard isReleased != self[first].isListed else { return }
-    guard isReleased else { return unlist(content) }
+    guard isReleased != self[first].isListed else { return false }
+    guard isReleased else {
+      unlist(content)
+      return false
+    }
     let youngest = records[0].older
     records[Int(first.rawValue)].isListed = true
     records[Int(first.rawValue)].older = youngest
     records[Int(first.rawValue)].younger = 0
     records[Int(youngest)].younger = first.rawValue
     records[0].older = first.rawValue
+    return true
   }
 
   private mutating func unlist(_ content: Content) {

@@ -22,6 +22,8 @@ enum Work {
   static let reference = 4
   /// A frame taken and cleared, or copied.
   static let frame = 16
+  /// A content made private. No step makes more of them than `GracePeriods.framesOfAStep`.
+  static let copy = 128
 }
 
 struct Step {

@@ -93,13 +93,17 @@ extension ServerState {
     return true
   }
 
-  /// Maps a region whose frames have physical ones already, in order. False: they do not.
+  /// Maps a region whose frames have physical ones already, in order. False: they do not; or one of them has so many leaves
+  /// that another counts against the task's allowance: it could displace one of these, which are all written at once.
   private mutating func mapOrderedSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ start: PageNumber) -> Bool {
     guard let block = orderedBlock(mapping, start),
+      (0..<block.count).allSatisfy({ reverseMap.hasRoom(pool.records[block.start.advanced(by: $0)].link) }),
       mapSuperpage(task, start, block.start, mapping.flags.effectiveRights)
     else { return false }
     for index in 0..<block.count {
-      addPlace(place(task, mapping, start.advanced(by: index)), of: block.start.advanced(by: index))
+      let frame = block.start.advanced(by: index)
+      let isAdded = reverseMap.add(place(task, mapping, start.advanced(by: index)), to: &pool.records[frame].link)
+      precondition(isAdded, "no room for a leaf of a superpage")
     }
     return true
   }
@@ -143,7 +147,7 @@ extension ServerState {
   /// What shows the region that `page` is in, if that may be a superpage and is none.
   mutating func promotableMapping(_ task: TaskSlot, _ page: PageNumber) -> Mapping? {
     guard tasks.contains(task.rawValue), tasks[task.rawValue].hasSpace, !tasks[task.rawValue].isEnding,
-      !tasks[task.rawValue].isUnmapping, tasks[task.rawValue].faultAround == .automatic,
+      tasks[task.rawValue].unmapping == nil, tasks[task.rawValue].faultAround == .automatic,
       let index = tasks[task.rawValue].mappings.find(page)
     else { return nil }
     let mapping = tasks[task.rawValue].mappings[index]

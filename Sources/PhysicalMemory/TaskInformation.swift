@@ -30,6 +30,9 @@ extension ServerState {
 
   var currentStatistics: ServerStatistics {
     var current = statistics
+    current.holds = holds.count
+    current.longestHold = holds.longest
+    current.commonHold = holds.quantile(999)
     current.frames = pool.count
     current.freeFrames = pool.freeCount
     current.stockedFrames = pool.stockedCount

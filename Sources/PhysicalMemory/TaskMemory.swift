@@ -12,14 +12,31 @@ extension ServerState {
   ) throws(ServerError) -> FrameNumber {
     let page = PageNumber(containing: address)
     if let leaf = operations.mappedPage(task, page), leaf.rights.contains(access.right) { return leaf.frame }
+    // What its pm_return_pages handler is unmapping is not filled in again.
+    if isForAnother, tasks[task.rawValue].unmapping?.contains(page) ?? false { throw .fault }
     let outcome = serveFault(task, page, access)
-    if outcome == .waitForFrames { throw .waitForFrames }
+    // Frames that this very step has released can be had in the next.
+    if outcome == .waitForFrames || outcome == .noMemory && !mayTakeAnother { throw .waitForFrames }
     guard case .served = outcome else {
-      tasks[task.rawValue].pointerFault = (address, access, outcome)
+      if !isForAnother { tasks[task.rawValue].pointerFault = (address, access, outcome) }
       throw .fault
     }
     guard let leaf = operations.mappedPage(task, page) else { throw .fault }
     return leaf.frame
+  }
+
+  /// Works on the memory of tasks that wait, for the sake of one that makes a call. Nothing is asked for in their names, for
+  /// nobody would wait for it: what they lack is PM_EFAULT. So `.waitForFrames` never becomes what a task waited for.
+  mutating func forAnother<Result>(
+    _ body: (inout ServerState) throws(ServerError) -> Result
+  ) throws(ServerError) -> Result {
+    isForAnother = true
+    defer { isForAnother = false }
+    do throws(ServerError) {
+      return try body(&self)
+    } catch {
+      throw error == .waitForFrames ? .fault : error
+    }
   }
 
   static func isUserRange(_ address: UInt64, _ count: Int) -> Bool {

@@ -46,8 +46,8 @@ struct TaskRecord: ~Copyable {
   let faultAround: FaultAround
   let keepsMappings: Bool
   var isEnding = false
-  /// Its leaves are being emptied, and the mappings behind them are still there: nobody else fills them in again.
-  var isUnmapping = false
+  /// Leaves of these pages are being emptied, and the mappings behind them are still there: nobody fills them in again.
+  var unmapping: Range<PageNumber>?
   /// It did not give frames back in time: it is about to end.
   var isDropped = false
   /// Frames charged for the call that waits for them.

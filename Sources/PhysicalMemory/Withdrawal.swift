@@ -19,6 +19,7 @@ extension ServerState {
 
   /// Says what a withdrawal that failed is to answer: `.waitForFrames`, if others can give back what is missing.
   mutating func lack(_ task: TaskSlot, _ count: Int) -> ServerError {
+    if isForAnother { return .noMemory }
     guard canRequestWithdrawal(task, count) else {
       endWithdrawal(task)
       serveRequests()

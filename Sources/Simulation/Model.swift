@@ -48,6 +48,7 @@ struct Model: ~Copyable {
   var lastID: UInt64 = 0
   /// A region is on its way into a block.
   var isGathering = false
+  var isForAnother = false
 
   init(world: World, now: UInt64) {
     self.world = world

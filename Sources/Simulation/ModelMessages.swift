@@ -103,7 +103,7 @@ extension Model {
     {
       let message: ModelMessage
       do throws(ServerError) {
-        message = try loadMessage(caller, callerAddress)
+        message = try forAnother { (model) throws(ServerError) in try model.loadMessage(caller, callerAddress) }
       } catch {
         endpoint.queue.removeFirst()
         finish(caller, error)
@@ -112,7 +112,9 @@ extension Model {
       callCount += 1
       let number = callCount << 16 | UInt64(caller.slot.rawValue)
       do throws(ServerError) {
-        try deliver(message, from: caller, to: receiver, at: address, reply: number, label: caller.message)
+        try forAnother { (model) throws(ServerError) in
+          try model.deliver(message, from: caller, to: receiver, at: address, reply: number, label: caller.message)
+        }
       } catch {
         return finish(receiver, .fault)
       }
@@ -122,6 +124,15 @@ extension Model {
       receiver.calls.append((caller.message, number, false))
       finish(receiver, nil)
     }
+  }
+
+  /// Work on the memory of a task that waits: nothing is asked for in its name.
+  mutating func forAnother<Result>(
+    _ body: (inout Model) throws(ServerError) -> Result
+  ) throws(ServerError) -> Result {
+    isForAnother = true
+    defer { isForAnother = false }
+    return try body(&self)
   }
 
   private mutating func deliver(
@@ -179,7 +190,9 @@ extension Model {
       task.calls[index].isAnswered = true
     }
     do throws(ServerError) {
-      try deliver(message, from: task, to: caller, at: callerAddress, reply: 0, label: label)
+      try forAnother { (model) throws(ServerError) in
+        try model.deliver(message, from: task, to: caller, at: callerAddress, reply: 0, label: label)
+      }
       finish(caller, nil)
     } catch {
       finish(caller, .fault)

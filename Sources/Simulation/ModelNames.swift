@@ -29,20 +29,22 @@ extension Model {
     names[name] = endpoint
     for waiter in tasks {
       guard case .name(name, let result) = waiter.wait else { continue }
-      finish(waiter, give(waiter, endpoint, result, HandleName(waiter.message)))
+      do throws(ServerError) {
+        try forAnother { (model) throws(ServerError) in
+          try model.give(waiter, endpoint, result, HandleName(waiter.message))
+        }
+        finish(waiter, nil)
+      } catch {
+        finish(waiter, error)
+      }
     }
   }
 
   private mutating func give(
     _ task: ModelTask, _ endpoint: ModelEndpoint, _ result: UInt64, _ name: HandleName
-  ) -> ServerError? {
-    do throws(ServerError) {
-      try check(task, result, 4, .write)
-      try writeWord(task, result, task.handles.insert(.endpoint(endpoint, mayReceive: false), name))
-      return nil
-    } catch {
-      return error
-    }
+  ) throws(ServerError) {
+    try check(task, result, 4, .write)
+    try writeWord(task, result, task.handles.insert(.endpoint(endpoint, mayReceive: false), name))
   }
 
   mutating func lookUpName(
@@ -50,7 +52,10 @@ extension Model {
   ) throws(ServerError) -> ModelOutcome {
     let name = try loadName(task, address)
     try check(task, result, 4, .write)
-    if let endpoint = names[name] { return .finished(give(task, endpoint, result, HandleName(label))) }
+    if let endpoint = names[name] {
+      try give(task, endpoint, result, HandleName(label))
+      return .finished(nil)
+    }
     guard mayWait else { throw .noEntry }
     task.wait = .name(name, at: result)
     task.message = label

@@ -75,6 +75,7 @@ extension Model {
 
   /// What a call or access comes to for which there are too few such frames.
   mutating func lack(_ task: ModelTask, _ count: Int) -> ServerError {
+    if isForAnother { return .noMemory }
     guard canRequestWithdrawal(task, count) else {
       endRequest(task)
       return .noMemory

@@ -37,6 +37,7 @@ struct RunRequest {
     let traceFile = try trace.map { try ReportFile(path: $0, inputs: inputs) }
     var configuration = self.machine
     configuration.keepsFragmentation = statistics != nil
+    configuration.measuresHolds = statistics != nil
     configuration.disks = try disks.map { try $0.open() }
     let machine = try Machine(configuration)
     let program = try programs.load(task, on: machine)

@@ -42,6 +42,9 @@ struct RunStatistics {
       ("claimed frames", statistics.claimedFrames), ("allocated frames", statistics.allocatedFrames),
       ("released frames", statistics.releasedFrames), ("table frames", statistics.tableFrames),
       ("contents", statistics.contents), ("containers", statistics.containers),
+      // In microseconds.
+      ("holds of the lock", Int(statistics.holds)), ("longest hold of the lock", Int(statistics.longestHold / 1000)),
+      ("hold of the lock at 99.9 %", Int(statistics.commonHold / 1000)),
     ]
     self.server = server
   }
@@ -77,7 +80,10 @@ struct RunStatistics {
   /// element n is about runs of 2^n frames.
   private var json: JSONValue {
     let object = { (rows: [(name: String, value: Int)]) -> JSONValue in
-      .object(rows.map { .init(key: $0.name.replacing(" ", with: "_"), value: .integer($0.value)) })
+      .object(
+        rows.map {
+          .init(key: $0.name.replacing(" %", with: "").replacing(" ", with: "_"), value: .integer($0.value))
+        })
     }
     let runs = zip(Self.zones, fragmentation.freeRuns).map { zone, runs in
       JSONValue.Member(
