@@ -3,7 +3,7 @@
 // docs/notes/grace-periods.md says which instructions KVM carries out.
 #include "test.h"
 
-enum { PAGES = 4, WORKERS = 2, ROUNDS = 100 };
+enum { PAGES = 4, WORKERS = 2, ROUNDS = 40 };
 
 /// What the tasks of a case have in common, in the page after the last one.
 struct board {
