@@ -10,7 +10,12 @@ enum GuestEvent {
   case pageFault(frame: ExceptionFrame, address: UInt64)
   /// A call; its number and arguments are in the registers.
   case call
-  /// Another exception.
+  case rare(RareEvent)
+}
+
+/// What no task does often.
+enum RareEvent {
+  /// An exception other than a page fault.
   case exception(vector: UInt8, frame: ExceptionFrame)
   /// The interrupt that was queued arrived.
   case interrupt(frame: ExceptionFrame)
@@ -35,17 +40,17 @@ enum ExitDecoder {
       return .call
     case .portWrite(port: SupervisorArea.exceptionPorts + UInt16(pageFaultVector)):
       let frame = page.exceptionFrame(hasErrorCode: true)
-      guard frame.codeSegment & 3 == 3 else { return .failure(exit) }
+      guard frame.codeSegment & 3 == 3 else { return .rare(.failure(exit)) }
       return .pageFault(frame: frame, address: cpu.systemRegisters.cr2)
     case .portWrite(let port):
-      return decodeRare(port, exit, page)
-    case .interrupted: return .kicked
-    case .interruptWindow: return .interruptWindow
-    default: return .failure(exit)
+      return .rare(decodeRare(port, exit, page))
+    case .interrupted: return .rare(.kicked)
+    case .interruptWindow: return .rare(.interruptWindow)
+    default: return .rare(.failure(exit))
     }
   }
 
-  private static func decodeRare(_ port: UInt16, _ exit: VMExit, _ page: VCPUPage) -> GuestEvent {
+  private static func decodeRare(_ port: UInt16, _ exit: VMExit, _ page: VCPUPage) -> RareEvent {
     if port == SupervisorArea.interruptPort { return .interrupt(frame: page.exceptionFrame(hasErrorCode: false)) }
     guard port >= SupervisorArea.exceptionPorts, port < SupervisorArea.interruptPort else { return .failure(exit) }
     let vector = UInt8(port - SupervisorArea.exceptionPorts)

@@ -40,7 +40,7 @@ public struct ExitSamples: Sendable {
       switch event {
       case .pageFault: .fault
       case .call: .call
-      default: .other
+      case .rare: .other
       }
     if kind == .call, firstCall == nil { firstCall = now - start }
     samples.append(

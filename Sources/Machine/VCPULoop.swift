@@ -81,11 +81,11 @@ struct VCPULoop: ~Copyable {
     switch event {
     case .pageFault(let frame, let address): handlePageFault(frame, address)
     case .call: handleCall()
-    default: dispatchRare(event)
+    case .rare(let event): dispatchRare(event)
     }
   }
 
-  private mutating func dispatchRare(_ event: GuestEvent) -> Continuation {
+  private mutating func dispatchRare(_ event: RareEvent) -> Continuation {
     switch event {
     case .exception(let vector, let frame):
       resume(after: frame)
@@ -109,7 +109,6 @@ struct VCPULoop: ~Copyable {
       return .end(.died(report(.exception(vector: 13, errorCode: 0))))
     case .failure(let exit):
       return .end(.failed("the vCPU stopped: \(exit)"))
-    case .pageFault, .call: preconditionFailure("dispatched before")
     }
   }
 

@@ -103,7 +103,7 @@ struct VCPURunner: ~Copyable {
       try cpu.completePendingExit()
       switch ExitDecoder.decode(exit, cpu, page) {
       case .call: return true
-      case .exception(vector: 6, _): return false
+      case .rare(.exception(vector: 6, _)): return false
       default: return nil
       }
     } catch {

@@ -55,7 +55,7 @@ struct RunRequest {
     }
     let end = wait(for: task)
     if let sentence = end.account(of: self.task, timeout: timeout) { say(sentence + "\n") }
-    let deaths = running.compactMap { $0.death() }
+    let deaths = running.compactMap { $0.death(hasTimeLimit: timeout != nil) }
     if let traceFile, let samples = task.samples { try traceFile.write(traceText(samples, task: self.task)) }
     if let statistics {
       say(

@@ -47,9 +47,11 @@ struct RunningCompanion {
   }
 
   /// If it has died by now, its status, and the report on it has been written; nil: it runs, or ended by itself.
-  func death() -> Int32? {
+  /// - Parameter hasTimeLimit: a reader of the report who does not read is not waited for.
+  func death(hasTimeLimit: Bool) -> Int32? {
     guard let end = task.waitIfEnding() else { return nil }
-    observer.join()
+    let observer = observer
+    if hasTimeLimit { attempt(seconds: 1) { observer.join() } } else { observer.join() }
     if case .exited = end { return nil }
     return end.exitStatus
   }

@@ -139,6 +139,14 @@ struct KVMTests {
     #expect(result.error == (isTold ? "physmem: hello did not end within 0.2 seconds and was stopped\n" : ""))
   }
 
+  @Test func `It holds where nobody reads the report of a task that died beside it`() throws {
+    let result = try CommandResult(
+      shell:
+        "\(Self.fullPipe); timeout 60 \"$0\" run --timeout 20 --with other=broken broken calls 2>&3; s=$?; rm -r $d; exit $s"
+    )
+    #expect(result.status == 142 && result.output == "The call ended with PM_ECANCELED.\n")
+  }
+
   @Test(arguments: ["INT", "TERM"])
   func `A signal ends it`(signal: String) throws {
     let result = try CommandResult(shell: "timeout -s \(signal) 0.3 \"$0\" run nullcall 1000000000000")
@@ -258,6 +266,9 @@ struct KVMTests {
     let line = try #require(result.error.split(separator: "\n").last { $0.hasPrefix("{") })
     let server = try #require(try object(String(line))["server"] as? [String: Int])
     #expect(server["tasks_created"] == 201)
+    // One of the program, and one of each task that has not ended yet.
+    let containers = try #require(server["containers"]), tasks = try #require(server["tasks"])
+    #expect(containers - tasks < 10)
   }
 
   @Test func `Nobody reads what a task writes`() throws {

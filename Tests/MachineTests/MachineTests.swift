@@ -227,6 +227,18 @@ extension OnKVM {
       }
     }
 
+    @Test("programs beyond the most that there can be are refused with that number")
+    func tooManyPrograms() throws {
+      try withMachine { machine in
+        let bytes = ELFBuilder().bytes()
+        let error = #expect(throws: MachineError.self) {
+          for number in 0..<2000 { _ = try machine.load(name: "\(number)", bytes: bytes) }
+        }
+        let isTold = error?.description.hasPrefix("1024 programs are loaded already") == true
+        #expect(isTold, "\(String(describing: error))")
+      }
+    }
+
     @Test("arguments too long for the stack are refused")
     func longArguments() throws {
       try withMachine { machine in

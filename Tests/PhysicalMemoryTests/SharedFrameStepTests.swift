@@ -1,5 +1,5 @@
-// What a step costs is what it looks at, not what it changes: one frame with thousands of leaves, and thousands of ids without
-// one that share its content.
+// What a step costs is what it looks at, not what it changes: one frame with thousands of leaves, and thousands of ids
+// without one that share its content.
 
 import CGuestABI
 import GuestMemory
@@ -43,6 +43,27 @@ import Testing
     return copies
   }
 
+  /// Each id's walk along the leaves of the frame counted, though it changed nothing.
+  private func expectAllCounted(_ steps: Int, _ sourceLocation: SourceLocation = #_sourceLocation) {
+    let nodes = Int(Self.ids) * Self.leaves / 3
+    #expect(steps * 3 * Step.most >= nodes * Work.look, sourceLocation: sourceLocation)
+  }
+
+  @Test("a step is over when its work is done or its time is up, and stays so") func clock() {
+    var step = Step()
+    func isOver(after work: Int, at now: UInt64) -> Bool {
+      step.count(work)
+      return step.isOver { now }
+    }
+    step.begin(now: 1000)
+    #expect(!isOver(after: 200, at: 1000))
+    #expect(isOver(after: 200, at: 10_000_000))
+    #expect(isOver(after: 0, at: 1000))
+    step.begin(now: 1000)
+    #expect(!isOver(after: Step.most - 1, at: 1000))
+    #expect(isOver(after: 1, at: 1000))
+  }
+
   @Test("R24: a private frame with many leaves is made read-only in steps, and is nobody else's before it is")
   func protecting() throws {
     var server = try OpenServer(frames: 1 << 14)
@@ -70,9 +91,12 @@ import Testing
     let copies = try sharers(&server)
     let slot = try server.state.ownedContainer(server.task, copies)
     var next: UInt64? = 0
+    var steps = 0
     while let id = next {
       next = server.state.releaseFrames(slot, id..<UInt64(Self.ids))
+      steps += 1
     }
+    expectAllCounted(steps)
     server.check()
     #expect(leaves(server) == Self.leaves)
     server.expectShortSteps()
@@ -82,7 +106,9 @@ import Testing
     var server = try OpenServer(frames: 1 << 14)
     let copies = try sharers(&server)
     var plan = try server.state.planDataRelease(server.task, copies, Array(0..<Self.ids))
-    while server.state.continueDataRelease(&plan) {}
+    var steps = 1
+    while server.state.continueDataRelease(&plan) { steps += 1 }
+    expectAllCounted(steps)
     server.check()
     #expect(leaves(server) == Self.leaves)
     server.expectShortSteps()
@@ -92,7 +118,9 @@ import Testing
     var server = try OpenServer(frames: 1 << 14)
     let copies = try sharers(&server)
     var plan = try server.state.planRelease(server.task, copies, Array(0..<Self.ids))
-    while server.state.continueRelease(&plan) {}
+    var steps = 1
+    while server.state.continueRelease(&plan) { steps += 1 }
+    expectAllCounted(steps)
     server.check()
     #expect(plan.error == nil && leaves(server) == Self.leaves)
     let kept = server.state.softReferences.count
@@ -120,7 +148,12 @@ import Testing
     }
     let container = try some(try server.state.revokeShares(server.task, copies))
     var next: UInt64? = 0
-    while let id = next { next = server.state.cutOff(container, .shares, from: id) }
+    var steps = 0
+    while let id = next {
+      next = server.state.cutOff(container, .shares, from: id)
+      steps += 1
+    }
+    expectAllCounted(steps)
     server.check()
     #expect(server.machine.leaf(server.task, page) == nil)
     #expect(server.machine.leaf(server.task, page.advanced(by: 1)) != nil)

@@ -168,6 +168,34 @@ PM_TEST(untouched, 0, 1, "R31: a frame that was never touched can be released an
   CHECK(is_zero(REGION, 3 * PM_PAGE_SIZE));
 }
 
+/// Releases ids that were never touched, far more of them than there are frames.
+static void release_untouched(void) {
+  enum { CALLS = 128, COUNT = 1024 };
+  pm_container_t container;
+  CHECK_OK(pm_container_create(&container));
+  for (uint32_t i = 0; i < CALLS; i++) {
+    uint32_t count = COUNT;
+    CHECK_OK(pm_container_allocate(container, i * COUNT, &count, 0));
+    CHECK_OK(release(container, i * COUNT, COUNT));
+  }
+}
+
+PM_TEST(untouched_cost_nobody, 0, 2, "R31: releases of what was never touched take nobody's frames") {
+  enum { COUNT = 100 };
+  if (!join(2)) {
+    struct pm_message question = next_question();
+    release_untouched();
+    answer(&question, 0, PM_CAP_NONE);
+    return;
+  }
+  pm_container_t container = map_numbered(REGION, COUNT, 100);
+  CHECK_OK(release(container, 0, COUNT));
+  ask(0, PM_CAP_NONE);
+  CHECK_EQ(gone(container, 0, COUNT), 0);
+  CHECK_OK(recover(container, 0, COUNT, NULL));
+  check_numbered(REGION, COUNT, 100);
+}
+
 PM_TEST(twice_in_one_call, 0, 1, "R31: an id that is named twice is released and recovered once") {
   pm_container_t container = map_numbered(REGION, 3, 100);
   uint64_t before = allocated_frames();
