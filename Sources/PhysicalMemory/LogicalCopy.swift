@@ -13,13 +13,21 @@ internal import GuestMemory
 /// The ids of one side: from a start on, or one by one.
 enum FrameIDs {
   case from(UInt32)
-  case list([UInt32])
+  /// `isRepeat`: of each, whether it was named before; empty: of none.
+  case list([UInt32], isRepeat: [Bool])
+
+  /// Finding what is named twice takes long for a long list: without the server's lock.
+  static func list(_ ids: [UInt32]) -> FrameIDs {
+    if zip(ids, ids.dropFirst()).allSatisfy({ $0 < $1 }) { return .list(ids, isRepeat: []) }
+    var seen = Set<UInt32>(minimumCapacity: ids.count)
+    return .list(ids, isRepeat: ids.map { !seen.insert($0).inserted })
+  }
 
   @inline(__always)
   subscript(index: Int) -> UInt32 {
     switch self {
     case .from(let start): start + UInt32(index)
-    case .list(let ids): ids[index]
+    case .list(let ids, _): ids[index]
     }
   }
 
@@ -27,7 +35,7 @@ enum FrameIDs {
   func check(count: UInt32) throws(ServerError) {
     switch self {
     case .from(let start): _ = try FrameIDRange(start: start, count: count)
-    case .list(let ids): guard count > 0, ids.count == Int(count) else { throw .invalid }
+    case .list(let ids, _): guard count > 0, ids.count == Int(count) else { throw .invalid }
     }
   }
 }
@@ -110,7 +118,7 @@ extension ServerState {
     case .from(let start):
       let used = containers[slot].frames.run(from: start, limit: count, inUse: true)
       return used < count ? start + UInt32(used) : nil
-    case .list(let ids): return ids.first { !containers[slot].frames[$0].isUsed }
+    case .list(let ids, _): return ids.first { !containers[slot].frames[$0].isUsed }
     }
   }
 
@@ -118,7 +126,7 @@ extension ServerState {
     guard hasPins(slot) else { return nil }
     switch ids {
     case .from(let start): return firstPinned(slot, UInt64(start)..<(UInt64(start) + UInt64(count)))
-    case .list(let ids): return ids.first { isPinned(slot, $0) }
+    case .list(let ids, _): return ids.first { isPinned(slot, $0) }
     }
   }
 
@@ -136,12 +144,12 @@ extension ServerState {
         let fits = containers[slot].frames.prefix(from: start, limit: count, unused: headroom)
         throw CopyError(error: .noMemory, frame: start + UInt32(fits))
       }
-    case .list(let ids):
-      var seen = Set<UInt32>()
-      for id in ids where !containers[slot].frames[id].isUsed && seen.insert(id).inserted {
-        if seen.count > headroom { throw CopyError(error: .noMemory, frame: id) }
+    case .list(let ids, let isRepeat):
+      for (index, id) in ids.enumerated() where !containers[slot].frames[id].isUsed {
+        if !isRepeat.isEmpty, isRepeat[index] { continue }
+        fresh += 1
+        if fresh > headroom { throw CopyError(error: .noMemory, frame: id) }
       }
-      fresh = seen.count
     }
     do throws(ServerError) { try charge(task, fresh) } catch { throw CopyError(error: error) }
     return fresh
