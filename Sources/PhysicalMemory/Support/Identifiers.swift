@@ -1,0 +1,47 @@
+// What a task names things by, and what the server does. Each is a type of its own, so that a source cannot be taken for a
+// destination, nor a container's place for one of its frames.
+
+/// A task's name for a container, an endpoint or a right: an entry of its own handle table.
+public struct Handle: Hashable, Sendable, BitwiseCopyable, ExpressibleByIntegerLiteral {
+  public let rawValue: UInt32
+
+  public init(_ rawValue: UInt32) { self.rawValue = rawValue }
+  public init(integerLiteral value: UInt32) { rawValue = value }
+}
+
+/// The number of a virtual frame in its container.
+public struct FrameID: Hashable, Comparable, Sendable, BitwiseCopyable, ExpressibleByIntegerLiteral {
+  public let rawValue: UInt32
+
+  public init(_ rawValue: UInt32) { self.rawValue = rawValue }
+  public init(integerLiteral value: UInt32) { rawValue = value }
+
+  @inline(__always)
+  public static func < (left: FrameID, right: FrameID) -> Bool { left.rawValue < right.rawValue }
+}
+
+/// A byte of a task's address space, as the task said it: nothing has been checked yet.
+public struct GuestAddress: Hashable, Sendable, BitwiseCopyable, ExpressibleByIntegerLiteral {
+  public let rawValue: UInt64
+
+  public init(_ rawValue: UInt64) { self.rawValue = rawValue }
+  public init(integerLiteral value: UInt64) { rawValue = value }
+}
+
+/// An index of a slab, which says what the slab holds.
+protocol SlabIndex: Hashable, Sendable, BitwiseCopyable {
+  var rawValue: UInt32 { get }
+  init(_ rawValue: UInt32)
+}
+
+/// A container's place in the server's table.
+struct ContainerSlot: SlabIndex {
+  let rawValue: UInt32
+  init(_ rawValue: UInt32) { self.rawValue = rawValue }
+}
+
+/// An endpoint's place in the server's table.
+struct EndpointSlot: SlabIndex {
+  let rawValue: UInt32
+  init(_ rawValue: UInt32) { self.rawValue = rawValue }
+}
