@@ -78,6 +78,19 @@ public final class GuestTask: Sendable {
     }
   }
 
+  /// Waits until one of the tasks has ended, at most for so many seconds.
+  public static func waitForAny(of tasks: [GuestTask], seconds: Double) {
+    let gate = WaitGate()
+    var hasEnded = false
+    for task in tasks {
+      task.state.withLock { state in
+        if state.end == nil { state.waiters.append(gate) } else { hasEnded = true }
+      }
+    }
+    if !hasEnded { gate.wait(until: monotonicNanoseconds() + UInt64(max(0, min(seconds, 1e9)) * 1e9)) }
+    for task in tasks { task.state.withLock { $0.waiters.removeAll { $0 === gate } } }
+  }
+
   /// Stops the task wherever it is.
   public func stop(_ reason: StopReason) {
     state.withLock { state in
