@@ -63,9 +63,9 @@ extension ServerState {
         if census.sharers[Int(number.rawValue)] == 0 { census.contents += 1 }
         census.sharers[Int(number.rawValue)] += 1
       }
-      if !isRight { found.append("container slot \(slot) counts its ids in use wrongly") }
+      if !isRight { found.append("container slot \(slot.rawValue) counts its ids in use wrongly") }
       if let lock = containers[slot].lock, !isKnown(lock, on: slot) {
-        found.append("the lock of container slot \(slot) is not known to its holder")
+        found.append("the lock of container slot \(slot.rawValue) is not known to its holder")
       }
       checkPins(slot, &census, &found)
     }
@@ -77,19 +77,20 @@ extension ServerState {
     if !pins.isConsistent() { found.append("the lists of pins are not in order") }
   }
 
-  private func isKnown(_ lock: ContainerLock, on slot: UInt32) -> Bool {
-    guard tasks.contains(lock.holder.rawValue) else { return false }
-    var next = tasks[lock.holder.rawValue].firstLocked
+  private func isKnown(_ lock: ContainerLock, on slot: ContainerSlot) -> Bool {
+    guard tasks.contains(lock.holder) else { return false }
+    var next = tasks[lock.holder].firstLocked
     while let locked = next, locked != slot { next = containers[locked].lock?.next }
     return next == slot
   }
 
   /// What a container counts of its pins.
-  private func checkPins(_ slot: UInt32, _ census: inout ContainerCensus, _ found: inout [String]) {
+  private func checkPins(_ slot: ContainerSlot, _ census: inout ContainerCensus, _ found: inout [String]) {
     var counted = 0
     containers[slot].frames.forEachPinCount { _, count in counted += count }
     if counted != containers[slot].frames.pinnedCount {
-      found.append("container slot \(slot) counts \(counted) pins, and \(containers[slot].frames.pinnedCount) in all")
+      found.append(
+        "container slot \(slot.rawValue) counts \(counted) pins, and \(containers[slot].frames.pinnedCount) in all")
     }
     census.pins += counted
     guard counted > 0 || containers[slot].pinsOfOthers != 0 else { return }
@@ -101,9 +102,10 @@ extension ServerState {
       counted -= 1
       if pin.isEnded || pin.task != containers[slot].owner { ofOthers += 1 }
     }
-    if counted != 0 { found.append("container slot \(slot) counts \(counted) more pins than its ids have") }
+    if counted != 0 { found.append("container slot \(slot.rawValue) counts \(counted) more pins than its ids have") }
     if ofOthers != containers[slot].pinsOfOthers {
-      found.append("\(ofOthers) pins keep container slot \(slot), and \(containers[slot].pinsOfOthers) are counted")
+      found.append(
+        "\(ofOthers) pins keep container slot \(slot.rawValue), and \(containers[slot].pinsOfOthers) are counted")
     }
   }
 
@@ -180,23 +182,23 @@ extension ServerState {
   private mutating func checkLeaves(_ frames: FrameCensus, _ found: inout [String]) {
     let operations = operations
     var leaves = 0
-    var next = tasks.occupied(from: 0)
+    var next = tasks.occupied(from: TaskSlot(0))
     while let slot = next {
-      next = tasks.occupied(from: slot + 1)
+      next = tasks.occupied(after: slot)
       guard tasks[slot].hasSpace else { continue }
       var region = UInt64.max
       var surplus = 0
-      operations.forEachLeaf(TaskSlot(slot)) { page, leaf in
+      operations.forEachLeaf(slot) { page, leaf in
         leaves += 1
         if page.rawValue >> 9 != region {
           region = page.rawValue >> 9
-          checkSuperpage(TaskSlot(slot), PageNumber(region << 9), &found)
+          checkSuperpage(slot, PageNumber(region << 9), &found)
         }
-        if let violation = violation(TaskSlot(slot), page, leaf, &surplus) {
-          found.append("task slot \(slot): \(violation)")
+        if let violation = violation(slot, page, leaf, &surplus) {
+          found.append("task slot \(slot.rawValue): \(violation)")
         }
       }
-      if surplus > surplusPlaces.perTask { found.append("task slot \(slot) has \(surplus) surplus leaves") }
+      if surplus > surplusPlaces.perTask { found.append("task slot \(slot.rawValue) has \(surplus) surplus leaves") }
     }
     if frames.places != leaves {
       found.append("the reverse map knows \(frames.places) leaves, the page tables have \(leaves)")
@@ -220,8 +222,8 @@ extension ServerState {
     _ task: TaskSlot, _ page: PageNumber, _ leaf: MappedPage, _ surplus: inout Int
   ) -> String? {
     func at(_ text: String) -> String { "page \(String(page.rawValue, radix: 16)) \(text)" }
-    guard let index = tasks[task.rawValue].mappings.find(page) else { return at("has a leaf and no mapping") }
-    let mapping = tasks[task.rawValue].mappings[index]
+    guard let index = tasks[task].mappings.find(page) else { return at("has a leaf and no mapping") }
+    let mapping = tasks[task].mappings[index]
     let container = mapping.container.slot
     guard isCurrent(mapping.container) else { return at("shows a container that is gone") }
     if mapping.epoch != 0, mapping.epoch != containers[container].epoch {
@@ -255,10 +257,11 @@ extension ServerState {
       claimed += entitlement.claim
       withdrawn += tasks[slot].extraTables + tasks[slot].withdrawn
       taken += tasks[slot].reservedTables
-      let owned = census.allocated[Int(slot)] + tasks[slot].setAside
+      let owned = census.allocated[Int(slot.rawValue)] + tasks[slot].setAside
       allocated += entitlement.allocated
       if entitlement.allocated != owned {
-        found.append("task slot \(slot) is charged \(entitlement.allocated) frames, its containers have \(owned)")
+        found.append(
+          "task slot \(slot.rawValue) is charged \(entitlement.allocated) frames, its containers have \(owned)")
       }
     }
     if tables.taken > tables.reserved { found.append("more tables are from the reserve than it has") }
@@ -282,32 +285,32 @@ extension ServerState {
     endpoints.forEachIndex { slot in
       let reference = EndpointReference(slot: slot, generation: endpoints.generation(at: slot))
       let owner = endpoints[slot].owner
-      if !tasks.contains(owner.rawValue) || !tasks[owner.rawValue].endpoints.contains(reference) {
-        found.append("endpoint \(slot) is not known to its owner")
+      if !tasks.contains(owner) || !tasks[owner].endpoints.contains(reference) {
+        found.append("endpoint \(slot.rawValue) is not known to its owner")
       } else {
         for level in endpoints[slot].receivers {
           if case .receiving(reference, _) = wait(Waiter(owner, level)) { continue }
-          found.append("endpoint \(slot) has a receiver that does not wait for it")
+          found.append("endpoint \(slot.rawValue) has a receiver that does not wait for it")
         }
         if !endpoints[slot].receivers.isEmpty, !endpoints[slot].queue.isEmpty {
-          found.append("endpoint \(slot) has a receiver and callers")
+          found.append("endpoint \(slot.rawValue) has a receiver and callers")
         }
       }
       for caller in endpoints[slot].queue {
-        if tasks.contains(caller.task.rawValue), case .queued(reference, _) = wait(caller) { continue }
-        found.append("endpoint \(slot) has a caller that does not wait for it")
+        if tasks.contains(caller.task), case .queued(reference, _) = wait(caller) { continue }
+        found.append("endpoint \(slot.rawValue) has a caller that does not wait for it")
       }
     }
     tasks.forEachIndex { slot in
       for level in WaitLevel.allCases {
-        let waiter = Waiter(TaskSlot(slot), level)
+        let waiter = Waiter(slot, level)
         switch wait(waiter) {
         case .received(let server, _, _):
-          if !tasks.contains(server.rawValue) || !tasks[server.rawValue].received.contains(waiter) {
-            found.append("task slot \(slot) waits for a reply of one that does not know it")
+          if !tasks.contains(server) || !tasks[server].received.contains(waiter) {
+            found.append("task slot \(slot.rawValue) waits for a reply of one that does not know it")
           }
         case .name:
-          if !names.waiting.contains(waiter) { found.append("task slot \(slot) waits for a name in vain") }
+          if !names.waiting.contains(waiter) { found.append("task slot \(slot.rawValue) waits for a name in vain") }
         default: break
         }
       }

@@ -5,7 +5,7 @@ internal import CGuestABI
 public import GuestMemory
 
 /// A task's place in the server's table, and with it its address space; reused when the task has ended.
-public struct TaskSlot: Hashable, Sendable, BitwiseCopyable {
+public struct TaskSlot: SlabIndex, Hashable, Sendable, BitwiseCopyable {
   public let rawValue: UInt32
 
   public init(_ rawValue: UInt32) { self.rawValue = rawValue }

@@ -75,7 +75,7 @@ public final class PhysicalMemoryServer: Sendable {
     _ image: ImageNumber, _ parameters: TaskParameters, wait: (TaskSlot, _ until: UInt64) -> Void = { _, _ in }
   ) throws(ServerError) -> (slot: TaskSlot, id: TaskID) {
     let (task, id) = try state.withLock { (state) throws(ServerError) in
-      try state.createTask(image.rawValue, parameters)
+      try state.createTask(image, parameters)
     }
     while true {
       do throws(ServerError) {
@@ -148,7 +148,7 @@ public final class PhysicalMemoryServer: Sendable {
     let slot = try withCurrentPins { (state) throws(ServerError) in try state.beginDestroying(task, handle) }
     guard steps(of: task, { !$0.continueDestroying(slot) }) else {
       // No handle leads to it any more: its owner's end goes on with it.
-      withState { $0.tasks[task.rawValue].dying.append(slot) }
+      withState { $0.tasks[task].dying.append(slot) }
       throw .stopped
     }
   }
@@ -236,7 +236,7 @@ public final class PhysicalMemoryServer: Sendable {
 
   /// Where the last call that answered PM_EFAULT got stuck, and why; nil: outside the task's half. Asked once.
   public func takePointerFault(_ task: TaskSlot) -> (address: UInt64, access: Access, outcome: FaultOutcome)? {
-    state.withLock { $0.tasks[task.rawValue].pointerFault.take() }
+    state.withLock { $0.tasks[task].pointerFault.take() }
   }
 
   // MARK: The machine's own
@@ -344,7 +344,7 @@ public final class PhysicalMemoryServer: Sendable {
 }
 
 /// A loaded program.
-public struct ImageNumber: Hashable, Sendable {
+public struct ImageNumber: SlabIndex, Hashable, Sendable, BitwiseCopyable {
   let rawValue: UInt32
   init(_ rawValue: UInt32) { self.rawValue = rawValue }
 }

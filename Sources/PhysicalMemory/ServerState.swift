@@ -16,10 +16,10 @@ struct ServerState: ~Copyable {
   var furtherReferences: Allowances
   /// The ids of each task that were released and never touched.
   var releasedEmpties: Allowances
-  var containers: Slab<Container>
-  var tasks: Slab<TaskRecord>
-  var images: Slab<LoadedImage>
-  var endpoints: Slab<Endpoint>
+  var containers: Slab<ContainerSlot, Container>
+  var tasks: Slab<TaskSlot, TaskRecord>
+  var images: Slab<ImageNumber, LoadedImage>
+  var endpoints: Slab<EndpointSlot, Endpoint>
   var names = NameTable()
   var pins: PinTable
   /// Pins that calls under way are about to make.
@@ -64,10 +64,10 @@ struct ServerState: ~Copyable {
     let softReferences = try SoftReferenceTable(capacity: frameCount + furtherReferences.perTask * taskCapacity)
     let pins = try PinTable(frameCount: frameCount, taskCapacity: taskCapacity)
     // As many as the handles of all tasks: no task can use up those of others.
-    let containers = try Slab<Container>(capacity: taskCapacity << 16)
-    let tasks = try Slab<TaskRecord>(capacity: taskCapacity)
-    let endpoints = try Slab<Endpoint>(capacity: 1 << 16)
-    let images = try Slab<LoadedImage>(capacity: PhysicalMemoryServer.mostImages)
+    let containers = try Slab<ContainerSlot, Container>(capacity: taskCapacity << 16)
+    let tasks = try Slab<TaskSlot, TaskRecord>(capacity: taskCapacity)
+    let endpoints = try Slab<EndpointSlot, Endpoint>(capacity: 1 << 16)
+    let images = try Slab<ImageNumber, LoadedImage>(capacity: PhysicalMemoryServer.mostImages)
     if reserved > 1 { pool.reserve(FrameRun(start: FrameNumber(1), count: reserved - 1)) }
     lowStock = stock / 2
     self.blocks = BlockStock(target: min(blocks, BlockStock.most(frameCount: frameCount)))
@@ -129,17 +129,17 @@ struct ServerState: ~Copyable {
 
   /// A zeroed frame for a page table of a task: from the reserve within the task's quota, else from what nobody claims.
   mutating func takeTable(for task: TaskSlot) -> FrameNumber? {
-    let entitlement = tasks[task.rawValue].entitlement
+    let entitlement = tasks[task].entitlement
     let quota = TableReserve.quota(frames: max(entitlement.claim, entitlement.allocated))
-    let isExtra = tasks[task.rawValue].reservedTables >= quota || tables.taken >= tables.reserved
+    let isExtra = tasks[task].reservedTables >= quota || tables.taken >= tables.reserved
     if isExtra { guard withdraw(1, for: task) else { return nil } }
     guard let frame = takeTableFrame() else {
       // For the next attempt, when the tables kept for ended tasks are back.
-      if isExtra { tasks[task.rawValue].withdrawn += 1 }
+      if isExtra { tasks[task].withdrawn += 1 }
       return nil
     }
     if isExtra {
-      tasks[task.rawValue].extraTables += 1
+      tasks[task].extraTables += 1
     } else {
       takeFromReserve(task, 1)
     }
@@ -147,7 +147,7 @@ struct ServerState: ~Copyable {
   }
 
   mutating func takeFromReserve(_ task: TaskSlot, _ count: Int) {
-    tasks[task.rawValue].reservedTables += count
+    tasks[task].reservedTables += count
     tables.taken += count
   }
 
@@ -223,7 +223,7 @@ struct ServerState: ~Copyable {
 
   /// The task's empty address space, which it has at most once.
   mutating func openSpace(_ task: TaskSlot) throws(ServerError) {
-    guard !tasks[task.rawValue].hasSpace else { return }
+    guard !tasks[task].hasSpace else { return }
     let operations = operations
     var kept = operations.openSpace(task) { takeTable(for: task) }
     if let count = kept, !takeKept(count, for: task) {
@@ -236,7 +236,7 @@ struct ServerState: ~Copyable {
       kept = operations.openSpace(task) { takeTable(for: task) }
     }
     guard kept != nil else { throw lackTables(task) }
-    tasks[task.rawValue].hasSpace = true
+    tasks[task].hasSpace = true
   }
 
   /// Tables kept for a slot are a task's again: from the reserve as far as it has room.
@@ -244,7 +244,7 @@ struct ServerState: ~Copyable {
     let fromReserve = min(count, tables.reserved - tables.taken)
     guard withdraw(count - fromReserve, for: task) else { return false }
     takeFromReserve(task, fromReserve)
-    tasks[task.rawValue].extraTables += count - fromReserve
+    tasks[task].extraTables += count - fromReserve
     return true
   }
 

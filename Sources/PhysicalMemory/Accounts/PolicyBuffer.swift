@@ -35,7 +35,7 @@ extension ServerState {
 
   mutating func takeControl(_ task: TaskSlot) throws(ServerError) -> UInt32 {
     guard !policy.wasTaken else { throw .notPermitted }
-    guard let handle = tasks[task.rawValue].handles.insert(.control) else { throw .noMemory }
+    guard let handle = tasks[task].handles.insert(.control) else { throw .noMemory }
     policy.wasTaken = true
     countControls(task, 1)
     return handle
@@ -43,15 +43,15 @@ extension ServerState {
 
   /// PM_EINVAL for a handle that names nothing, PM_EPERM for one that names something else.
   func checkControl(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    guard let target = tasks[task.rawValue].handles[handle] else { throw .invalid }
+    guard let target = tasks[task].handles[handle] else { throw .invalid }
     guard target == .control else { throw .notPermitted }
   }
 
   /// A task has got handles that name control, or has lost some. With the last one it loses the buffer too.
   mutating func countControls(_ task: TaskSlot, _ change: Int) {
-    tasks[task.rawValue].controls += change
+    tasks[task].controls += change
     policy.controls += change
-    if tasks[task.rawValue].controls == 0, policy.holder == task {
+    if tasks[task].controls == 0, policy.holder == task {
       takeBufferAway()
       policy.holder = nil
       releaseLaunches()
@@ -97,26 +97,26 @@ extension ServerState {
     if let buffer = policy.buffer { return buffer }
     let buffer = try makeContainer(owner: .server)
     policy.buffer = buffer
-    var slots: [UInt32] = []
+    var slots: [TaskSlot] = []
     tasks.forEachIndex { slots.append($0) }
     do throws(ServerError) {
-      try makeRoomInBuffer(for: task, slots.last ?? 0)
+      try makeRoomInBuffer(for: task, slots.last ?? TaskSlot(0))
     } catch {
       policy.buffer = nil
       destroy(buffer.slot)
       throw error
     }
-    for slot in slots { fillPolicyEntry(TaskSlot(slot), guaranteed: 0, extra: true) }
+    for slot in slots { fillPolicyEntry(slot, guaranteed: 0, extra: true) }
     return buffer
   }
 
   /// Makes the buffer larger, if a task's slot is beyond it. Its holder loses it then, and asks again (R13). The frames
   /// there are stay, with all that is in them.
   /// - Parameter task: for whose sake.
-  mutating func makeRoomInBuffer(for task: TaskSlot, _ slot: UInt32) throws(ServerError) {
+  mutating func makeRoomInBuffer(for task: TaskSlot, _ slot: TaskSlot) throws(ServerError) {
     guard let buffer = policy.buffer else { return }
     let old = containers[buffer.slot].frames.count
-    let needed = Int(slot) / PolicyState.entriesPerFrame + 1
+    let needed = Int(slot.rawValue) / PolicyState.entriesPerFrame + 1
     guard needed > old else { return }
     guard withdraw(needed - old, for: task) else { throw lack(task, needed - old) }
     containers[buffer.slot].frames.fill(UInt32(old), count: needed - old, .empty)
@@ -126,11 +126,11 @@ extension ServerState {
     }
     takeBufferAway()
     // Of those that begin there may be several already.
-    var next = tasks.occupied(from: UInt32(old * PolicyState.entriesPerFrame))
+    var next = tasks.occupied(from: TaskSlot(UInt32(old * PolicyState.entriesPerFrame)))
     while let slot = next {
       let entitlement = tasks[slot].entitlement
-      fillPolicyEntry(TaskSlot(slot), guaranteed: entitlement.guaranteed, extra: entitlement.mayUseExtra)
-      next = tasks.occupied(from: slot + 1)
+      fillPolicyEntry(slot, guaranteed: entitlement.guaranteed, extra: entitlement.mayUseExtra)
+      next = tasks.occupied(after: slot)
     }
   }
 
@@ -145,7 +145,7 @@ extension ServerState {
   }
 
   /// A buffer has a few frames: this is one step.
-  private mutating func destroy(_ container: UInt32) {
+  private mutating func destroy(_ container: ContainerSlot) {
     containers[container].isDying = true
     while !continueDestroying(container) {}
   }
@@ -154,9 +154,9 @@ extension ServerState {
 
   /// Where a slot's entry is; nil: there is no buffer, or it does not reach so far.
   @inline(__always)
-  private func policyEntry(_ slot: UInt32) -> (frame: FrameNumber, offset: Int)? {
+  private func policyEntry(_ slot: TaskSlot) -> (frame: FrameNumber, offset: Int)? {
     guard let buffer = policy.buffer else { return nil }
-    let index = Int(slot)
+    let index = Int(slot.rawValue)
     let word = containers[buffer.slot].frames[UInt32(index / PolicyState.entriesPerFrame)]
     guard let content = word.content else { return nil }
     return (contents[content].frame, index % PolicyState.entriesPerFrame * PolicyState.entryBytes)
@@ -165,8 +165,8 @@ extension ServerState {
   /// Keeps what a task's entry says of its frames current. One store, so that no reader sees half of it.
   @inline(__always)
   mutating func noteAllocated(_ task: TaskSlot) {
-    guard let (frame, offset) = policyEntry(task.rawValue) else { return }
-    let allocated = UInt64(tasks[task.rawValue].entitlement.allocated)
+    guard let (frame, offset) = policyEntry(task) else { return }
+    let allocated = UInt64(tasks[task].entitlement.allocated)
     let bytes = InlineArray<8, UInt8> { UInt8(truncatingIfNeeded: allocated >> UInt64(8 * $0)) }
     operations.write(frame, at: offset + 8, bytes.span)
   }
@@ -175,28 +175,28 @@ extension ServerState {
   mutating func fillPolicyEntry(_ task: TaskSlot, guaranteed: Int, extra: Bool) {
     writeServerFields(task)
     writeWords(
-      task.rawValue, at: 32,
-      [UInt64(guaranteed), extra ? 1 : 0, UInt64(tasks[task.rawValue].entitlement.swapQuota), 0])
+      task, at: 32,
+      [UInt64(guaranteed), extra ? 1 : 0, UInt64(tasks[task].entitlement.swapQuota), 0])
   }
 
   /// Writes what of an entry is the server's, whatever its holder made of it.
   mutating func writeServerFields(_ task: TaskSlot) {
-    let entitlement = tasks[task.rawValue].entitlement
+    let entitlement = tasks[task].entitlement
     writeWords(
-      task.rawValue, at: 0,
+      task, at: 0,
       [
-        tasks[task.rawValue].id.rawValue, UInt64(entitlement.allocated), UInt64(entitlement.guaranteed),
+        tasks[task].id.rawValue, UInt64(entitlement.allocated), UInt64(entitlement.guaranteed),
         UInt64(entitlement.swapped),
       ])
   }
 
   /// The slot is free.
-  mutating func clearPolicyEntry(_ slot: UInt32) {
+  mutating func clearPolicyEntry(_ slot: TaskSlot) {
     writeWords(slot, at: 0, [0, 0, 0, 0])
     writeWords(slot, at: 32, [0, 0, 0, 0])
   }
 
-  private func writeWords(_ slot: UInt32, at offset: Int, _ words: InlineArray<4, UInt64>) {
+  private func writeWords(_ slot: TaskSlot, at offset: Int, _ words: InlineArray<4, UInt64>) {
     guard let entry = policyEntry(slot) else { return }
     let bytes = InlineArray<32, UInt8> { UInt8(truncatingIfNeeded: words[$0 / 8] >> UInt64($0 % 8 * 8)) }
     operations.write(entry.frame, at: entry.offset + offset, bytes.span)

@@ -7,7 +7,7 @@ internal import GuestMemory
 
 /// What the buffer says of one task.
 private struct PolicyProposal {
-  let slot: UInt32
+  let slot: TaskSlot
   let guaranteed: Int
   let mayUseExtra: Bool
   let swapQuota: Int
@@ -36,7 +36,7 @@ extension ServerState {
     for proposal in proposals {
       tasks[proposal.slot].entitlement.mayUseExtra = proposal.mayUseExtra
       tasks[proposal.slot].entitlement.swapQuota = proposal.swapQuota
-      limitDemands(TaskSlot(proposal.slot))
+      limitDemands(proposal.slot)
     }
     policy.isControlled = true
     statistics.policyCommits += 1
@@ -56,8 +56,8 @@ extension ServerState {
       var part = whole._mutatingExtracting((id << 12)..<((id + 1) << 12))
       operations.read(contents[content].frame, at: 0, into: &part)
     }
-    func word(_ slot: UInt32, _ offset: Int) -> UInt64 {
-      let start = Int(slot) * PolicyState.entryBytes + offset
+    func word(_ slot: TaskSlot, _ offset: Int) -> UInt64 {
+      let start = Int(slot.rawValue) * PolicyState.entryBytes + offset
       return (0..<8).reversed().reduce(0) { $0 << 8 | UInt64(bytes[start + $1]) }
     }
     var proposals: [PolicyProposal] = []
@@ -67,7 +67,7 @@ extension ServerState {
     tasks.forEachIndex { slot in
       // Those that end keep what they have until they are gone.
       guard !tasks[slot].isEnding, !tasks[slot].isDropped else { return }
-      guard Int(slot) < entries else {
+      guard Int(slot.rawValue) < entries else {
         // It has not begun, and waits for its entry: what its launch asked for is its contract.
         let entitlement = tasks[slot].entitlement
         return proposals.append(
@@ -88,8 +88,9 @@ extension ServerState {
 
   private mutating func correctEntries() {
     guard let buffer = policy.buffer else { return }
-    for slot in 0..<UInt32(containers[buffer.slot].frames.count * PolicyState.entriesPerFrame) {
-      if tasks.contains(slot) { writeServerFields(TaskSlot(slot)) } else { clearPolicyEntry(slot) }
+    for entry in 0..<UInt32(containers[buffer.slot].frames.count * PolicyState.entriesPerFrame) {
+      let slot = TaskSlot(entry)
+      if tasks.contains(slot) { writeServerFields(slot) } else { clearPolicyEntry(slot) }
     }
   }
 
@@ -99,7 +100,7 @@ extension ServerState {
     let waiting = reclaim.requests
     reclaim.requests = []
     for request in waiting {
-      let entitlement = tasks[request.task.rawValue].entitlement
+      let entitlement = tasks[request.task].entitlement
       let isGood = request.isWithdrawal ? entitlement.extra == 0 : request.count <= entitlement.guaranteedLeft
       if isGood { reclaim.requests.append(request) } else if request.isWithdrawal { ledger.promise(-request.count) }
       operations.wake(request.task)
@@ -133,25 +134,25 @@ extension ServerState {
 
   /// The task has all it begins with. If somebody decides, it waits for what is decided about it.
   mutating func presentToPolicy(_ task: TaskSlot) {
-    if policy.holder != nil { tasks[task.rawValue].policyDeadline = operations.now + Self.launchPatience }
+    if policy.holder != nil { tasks[task].policyDeadline = operations.now + Self.launchPatience }
     tellOfTasks()
   }
 
   /// Until when the new task is to wait, unless it is woken before; nil: it may begin.
   func policyWait(_ task: TaskSlot) -> UInt64? {
-    let deadline = tasks[task.rawValue].policyDeadline
+    let deadline = tasks[task].policyDeadline
     return operations.now < deadline ? deadline : nil
   }
 
   /// Nobody waits for the policy server any more: it has committed, or is gone.
   mutating func releaseLaunches() {
-    var next = tasks.occupied(from: 0)
+    var next = tasks.occupied(from: TaskSlot(0))
     while let slot = next {
       if tasks[slot].policyDeadline != 0 {
         tasks[slot].policyDeadline = 0
-        operations.wake(TaskSlot(slot))
+        operations.wake(slot)
       }
-      next = tasks.occupied(from: slot + 1)
+      next = tasks.occupied(after: slot)
     }
   }
 
@@ -160,7 +161,7 @@ extension ServerState {
   /// A task's name, with zeros up to PM_NAME_MAXIMUM + 1 bytes.
   func taskName(_ task: TaskSlot, _ handle: UInt32, _ id: UInt64) throws(ServerError) -> [UInt8] {
     try checkControl(task, handle)
-    var found: UInt32?
+    var found: TaskSlot?
     tasks.forEachIndex { if tasks[$0].id.rawValue == id { found = $0 } }
     guard let found else { throw .noEntry }
     let name = tasks[found].name
@@ -172,23 +173,25 @@ extension ServerState {
   /// For checkInvariants: handles that name control against the counts, and the buffer against both.
   func checkPolicy(_ found: inout [String]) {
     var controls = 0
-    var lastSlot: UInt32 = 0
+    var lastSlot = TaskSlot(0)
     tasks.forEachIndex { slot in
       if tasks[slot].hasSpace { lastSlot = slot }
       guard !tasks[slot].isEnding else { return }
       var own = 0
       tasks[slot].handles.forEach { if $0 == .control { own += 1 } }
       controls += own
-      if own != tasks[slot].controls { found.append("task slot \(slot) has \(own) handles of control, not as counted") }
+      if own != tasks[slot].controls {
+        found.append("task slot \(slot.rawValue) has \(own) handles of control, not as counted")
+      }
     }
     if controls != policy.controls { found.append("\(controls) handles name control, \(policy.controls) are counted") }
-    if let holder = policy.holder, !tasks.contains(holder.rawValue) || tasks[holder.rawValue].controls == 0 {
+    if let holder = policy.holder, !tasks.contains(holder) || tasks[holder].controls == 0 {
       found.append("the policy buffer's holder has no control")
     }
     guard let buffer = policy.buffer else { return }
     if controls == 0 { found.append("there is a policy buffer, and nobody has control") }
-    if Int(lastSlot) >= containers[buffer.slot].frames.count * PolicyState.entriesPerFrame {
-      found.append("task slot \(lastSlot) is beyond the policy buffer")
+    if Int(lastSlot.rawValue) >= containers[buffer.slot].frames.count * PolicyState.entriesPerFrame {
+      found.append("task slot \(lastSlot.rawValue) is beyond the policy buffer")
     }
   }
 }

@@ -58,19 +58,20 @@ extension ServerState {
       let asked = tasks[slot].demanded
       demanded += asked
       if asked > tasks[slot].entitlement.extra, !tasks[slot].isDropped, !tasks[slot].isEnding {
-        found.append("task slot \(slot) is asked for \(asked) frames and has \(tasks[slot].entitlement.extra) extra")
+        found.append(
+          "task slot \(slot.rawValue) is asked for \(asked) frames and has \(tasks[slot].entitlement.extra) extra")
       }
-      if (asked > 0) != reclaim.victims.contains(TaskSlot(slot)) {
-        found.append("task slot \(slot) and the list of victims disagree")
+      if (asked > 0) != reclaim.victims.contains(slot) {
+        found.append("task slot \(slot.rawValue) and the list of victims disagree")
       }
-      if tasks[slot].untold > asked { found.append("task slot \(slot) is to be told more than is asked") }
+      if tasks[slot].untold > asked { found.append("task slot \(slot.rawValue) is to be told more than is asked") }
     }
     if demanded != reclaim.demanded { found.append("\(demanded) frames are asked for, \(reclaim.demanded) counted") }
     for slot in reclaim.requests.map(\.task) where reclaim.requests.count(where: { $0.task == slot }) > 1 {
       found.append("task slot \(slot.rawValue) waits twice")
     }
     for request in reclaim.requests
-    where !tasks.contains(request.task.rawValue) || tasks[request.task.rawValue].isEnding {
+    where !tasks.contains(request.task) || tasks[request.task].isEnding {
       found.append("task slot \(request.task.rawValue) is not there, and waits for \(request.count) frames")
     }
     if let first = reclaim.requests.first, first.count <= ledger.free {

@@ -78,13 +78,13 @@ extension ServerState {
 
   /// How many more frames a task may allocate. Frames set aside for this call are counted again from here on.
   mutating func headroom(_ task: TaskSlot, extra: Bool) -> Int {
-    let setAside = tasks[task.rawValue].setAside
+    let setAside = tasks[task].setAside
     if setAside > 0 {
-      tasks[task.rawValue].setAside = 0
-      ledger.charge(&tasks[task.rawValue].entitlement, -setAside)
+      tasks[task].setAside = 0
+      ledger.charge(&tasks[task].entitlement, -setAside)
       noteAllocated(task)
     }
-    return ledger.headroom(tasks[task.rawValue].entitlement, extra: extra, lendable: lendable)
+    return ledger.headroom(tasks[task].entitlement, extra: extra, lendable: lendable)
   }
 
   /// Nobody borrows while others wait for what is theirs.
@@ -94,15 +94,15 @@ extension ServerState {
   /// - Throws: `.waitForFrames` when some must be taken back first; nothing has changed then.
   mutating func charge(_ task: TaskSlot, _ count: Int) throws(ServerError) {
     if count > ledger.free { throw request(task, count) }
-    ledger.charge(&tasks[task.rawValue].entitlement, count)
+    ledger.charge(&tasks[task].entitlement, count)
     noteAllocated(task)
   }
 
   /// Asks others for what is not there.
   mutating func request(_ task: TaskSlot, _ count: Int) -> ServerError {
     reclaim.requests.append(FrameRequest(task: task, count: count))
-    tasks[task.rawValue].lacking = 0
-    ledger.setAwaited(&tasks[task.rawValue].entitlement, count)
+    tasks[task].lacking = 0
+    ledger.setAwaited(&tasks[task].entitlement, count)
     // What had been set aside for this call may do for those who were before it.
     serveRequests()
     demandFrames()
@@ -112,9 +112,9 @@ extension ServerState {
   /// Takes frames off a task's account: they meet what is demanded of it, and whoever waits gets them.
   mutating func uncharge(_ task: TaskSlot, _ count: Int) {
     guard count > 0 else { return }
-    ledger.charge(&tasks[task.rawValue].entitlement, -count)
+    ledger.charge(&tasks[task].entitlement, -count)
     noteAllocated(task)
-    if !tasks[task.rawValue].demands.isEmpty { meetDemands(task, count) }
+    if !tasks[task].demands.isEmpty { meetDemands(task, count) }
     serveRequests()
   }
 
@@ -124,11 +124,11 @@ extension ServerState {
       reclaim.requests.removeFirst()
       if request.isWithdrawal {
         ledger.withdrawPromised(request.count)
-        tasks[request.task.rawValue].withdrawn += request.count
+        tasks[request.task].withdrawn += request.count
       } else {
-        ledger.setAwaited(&tasks[request.task.rawValue].entitlement, 0)
-        ledger.charge(&tasks[request.task.rawValue].entitlement, request.count)
-        tasks[request.task.rawValue].setAside += request.count
+        ledger.setAwaited(&tasks[request.task].entitlement, 0)
+        ledger.charge(&tasks[request.task].entitlement, request.count)
+        tasks[request.task].setAside += request.count
         noteAllocated(request.task)
       }
       operations.wake(request.task)
@@ -148,9 +148,9 @@ extension ServerState {
   mutating func endRequest(_ task: TaskSlot) {
     endWithdrawal(task)
     reclaim.requests.removeAll { $0.task == task }
-    ledger.setAwaited(&tasks[task.rawValue].entitlement, 0)
-    let setAside = tasks[task.rawValue].setAside
-    tasks[task.rawValue].setAside = 0
+    ledger.setAwaited(&tasks[task].entitlement, 0)
+    let setAside = tasks[task].setAside
+    tasks[task].setAside = 0
     uncharge(task, setAside)
     serveRequests()
   }
@@ -180,7 +180,7 @@ extension ServerState {
       guard extra > 0 else { return }
       candidates.append(
         VictimCandidate(
-          slot: TaskSlot(slot), task: tasks[slot].id, guaranteed: tasks[slot].entitlement.guaranteed,
+          slot: slot, task: tasks[slot].id, guaranteed: tasks[slot].entitlement.guaranteed,
           allocated: tasks[slot].entitlement.allocated, extra: extra, lastTurn: tasks[slot].lastTurn))
     }
     return candidates
@@ -189,12 +189,12 @@ extension ServerState {
   private mutating func demand(_ task: TaskSlot, _ count: Int) {
     reclaim.turn += 1
     reclaim.demanded += count
-    if tasks[task.rawValue].demands.isEmpty { reclaim.victims.append(task) }
-    tasks[task.rawValue].lastTurn = reclaim.turn
-    tasks[task.rawValue].untold += count
+    if tasks[task].demands.isEmpty { reclaim.victims.append(task) }
+    tasks[task].lastTurn = reclaim.turn
+    tasks[task].untold += count
     // First: then a task that waits is known to be on its way, and its time is told.
     operations.raiseUpcall(task)
-    tasks[task.rawValue].demands.append(
+    tasks[task].demands.append(
       FrameDemand(
         count: count, deadline: operations.now + reclaim.rules.timeLimit, processorTime: operations.processorTime(task))
     )
@@ -203,33 +203,33 @@ extension ServerState {
 
   /// What the task's handler is to be told now: frames asked for since it was told last, or 0.
   mutating func takeReturnRequest(_ task: TaskSlot) -> Int {
-    defer { tasks[task.rawValue].untold = 0 }
-    return tasks[task.rawValue].untold
+    defer { tasks[task].untold = 0 }
+    return tasks[task].untold
   }
 
   /// The oldest demand first.
   private mutating func meetDemands(_ task: TaskSlot, _ count: Int) {
     var left = count
-    while left > 0, let first = tasks[task.rawValue].demands.first {
+    while left > 0, let first = tasks[task].demands.first {
       let met = min(left, first.count)
       left -= met
       reclaim.demanded -= met
-      tasks[task.rawValue].demands[0].count -= met
-      if met == first.count { tasks[task.rawValue].demands.removeFirst() }
+      tasks[task].demands[0].count -= met
+      if met == first.count { tasks[task].demands.removeFirst() }
     }
-    let rest = tasks[task.rawValue].demanded
-    tasks[task.rawValue].untold = min(tasks[task.rawValue].untold, rest)
+    let rest = tasks[task].demanded
+    tasks[task].untold = min(tasks[task].untold, rest)
     if rest == 0 { reclaim.victims.removeAll { $0 == task } }
   }
 
   /// Never more is asked for than a task has beyond its guarantee (R28).
   mutating func limitDemands(_ task: TaskSlot) {
-    let surplus = tasks[task.rawValue].demanded - tasks[task.rawValue].entitlement.extra
-    if surplus > 0, !tasks[task.rawValue].isDropped { meetDemands(task, surplus) }
+    let surplus = tasks[task].demanded - tasks[task].entitlement.extra
+    if surplus > 0, !tasks[task].isDropped { meetDemands(task, surplus) }
   }
 
   /// The task has nothing more to give, or nothing for now: who waits asks others.
-  mutating func forgetDemands(_ task: TaskSlot) { meetDemands(task, tasks[task.rawValue].demanded) }
+  mutating func forgetDemands(_ task: TaskSlot) { meetDemands(task, tasks[task].demanded) }
 
   // MARK: Deadlines
 
@@ -239,8 +239,8 @@ extension ServerState {
     let now = operations.now
     var next = now + 1_000_000_000
     for task in reclaim.victims {
-      guard !tasks[task.rawValue].isDropped, !tasks[task.rawValue].isEnding,
-        let first = tasks[task.rawValue].demands.first
+      guard !tasks[task].isDropped, !tasks[task].isEnding,
+        let first = tasks[task].demands.first
       else { continue }
       if first.deadline > now {
         next = min(next, first.deadline)
@@ -258,17 +258,17 @@ extension ServerState {
     if time == .max { return true }
     if start != .max { return time - start >= ReclaimState.leastProcessorTime }
     // It waited when it was asked, and does not any more: its time counts from here on.
-    tasks[task.rawValue].demands[0].processorTime = time
+    tasks[task].demands[0].processorTime = time
     return false
   }
 
   /// The task loses everything (R30). It ends as others do; all that it has is on its way back.
   private mutating func drop(_ task: TaskSlot, late: Int) {
     statistics.tasksDropped += 1
-    tasks[task.rawValue].isDropped = true
-    let coming = tasks[task.rawValue].entitlement.allocated
-    reclaim.demanded += coming - tasks[task.rawValue].demanded
-    tasks[task.rawValue].demands = [FrameDemand(count: coming, deadline: .max, processorTime: 0)]
+    tasks[task].isDropped = true
+    let coming = tasks[task].entitlement.allocated
+    reclaim.demanded += coming - tasks[task].demanded
+    tasks[task].demands = [FrameDemand(count: coming, deadline: .max, processorTime: 0)]
     operations.drop(task, missing: late)
   }
 }

@@ -11,9 +11,9 @@
 extension ServerState {
   /// Takes frames from what tasks can have: first of those withdrawn for the task. False: there are not so many.
   mutating func withdraw(_ count: Int, for task: TaskSlot) -> Bool {
-    let used = min(count, tasks[task.rawValue].withdrawn)
+    let used = min(count, tasks[task].withdrawn)
     guard count == used || ledger.withdraw(count - used) else { return false }
-    tasks[task.rawValue].withdrawn -= used
+    tasks[task].withdrawn -= used
     return true
   }
 
@@ -25,19 +25,19 @@ extension ServerState {
       serveRequests()
       return .noMemory
     }
-    tasks[task.rawValue].lacking = count
+    tasks[task].lacking = count
     return .waitForFrames
   }
 
   /// Who has extra frames waits for nobody: it may be the one who is asked, and a call that waits keeps upcalls waiting.
   private func canRequestWithdrawal(_ task: TaskSlot, _ count: Int) -> Bool {
-    count > ledger.free && count <= ledger.unclaimed && tasks[task.rawValue].entitlement.extra == 0
+    count > ledger.free && count <= ledger.unclaimed && tasks[task].entitlement.extra == 0
   }
 
   /// The task waits for what it lacks, if that is not there by now.
   mutating func requestWithdrawal(_ task: TaskSlot) {
-    let count = tasks[task.rawValue].lacking
-    tasks[task.rawValue].lacking = 0
+    let count = tasks[task].lacking
+    tasks[task].lacking = 0
     guard canRequestWithdrawal(task, count) else { return }
     ledger.promise(count)
     reclaim.requests.append(FrameRequest(task: task, count: count, isWithdrawal: true))
@@ -48,8 +48,8 @@ extension ServerState {
     for request in reclaim.requests where request.isWithdrawal && request.task == task {
       ledger.promise(-request.count)
     }
-    ledger.restore(tasks[task.rawValue].withdrawn)
-    tasks[task.rawValue].withdrawn = 0
-    tasks[task.rawValue].lacking = 0
+    ledger.restore(tasks[task].withdrawn)
+    tasks[task].withdrawn = 0
+    tasks[task].lacking = 0
   }
 }

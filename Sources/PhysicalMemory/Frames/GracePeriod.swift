@@ -56,8 +56,8 @@ extension ServerState {
   /// the task was running.
   @inline(__always)
   mutating func noteEmptied(_ task: TaskSlot) {
-    guard grace.touched.last != task, !tasks[task.rawValue].isTouched else { return }
-    tasks[task.rawValue].isTouched = true
+    guard grace.touched.last != task, !tasks[task].isTouched else { return }
+    tasks[task].isTouched = true
     grace.touched.append(task)
     pool.isGiving = false
   }
@@ -65,12 +65,12 @@ extension ServerState {
   /// The leaves emptied so far are zapped.
   mutating func beginGracePeriod() {
     guard !grace.touched.isEmpty else { return }
-    for task in grace.touched where tasks.contains(task.rawValue) {
-      tasks[task.rawValue].isTouched = false
+    for task in grace.touched where tasks.contains(task) {
+      tasks[task].isTouched = false
       guard let visit = operations.visit(task) else { continue }
       revocations.isUnsettled = true
-      guard tasks[task.rawValue].awaited != visit else { continue }
-      tasks[task.rawValue].awaited = visit
+      guard tasks[task].awaited != visit else { continue }
+      tasks[task].awaited = visit
       grace.open.append(visit)
     }
     grace.touched.removeAll(keepingCapacity: true)

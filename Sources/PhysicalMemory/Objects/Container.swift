@@ -32,7 +32,7 @@ struct Container: ~Copyable {
 
 /// What a handle lets a task do with a container.
 struct ContainerAccess {
-  let slot: UInt32
+  let slot: ContainerSlot
   /// 0 for the owner, else the epoch of the weak capability.
   let epoch: UInt32
   var isOwner: Bool { epoch == 0 }
@@ -53,7 +53,7 @@ struct FrameIDRange {
 
 extension ServerState {
   /// The container a handle names for its owner, who may do everything, but not while it is locked.
-  mutating func ownedContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
+  mutating func ownedContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerSlot {
     let access = try container(task, handle)
     guard access.isOwner else { throw .notPermitted }
     return access.slot
@@ -61,14 +61,14 @@ extension ServerState {
 
   /// The container a handle names, for its owner or through a weak capability (R20).
   mutating func container(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerAccess {
-    switch tasks[task.rawValue].handles[handle] {
+    switch tasks[task].handles[handle] {
     case .container(let reference):
       guard isLive(reference) else { throw .invalid }
       guard currentLock(reference.slot) == nil else { throw .busy }
       return ContainerAccess(slot: reference.slot, epoch: 0)
     case .weak(let reference, let epoch, let holder):
       guard isLive(reference), containers[reference.slot].epoch == epoch else { throw .canceled }
-      guard holder == nil || holder == tasks[task.rawValue].id else { throw .notPermitted }
+      guard holder == nil || holder == tasks[task].id else { throw .notPermitted }
       // The owner is locked out whatever it holds.
       guard containers[reference.slot].owner != task || currentLock(reference.slot) == nil else { throw .busy }
       return ContainerAccess(slot: reference.slot, epoch: epoch)
@@ -89,7 +89,7 @@ extension ServerState {
 
   mutating func createContainer(_ task: TaskSlot) throws(ServerError) -> UInt32 {
     let reference = try makeContainer(owner: task)
-    guard let handle = tasks[task.rawValue].handles.insert(.container(reference)) else {
+    guard let handle = tasks[task].handles.insert(.container(reference)) else {
       _ = containers.remove(at: reference.slot)
       throw .noMemory
     }
@@ -98,17 +98,17 @@ extension ServerState {
   }
 
   /// Takes the container from its owner at once; its frames go with `continueDestroying`.
-  mutating func beginDestroying(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> UInt32 {
+  mutating func beginDestroying(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerSlot {
     let slot = try ownedContainer(task, handle)
-    guard slot != tasks[task.rawValue].initialContainer.slot else { throw .notPermitted }
+    guard slot != tasks[task].initialContainer.slot else { throw .notPermitted }
     guard firstPinned(slot, 0..<(1 << 32)) == nil else { throw .busy }
-    tasks[task.rawValue].handles.remove(handle)
+    tasks[task].handles.remove(handle)
     containers[slot].isDying = true
     return slot
   }
 
   /// One step. True: no frame is left, and the container is gone.
-  mutating func continueDestroying(_ slot: UInt32) -> Bool {
+  mutating func continueDestroying(_ slot: ContainerSlot) -> Bool {
     guard releaseFrames(slot, 0..<(1 << 32)) == nil else { return false }
     removeLock(slot)
     _ = containers.remove(at: slot)

@@ -48,7 +48,7 @@ struct LoadedImage: ~Copyable {
     let firstFrame: UInt32
   }
 
-  let container: UInt32
+  let container: ContainerSlot
   let segments: [Segment]
   /// Frames a task needs for it, the stack not counted.
   var pageCount: Int { segments.reduce(0) { $0 + $1.pageCount } }
@@ -57,7 +57,7 @@ struct LoadedImage: ~Copyable {
 
 /// A program whose pages are being loaded, in bounded steps.
 struct LoadingPlan {
-  let container: UInt32
+  let container: ContainerSlot
   /// In order.
   fileprivate let parts: [ImageSegment]
   fileprivate var segments: [LoadedImage.Segment] = []
@@ -66,7 +66,7 @@ struct LoadingPlan {
   fileprivate var page = 0
   fileprivate var id: UInt32 = 0
 
-  fileprivate init(container: UInt32, parts: [ImageSegment]) {
+  fileprivate init(container: ContainerSlot, parts: [ImageSegment]) {
     self.container = container
     self.parts = parts
   }
@@ -93,7 +93,7 @@ extension ServerState {
     guard Self.haveRoom(parts) else { throw .invalid }
     let filePages = parts.reduce(0) { $0 + $1.filePages }
     guard ledger.withdraw(filePages) else { throw .noMemory }
-    let container: UInt32
+    let container: ContainerSlot
     do throws(ServerError) {
       container = try makeContainer(owner: .server).slot
     } catch {
@@ -107,7 +107,7 @@ extension ServerState {
   /// One step of loading.
   /// - Returns: the image; nil: there is more to be done.
   /// - Throws: when there is no frame, or no room for an image; the container is to be unloaded then.
-  mutating func continueLoading(_ plan: inout LoadingPlan) throws(ServerError) -> UInt32? {
+  mutating func continueLoading(_ plan: inout LoadingPlan) throws(ServerError) -> ImageNumber? {
     var left = Self.pagesLoadedInOneStep
     while plan.part < plan.parts.count {
       let part = plan.parts[plan.part]
@@ -150,7 +150,7 @@ extension ServerState {
 
   /// Forgets an image; PM_EBUSY while a task runs it.
   /// - Returns: its container, which is to be unloaded.
-  mutating func removeImage(_ image: UInt32) throws(ServerError) -> UInt32 {
+  mutating func removeImage(_ image: ImageNumber) throws(ServerError) -> ContainerSlot {
     guard images.contains(image) else { throw .contentGone }
     guard images[image].taskCount == 0 else { throw .busy }
     return images.remove(at: image).container
@@ -166,7 +166,7 @@ extension PhysicalMemoryServer {
     do throws(ServerError) {
       while true {
         let image = try withState { (state) throws(ServerError) in try state.continueLoading(&plan) }
-        if let image { return ImageNumber(image) }
+        if let image { return image }
       }
     } catch {
       unload(plan.container)
@@ -176,10 +176,10 @@ extension PhysicalMemoryServer {
 
   /// Gives back an image's frames; PM_EBUSY while a task runs it.
   public func unloadImage(_ image: ImageNumber) throws(ServerError) {
-    unload(try withState { (state) throws(ServerError) in try state.removeImage(image.rawValue) })
+    unload(try withState { (state) throws(ServerError) in try state.removeImage(image) })
   }
 
-  private func unload(_ container: UInt32) {
+  private func unload(_ container: ContainerSlot) {
     withState { $0.containers[container].isDying = true }
     while !withState({ $0.continueDestroying(container) }) {}
   }

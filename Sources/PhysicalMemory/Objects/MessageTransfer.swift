@@ -48,7 +48,7 @@ extension ServerState {
   /// PM_EINVAL for a handle that names nothing, PM_EPERM for one that does not travel: an owned container.
   func checkCapabilities(_ task: TaskSlot, _ message: Message) throws(ServerError) {
     for index in message.capabilities.indices where message.capabilities[index] != PM_CAP_NONE {
-      switch tasks[task.rawValue].handles[message.capabilities[index]] {
+      switch tasks[task].handles[message.capabilities[index]] {
       case nil: throw .invalid
       case .container: throw .notPermitted
       default: break
@@ -68,7 +68,7 @@ extension ServerState {
         message.capabilities[index], from: sender, to: receiver, isMoved: message.moves & 1 << UInt32(index) != 0)
     }
     delivered.moves = 0
-    delivered.sender = tasks[sender.rawValue].id.rawValue
+    delivered.sender = tasks[sender].id.rawValue
     delivered.reply = reply
     try writeMemory(receiver, address, delivered.bytes.span)
   }
@@ -77,20 +77,20 @@ extension ServerState {
   private mutating func transfer(_ handle: UInt32, from sender: TaskSlot, to receiver: TaskSlot, isMoved: Bool)
     -> UInt32
   {
-    guard handle != PM_CAP_NONE, let target = tasks[sender.rawValue].handles[handle] else { return UInt32(PM_CAP_NONE) }
+    guard handle != PM_CAP_NONE, let target = tasks[sender].handles[handle] else { return UInt32(PM_CAP_NONE) }
     let moves = isMoved && handle != PM_CAP_SELF
     let given: HandleTarget
     switch target {
-    case .task: given = .peer(sender, tasks[sender.rawValue].id)
+    case .task: given = .peer(sender, tasks[sender].id)
     case .container: return UInt32(PM_CAP_NONE)
     case .endpoint(let reference, let mayReceive):
       given = .endpoint(reference, mayReceive: mayReceive && moves)
     case .peer, .weak, .control: given = target
     }
-    guard let received = tasks[receiver.rawValue].handles.insert(given) else { return UInt32(PM_CAP_NONE) }
+    guard let received = tasks[receiver].handles.insert(given) else { return UInt32(PM_CAP_NONE) }
     if given == .control { countControls(receiver, 1) }
     guard moves else { return received }
-    tasks[sender.rawValue].handles.remove(handle)
+    tasks[sender].handles.remove(handle)
     if case .endpoint(let reference, mayReceive: true) = given, isLive(reference) {
       moveEndpoint(reference, to: receiver)
     }
@@ -103,8 +103,8 @@ extension ServerState {
     let owner = endpoints[reference.slot].owner
     // Its pm_return_pages handler may give away what the task itself receives on.
     cancelReceivers(reference)
-    tasks[owner.rawValue].endpoints.remove(reference)
-    tasks[task.rawValue].endpoints.insert(reference)
+    tasks[owner].endpoints.remove(reference)
+    tasks[task].endpoints.insert(reference)
     endpoints[reference.slot].owner = task
   }
 
@@ -112,14 +112,14 @@ extension ServerState {
   /// - Returns: the container, if it is one.
   mutating func dropCapability(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> Bool {
     guard handle != PM_CAP_SELF, handle != PM_CAP_CONTAINER else { throw .notPermitted }
-    switch tasks[task.rawValue].handles[handle] {
+    switch tasks[task].handles[handle] {
     case nil: throw .invalid
     case .container: return true
     case .endpoint(let reference, mayReceive: true): closeEndpoint(reference)
     case .control: countControls(task, -1)
     default: break
     }
-    tasks[task.rawValue].handles.remove(handle)
+    tasks[task].handles.remove(handle)
     return false
   }
 }

@@ -16,7 +16,7 @@ internal import GuestMemory
 
 /// Names an endpoint for as long as it exists.
 struct EndpointReference: Hashable {
-  let slot: UInt32
+  let slot: EndpointSlot
   let generation: UInt32
 }
 
@@ -86,11 +86,11 @@ extension ServerState {
   mutating func createEndpoint(_ task: TaskSlot) throws(ServerError) -> UInt32 {
     guard let slot = endpoints.insert(Endpoint(owner: task)) else { throw .noMemory }
     let reference = EndpointReference(slot: slot, generation: endpoints.generation(at: slot))
-    guard let handle = tasks[task.rawValue].handles.insert(.endpoint(reference, mayReceive: true)) else {
+    guard let handle = tasks[task].handles.insert(.endpoint(reference, mayReceive: true)) else {
       _ = endpoints.remove(at: slot)
       throw .noMemory
     }
-    tasks[task.rawValue].endpoints.insert(reference)
+    tasks[task].endpoints.insert(reference)
     return handle
   }
 
@@ -100,7 +100,7 @@ extension ServerState {
     _ waiter: Waiter, _ handle: UInt32, address: UInt64, mayWait: Bool
   ) throws(ServerError) -> WaitOutcome {
     let task = waiter.task
-    guard case .endpoint(let reference, _) = tasks[task.rawValue].handles[handle] else { throw .invalid }
+    guard case .endpoint(let reference, _) = tasks[task].handles[handle] else { throw .invalid }
     guard isLive(reference) else { throw .canceled }
     guard endpoints[reference.slot].owner != task else { throw .invalid }
     // The reply comes to the same place.
@@ -135,7 +135,7 @@ extension ServerState {
   }
 
   private func receivable(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> EndpointReference {
-    guard case .endpoint(let reference, let mayReceive) = tasks[task.rawValue].handles[handle] else { throw .invalid }
+    guard case .endpoint(let reference, let mayReceive) = tasks[task].handles[handle] else { throw .invalid }
     guard mayReceive else { throw .notPermitted }
     guard isLive(reference) else { throw .canceled }
     return reference
@@ -180,7 +180,7 @@ extension ServerState {
       }
       endpoints[endpoint.slot].queue.removeFirst()
       setWait(caller, .received(by: owner, address: callerAddress, call: reply))
-      tasks[owner.rawValue].received.insert(caller)
+      tasks[owner].received.insert(caller)
       finish(receiver, nil)
     }
   }
@@ -190,10 +190,10 @@ extension ServerState {
     let message = try loadMessage(task, address)
     guard let (caller, callerAddress) = receivedCall(message.reply, by: task) else {
       // A number it was given once: the caller has gone on, or is gone. Any other was never a call.
-      throw tasks[task.rawValue].abandoned.remove(message.reply) != nil ? .canceled : .invalid
+      throw tasks[task].abandoned.remove(message.reply) != nil ? .canceled : .invalid
     }
     try checkCapabilities(task, message)
-    tasks[task.rawValue].received.remove(caller)
+    tasks[task].received.remove(caller)
     let isDelivered = isDelivered(message, from: task, to: caller.task, callerAddress, reply: 0)
     finish(caller, isDelivered ? nil : .fault)
   }
@@ -215,7 +215,7 @@ extension ServerState {
   /// Who waits for the reply of that number, and where it shall be put; nil: nobody does.
   private func receivedCall(_ number: UInt64, by task: TaskSlot) -> (caller: Waiter, address: UInt64)? {
     let caller = TaskSlot(UInt32(number & 0xffff))
-    guard number != 0, tasks.contains(caller.rawValue) else { return nil }
+    guard number != 0, tasks.contains(caller) else { return nil }
     for level in WaitLevel.allCases {
       let waiter = Waiter(caller, level)
       if case .received(let by, let address, let call) = wait(waiter), by == task, call == number {
@@ -227,10 +227,10 @@ extension ServerState {
 
   // MARK: Waiting
 
-  func wait(_ waiter: Waiter) -> WaitState { tasks[waiter.task.rawValue].waits[waiter.level.rawValue] }
+  func wait(_ waiter: Waiter) -> WaitState { tasks[waiter.task].waits[waiter.level.rawValue] }
 
   mutating func setWait(_ waiter: Waiter, _ state: WaitState) {
-    tasks[waiter.task.rawValue].waits[waiter.level.rawValue] = state
+    tasks[waiter.task].waits[waiter.level.rawValue] = state
   }
 
   /// The result of what is waited for, if it has come.
@@ -257,10 +257,10 @@ extension ServerState {
 
   /// The caller of a received call goes away; whoever answers it is told so.
   private mutating func abandon(_ call: UInt64, of caller: Waiter, at server: TaskSlot) {
-    tasks[server.rawValue].received.remove(caller)
-    tasks[server.rawValue].abandoned.insert(call)
+    tasks[server].received.remove(caller)
+    tasks[server].abandoned.insert(call)
     // A server that never answers must not make this grow for ever.
-    if tasks[server.rawValue].abandoned.count > 1024 { tasks[server.rawValue].abandoned = [call] }
+    if tasks[server].abandoned.count > 1024 { tasks[server].abandoned = [call] }
   }
 
   /// `error`: of `forAnother`, or none that a call leaves with before it is done: `.stopped` is for `steps` alone to throw.
@@ -277,7 +277,7 @@ extension ServerState {
     cancelReceivers(reference)
     let endpoint = endpoints.remove(at: reference.slot)
     for name in endpoint.names { names.remove(name) }
-    tasks[endpoint.owner.rawValue].endpoints.remove(reference)
+    tasks[endpoint.owner].endpoints.remove(reference)
     for caller in endpoint.queue { finish(caller, .canceled) }
   }
 
@@ -295,7 +295,7 @@ extension ServerState {
 
   /// Whose calls the task has received learn that it answers none any more.
   mutating func cancelReceived(_ task: TaskSlot) {
-    for caller in tasks[task.rawValue].received { finish(caller, .canceled) }
-    tasks[task.rawValue].received = []
+    for caller in tasks[task].received { finish(caller, .canceled) }
+    tasks[task].received = []
   }
 }

@@ -46,7 +46,7 @@ extension ServerState {
 
   mutating func registerName(_ task: TaskSlot, _ address: UInt64, _ handle: UInt32) throws(ServerError) {
     let name = try loadName(task, address)
-    guard case .endpoint(let reference, mayReceive: true) = tasks[task.rawValue].handles[handle], isLive(reference)
+    guard case .endpoint(let reference, mayReceive: true) = tasks[task].handles[handle], isLive(reference)
     else { throw .invalid }
     guard names[name] == nil else { throw .exists }
     guard !names.isFull else { throw .noMemory }
@@ -69,7 +69,7 @@ extension ServerState {
     _ task: TaskSlot, _ reference: EndpointReference, _ result: UInt64
   ) throws(ServerError) {
     try checkWritable(task, result, 4)
-    guard let handle = tasks[task.rawValue].handles.insert(.endpoint(reference, mayReceive: false)) else {
+    guard let handle = tasks[task].handles.insert(.endpoint(reference, mayReceive: false)) else {
       throw .noMemory
     }
     try store(handle, task, result)

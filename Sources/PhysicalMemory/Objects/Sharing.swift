@@ -11,8 +11,8 @@ internal import GuestMemory
 struct ContainerLock {
   let holder: TaskSlot
   /// Other containers that the holder has locked.
-  fileprivate var previous: UInt32?
-  fileprivate(set) var next: UInt32?
+  fileprivate var previous: ContainerSlot?
+  fileprivate(set) var next: ContainerSlot?
   /// Nanoseconds of the machine's clock.
   let start: UInt64
   let deadline: UInt64
@@ -33,10 +33,10 @@ extension ServerState {
     return try insertWeak(task, slot, try shareHolder(task, remote))
   }
 
-  mutating func insertWeak(_ task: TaskSlot, _ slot: UInt32, _ holder: TaskID?) throws(ServerError) -> UInt32 {
+  mutating func insertWeak(_ task: TaskSlot, _ slot: ContainerSlot, _ holder: TaskID?) throws(ServerError) -> UInt32 {
     let reference = ContainerReference(slot: slot, generation: containers.generation(at: slot))
     let target = HandleTarget.weak(reference, epoch: containers[slot].epoch, holder: holder)
-    guard let weak = tasks[task.rawValue].handles.insert(target) else { throw .noMemory }
+    guard let weak = tasks[task].handles.insert(target) else { throw .noMemory }
     return weak
   }
 
@@ -51,7 +51,7 @@ extension ServerState {
       try store(weak, task, weakResult)
       try store(handle, task, result)
     } catch {
-      tasks[task.rawValue].handles.remove(weak)
+      tasks[task].handles.remove(weak)
       throw error
     }
   }
@@ -59,12 +59,12 @@ extension ServerState {
   /// - Returns: the only task that may use the capability; nil: any.
   func shareHolder(_ task: TaskSlot, _ remote: UInt32) throws(ServerError) -> TaskID? {
     if remote == PM_CAP_NONE { return nil }
-    switch tasks[task.rawValue].handles[remote] {
-    case .task: return tasks[task.rawValue].id
+    switch tasks[task].handles[remote] {
+    case .task: return tasks[task].id
     case .peer(_, let id): return id
     case .endpoint(let reference, _):
       guard isLive(reference) else { throw .canceled }
-      return tasks[endpoints[reference.slot].owner.rawValue].id
+      return tasks[endpoints[reference.slot].owner].id
     default: throw .invalid
     }
   }
@@ -123,7 +123,7 @@ extension ServerState {
   // MARK: Locks
 
   /// The lock in force; one whose time is up is forgotten here.
-  mutating func currentLock(_ slot: UInt32) -> ContainerLock? {
+  mutating func currentLock(_ slot: ContainerSlot) -> ContainerLock? {
     guard let lock = containers[slot].lock else { return nil }
     if operations.now < lock.deadline { return lock }
     removeLock(slot)
@@ -153,7 +153,7 @@ extension ServerState {
     guard current != nil || containers[access.slot].changes == 0 else { throw .busy }
     let owner = containers[access.slot].owner
     guard owner != task else { throw .notPermitted }
-    guard !tasks[owner.rawValue].isEnding else { throw .canceled }
+    guard !tasks[owner].isEnding else { throw .canceled }
     let now = operations.now
     let start = current?.start ?? now
     let deadline = min(now + microseconds * 1000, start + PM_LOCK_MAXIMUM_US * 1000)
@@ -161,24 +161,24 @@ extension ServerState {
     return reference(access.slot)
   }
 
-  private mutating func setLock(_ slot: UInt32, _ lock: ContainerLock) {
+  private mutating func setLock(_ slot: ContainerSlot, _ lock: ContainerLock) {
     removeLock(slot)
-    let next = tasks[lock.holder.rawValue].firstLocked
+    let next = tasks[lock.holder].firstLocked
     var lock = lock
     lock.next = next
     containers[slot].lock = lock
     if let next { containers[next].lock?.previous = slot }
-    tasks[lock.holder.rawValue].firstLocked = slot
+    tasks[lock.holder].firstLocked = slot
   }
 
-  mutating func removeLock(_ slot: UInt32) {
+  mutating func removeLock(_ slot: ContainerSlot) {
     guard let lock = containers[slot].lock else { return }
     containers[slot].lock = nil
     if let next = lock.next { containers[next].lock?.previous = lock.previous }
     if let previous = lock.previous {
       containers[previous].lock?.next = lock.next
     } else {
-      tasks[lock.holder.rawValue].firstLocked = lock.next
+      tasks[lock.holder].firstLocked = lock.next
     }
   }
 
@@ -188,19 +188,19 @@ extension ServerState {
     endLock(access.slot)
   }
 
-  private mutating func endLock(_ slot: UInt32) {
+  private mutating func endLock(_ slot: ContainerSlot) {
     removeLock(slot)
     operations.wake(containers[slot].owner)
   }
 
-  func reference(_ slot: UInt32) -> ContainerReference {
+  func reference(_ slot: ContainerSlot) -> ContainerReference {
     ContainerReference(slot: slot, generation: containers.generation(at: slot))
   }
 
   // MARK: Ends
 
   /// Until when others keep a container from its owner, by a lock or by pins: look again then.
-  mutating func heldByOthers(_ slot: UInt32) -> UInt64? {
+  mutating func heldByOthers(_ slot: ContainerSlot) -> UInt64? {
     let lock = currentLock(slot)?.deadline
     guard let pins = pinnedByOthers(slot) else { return lock }
     return max(lock ?? 0, pins)
@@ -209,7 +209,7 @@ extension ServerState {
   /// One step of ending the locks of a task that ends. False: there are more.
   mutating func endLocks(of task: TaskSlot) -> Bool {
     var left = Self.endedInOneStep
-    while let slot = tasks[task.rawValue].firstLocked {
+    while let slot = tasks[task].firstLocked {
       guard left > 0 else { return false }
       endLock(slot)
       left -= 1

@@ -17,15 +17,15 @@ public struct TaskInformation: Equatable, Sendable {
 
 extension ServerState {
   func taskInformation(_ task: TaskSlot) -> TaskInformation {
-    let entitlement = tasks[task.rawValue].entitlement
+    let entitlement = tasks[task].entitlement
     return TaskInformation(
-      id: tasks[task.rawValue].id,
+      id: tasks[task].id,
       guaranteed: entitlement.guaranteed,
       allocated: entitlement.allocated,
       swapped: entitlement.swapped,
       available: ledger.headroom(entitlement, extra: true, lendable: lendable),
       pressure: lendable == 0 ? 100 : 100 * ledger.allocated / ledger.allocatable,
-      counters: tasks[task.rawValue].counters)
+      counters: tasks[task].counters)
   }
 
   var currentStatistics: ServerStatistics {

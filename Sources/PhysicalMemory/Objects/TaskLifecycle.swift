@@ -58,7 +58,8 @@ extension ServerState {
   private static let workOfCopy = 16
 
   /// Makes a task that has nothing but what it is promised; `startTask` is to follow.
-  mutating func createTask(_ image: UInt32, _ parameters: TaskParameters) throws(ServerError) -> (TaskSlot, TaskID) {
+  mutating func createTask(_ image: ImageNumber, _ parameters: TaskParameters) throws(ServerError) -> (TaskSlot, TaskID)
+  {
     guard images.contains(image) else { throw .contentGone }
     var entitlement = Entitlement()
     entitlement.mayUseExtra = parameters.mayUseExtra
@@ -69,11 +70,11 @@ extension ServerState {
     let task = try insertTask(image, parameters, entitlement)
     images[image].taskCount += 1
     statistics.tasksCreated += 1
-    return (task, tasks[task.rawValue].id)
+    return (task, tasks[task].id)
   }
 
   /// What a task needs to begin.
-  private func frameCount(_ image: UInt32) -> Int { images[image].pageCount + Int(PM_STACK_PAGES) }
+  private func frameCount(_ image: ImageNumber) -> Int { images[image].pageCount + Int(PM_STACK_PAGES) }
 
   /// Promises a new task what its launch asks for; once there is a policy, at least what it begins with. False, and
   /// nothing changed: that cannot be had, or is too little to begin with.
@@ -92,21 +93,21 @@ extension ServerState {
   /// Opens a new task's address space and charges what it begins with: all that may have to wait. `continueStarting` fills
   /// it. On an error but `.waitForFrames` the task is to be ended.
   mutating func startTask(_ task: TaskSlot) throws(ServerError) -> StartPlan {
-    let image = tasks[task.rawValue].image
+    let image = tasks[task].image
     let frameCount = frameCount(image)
-    try makeRoomInBuffer(for: task, task.rawValue)
+    try makeRoomInBuffer(for: task, task)
     try openSpace(task)
     for segment in images[image].segments { try makeTables(task, for: segment.start) }
     try makeTables(task, for: PageNumber(containing: PM_STACK_TOP).advanced(by: -Int(PM_STACK_PAGES)))
     guard headroom(task, extra: true) >= frameCount else { throw .noMemory }
     try charge(task, frameCount)
-    containers[tasks[task.rawValue].initialContainer.slot].frames.fill(0, count: frameCount, .empty)
+    containers[tasks[task].initialContainer.slot].frames.fill(0, count: frameCount, .empty)
     return StartPlan(task: task)
   }
 
   /// The task with an empty initial container; on an error what it was promised is taken back.
   private mutating func insertTask(
-    _ image: UInt32, _ parameters: TaskParameters, _ entitlement: Entitlement
+    _ image: ImageNumber, _ parameters: TaskParameters, _ entitlement: Entitlement
   ) throws(ServerError) -> TaskSlot {
     var entitlement = entitlement
     // The owner's slot is known only once the task is in the table, whose record needs the container.
@@ -116,7 +117,7 @@ extension ServerState {
     }
     let container: ContainerReference
     do throws(ServerError) {
-      container = try makeContainer(owner: TaskSlot(slot))
+      container = try makeContainer(owner: slot)
       containers[container.slot].handle = UInt32(PM_CAP_CONTAINER)
     } catch {
       dissolve(&entitlement)
@@ -127,7 +128,7 @@ extension ServerState {
       image: image, faultAround: parameters.faultAround, keepsMappings: parameters.keepsMappings,
       entitlement: entitlement)
     guard tasks.insert(record) == slot else { preconditionFailure("the task table changed its mind") }
-    let task = TaskSlot(slot)
+    let task = slot
     surplusPlaces.begin(task)
     furtherReferences.begin(task)
     releasedEmpties.begin(task)
@@ -145,8 +146,8 @@ extension ServerState {
   /// False: the task may begin.
   mutating func continueStarting(_ plan: inout StartPlan) throws(ServerError) -> Bool {
     let task = plan.task
-    let reference = tasks[task.rawValue].initialContainer
-    let image = tasks[task.rawValue].image
+    let reference = tasks[task].initialContainer
+    let image = tasks[task].image
     guard plan.segment < images[image].segments.count else {
       mapStack(task, reference, plan.id)
       presentToPolicy(task)
@@ -196,26 +197,26 @@ extension ServerState {
 
   /// Nothing is served to the task from here on; `continueEnding` takes back what it held.
   mutating func beginEnding(_ task: TaskSlot) {
-    tasks[task.rawValue].isEnding = true
+    tasks[task].isEnding = true
     endRequest(task)
-    tasks[task.rawValue].mappings.removeAll()
+    tasks[task].mappings.removeAll()
     stopAllWaits(task)
-    countControls(task, -tasks[task.rawValue].controls)
+    countControls(task, -tasks[task].controls)
   }
 
   /// One step through the handles of a task that ends: its endpoints go, its containers are to go. False: there are more.
   private mutating func closeHandles(_ task: TaskSlot) -> Bool {
-    let start = tasks[task.rawValue].closedHandles
-    let end = min(start + Self.handlesInOneStep, tasks[task.rawValue].handles.entryCount)
+    let start = tasks[task].closedHandles
+    let end = min(start + Self.handlesInOneStep, tasks[task].handles.entryCount)
     for entry in start..<end {
-      switch tasks[task.rawValue].handles.target(ofEntry: entry) {
-      case .container(let reference) where isLive(reference): tasks[task.rawValue].dying.append(reference.slot)
+      switch tasks[task].handles.target(ofEntry: entry) {
+      case .container(let reference) where isLive(reference): tasks[task].dying.append(reference.slot)
       case .endpoint(let reference, mayReceive: true): closeEndpoint(reference)
       default: break
       }
     }
-    tasks[task.rawValue].closedHandles = end
-    return end == tasks[task.rawValue].handles.entryCount
+    tasks[task].closedHandles = end
+    return end == tasks[task].handles.entryCount
   }
 
   /// One bounded step: what others wait for, then leaves, then frames, then the address space. Containers that others hold
@@ -225,31 +226,31 @@ extension ServerState {
     // Who waits for the task is told of its end when its locks and pins are gone.
     cancelReceived(task)
     guard closeHandles(task) else { return .more }
-    let start = tasks[task.rawValue].unmappedUpTo
+    let start = tasks[task].unmappedUpTo
     let end = PageNumber(containing: PM_USER_END)
-    if tasks[task.rawValue].hasSpace, let next = unmapPages(task, from: start, to: end) {
-      tasks[task.rawValue].unmappedUpTo = next
+    if tasks[task].hasSpace, let next = unmapPages(task, from: start, to: end) {
+      tasks[task].unmappedUpTo = next
       return .more
     }
-    tasks[task.rawValue].unmappedUpTo = end
-    if let container = tasks[task.rawValue].dying.last {
+    tasks[task].unmappedUpTo = end
+    if let container = tasks[task].dying.last {
       if let deadline = heldByOthers(container) {
         forgetDemands(task)
         return .wait(until: deadline)
       }
       containers[container].isDying = true
-      if continueDestroying(container) { tasks[task.rawValue].dying.removeLast() }
+      if continueDestroying(container) { tasks[task].dying.removeLast() }
       return .more
     }
     let operations = operations
-    if tasks[task.rawValue].hasSpace { operations.closeSpace(task) { giveTable($0) } }
+    if tasks[task].hasSpace { operations.closeSpace(task) { giveTable($0) } }
     forgetDemands(task)
-    var record = tasks.remove(at: task.rawValue)
+    var record = tasks.remove(at: task)
     dissolve(&record.entitlement)
     restore(record.extraTables)
     tables.taken -= record.reservedTables
     images[record.image].taskCount -= 1
-    clearPolicyEntry(task.rawValue)
+    clearPolicyEntry(task)
     tellOfTasks()
     return .done
   }

@@ -42,7 +42,7 @@ struct TaskRecord: ~Copyable {
   /// At most PM_NAME_MAXIMUM bytes.
   let name: [UInt8]
   let initialContainer: ContainerReference
-  let image: UInt32
+  let image: ImageNumber
   let faultAround: FaultAround
   let keepsMappings: Bool
   var isEnding = false
@@ -61,7 +61,7 @@ struct TaskRecord: ~Copyable {
   /// When it was asked last.
   var lastTurn: UInt64 = 0
   /// Its containers whose frames are still to be released, once it is ending; and one whose destruction was given up.
-  var dying: [UInt32] = []
+  var dying: [ContainerSlot] = []
   /// The last pointer of a call that could not be followed.
   var pointerFault: (address: UInt64, access: Access, outcome: FaultOutcome)?
   /// A leaf of it was emptied, and has not been zapped.
@@ -84,7 +84,7 @@ struct TaskRecord: ~Copyable {
   var counters = TaskCounters()
   var unexplained = UnexplainedFaults()
   /// A container that it has locked, or had, and nobody has looked since; the lock leads to the next one.
-  var firstLocked: UInt32?
+  var firstLocked: ContainerSlot?
   /// What it waits for at each level, and whose calls it has received and not answered.
   var waits: InlineArray<2, WaitState> = [.none, .none]
   var received: Set<Waiter> = []
@@ -101,7 +101,7 @@ struct TaskRecord: ~Copyable {
   var demanded: Int { demands.reduce(0) { $0 + $1.count } }
 
   init(
-    id: TaskID, name: [UInt8], initialContainer: ContainerReference, image: UInt32, faultAround: FaultAround,
+    id: TaskID, name: [UInt8], initialContainer: ContainerReference, image: ImageNumber, faultAround: FaultAround,
     keepsMappings: Bool,
     entitlement: Entitlement
   ) {

@@ -36,7 +36,7 @@ public struct CountedResult: Equatable, Sendable {
 
 /// An allocation that has been checked and charged, and is now carried out in bounded steps.
 struct AllocationPlan {
-  let container: UInt32
+  let container: ContainerSlot
   /// The ids still to be done.
   var rest: Range<UInt64>
   /// Charged until all is done for what ids in use name: of a placed allocation, whose frames are taken before that goes.
@@ -119,7 +119,7 @@ extension ServerState {
   /// and the error to report.
   mutating func planDeallocation(
     _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ flags: DeallocationFlags
-  ) throws(ServerError) -> (container: UInt32, ids: Int, result: CountedResult) {
+  ) throws(ServerError) -> (container: ContainerSlot, ids: Int, result: CountedResult) {
     let slot = try ownedContainer(task, handle)
     let first = UInt64(range.start)
     guard firstPinned(slot, first..<(first + UInt64(range.count))) == nil else { throw .busy }
@@ -135,7 +135,7 @@ extension ServerState {
 
   /// One step: lets go of what the next few ids in use name, and makes them unused. Their owner's charge goes down.
   /// - Returns: where to go on; nil when no id in `ids` is in use any more.
-  mutating func releaseFrames(_ slot: UInt32, _ ids: Range<UInt64>) -> UInt64? {
+  mutating func releaseFrames(_ slot: ContainerSlot, _ ids: Range<UInt64>) -> UInt64? {
     beginStep()
     defer { finishRevocations() }
     guard dropReleased(slot, ids) else { return ids.lowerBound }
@@ -156,7 +156,7 @@ extension ServerState {
 
   /// Lets go of the contents that ids name, and leaves the ids for the caller to change. Stops when the step is over.
   /// - Returns: how many ids were done; those behind name what they named, and may have lost leaves.
-  mutating func dropContents(_ slot: UInt32, start: UInt32, count: Int) -> Int {
+  mutating func dropContents(_ slot: ContainerSlot, start: UInt32, count: Int) -> Int {
     for offset in 0..<UInt32(count) {
       step.count(Work.look)
       guard let content = containers[slot].frames[start + offset].content else { continue }

@@ -70,7 +70,7 @@ struct CopyPlan {
 
 /// Ids that are about to let go of what they share, in bounded steps. Their owner waits: the container stays.
 struct DataReleasePlan {
-  let container: UInt32
+  let container: ContainerSlot
   let ids: [UInt32]
   fileprivate var done = 0
 }
@@ -113,7 +113,7 @@ extension ServerState {
     return plan
   }
 
-  private func firstUnused(_ slot: UInt32, _ ids: FrameIDs, _ count: Int) -> UInt32? {
+  private func firstUnused(_ slot: ContainerSlot, _ ids: FrameIDs, _ count: Int) -> UInt32? {
     switch ids {
     case .from(let start):
       let used = containers[slot].frames.run(from: start, limit: count, inUse: true)
@@ -122,7 +122,7 @@ extension ServerState {
     }
   }
 
-  private func firstPinned(_ slot: UInt32, _ ids: FrameIDs, _ count: Int) -> UInt32? {
+  private func firstPinned(_ slot: ContainerSlot, _ ids: FrameIDs, _ count: Int) -> UInt32? {
     guard hasPins(slot) else { return nil }
     switch ids {
     case .from(let start): return firstPinned(slot, UInt64(start)..<(UInt64(start) + UInt64(count)))
@@ -133,7 +133,7 @@ extension ServerState {
   /// Charges the destination ids that are not in use.
   /// - Returns: how many.
   private mutating func chargeCopy(
-    _ task: TaskSlot, _ slot: UInt32, _ ids: FrameIDs, _ count: Int
+    _ task: TaskSlot, _ slot: ContainerSlot, _ ids: FrameIDs, _ count: Int
   ) throws(CopyError) -> Int {
     var fresh = 0
     let headroom = headroom(task, extra: false)
@@ -191,7 +191,7 @@ extension ServerState {
 
   /// One more name for what an id names. Nobody may write it from here on.
   /// - Returns: nil: it has too many leaves to be made read-only at once. They get fewer, and it is as private as before.
-  private mutating func takeReference(_ slot: UInt32, _ id: UInt32) -> VirtualFrameWord? {
+  private mutating func takeReference(_ slot: ContainerSlot, _ id: UInt32) -> VirtualFrameWord? {
     let word = containers[slot].frames[id]
     // Its owner may have let go of it since it was checked: then it is as if it had been empty.
     guard let number = word.content else { return .empty }

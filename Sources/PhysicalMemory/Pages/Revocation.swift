@@ -12,7 +12,7 @@ internal import GuestMemory
 
 /// One id of one container.
 struct ContainerFrame: Equatable {
-  let container: UInt32
+  let container: ContainerSlot
   let id: UInt32
 }
 
@@ -175,8 +175,8 @@ extension ServerState {
 
   /// The mapping behind a leaf.
   mutating func mapping(at place: MappedPlace) -> Mapping? {
-    guard let index = tasks[place.slot.rawValue].mappings.find(place.page) else { return nil }
-    return tasks[place.slot.rawValue].mappings[index]
+    guard let index = tasks[place.slot].mappings.find(place.page) else { return nil }
+    return tasks[place.slot].mappings[index]
   }
 
   /// What the mapping behind a leaf shows there.
@@ -270,14 +270,14 @@ extension ServerState {
   private mutating func forgetMappings(of frame: FrameNumber) {
     var places: [MappedPlace] = []
     reverseMap.forEach(in: pool.records[frame].link) { places.append($0) }
-    for place in places where !tasks[place.slot.rawValue].keepsMappings {
-      guard let index = tasks[place.slot.rawValue].mappings.find(place.page),
-        !tasks[place.slot.rawValue].mappings[index].isInitial,
+    for place in places where !tasks[place.slot].keepsMappings {
+      guard let index = tasks[place.slot].mappings.find(place.page),
+        !tasks[place.slot].mappings[index].isInitial,
         !needsToWait(place),
-        tasks[place.slot.rawValue].mappings.count < MappingTable.capacity
+        tasks[place.slot].mappings.count < MappingTable.capacity
       else { continue }
       removeLeaf(place, of: frame, .withdrawn)
-      _ = tasks[place.slot.rawValue].mappings.remove(from: place.page, to: place.page.advanced(by: 1), limit: 4)
+      _ = tasks[place.slot].mappings.remove(from: place.page, to: place.page.advanced(by: 1), limit: 4)
     }
   }
 

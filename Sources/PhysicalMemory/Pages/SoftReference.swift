@@ -107,10 +107,10 @@ extension ServerState {
   /// What was never touched is not lost. That its id says so may keep a table of ids in memory: a task has not very many.
   private mutating func releaseEmpty(_ shown: ContainerFrame) {
     containers[shown.container].frames.set(shown.id, .releasedEmpty)
-    let entry = UInt64(shown.container) << 32 | UInt64(shown.id)
+    let entry = UInt64(shown.container.rawValue) << 32 | UInt64(shown.id)
     let owner = containers[shown.container].owner
     guard let oldest = releasedEmpties.enter(entry, for: owner) else { return }
-    let (slot, id) = (UInt32(oldest >> 32), UInt32(truncatingIfNeeded: oldest))
+    let (slot, id) = (ContainerSlot(UInt32(oldest >> 32)), UInt32(truncatingIfNeeded: oldest))
     guard oldest != entry, containers.contains(slot), containers[slot].owner == owner,
       containers[slot].frames[id] == .releasedEmpty
     else { return }
@@ -271,7 +271,7 @@ extension ServerState {
   /// Drops the soft references of ids that are about to name something else, or of a container that goes, until the step
   /// is over.
   /// - Returns: false: there may be more.
-  mutating func dropReleased(_ slot: UInt32, _ ids: Range<UInt64>) -> Bool {
+  mutating func dropReleased(_ slot: ContainerSlot, _ ids: Range<UInt64>) -> Bool {
     guard containers[slot].frames.releasedCount > 0 else { return true }
     var next = ids.lowerBound
     while next < ids.upperBound, let id = containers[slot].frames.firstReleased(from: UInt32(next)),
@@ -290,7 +290,7 @@ extension ServerState {
   }
 
   /// The same for a step's worth of ids, at most.
-  mutating func dropAllReleased(_ slot: UInt32, _ ids: Range<UInt64>) {
+  mutating func dropAllReleased(_ slot: ContainerSlot, _ ids: Range<UInt64>) {
     while !dropReleased(slot, ids) {}
   }
 }

@@ -11,7 +11,7 @@ struct SoftReferenceNumber: Hashable, Sendable, BitwiseCopyable {
 /// 32 bytes, used only while a frame is released.
 struct SoftReference: BitwiseCopyable {
   /// The container's slot, and the id in it.
-  var container: UInt32
+  var container: ContainerSlot
   var id: UInt32
   fileprivate var content: UInt32
   /// Others to the same content.
@@ -96,7 +96,7 @@ struct SoftReferenceTable: ~Copyable {
     if reference.previous != 0 { records[Int(reference.previous)].next = reference.next }
     if reference.next != 0 { records[Int(reference.next)].previous = reference.previous }
     if reference.previous != 0, let first = content.firstReference { records[Int(first.rawValue)].count -= 1 }
-    records[Int(number.rawValue)] = SoftReference(container: 0, id: 0, content: 0, next: firstFree)
+    records[Int(number.rawValue)] = SoftReference(container: ContainerSlot(0), id: 0, content: 0, next: firstFree)
     firstFree = number.rawValue
     count -= 1
   }

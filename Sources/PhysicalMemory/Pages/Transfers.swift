@@ -33,8 +33,8 @@ extension ServerState {
   mutating func beginTransfer(_ driver: TaskReference, _ runs: Span<FrameRun>) throws(TransferRefusal) {
     let now = operations.now
     let isLive =
-      tasks.contains(driver.slot.rawValue) && tasks[driver.slot.rawValue].id == driver.id
-      && !tasks[driver.slot.rawValue].isEnding
+      tasks.contains(driver.slot) && tasks[driver.slot].id == driver.id
+      && !tasks[driver.slot].isEnding
     for index in runs.indices {
       for offset in 0..<runs[index].count {
         // The device's own arithmetic keeps runs inside the numbers that there are.

@@ -78,7 +78,7 @@ extension ServerState {
     }
     // A frame on its way out must not be pinned, nor one whose owner is ending and waits for pins to end.
     guard containers[slot].changes == 0 else { throw .busy }
-    guard !tasks[containers[slot].owner.rawValue].isEnding else { throw .canceled }
+    guard !tasks[containers[slot].owner].isEnding else { throw .canceled }
     containers[slot].changes += 1
     let start = UInt64(range.start)
     containers[slot].pinsUnderWay = PinsUnderWay(task: task, ids: start..<(start + UInt64(range.count)))
@@ -223,7 +223,7 @@ extension ServerState {
     pinsSetAside -= plan.setAside
     plan.stage = .over
     let owner = containers[slot].owner
-    if tasks[owner.rawValue].isEnding { operations.wake(owner) }
+    if tasks[owner].isEnding { operations.wake(owner) }
   }
 
   /// The call is given up where it is: pins that were made stay.

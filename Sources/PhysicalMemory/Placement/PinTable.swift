@@ -39,7 +39,7 @@ struct PinnedFrame: BitwiseCopyable {
   fileprivate var heapIndex: UInt32 = 0
 
   fileprivate static var none: PinnedFrame {
-    PinnedFrame(place: ContainerFrame(container: 0, id: 0), pin: Pin(task: TaskSlot(0), deadline: 0))
+    PinnedFrame(place: ContainerFrame(container: ContainerSlot(0), id: 0), pin: Pin(task: TaskSlot(0), deadline: 0))
   }
   var isPinned: Bool { pin.deadline > 0 }
 }

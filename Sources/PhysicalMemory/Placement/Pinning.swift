@@ -23,23 +23,23 @@ extension ServerState {
   // MARK: What is pinned
 
   /// The pin of the frame that an id names.
-  func pin(_ slot: UInt32, _ id: UInt32) -> Pin? {
+  func pin(_ slot: ContainerSlot, _ id: UInt32) -> Pin? {
     guard let number = containers[slot].frames[id].content else { return nil }
     let frame = contents[number].frame
     return pool.records[frame].flags.contains(.pinned) ? pins[frame].pin : nil
   }
 
-  func isPinned(_ slot: UInt32, _ id: UInt32) -> Bool {
+  func isPinned(_ slot: ContainerSlot, _ id: UInt32) -> Bool {
     containers[slot].pinsUnderWay?.ids.contains(UInt64(id)) ?? false || pin(slot, id) != nil
   }
 
   /// Whether any id is pinned, of whatever container.
-  func hasPins(_ slot: UInt32) -> Bool {
+  func hasPins(_ slot: ContainerSlot) -> Bool {
     containers[slot].frames.pinnedCount > 0 || containers[slot].pinsUnderWay != nil
   }
 
   /// The lowest id in a range that is pinned. Takes a step a leaf of the container's table, and one an id of two of them.
-  func firstPinned(_ slot: UInt32, _ ids: Range<UInt64>) -> UInt32? {
+  func firstPinned(_ slot: ContainerSlot, _ ids: Range<UInt64>) -> UInt32? {
     guard hasPins(slot) else { return nil }
     var end = ids.upperBound
     if let underWay = containers[slot].pinsUnderWay?.ids, underWay.overlaps(ids) {
@@ -56,7 +56,9 @@ extension ServerState {
   // MARK: Changes
 
   /// `before`: whether the pin counts as one that keeps the container from its owner.
-  private func isOfOthers(_ pin: Pin, _ slot: UInt32) -> Bool { pin.isEnded || pin.task != containers[slot].owner }
+  private func isOfOthers(_ pin: Pin, _ slot: ContainerSlot) -> Bool {
+    pin.isEnded || pin.task != containers[slot].owner
+  }
 
   /// Pins the frame that an id names, or changes its pin.
   mutating func setPin(_ shown: ContainerFrame, _ pin: Pin) {
@@ -127,7 +129,7 @@ extension ServerState {
 
   /// Until when others keep a container from its owner by pins: look again then. Of many pins some are looked at only; and
   /// nobody knows when a transfer is over, or a call.
-  func pinnedByOthers(_ slot: UInt32) -> UInt64? {
+  func pinnedByOthers(_ slot: ContainerSlot) -> UInt64? {
     let soon = operations.now + Self.transferPatience
     let owner = containers[slot].owner
     let isBeingPinned = containers[slot].pinsUnderWay.map { $0.task != owner } ?? false

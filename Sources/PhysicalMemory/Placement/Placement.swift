@@ -97,7 +97,7 @@ public struct Obstacle: Equatable, Sendable {
 struct PlacementPlan {
   let task: TaskSlot
   let placement: Placement
-  let container: UInt32
+  let container: ContainerSlot
   let start: UInt32
   let count: Int
   /// Taken so far; of a run, from its first frame on.
@@ -388,7 +388,7 @@ extension ServerState {
     for frame in plan.frames.suffix(Self.takenInOneStep) { releaseQuarantined(frame) }
     plan.frames.removeLast(min(plan.frames.count, Self.takenInOneStep))
     guard plan.frames.isEmpty else { return true }
-    tasks[plan.task.rawValue].obstacle = plan.obstacle
+    tasks[plan.task].obstacle = plan.obstacle
     containers[plan.container].changes -= 1
     statistics.placementsRefused += 1
     return false
@@ -411,7 +411,7 @@ extension ServerState {
     return true
   }
 
-  private mutating func install(_ frame: FrameNumber, _ container: UInt32, _ id: UInt32) {
+  private mutating func install(_ frame: FrameNumber, _ container: ContainerSlot, _ id: UInt32) {
     if pool.records[frame].isDirty { operations.zero(FrameRun(start: frame, count: 1)) }
     guard let number = contents.insert(frame: frame) else { preconditionFailure("more contents than frames") }
     pool.records[frame].state = .inUse

@@ -45,7 +45,7 @@ extension PhysicalMemoryServer {
 
   /// What was in the way of the task's last placement that was refused; `.none` where it was nothing in particular.
   public func placementObstacle(_ task: TaskSlot) -> Obstacle {
-    withState { $0.tasks[task.rawValue].obstacle ?? Obstacle(address: 0, kind: .none) }
+    withState { $0.tasks[task].obstacle ?? Obstacle(address: 0, kind: .none) }
   }
 
   // MARK: Defragmentation
@@ -87,7 +87,7 @@ extension ServerState {
     guard flags.isSubset(of: .all), count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     let range = try FrameIDRange(start: start, count: count)
     let wanted = try loadPlacement(task, placement, count: range.count)
-    tasks[task.rawValue].obstacle = nil
+    tasks[task].obstacle = nil
     // Others shall find room for theirs as well.
     guard placedFrames + range.count <= ledger.allocatable / 4 * 3 else {
       try store(0, task, countAddress)

@@ -53,16 +53,16 @@ extension ServerState {
   /// Whether a fault on a leaf that permits the access is one of those that come with changes.
   mutating func judgeSpurious(_ task: TaskSlot, _ page: PageNumber) -> FaultOutcome {
     guard operations.suspect(task, page) else {
-      tasks[task.rawValue].unexplained.forget()
+      tasks[task].unexplained.forget()
       return .spurious
     }
-    let served = tasks[task.rawValue].counters.faults
-    return tasks[task.rawValue].unexplained.add(page, served: served) ? .unexplained : .spurious
+    let served = tasks[task].counters.faults
+    return tasks[task].unexplained.add(page, served: served) ? .unexplained : .spurious
   }
 
   mutating func serveFault(_ task: TaskSlot, _ page: PageNumber, _ access: Access) -> FaultOutcome {
-    guard let index = tasks[task.rawValue].mappings.find(page) else { return .notMapped }
-    let mapping = tasks[task.rawValue].mappings[index]
+    guard let index = tasks[task].mappings.find(page) else { return .notMapped }
+    let mapping = tasks[task].mappings[index]
     guard mapping.flags.effectiveRights.contains(access.right) else { return .forbidden }
     guard isGood(mapping) else { return .notMapped }
     if let lock = currentLock(mapping, against: task) { return .locked(until: lock.deadline) }
@@ -82,9 +82,9 @@ extension ServerState {
     } catch {
       return error == .noEntry ? .notMapped : error == .noMemory ? .noMemory : .forbidden
     }
-    tasks[task.rawValue].mappings[index].expected = page.advanced(by: served)
+    tasks[task].mappings[index].expected = page.advanced(by: served)
     // What was wanted, not what was done: a leaf table's end must not make a sequential reader start over.
-    tasks[task.rawValue].mappings[index].window = UInt32(wanted)
+    tasks[task].mappings[index].window = UInt32(wanted)
     countServed(task, pages: served)
     watchStock()
     return .served(pages: served)
@@ -93,14 +93,14 @@ extension ServerState {
   /// For the task and for all: the sums agree.
   @inline(__always)
   mutating func countServed(_ task: TaskSlot, pages: Int) {
-    tasks[task.rawValue].counters.faults += 1
-    tasks[task.rawValue].counters.pages += UInt64(pages)
+    tasks[task].counters.faults += 1
+    tasks[task].counters.pages += UInt64(pages)
     statistics.faults += 1
     statistics.pagesServed += UInt64(pages)
   }
 
   mutating func countDelivered(_ task: TaskSlot) {
-    tasks[task.rawValue].counters.deliveredFaults += 1
+    tasks[task].counters.deliveredFaults += 1
     statistics.deliveredFaults += 1
   }
 
@@ -108,7 +108,7 @@ extension ServerState {
   @inline(__always)
   private func faultAroundWindow(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> Int {
     let left = Int(min(mapping.end.rawValue - page.rawValue, UInt64(FaultAround.most)))
-    switch tasks[task.rawValue].faultAround {
+    switch tasks[task].faultAround {
     case .fixed(let pages): return max(1, min(pages, left))
     case .automatic:
       guard mapping.window > 0, page == mapping.expected else { return 1 }
@@ -121,7 +121,7 @@ extension ServerState {
     _ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, _ access: Access, _ leaf: MappedPage
   ) -> FaultOutcome {
     if leaf.rights.contains(access.right) {
-      tasks[task.rawValue].counters.spuriousFaults += 1
+      tasks[task].counters.spuriousFaults += 1
       statistics.spuriousFaults += 1
       return .spurious
     }
@@ -207,7 +207,7 @@ extension ServerState {
 
   /// Gives an empty frame its physical frame.
   @inline(__always)
-  mutating func makeResident(_ container: UInt32, _ id: UInt32) -> FrameNumber? {
+  mutating func makeResident(_ container: ContainerSlot, _ id: UInt32) -> FrameNumber? {
     guard let frame = takeContentFrame() else { return nil }
     guard let number = contents.insert(frame: frame) else {
       pool.give(FrameRun(start: frame, count: 1))

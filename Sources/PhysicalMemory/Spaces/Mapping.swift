@@ -7,7 +7,7 @@ internal import GuestMemory
 
 /// Names a container for as long as it exists: the slot may get another one, the generation tells.
 struct ContainerReference: Hashable, BitwiseCopyable {
-  let slot: UInt32
+  let slot: ContainerSlot
   let generation: UInt32
 }
 

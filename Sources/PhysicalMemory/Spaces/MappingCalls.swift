@@ -48,18 +48,18 @@ extension ServerState {
 
   /// Whether the task's table has room for what changing `pages` adds: an end that is cut off, and `new` mappings.
   func hasRoomForMappings(_ task: TaskSlot, _ pages: PageRange, new: Int) -> Bool {
-    let added = new + (tasks[task.rawValue].mappings.isCutInTwo(by: pages.start, pages.end) ? 1 : 0)
-    return tasks[task.rawValue].mappings.count + added <= MappingTable.capacity
+    let added = new + (tasks[task].mappings.isCutInTwo(by: pages.start, pages.end) ? 1 : 0)
+    return tasks[task].mappings.count + added <= MappingTable.capacity
   }
 
   /// One step of forgetting mappings of containers that were destroyed, from a place in the table on.
   /// - Returns: where to go on; nil at the table's end.
   mutating func forgetDeadMappings(_ task: TaskSlot, from position: Int) -> Int? {
     var dead = Set<ContainerReference>()
-    tasks[task.rawValue].mappings.forEach(chunk: position) { mapping in
+    tasks[task].mappings.forEach(chunk: position) { mapping in
       if !isLive(mapping.container) { dead.insert(mapping.container) }
     }
-    return tasks[task.rawValue].mappings.filter(chunk: position) { !dead.contains($0.container) }
+    return tasks[task].mappings.filter(chunk: position) { !dead.contains($0.container) }
   }
 
   /// One step of readying what an eager mapping could lack: page tables, and frames for contents to be copied.
@@ -88,33 +88,33 @@ extension ServerState {
   /// One step of emptying leaves of pages; `forgetPages` follows.
   /// - Returns: where to go on; nil: all are empty, and stay so.
   mutating func emptyPages(_ task: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber? {
-    if tasks[task.rawValue].unmapping == nil { tasks[task.rawValue].unmapping = page..<end }
+    if tasks[task].unmapping == nil { tasks[task].unmapping = page..<end }
     return unmapPages(task, from: page, to: end)
   }
 
   /// One step of forgetting what such pages show. False: there is more to be done.
   mutating func forgetPages(_ task: TaskSlot, from start: PageNumber, to end: PageNumber) -> Bool {
     guard removeMappings(task, from: start, to: end) else { return false }
-    tasks[task.rawValue].unmapping = nil
+    tasks[task].unmapping = nil
     return true
   }
 
   /// One step of forgetting what pages show. They have no leaf any more. False: there is more to be done.
   mutating func removeMappings(_ task: TaskSlot, from start: PageNumber, to end: PageNumber) -> Bool {
-    tasks[task.rawValue].mappings.remove(from: start, to: end, limit: 2048)
+    tasks[task].mappings.remove(from: start, to: end, limit: 2048)
   }
 
   /// Puts a mapping where there is none.
   mutating func installMapping(_ task: TaskSlot, _ mapping: Mapping) {
-    tasks[task.rawValue].mappings.insert(mapping)
+    tasks[task].mappings.insert(mapping)
   }
 
   /// Fills in leaves of a mapping from `page` on, up to the end of a leaf table.
   /// - Returns: where to go on; nil at the mapping's end, or when something is lacking: it is filled in at the next
   ///   access then.
   mutating func fillNext(_ task: TaskSlot, _ page: PageNumber, to end: PageNumber) -> PageNumber? {
-    guard page < end, let index = tasks[task.rawValue].mappings.find(page) else { return nil }
-    let mapping = tasks[task.rawValue].mappings[index]
+    guard page < end, let index = tasks[task].mappings.find(page) else { return nil }
+    let mapping = tasks[task].mappings[index]
     guard isGood(mapping), currentLock(mapping, against: task) == nil else { return nil }
     if let next = fillSuperpage(task, mapping, page) { return next }
     let left = Int(min(end.rawValue - page.rawValue, UInt64(FaultAround.most)))
@@ -132,8 +132,8 @@ extension ServerState {
   /// PM_ENOENT where nothing is mapped, or only a frame that is no longer allocated.
   mutating func mappingInformation(_ task: TaskSlot, address: UInt64) throws(ServerError) -> MappingInformation {
     let page = PageNumber(containing: address)
-    guard let index = tasks[task.rawValue].mappings.find(page) else { throw .noEntry }
-    let mapping = tasks[task.rawValue].mappings[index]
+    guard let index = tasks[task].mappings.find(page) else { throw .noEntry }
+    let mapping = tasks[task].mappings[index]
     guard isGood(mapping) else { throw .noEntry }
     let id = mapping.frame(at: page)
     let word = containers[mapping.container.slot].frames[id]

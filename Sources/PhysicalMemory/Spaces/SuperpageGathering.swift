@@ -14,12 +14,12 @@ public import GuestMemory
 
 /// Where the search for regions goes on.
 public struct GatheringCursor: Sendable {
-  fileprivate var slot: UInt32 = 0
+  fileprivate var slot = TaskSlot(0)
   fileprivate var page = PageNumber(0)
 
   public init() {}
 
-  fileprivate init(slot: UInt32) { self.slot = slot }
+  fileprivate init(slot: TaskSlot) { self.slot = slot }
 }
 
 /// What may become a superpage.
@@ -55,7 +55,7 @@ extension ServerState {
       guard let slot = tasks.occupied(from: cursor.slot) else { return (nil, true) }
       if slot != cursor.slot { cursor = GatheringCursor(slot: slot) }
       guard let index = tasks[slot].mappings.lowerBound(cursor.page) else {
-        cursor = GatheringCursor(slot: slot + 1)
+        cursor = GatheringCursor(slot: TaskSlot(slot.rawValue + 1))
         continue
       }
       let mapping = tasks[slot].mappings[index]
@@ -66,11 +66,11 @@ extension ServerState {
         continue
       }
       cursor.page = start.advanced(by: Self.pages)
-      guard promotableMapping(TaskSlot(slot), start) != nil else { continue }
-      if orderedBlock(mapping, start) != nil { return (.ordered(TaskSlot(slot), start), false) }
+      guard promotableMapping(slot, start) != nil else { continue }
+      if orderedBlock(mapping, start) != nil { return (.ordered(slot, start), false) }
       // Of the stock, since the host has a huge page behind it: of pages that were written lately it makes none.
       guard canBeGathered(mapping, start), let block = popBlock() else { continue }
-      return (.scattered(Gathering(task: TaskSlot(slot), page: start, block: block)), false)
+      return (.scattered(Gathering(task: slot, page: start, block: block)), false)
     }
     return (nil, false)
   }

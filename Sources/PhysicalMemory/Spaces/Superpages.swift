@@ -30,7 +30,7 @@ extension ServerState {
   mutating func serveSuperpages(
     _ task: TaskSlot, _ index: MappingTable.Index, _ mapping: Mapping, _ page: PageNumber
   ) -> Int? {
-    guard blocks.target > 0, tasks[task.rawValue].faultAround == .automatic, var start = region(of: page, in: mapping)
+    guard blocks.target > 0, tasks[task].faultAround == .automatic, var start = region(of: page, in: mapping)
     else { return nil }
     let isInOrder = mapping.window > 0 && page == mapping.expected
     let wanted = isInOrder ? min(max(Int(mapping.window) * 2, Self.pagesPerSuperpage), Self.pagesInOneFault) : 1
@@ -43,8 +43,8 @@ extension ServerState {
       start = start.advanced(by: Self.pagesPerSuperpage)
     } while pages < wanted && region(of: start, in: mapping) != nil
     guard pages > 0 else { return nil }
-    tasks[task.rawValue].mappings[index].expected = start
-    tasks[task.rawValue].mappings[index].window = UInt32(pages)
+    tasks[task].mappings[index].expected = start
+    tasks[task].mappings[index].window = UInt32(pages)
     countServed(task, pages: pages)
     statistics.pagesMapped += UInt64(pages)
     statistics.superpagesMapped += UInt64(pages / Self.pagesPerSuperpage)
@@ -65,7 +65,7 @@ extension ServerState {
   /// Whether the region that begins at a page may be filled by a superpage, if there are frames for it: it needs no table
   /// then.
   mutating func mayFillSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> Bool {
-    blocks.target > 0 && tasks[task.rawValue].faultAround == .automatic && region(of: page, in: mapping) == page
+    blocks.target > 0 && tasks[task].faultAround == .automatic && region(of: page, in: mapping) == page
       && operations.mayMapSuperpage(task, page)
   }
 
@@ -146,11 +146,11 @@ extension ServerState {
 
   /// What shows the region that `page` is in, if that may be a superpage and is none.
   mutating func promotableMapping(_ task: TaskSlot, _ page: PageNumber) -> Mapping? {
-    guard tasks.contains(task.rawValue), tasks[task.rawValue].hasSpace, !tasks[task.rawValue].isEnding,
-      tasks[task.rawValue].unmapping == nil, tasks[task.rawValue].faultAround == .automatic,
-      let index = tasks[task.rawValue].mappings.find(page)
+    guard tasks.contains(task), tasks[task].hasSpace, !tasks[task].isEnding,
+      tasks[task].unmapping == nil, tasks[task].faultAround == .automatic,
+      let index = tasks[task].mappings.find(page)
     else { return nil }
-    let mapping = tasks[task.rawValue].mappings[index]
+    let mapping = tasks[task].mappings[index]
     guard isGood(mapping), currentLock(mapping, against: task) == nil, let start = region(of: page, in: mapping),
       operations.superpage(task, start) == nil, operations.mayPromote(task, start)
     else { return nil }
@@ -160,8 +160,8 @@ extension ServerState {
   /// Makes a superpage of the region that `page` is in. Pages of it that have no leaf get one, and those that had to be
   /// read-only while they were shared, all rights.
   mutating func promoteIfPossible(_ task: TaskSlot, _ page: PageNumber) -> Bool {
-    guard promotableBlock(task, page) != nil, let index = tasks[task.rawValue].mappings.find(page) else { return false }
-    let mapping = tasks[task.rawValue].mappings[index]
+    guard promotableBlock(task, page) != nil, let index = tasks[task].mappings.find(page) else { return false }
+    let mapping = tasks[task].mappings[index]
     let start = PageNumber(page.rawValue & ~UInt64(Self.pagesPerSuperpage - 1))
     guard (try? makeTables(task, for: start)) != nil else { return false }
     var next = start

@@ -13,12 +13,12 @@ extension ServerState {
     let page = PageNumber(containing: address)
     if let leaf = operations.mappedPage(task, page), leaf.rights.contains(access.right) { return leaf.frame }
     // What its pm_return_pages handler is unmapping is not filled in again.
-    if isForAnother, tasks[task.rawValue].unmapping?.contains(page) ?? false { throw .fault }
+    if isForAnother, tasks[task].unmapping?.contains(page) ?? false { throw .fault }
     let outcome = serveFault(task, page, access)
     // Frames that this very step has released can be had in the next.
     if outcome == .waitForFrames || outcome == .noMemory && !mayTakeAnother { throw .waitForFrames }
     guard case .served = outcome else {
-      if !isForAnother { tasks[task.rawValue].pointerFault = (address, access, outcome) }
+      if !isForAnother { tasks[task].pointerFault = (address, access, outcome) }
       throw .fault
     }
     guard let leaf = operations.mappedPage(task, page) else { throw .fault }

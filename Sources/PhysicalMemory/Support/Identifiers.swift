@@ -35,13 +35,15 @@ protocol SlabIndex: Hashable, Sendable, BitwiseCopyable {
 }
 
 /// A container's place in the server's table.
-struct ContainerSlot: SlabIndex {
+struct ContainerSlot: SlabIndex, ExpressibleByIntegerLiteral {
   let rawValue: UInt32
   init(_ rawValue: UInt32) { self.rawValue = rawValue }
+  init(integerLiteral value: UInt32) { rawValue = value }
 }
 
 /// An endpoint's place in the server's table.
-struct EndpointSlot: SlabIndex {
+struct EndpointSlot: SlabIndex, ExpressibleByIntegerLiteral {
   let rawValue: UInt32
   init(_ rawValue: UInt32) { self.rawValue = rawValue }
+  init(integerLiteral value: UInt32) { rawValue = value }
 }

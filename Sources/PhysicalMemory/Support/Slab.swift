@@ -7,7 +7,7 @@
 /// Up to `capacity` elements at fixed addresses. Inserting and removing take constant time and allocate nothing; memory
 /// is used up to the highest index that was ever occupied.
 @safe
-struct Slab<Element: ~Copyable>: ~Copyable {
+struct Slab<Index: SlabIndex, Element: ~Copyable>: ~Copyable {
   let capacity: Int
   /// Occupied slots.
   private(set) var count = 0
@@ -25,101 +25,103 @@ struct Slab<Element: ~Copyable>: ~Copyable {
   }
 
   deinit {
-    for index in 0..<highWaterMark where contains(index) {
+    for index in 0..<highWaterMark where contains(Index(index)) {
       // SAFETY: an odd generation says that the slot holds an element; `storage` ends after this.
       unsafe storage.element(index).deinitialize(count: 1)
     }
   }
 
   @inline(__always)
-  func contains(_ index: UInt32) -> Bool { index < highWaterMark && generation(at: index) & 1 == 1 }
+  func contains(_ index: Index) -> Bool { index.rawValue < highWaterMark && generation(at: index) & 1 == 1 }
 
   /// Changes whenever the slot is filled or emptied, so that it tells a handle's element from a later one in the same
   /// slot.
   @inline(__always)
-  func generation(at index: UInt32) -> UInt32 {
+  func generation(at index: Index) -> UInt32 {
     // SAFETY: the slot's memory is checked there.
-    unsafe storage.slot(index).pointee.generation
+    unsafe storage.slot(index.rawValue).pointee.generation
   }
 
   /// For tests: makes an empty slot, or an occupied one, as old as if it had been used that often.
-  mutating func age(_ index: UInt32, to generation: UInt32) {
+  mutating func age(_ index: Index, to generation: UInt32) {
     precondition(self.generation(at: index) & 1 == generation & 1, "an occupied slot is of an odd generation")
     // SAFETY: the slot's memory is checked there; access to `self` is exclusive.
-    unsafe storage.slot(index).pointee.generation = generation
+    unsafe storage.slot(index.rawValue).pointee.generation = generation
   }
 
   /// The index that the next `insert` uses, unless the host has no memory for it; nil when the slab is full.
-  var nextIndex: UInt32? {
-    if firstEmpty != 0 { return firstEmpty - 1 }
-    return Int(highWaterMark) < capacity ? highWaterMark : nil
+  var nextIndex: Index? {
+    if firstEmpty != 0 { return Index(firstEmpty - 1) }
+    return Int(highWaterMark) < capacity ? Index(highWaterMark) : nil
   }
 
   /// Stores an element and returns its index: that of the slot emptied last, else the lowest never used. When the slab
   /// is full, or the host has no address space for more, the element is destroyed and nil returned.
-  mutating func insert(_ element: consuming Element) -> UInt32? {
-    guard let index = nextIndex, storage.reserve(index) else { return nil }
+  mutating func insert(_ element: consuming Element) -> Index? {
+    guard let index = nextIndex, storage.reserve(index.rawValue) else { return nil }
     // SAFETY: the slot has memory and held no element; access to `self` is exclusive.
-    let slot = unsafe storage.slot(index)
-    if index == highWaterMark {
+    let slot = unsafe storage.slot(index.rawValue)
+    if index.rawValue == highWaterMark {
       highWaterMark += 1
     } else {
       firstEmpty = unsafe slot.pointee.nextEmpty
     }
     unsafe slot.pointee.generation &+= 1
     count += 1
-    unsafe storage.element(index).initialize(to: element)
+    unsafe storage.element(index.rawValue).initialize(to: element)
     return index
   }
 
   /// Takes the element out of an occupied slot.
-  mutating func remove(at index: UInt32) -> Element {
+  mutating func remove(at index: Index) -> Element {
     precondition(contains(index), "removing from an empty slot")
     // SAFETY: the slot held an element, and its generation then says that it does not; access to `self` is exclusive.
-    let slot = unsafe storage.slot(index)
+    let slot = unsafe storage.slot(index.rawValue)
     unsafe slot.pointee.generation &+= 1
     count -= 1
     // A slot whose generations are used up is left alone: no handle ever takes one element for another.
     if unsafe slot.pointee.generation != 0 {
       unsafe slot.pointee.nextEmpty = firstEmpty
-      firstEmpty = index + 1
+      firstEmpty = index.rawValue + 1
     }
-    return unsafe storage.element(index).move()
+    return unsafe storage.element(index.rawValue).move()
   }
 
   /// The element of an occupied slot, in place.
-  subscript(index: UInt32) -> Element {
+  subscript(index: Index) -> Element {
     @inline(__always)
     unsafeAddress {
       precondition(contains(index), "an empty slot")
       // SAFETY: the slot holds an element, which stays there while `self` is borrowed.
-      return unsafe UnsafePointer(storage.element(index))
+      return unsafe UnsafePointer(storage.element(index.rawValue))
     }
     @inline(__always)
     unsafeMutableAddress {
       precondition(contains(index), "an empty slot")
       // SAFETY: the slot holds an element, and access to `self` is exclusive.
-      return unsafe storage.element(index)
+      return unsafe storage.element(index.rawValue)
     }
   }
 
   /// The first occupied index from `index` on. For loops that change elements as they go:
-  /// `var next = slab.occupied(from: 0); while let index = next { …; next = slab.occupied(from: index + 1) }`.
-  func occupied(from index: UInt32) -> UInt32? {
-    var index = index
-    while index < highWaterMark {
-      if contains(index) { return index }
-      index += 1
+  /// `var next = slab.occupied(from: Index(0)); while let index = next { …; next = slab.occupied(after: index) }`.
+  func occupied(from index: Index) -> Index? {
+    var number = index.rawValue
+    while number < highWaterMark {
+      if contains(Index(number)) { return Index(number) }
+      number += 1
     }
     return nil
   }
 
+  func occupied(after index: Index) -> Index? { occupied(from: Index(index.rawValue + 1)) }
+
   /// Calls `body` with each occupied index, in ascending order.
-  func forEachIndex<Failure>(_ body: (UInt32) throws(Failure) -> Void) throws(Failure) {
-    var next = occupied(from: 0)
+  func forEachIndex<Failure>(_ body: (Index) throws(Failure) -> Void) throws(Failure) {
+    var next = occupied(from: Index(0))
     while let index = next {
       try body(index)
-      next = occupied(from: index + 1)
+      next = occupied(after: index)
     }
   }
 }

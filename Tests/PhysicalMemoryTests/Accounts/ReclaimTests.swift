@@ -247,7 +247,7 @@ import Testing
     // All but what the other has a claim to.
     let most = bed.statistics.allocatableFrames - Self.pages - 10
     let isSet = bed.server.withState { state in
-      let isSet = state.ledger.set(&state.tasks[slot.rawValue].entitlement, guaranteed: most, hasContract: true)
+      let isSet = state.ledger.set(&state.tasks[slot].entitlement, guaranteed: most, hasContract: true)
       state.limitDemands(slot)
       return isSet
     }

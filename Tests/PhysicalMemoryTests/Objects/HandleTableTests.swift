@@ -6,7 +6,9 @@ import Testing
 
 @testable import PhysicalMemory
 
-private func container(_ slot: UInt32) -> HandleTarget { .container(ContainerReference(slot: slot, generation: 1)) }
+private func container(_ slot: ContainerSlot) -> HandleTarget {
+  .container(ContainerReference(slot: slot, generation: 1))
+}
 
 @Suite struct HandleTableTests {
   private static func table() -> HandleTable {
@@ -47,7 +49,7 @@ private func container(_ slot: UInt32) -> HandleTarget { .container(ContainerRef
   @Test func aFullTableRefuses() throws {
     var table = Self.table()
     var handles: Set<UInt32> = []
-    while let handle = table.insert(container(UInt32(handles.count))) { handles.insert(handle) }
+    while let handle = table.insert(container(ContainerSlot(UInt32(handles.count)))) { handles.insert(handle) }
     #expect(handles.count == 1 << 16 - 3)
     #expect(!handles.contains(0))
     let one = try #require(handles.first)

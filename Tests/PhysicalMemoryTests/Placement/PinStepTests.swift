@@ -29,8 +29,8 @@ extension OpenServer {
 @Suite struct PinStepTests {
   private let start = TestTask.free
 
-  private func slot(_ server: borrowing OpenServer, _ handle: UInt32) throws -> UInt32 {
-    guard case .container(let container) = server.state.tasks[server.task.rawValue].handles[handle] else {
+  private func slot(_ server: borrowing OpenServer, _ handle: UInt32) throws -> ContainerSlot {
+    guard case .container(let container) = server.state.tasks[server.task].handles[handle] else {
       throw ServerError.invalid
     }
     return container.slot
@@ -89,11 +89,11 @@ extension OpenServer {
     server.expect(nil) { $0.pin(client.task, client.weak, 0, 3000, physical: OpenServer.addresses.address) }
     let caller = Waiter(server.task, .task)
     server.state.setWait(caller, .received(by: client.task, address: OpenServer.addresses.address, call: 1))
-    server.state.tasks[client.task.rawValue].received.insert(caller)
+    server.state.tasks[client.task].received.insert(caller)
     server.state.beginEnding(client.task)
     var steps = 0
     while server.state.pins.count > 0 {
-      let isTold = server.state.tasks[client.task.rawValue].received.isEmpty
+      let isTold = server.state.tasks[client.task].received.isEmpty
       #expect(!isTold)
       let before = server.state.pins.count
       let step = server.state.continueEnding(client.task)
@@ -102,7 +102,7 @@ extension OpenServer {
       #expect(server.state.pins.isConsistent() == true)
     }
     #expect(steps == 6)
-    let isTold = server.state.tasks[client.task.rawValue].received.isEmpty
+    let isTold = server.state.tasks[client.task].received.isEmpty
     #expect(isTold)
     while case .more = server.state.continueEnding(client.task) {}
     server.check()
@@ -242,9 +242,9 @@ extension OpenServer {
     let (_, client) = try server.shared(400)
     let results = try server.container(8, shownAt: [])
     guard
-      let target = server.state.tasks[server.task.rawValue].handles[
+      let target = server.state.tasks[server.task].handles[
         try server.state.share(server.task, results, remote: 0)],
-      let weak = server.state.tasks[client.task.rawValue].handles.insert(target)
+      let weak = server.state.tasks[client.task].handles.insert(target)
     else { throw ServerError.noMemory }
     let pages = try PageRange(address: start.address, count: 8)
     let range = try FrameIDRange(start: 0, count: 8)
@@ -322,7 +322,7 @@ extension OpenServer {
     let (handle, _) = try server.shared(400)
     var plan = try server.planPin(server.task, handle, 0, 400, physical: start.address)
     while server.state.pins.count < 10 { _ = server.state.continuePin(&plan) }
-    let driver = TaskReference(slot: server.task, id: server.state.tasks[server.task.rawValue].id)
+    let driver = TaskReference(slot: server.task, id: server.state.tasks[server.task].id)
     let run = [FrameRun(start: FrameNumber(UInt32(try server.frame(handle, 3))), count: 1)]
     try server.state.beginTransfer(driver, run.span)
     while server.state.continuePin(&plan) {}

@@ -6,7 +6,7 @@ import Testing
 @testable import PhysicalMemory
 
 private func mapping(
-  _ start: UInt64, _ count: UInt64, container: UInt32 = 1, frame: UInt32 = 0, _ flags: MappingFlags = .read
+  _ start: UInt64, _ count: UInt64, container: ContainerSlot = 1, frame: UInt32 = 0, _ flags: MappingFlags = .read
 )
   -> Mapping
 {
@@ -17,7 +17,7 @@ private func mapping(
 
 /// What one page shows.
 private struct Shown: Equatable {
-  let container: UInt32
+  let container: ContainerSlot
   let frame: UInt32
   let flags: MappingFlags
 
@@ -128,11 +128,13 @@ extension MappingTable {
 
   @Test func filteringGoesChunkByChunk() {
     var table = MappingTable()
-    for page in 0..<600 as Range<UInt64> { table.insert(mapping(page * 2, 1, container: UInt32(page / 100))) }
+    for page in 0..<600 as Range<UInt64> {
+      table.insert(mapping(page * 2, 1, container: ContainerSlot(UInt32(page / 100))))
+    }
     var position: Int? = 0
     var steps = 0
     while let chunk = position {
-      position = table.filter(chunk: chunk) { $0.container.slot % 2 == 1 }
+      position = table.filter(chunk: chunk) { $0.container.slot.rawValue % 2 == 1 }
       steps += 1
     }
     #expect(steps > 4)
@@ -157,7 +159,8 @@ extension MappingTable {
       if Int.random(in: 0..<4, using: &random) > 0 {
         // Often the frames of the page's own number, so that neighbours go on.
         let frame = Bool.random(using: &random) ? UInt32(start) : UInt32.random(in: 0..<50, using: &random)
-        let new = mapping(start, count, container: UInt32.random(in: 1...2, using: &random), frame: frame)
+        let new = mapping(
+          start, count, container: ContainerSlot(UInt32.random(in: 1...2, using: &random)), frame: frame)
         table.insert(new)
         for page in start..<(start + count) { model[Int(page)] = Shown(new, page) }
       }

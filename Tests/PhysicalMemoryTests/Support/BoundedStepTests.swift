@@ -176,8 +176,8 @@ import Testing
       _ = try server.state.createEndpoint(client.task)
       let container = try server.state.createContainer(server.task)
       let weak = try server.state.share(server.task, container, remote: 0)
-      let target = try some(server.state.tasks[server.task.rawValue].handles[weak])
-      let given = try some(server.state.tasks[client.task.rawValue].handles.insert(target))
+      let target = try some(server.state.tasks[server.task].handles[weak])
+      let given = try some(server.state.tasks[client.task].handles.insert(target))
       _ = try server.state.lock(client.task, given, microseconds: 1000)
       // Some locks end before: unlocked, or their time is up and somebody looks.
       if index % 3 == 0 { try server.state.unlock(client.task, given) }
@@ -320,7 +320,7 @@ extension ServerState {
   /// How many containers a task has locked, as far as it knows.
   fileprivate func locked(by task: TaskSlot) -> Int {
     var count = 0
-    var next = tasks[task.rawValue].firstLocked
+    var next = tasks[task].firstLocked
     while let slot = next {
       count += 1
       next = containers[slot].lock?.next

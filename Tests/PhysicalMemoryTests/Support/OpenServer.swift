@@ -64,8 +64,8 @@ struct OpenServer: ~Copyable {
   mutating func client(of handle: UInt32) throws -> (task: TaskSlot, weak: UInt32) {
     let client = try Self.start(0, &state)
     let weak = try state.share(task, handle, remote: 0)
-    guard let target = state.tasks[task.rawValue].handles[weak],
-      let given = state.tasks[client.rawValue].handles.insert(target)
+    guard let target = state.tasks[task].handles[weak],
+      let given = state.tasks[client].handles.insert(target)
     else { throw ServerError.noMemory }
     return (client, given)
   }
@@ -96,7 +96,7 @@ struct OpenServer: ~Copyable {
 extension OpenServer {
   /// Where the contents of a container's ids are.
   func frame(_ handle: UInt32, _ id: UInt32) throws -> Int {
-    guard case .container(let container) = state.tasks[task.rawValue].handles[handle],
+    guard case .container(let container) = state.tasks[task].handles[handle],
       let number = state.containers[container.slot].frames[id].content
     else { throw ServerError.noEntry }
     return Int(state.contents[number].frame.rawValue)

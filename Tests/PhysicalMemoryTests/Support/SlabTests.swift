@@ -26,8 +26,8 @@ import Testing
 
   @Test func elementsAreStoredChangedInPlaceAndTakenOut() throws {
     let census = Census()
-    var slab = try Slab<Guest>(capacity: 4)
-    for name in 0..<4 { #expect(slab.insert(Guest(name: name, census: census)) == UInt32(name)) }
+    var slab = try Slab<ContainerSlot, Guest>(capacity: 4)
+    for name in 0..<4 { #expect(slab.insert(Guest(name: name, census: census)) == ContainerSlot(UInt32(name))) }
     #expect(slab.count == 4)
     slab[2].name += 40
     #expect(slab[2].name == 42)
@@ -41,7 +41,7 @@ import Testing
 
   @Test func aFullSlabRefusesAndDestroysTheElement() throws {
     let census = Census()
-    var slab = try Slab<Guest>(capacity: 2)
+    var slab = try Slab<ContainerSlot, Guest>(capacity: 2)
     _ = slab.insert(Guest(name: 0, census: census))
     _ = slab.insert(Guest(name: 1, census: census))
     #expect(slab.insert(Guest(name: 2, census: census)) == nil)
@@ -50,7 +50,7 @@ import Testing
   }
 
   @Test func emptySlotsAreReusedLastFirstAndTheirGenerationTells() throws {
-    var slab = try Slab<Int>(capacity: 8)
+    var slab = try Slab<ContainerSlot, Int>(capacity: 8)
     for value in 0..<5 { _ = slab.insert(value) }
     let stale = slab.generation(at: 1)
     _ = slab.remove(at: 3)
@@ -64,7 +64,7 @@ import Testing
   }
 
   @Test func aSlotWhoseGenerationsAreUsedUpIsLeftAlone() throws {
-    var slab = try Slab<Int>(capacity: 3)
+    var slab = try Slab<ContainerSlot, Int>(capacity: 3)
     for value in 0..<2 { _ = slab.insert(value) }
     slab.age(0, to: .max)
     let last = slab.generation(at: 0)
@@ -79,22 +79,22 @@ import Testing
   }
 
   @Test func occupiedIndicesComeInOrder() throws {
-    var slab = try Slab<Int>(capacity: 10)
+    var slab = try Slab<ContainerSlot, Int>(capacity: 10)
     for value in 0..<10 { _ = slab.insert(value) }
-    for index: UInt32 in [0, 4, 5, 9] { _ = slab.remove(at: index) }
-    var seen: [UInt32] = []
+    for index: ContainerSlot in [0, 4, 5, 9] { _ = slab.remove(at: index) }
+    var seen: [ContainerSlot] = []
     slab.forEachIndex { seen.append($0) }
     #expect(seen == [1, 2, 3, 6, 7, 8])
     var next = slab.occupied(from: 0)
     while let index = next {
       _ = slab.remove(at: index)
-      next = slab.occupied(from: index + 1)
+      next = slab.occupied(after: index)
     }
     #expect(slab.count == 0)
   }
 
   @Test func elementsStayWhereTheyAreWhenTheSlabGrows() throws {
-    var slab = try Slab<UInt64>(capacity: 1 << 20)
+    var slab = try Slab<ContainerSlot, UInt64>(capacity: 1 << 20)
     _ = slab.insert(7)
     // SAFETY: the address is compared only.
     let before = unsafe withUnsafePointer(to: &slab[0]) { UInt(bitPattern: $0) }
@@ -108,9 +108,9 @@ import Testing
   @Test func whatIsLeftEndsWithTheSlab() throws {
     let census = Census()
     do {
-      var slab = try Slab<Guest>(capacity: 100)
+      var slab = try Slab<ContainerSlot, Guest>(capacity: 100)
       for name in 0..<50 { _ = slab.insert(Guest(name: name, census: census)) }
-      for index in stride(from: 0, to: 50, by: 3) as StrideTo<UInt32> { _ = slab.remove(at: index) }
+      for index in stride(from: 0, to: 50, by: 3) as StrideTo<UInt32> { _ = slab.remove(at: ContainerSlot(index)) }
       #expect(census.alive == 33)
     }
     #expect(census.alive == 0)
@@ -118,31 +118,31 @@ import Testing
 
   @Test func emptySlotsTrap() async {
     await #expect(processExitsWith: .failure) {
-      let slab = try Slab<Int>(capacity: 4)
+      let slab = try Slab<ContainerSlot, Int>(capacity: 4)
       _ = slab[0]
     }
     await #expect(processExitsWith: .failure) {
-      var slab = try Slab<Int>(capacity: 4)
+      var slab = try Slab<ContainerSlot, Int>(capacity: 4)
       _ = slab.insert(1)
       _ = slab.remove(at: 0)
       slab[0] = 2
     }
     await #expect(processExitsWith: .failure) {
-      var slab = try Slab<Int>(capacity: 4)
+      var slab = try Slab<ContainerSlot, Int>(capacity: 4)
       _ = slab.remove(at: 9)
     }
   }
 
   @Test func aSlabThatMayGrowLargeTakesAddressSpaceAsItGrows() throws {
     let chunk = 1 << 16
-    var slab = try Slab<Int>(capacity: 1 << 31)
-    for value in 0..<chunk + 2 { #expect(slab.insert(value) == UInt32(value)) }
-    #expect([0, chunk - 1, chunk, chunk + 1].allSatisfy { slab[UInt32($0)] == $0 })
-    #expect(slab.contains(UInt32(chunk + 2)) == false)
-    #expect(slab.contains(UInt32.max) == false)
-    _ = slab.remove(at: UInt32(chunk))
-    #expect(slab.generation(at: UInt32(chunk)) == 2)
-    #expect(slab.insert(7) == UInt32(chunk))
-    #expect(slab.occupied(from: UInt32(chunk)) == UInt32(chunk))
+    var slab = try Slab<ContainerSlot, Int>(capacity: 1 << 31)
+    for value in 0..<chunk + 2 { #expect(slab.insert(value) == ContainerSlot(UInt32(value))) }
+    #expect([0, chunk - 1, chunk, chunk + 1].allSatisfy { slab[ContainerSlot(UInt32($0))] == $0 })
+    #expect(slab.contains(ContainerSlot(UInt32(chunk + 2))) == false)
+    #expect(slab.contains(ContainerSlot(.max)) == false)
+    _ = slab.remove(at: ContainerSlot(UInt32(chunk)))
+    #expect(slab.generation(at: ContainerSlot(UInt32(chunk))) == 2)
+    #expect(slab.insert(7) == ContainerSlot(UInt32(chunk)))
+    #expect(slab.occupied(from: ContainerSlot(UInt32(chunk))) == ContainerSlot(UInt32(chunk)))
   }
 }
