@@ -145,7 +145,7 @@ public final class PhysicalMemoryServer: Sendable {
   }
 
   public func destroyContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    let slot = try withCurrentPins { (state) throws(ServerError) in try state.beginDestroying(task, handle) }
+    let slot = try withCurrentPins { (state) throws(ServerError) in try state.beginDestroying(task, Handle(handle)) }
     guard steps(of: task, { !$0.continueDestroying(slot) }) else {
       // No handle leads to it any more: its owner's end goes on with it.
       withState { $0.tasks[task].dying.append(slot) }
@@ -161,7 +161,7 @@ public final class PhysicalMemoryServer: Sendable {
       let flags = AllocationFlags(rawValue: flags)
       let count = try state.loadCount(task, countAddress)
       guard flags.isSubset(of: .all) else { throw .invalid }
-      let plan = try state.planAllocation(task, handle, FrameIDRange(start: start, count: count), flags)
+      let plan = try state.planAllocation(task, Handle(handle), FrameIDRange(start: start, count: count), flags)
       // It could be written a moment ago: it can be written now, and nothing can fail from here on.
       try state.store(UInt32(plan.result.count), task, countAddress)
       return plan
@@ -184,7 +184,7 @@ public final class PhysicalMemoryServer: Sendable {
       let flags = DeallocationFlags(rawValue: flags)
       let count = try state.loadCount(task, countAddress)
       guard flags.isSubset(of: .all) else { throw .invalid }
-      let plan = try state.planDeallocation(task, handle, FrameIDRange(start: start, count: count), flags)
+      let plan = try state.planDeallocation(task, Handle(handle), FrameIDRange(start: start, count: count), flags)
       // Now: the result may lie in one of the frames. Nothing can fail from here on.
       try state.store(UInt32(plan.result.count), task, countAddress)
       state.containers[plan.container].changes += 1

@@ -33,7 +33,7 @@ struct PolicyState {
 extension ServerState {
   // MARK: Control (R9, R10)
 
-  mutating func takeControl(_ task: TaskSlot) throws(ServerError) -> UInt32 {
+  mutating func takeControl(_ task: TaskSlot) throws(ServerError) -> Handle {
     guard !policy.wasTaken else { throw .notPermitted }
     guard let handle = tasks[task].handles.insert(.control) else { throw .noMemory }
     policy.wasTaken = true
@@ -42,7 +42,7 @@ extension ServerState {
   }
 
   /// PM_EINVAL for a handle that names nothing, PM_EPERM for one that names something else.
-  func checkControl(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
+  func checkControl(_ task: TaskSlot, _ handle: Handle) throws(ServerError) {
     guard let target = tasks[task].handles[handle] else { throw .invalid }
     guard target == .control else { throw .notPermitted }
   }
@@ -66,7 +66,7 @@ extension ServerState {
 
   /// Maps the buffer, in place of what was mapped there, and takes it from whoever has it. Makes it, if there is none.
   mutating func mapPolicyBuffer(
-    _ task: TaskSlot, _ handle: UInt32, address: UInt64, result: UInt64
+    _ task: TaskSlot, _ handle: Handle, address: UInt64, result: UInt64
   ) throws(ServerError) {
     try checkControl(task, handle)
     try checkWritable(task, result, 4)

@@ -21,7 +21,7 @@ extension ServerState {
 
   /// Puts into force what the buffer says, all of it or nothing. PM_ENOMEM: more would be promised than there is;
   /// PM_ENOENT: there is no buffer.
-  mutating func commitPolicy(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
+  mutating func commitPolicy(_ task: TaskSlot, _ handle: Handle) throws(ServerError) {
     try checkControl(task, handle)
     guard let proposals = try readPolicy() else { throw .noEntry }
     // First what goes down: so the sum is never more than it was, or will be.
@@ -159,7 +159,7 @@ extension ServerState {
   // MARK: Names
 
   /// A task's name, with zeros up to PM_NAME_MAXIMUM + 1 bytes.
-  func taskName(_ task: TaskSlot, _ handle: UInt32, _ id: UInt64) throws(ServerError) -> [UInt8] {
+  func taskName(_ task: TaskSlot, _ handle: Handle, _ id: UInt64) throws(ServerError) -> [UInt8] {
     try checkControl(task, handle)
     var found: TaskSlot?
     tasks.forEachIndex { if tasks[$0].id.rawValue == id { found = $0 } }
@@ -208,18 +208,18 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ handle: UInt32, address: UInt64, result: UInt64
   ) throws(ServerError) {
     try withState { (state) throws(ServerError) in
-      try state.mapPolicyBuffer(task, handle, address: address, result: result)
+      try state.mapPolicyBuffer(task, Handle(handle), address: address, result: result)
     }
   }
 
   public func commitPolicy(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    try withState { (state) throws(ServerError) in try state.commitPolicy(task, handle) }
+    try withState { (state) throws(ServerError) in try state.commitPolicy(task, Handle(handle)) }
   }
 
   /// `result`: room for PM_NAME_MAXIMUM + 1 bytes.
   public func taskName(_ task: TaskSlot, _ handle: UInt32, id: UInt64, result: UInt64) throws(ServerError) {
     try withState { (state) throws(ServerError) in
-      let name = try state.taskName(task, handle, id)
+      let name = try state.taskName(task, Handle(handle), id)
       try state.writeMemory(task, result, name.span)
     }
   }

@@ -34,7 +34,7 @@ extension PhysicalMemoryServer {
   /// Where the contents are that ids of a task's own container name, in use or released; nil: there is none.
   package func frames(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]) -> [FrameNumber?] {
     withState { state in
-      guard case .container(let container) = state.tasks[task].handles[handle] else {
+      guard case .container(let container) = state.tasks[task].handles[Handle(handle)] else {
         return ids.map { _ in nil }
       }
       return ids.map { state.frame(container.slot, $0) }

@@ -11,7 +11,7 @@ internal import GuestMemory
 struct Container: ~Copyable {
   let owner: TaskSlot
   /// The owner's handle.
-  var handle: UInt32 = 0
+  var handle: Handle = 0
   var isDying = false
   var frames = VirtualFrameTable()
   /// Which weak capabilities are good: those of the same epoch. Begins at 1; 0 stands for the owner.
@@ -53,14 +53,14 @@ struct FrameIDRange {
 
 extension ServerState {
   /// The container a handle names for its owner, who may do everything, but not while it is locked.
-  mutating func ownedContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerSlot {
+  mutating func ownedContainer(_ task: TaskSlot, _ handle: Handle) throws(ServerError) -> ContainerSlot {
     let access = try container(task, handle)
     guard access.isOwner else { throw .notPermitted }
     return access.slot
   }
 
   /// The container a handle names, for its owner or through a weak capability (R20).
-  mutating func container(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerAccess {
+  mutating func container(_ task: TaskSlot, _ handle: Handle) throws(ServerError) -> ContainerAccess {
     switch tasks[task].handles[handle] {
     case .container(let reference):
       guard isLive(reference) else { throw .invalid }
@@ -87,7 +87,7 @@ extension ServerState {
     return ContainerReference(slot: slot, generation: containers.generation(at: slot))
   }
 
-  mutating func createContainer(_ task: TaskSlot) throws(ServerError) -> UInt32 {
+  mutating func createContainer(_ task: TaskSlot) throws(ServerError) -> Handle {
     let reference = try makeContainer(owner: task)
     guard let handle = tasks[task].handles.insert(.container(reference)) else {
       _ = containers.remove(at: reference.slot)
@@ -98,7 +98,7 @@ extension ServerState {
   }
 
   /// Takes the container from its owner at once; its frames go with `continueDestroying`.
-  mutating func beginDestroying(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerSlot {
+  mutating func beginDestroying(_ task: TaskSlot, _ handle: Handle) throws(ServerError) -> ContainerSlot {
     let slot = try ownedContainer(task, handle)
     guard slot != tasks[task].initialContainer.slot else { throw .notPermitted }
     guard firstPinned(slot, 0..<(1 << 32)) == nil else { throw .busy }

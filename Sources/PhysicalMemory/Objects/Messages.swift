@@ -83,7 +83,7 @@ extension ServerState {
     endpoints.contains(reference.slot) && endpoints.generation(at: reference.slot) == reference.generation
   }
 
-  mutating func createEndpoint(_ task: TaskSlot) throws(ServerError) -> UInt32 {
+  mutating func createEndpoint(_ task: TaskSlot) throws(ServerError) -> Handle {
     guard let slot = endpoints.insert(Endpoint(owner: task)) else { throw .noMemory }
     let reference = EndpointReference(slot: slot, generation: endpoints.generation(at: slot))
     guard let handle = tasks[task].handles.insert(.endpoint(reference, mayReceive: true)) else {
@@ -97,7 +97,7 @@ extension ServerState {
   // MARK: Calling
 
   mutating func call(
-    _ waiter: Waiter, _ handle: UInt32, address: UInt64, mayWait: Bool
+    _ waiter: Waiter, _ handle: Handle, address: UInt64, mayWait: Bool
   ) throws(ServerError) -> WaitOutcome {
     let task = waiter.task
     guard case .endpoint(let reference, _) = tasks[task].handles[handle] else { throw .invalid }
@@ -114,7 +114,7 @@ extension ServerState {
   }
 
   mutating func receive(
-    _ waiter: Waiter, _ handle: UInt32, address: UInt64, mayWait: Bool
+    _ waiter: Waiter, _ handle: Handle, address: UInt64, mayWait: Bool
   ) throws(ServerError) -> WaitOutcome {
     let reference = try receivable(waiter.task, handle)
     try checkWritable(waiter.task, address, Message.byteCount)
@@ -126,7 +126,7 @@ extension ServerState {
   /// Whatever may have to wait for frames, or for a page that the task has to map, is done before the reply: the call is
   /// made again then, and would answer twice. Nothing behind the reply throws `.waitForFrames` or `.fault`.
   mutating func replyAndReceive(
-    _ waiter: Waiter, _ handle: UInt32, address: UInt64, mayWait: Bool
+    _ waiter: Waiter, _ handle: Handle, address: UInt64, mayWait: Bool
   ) throws(ServerError) -> WaitOutcome {
     try checkWritable(waiter.task, address, Message.byteCount)
     try reply(waiter.task, address: address)
@@ -134,7 +134,7 @@ extension ServerState {
     return try receive(waiter, try receivable(waiter.task, handle), address: address, mayWait: mayWait)
   }
 
-  private func receivable(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> EndpointReference {
+  private func receivable(_ task: TaskSlot, _ handle: Handle) throws(ServerError) -> EndpointReference {
     guard case .endpoint(let reference, let mayReceive) = tasks[task].handles[handle] else { throw .invalid }
     guard mayReceive else { throw .notPermitted }
     guard isLive(reference) else { throw .canceled }

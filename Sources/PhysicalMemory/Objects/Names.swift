@@ -44,7 +44,7 @@ extension ServerState {
     throw .invalid
   }
 
-  mutating func registerName(_ task: TaskSlot, _ address: UInt64, _ handle: UInt32) throws(ServerError) {
+  mutating func registerName(_ task: TaskSlot, _ address: UInt64, _ handle: Handle) throws(ServerError) {
     let name = try loadName(task, address)
     guard case .endpoint(let reference, mayReceive: true) = tasks[task].handles[handle], isLive(reference)
     else { throw .invalid }

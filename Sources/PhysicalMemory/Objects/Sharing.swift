@@ -28,12 +28,12 @@ extension ServerState {
   // MARK: Weak capabilities
 
   /// A weak capability for the holder that `remote` names: nobody in particular, a task, or an endpoint's owner.
-  mutating func share(_ task: TaskSlot, _ handle: UInt32, remote: UInt32) throws(ServerError) -> UInt32 {
+  mutating func share(_ task: TaskSlot, _ handle: Handle, remote: Handle) throws(ServerError) -> Handle {
     let slot = try ownedContainer(task, handle)
     return try insertWeak(task, slot, try shareHolder(task, remote))
   }
 
-  mutating func insertWeak(_ task: TaskSlot, _ slot: ContainerSlot, _ holder: TaskID?) throws(ServerError) -> UInt32 {
+  mutating func insertWeak(_ task: TaskSlot, _ slot: ContainerSlot, _ holder: TaskID?) throws(ServerError) -> Handle {
     let reference = ContainerReference(slot: slot, generation: containers.generation(at: slot))
     let target = HandleTarget.weak(reference, epoch: containers[slot].epoch, holder: holder)
     guard let weak = tasks[task].handles.insert(target) else { throw .noMemory }
@@ -43,7 +43,7 @@ extension ServerState {
   /// The end of a call that makes a container with frames: shares it if `weakResult` is not 0, and stores the handles.
   /// The copies may have made a result's page read-only since it was checked: then no weak capability is left either.
   mutating func giveContainer(
-    _ task: TaskSlot, _ handle: UInt32, remote: UInt32, result: UInt64, weakResult: UInt64
+    _ task: TaskSlot, _ handle: Handle, remote: Handle, result: UInt64, weakResult: UInt64
   ) throws(ServerError) {
     guard weakResult != 0 else { return try store(handle, task, result) }
     let weak = try share(task, handle, remote: remote)
@@ -57,8 +57,8 @@ extension ServerState {
   }
 
   /// - Returns: the only task that may use the capability; nil: any.
-  func shareHolder(_ task: TaskSlot, _ remote: UInt32) throws(ServerError) -> TaskID? {
-    if remote == PM_CAP_NONE { return nil }
+  func shareHolder(_ task: TaskSlot, _ remote: Handle) throws(ServerError) -> TaskID? {
+    if remote == .none { return nil }
     switch tasks[task].handles[remote] {
     case .task: return tasks[task].id
     case .peer(_, let id): return id
@@ -71,7 +71,7 @@ extension ServerState {
 
   /// Cancels every share at once.
   /// - Returns: the container, if others may still see it: `cutOff` is to follow.
-  mutating func revokeShares(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerReference? {
+  mutating func revokeShares(_ task: TaskSlot, _ handle: Handle) throws(ServerError) -> ContainerReference? {
     let slot = try ownedContainer(task, handle)
     guard heldByOthers(slot) == nil else { throw .busy }
     // The same number comes again after four billion revocations; 0 is the owner's.
@@ -142,7 +142,7 @@ extension ServerState {
   /// Locks out the owner from now on; its leaves go with `cutOff`. The holder may extend its lock, but not beyond the
   /// longest time from its beginning.
   mutating func lock(
-    _ task: TaskSlot, _ handle: UInt32, microseconds: UInt64
+    _ task: TaskSlot, _ handle: Handle, microseconds: UInt64
   ) throws(ServerError) -> ContainerReference {
     guard microseconds > 0, microseconds <= PM_LOCK_MAXIMUM_US else { throw .invalid }
     let access = try container(task, handle)
@@ -182,7 +182,7 @@ extension ServerState {
     }
   }
 
-  mutating func unlock(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
+  mutating func unlock(_ task: TaskSlot, _ handle: Handle) throws(ServerError) {
     let access = try container(task, handle)
     guard let lock = currentLock(access.slot), lock.holder == task else { throw .notPermitted }
     endLock(access.slot)

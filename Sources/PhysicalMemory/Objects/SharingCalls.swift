@@ -49,7 +49,7 @@ extension PhysicalMemoryServer {
     count: Int
   ) throws(CopyError) {
     var plan = try withCurrentPins { (state) throws(CopyError) in
-      try state.planCopy(task, source, sourceIDs, destination, destinationIDs, count: count)
+      try state.planCopy(task, Handle(source), sourceIDs, Handle(destination), destinationIDs, count: count)
     }
     guard steps(of: task, { $0.collect(&plan) }), steps(of: task, { $0.install(&plan) }) else {
       while withState({ $0.abandon(&plan) }) {}
@@ -81,7 +81,7 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ handle: UInt32, frames: UInt64, count: UInt32
   ) throws(ServerError) {
     let ids = try loadArray(task, frames, count)
-    var plan = try withState { (state) throws(ServerError) in try state.planDataRelease(task, handle, ids) }
+    var plan = try withState { (state) throws(ServerError) in try state.planDataRelease(task, Handle(handle), ids) }
     guard steps(of: task, { $0.continueDataRelease(&plan) }) else {
       withState { $0.containers[plan.container].changes -= 1 }
       throw .stopped
@@ -92,7 +92,7 @@ extension PhysicalMemoryServer {
 
   public func releasePages(_ task: TaskSlot, _ handle: UInt32, frames: UInt64, count: UInt32) throws(ServerError) {
     let ids = try loadArray(task, frames, count)
-    var plan = try withCurrentPins { (state) throws(ServerError) in try state.planRelease(task, handle, ids) }
+    var plan = try withCurrentPins { (state) throws(ServerError) in try state.planRelease(task, Handle(handle), ids) }
     guard steps(of: task, { $0.continueRelease(&plan) }) else {
       withState { $0.containers[plan.container.slot].changes -= 1 }
       throw .stopped
@@ -109,7 +109,7 @@ extension PhysicalMemoryServer {
     var known: Set<UInt32> = []
     ids.removeAll { !known.insert($0).inserted }
     var plan = try withState { (state) throws(ServerError) in
-      try state.planRecovery(task, handle, ids, frameError: frameError)
+      try state.planRecovery(task, Handle(handle), ids, frameError: frameError)
     }
     while withState({ $0.continueRecovery(&plan) }) {}
     if let error = plan.error {
@@ -127,7 +127,7 @@ extension PhysicalMemoryServer {
     expired.reserveCapacity(ids.count)
     repeat {
       let some = ids[expired.count...].prefix(4096)
-      expired += try withState { (state) throws(ServerError) in try state.expired(task, handle, some) }
+      expired += try withState { (state) throws(ServerError) in try state.expired(task, Handle(handle), some) }
     } while expired.count < ids.count
     try withState { (state) throws(ServerError) in try state.writeMemory(task, result, expired.span) }
   }
@@ -137,13 +137,13 @@ extension PhysicalMemoryServer {
   public func share(_ task: TaskSlot, _ handle: UInt32, remote: UInt32, result: UInt64) throws(ServerError) {
     try withState { (state) throws(ServerError) in
       try state.checkWritable(task, result, 4)
-      let weak = try state.share(task, handle, remote: remote)
+      let weak = try state.share(task, Handle(handle), remote: Handle(remote))
       try state.store(weak, task, result)
     }
   }
 
   public func revoke(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    let container = try withCurrentPins { (state) throws(ServerError) in try state.revokeShares(task, handle) }
+    let container = try withCurrentPins { (state) throws(ServerError) in try state.revokeShares(task, Handle(handle)) }
     if let container { try cutOff(task, container, .shares) }
   }
 
@@ -163,13 +163,13 @@ extension PhysicalMemoryServer {
 
   public func lock(_ task: TaskSlot, _ handle: UInt32, microseconds: UInt64) throws(ServerError) {
     let container = try withState { (state) throws(ServerError) in
-      try state.lock(task, handle, microseconds: microseconds)
+      try state.lock(task, Handle(handle), microseconds: microseconds)
     }
     try cutOff(task, container, .owner)
   }
 
   public func unlock(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    try withState { (state) throws(ServerError) in try state.unlock(task, handle) }
+    try withState { (state) throws(ServerError) in try state.unlock(task, Handle(handle)) }
   }
 
   /// What a new container begins with.
@@ -189,7 +189,7 @@ extension PhysicalMemoryServer {
     let handle = try withState { (state) throws(ServerError) in
       try state.checkWritable(task, result, 4)
       if weakResult != 0 { try state.checkWritable(task, weakResult, 4) }
-      return try state.createContainer(task)
+      return try state.createContainer(task).rawValue
     }
     do throws(ServerError) {
       if let source {
@@ -202,7 +202,7 @@ extension PhysicalMemoryServer {
         try allocateFresh(task, handle, range)
       }
       try withState { (state) throws(ServerError) in
-        try state.giveContainer(task, handle, remote: remote, result: result, weakResult: weakResult)
+        try state.giveContainer(task, Handle(handle), remote: Handle(remote), result: result, weakResult: weakResult)
       }
     } catch {
       try? destroyContainer(task, handle)
@@ -211,7 +211,7 @@ extension PhysicalMemoryServer {
   }
 
   private func allocateFresh(_ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange) throws(ServerError) {
-    var plan = try withState { (state) throws(ServerError) in try state.planAllocation(task, handle, range, []) }
+    var plan = try withState { (state) throws(ServerError) in try state.planAllocation(task, Handle(handle), range, []) }
     guard steps(of: task, { $0.continueAllocation(&plan) }) else {
       withState { $0.abandon(plan) }
       throw .stopped
@@ -233,7 +233,7 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool, at level: WaitLevel = .task
   ) throws(ServerError) -> WaitOutcome {
     try withState { (state) throws(ServerError) in
-      try state.call(Waiter(task, level), endpoint, address: message, mayWait: mayWait)
+      try state.call(Waiter(task, level), Handle(endpoint), address: message, mayWait: mayWait)
     }
   }
 
@@ -241,7 +241,7 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool, at level: WaitLevel = .task
   ) throws(ServerError) -> WaitOutcome {
     try withState { (state) throws(ServerError) in
-      try state.receive(Waiter(task, level), endpoint, address: message, mayWait: mayWait)
+      try state.receive(Waiter(task, level), Handle(endpoint), address: message, mayWait: mayWait)
     }
   }
 
@@ -254,12 +254,12 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool, at level: WaitLevel = .task
   ) throws(ServerError) -> WaitOutcome {
     try withState { (state) throws(ServerError) in
-      try state.replyAndReceive(Waiter(task, level), endpoint, address: message, mayWait: mayWait)
+      try state.replyAndReceive(Waiter(task, level), Handle(endpoint), address: message, mayWait: mayWait)
     }
   }
 
   public func registerName(_ task: TaskSlot, name: UInt64, endpoint: UInt32) throws(ServerError) {
-    try withState { (state) throws(ServerError) in try state.registerName(task, name, endpoint) }
+    try withState { (state) throws(ServerError) in try state.registerName(task, name, Handle(endpoint)) }
   }
 
   public func lookUpName(
@@ -271,7 +271,7 @@ extension PhysicalMemoryServer {
   }
 
   public func dropCapability(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    if try withState({ (state) throws(ServerError) in try state.dropCapability(task, handle) }) {
+    if try withState({ (state) throws(ServerError) in try state.dropCapability(task, Handle(handle)) }) {
       try destroyContainer(task, handle)
     }
   }

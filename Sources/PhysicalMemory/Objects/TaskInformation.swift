@@ -76,4 +76,8 @@ extension ServerState {
     let bytes = InlineArray<4, UInt8> { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) }
     try writeMemory(task, address, bytes.span)
   }
+
+  mutating func store(_ handle: Handle, _ task: TaskSlot, _ address: UInt64) throws(ServerError) {
+    try store(handle.rawValue, task, address)
+  }
 }

@@ -118,7 +118,7 @@ extension ServerState {
     let container: ContainerReference
     do throws(ServerError) {
       container = try makeContainer(owner: slot)
-      containers[container.slot].handle = UInt32(PM_CAP_CONTAINER)
+      containers[container.slot].handle = .initialContainer
     } catch {
       dissolve(&entitlement)
       throw error

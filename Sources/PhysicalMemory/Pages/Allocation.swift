@@ -49,7 +49,7 @@ extension ServerState {
   /// cannot fail.
   /// - Parameter placed: it takes its frames before it lets go of what the ids name.
   mutating func planAllocation(
-    _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ flags: AllocationFlags, placed: Bool = false
+    _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ flags: AllocationFlags, placed: Bool = false
   ) throws(ServerError) -> AllocationPlan {
     let slot = try ownedContainer(task, handle)
     let headroom = headroom(task, extra: flags.contains(.extra))
@@ -118,7 +118,7 @@ extension ServerState {
   /// What a deallocation would do: how many ids from the range's start on it goes over, how many of them are in use,
   /// and the error to report.
   mutating func planDeallocation(
-    _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ flags: DeallocationFlags
+    _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ flags: DeallocationFlags
   ) throws(ServerError) -> (container: ContainerSlot, ids: Int, result: CountedResult) {
     let slot = try ownedContainer(task, handle)
     let first = UInt64(range.start)

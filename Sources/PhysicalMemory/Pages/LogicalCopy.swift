@@ -82,7 +82,7 @@ extension ServerState {
   // MARK: 1. Check
 
   mutating func planCopy(
-    _ task: TaskSlot, _ source: UInt32, _ sourceIDs: FrameIDs, _ destination: UInt32, _ destinationIDs: FrameIDs,
+    _ task: TaskSlot, _ source: Handle, _ sourceIDs: FrameIDs, _ destination: Handle, _ destinationIDs: FrameIDs,
     count: Int
   ) throws(CopyError) -> CopyPlan {
     let from: ContainerAccess
@@ -342,7 +342,7 @@ extension ServerState {
 
   /// Checks that all ids are in use.
   mutating func planDataRelease(
-    _ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]
+    _ task: TaskSlot, _ handle: Handle, _ ids: [UInt32]
   ) throws(ServerError) -> DataReleasePlan {
     guard !ids.isEmpty else { throw .invalid }
     let slot = try ownedContainer(task, handle)

@@ -43,7 +43,7 @@ struct RecoveryPlan {
 extension ServerState {
   // MARK: Release
 
-  mutating func planRelease(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]) throws(ServerError) -> ReleasePlan {
+  mutating func planRelease(_ task: TaskSlot, _ handle: Handle, _ ids: [UInt32]) throws(ServerError) -> ReleasePlan {
     let slot = try ownedContainer(task, handle)
     containers[slot].changes += 1
     return ReleasePlan(container: reference(slot), ids: ids)
@@ -136,7 +136,7 @@ extension ServerState {
   // MARK: Recovery
 
   mutating func planRecovery(
-    _ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32], frameError: UInt64
+    _ task: TaskSlot, _ handle: Handle, _ ids: [UInt32], frameError: UInt64
   ) throws(ServerError) -> RecoveryPlan {
     let slot = try ownedContainer(task, handle)
     if frameError != 0 { try checkWritable(task, frameError, 4) }
@@ -222,7 +222,7 @@ extension ServerState {
   }
 
   /// Of each id, whether there is nothing to be had under it any more: it is not in use, and not to be recovered.
-  mutating func expired(_ task: TaskSlot, _ handle: UInt32, _ ids: ArraySlice<UInt32>) throws(ServerError) -> [UInt8] {
+  mutating func expired(_ task: TaskSlot, _ handle: Handle, _ ids: ArraySlice<UInt32>) throws(ServerError) -> [UInt8] {
     let slot = try ownedContainer(task, handle)
     return ids.map { containers[slot].frames[$0] == .unused ? 1 : 0 }
   }

@@ -69,7 +69,7 @@ extension ServerState {
 
   /// Checks what one look can tell. Pinned frames may be at most half of what tasks can have.
   mutating func planPin(
-    _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, microseconds: UInt64, physical: UInt64
+    _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, microseconds: UInt64, physical: UInt64
   ) throws(ServerError) -> PinPlan {
     guard microseconds > 0, microseconds <= PM_LOCK_MAXIMUM_US, range.count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     let slot = try container(task, handle).slot
@@ -238,7 +238,7 @@ extension ServerState {
 
   // MARK: Unpinning
 
-  mutating func planUnpin(_ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange) throws(ServerError) -> UnpinPlan {
+  mutating func planUnpin(_ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange) throws(ServerError) -> UnpinPlan {
     guard range.count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     return UnpinPlan(task: task, container: reference(try container(task, handle).slot), range: range)
   }
@@ -283,7 +283,7 @@ extension PhysicalMemoryServer {
     let rest = try checkResult(task, physical, range.count * 8)
     var plan = try withCurrentPins { (state) throws(ServerError) in
       try state.checkWritable(task, rest.address, rest.count)
-      var plan = try state.planPin(task, handle, range, microseconds: microseconds, physical: physical)
+      var plan = try state.planPin(task, Handle(handle), range, microseconds: microseconds, physical: physical)
       _ = state.continuePin(&plan)
       return plan
     }
@@ -314,7 +314,7 @@ extension PhysicalMemoryServer {
     let range = try FrameIDRange(start: start, count: count)
     var hasMore = false
     var plan = try withCurrentPins { (state) throws(ServerError) in
-      var plan = try state.planUnpin(task, handle, range)
+      var plan = try state.planUnpin(task, Handle(handle), range)
       hasMore = state.continueUnpin(&plan)
       return plan
     }

@@ -10,7 +10,7 @@ extension PhysicalMemoryServer {
   ) throws(ServerError) {
     // A pin whose time is up is in nobody's way.
     var (allocation, plan) = try withCurrentPins { (state) throws(ServerError) in
-      try state.planPlaced(task, handle, start: start, countAddress: countAddress, flags: flags, placement: placement)
+      try state.planPlaced(task, Handle(handle), start: start, countAddress: countAddress, flags: flags, placement: placement)
     }
     var progress = PlacementPlan.Progress.more
     var isStopped = false
@@ -26,7 +26,7 @@ extension PhysicalMemoryServer {
       while withState({ $0.abandon(&plan) }) {}
       withState { state in
         state.abandon(allocation)
-        try? state.store(0, task, countAddress)
+        try? state.store(UInt32(0), task, countAddress)
       }
       throw isStopped ? .stopped : .noMemory
     }
@@ -60,7 +60,7 @@ extension PhysicalMemoryServer {
   /// A whole pass, for who holds control; stores how many frames were moved.
   public func defragment(_ task: TaskSlot, _ handle: UInt32, result: UInt64) throws(ServerError) {
     try withState { (state) throws(ServerError) in
-      try state.checkControl(task, handle)
+      try state.checkControl(task, Handle(handle))
       try state.checkWritable(task, result, 4)
     }
     var pass = DefragmentationPass()
@@ -80,7 +80,7 @@ extension PhysicalMemoryServer {
 extension ServerState {
   /// Checks everything and charges the frames.
   fileprivate mutating func planPlaced(
-    _ task: TaskSlot, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32, placement: UInt64
+    _ task: TaskSlot, _ handle: Handle, start: UInt32, countAddress: UInt64, flags: UInt32, placement: UInt64
   ) throws(ServerError) -> (AllocationPlan, PlacementPlan) {
     let flags = AllocationFlags(rawValue: flags)
     let count = try loadCount(task, countAddress)
@@ -90,7 +90,7 @@ extension ServerState {
     tasks[task].obstacle = nil
     // Others shall find room for theirs as well.
     guard placedFrames + range.count <= ledger.allocatable / 4 * 3 else {
-      try store(0, task, countAddress)
+      try store(UInt32(0), task, countAddress)
       throw .noMemory
     }
     let allocation = try planAllocation(task, handle, range, flags, placed: true)

@@ -11,7 +11,7 @@ extension PhysicalMemoryServer {
     let pages = try PageRange(address: address, count: UInt64(count))
     let flags = MappingFlags(rawValue: flags)
     let mapping = try withState { (state) throws(ServerError) in
-      try state.checkMapping(task, handle, range, pages, flags)
+      try state.checkMapping(task, Handle(handle), range, pages, flags)
     }
     try makeRoom(task, pages, new: 1)
     // Where it is given up there are some leaves less, which any revocation may do, or some pages more.

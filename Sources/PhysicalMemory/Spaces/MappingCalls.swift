@@ -31,7 +31,7 @@ public struct MappingInformation: Equatable, Sendable {
 extension ServerState {
   /// Checks a mapping: the frames are there, and there will be room for it.
   mutating func checkMapping(
-    _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ pages: PageRange, _ flags: MappingFlags
+    _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ pages: PageRange, _ flags: MappingFlags
   ) throws(ServerError) -> Mapping {
     guard flags.isSubset(of: .all), !flags.effectiveRights.isEmpty else { throw .invalid }
     let access = try container(task, handle)
@@ -139,7 +139,7 @@ extension ServerState {
     let word = containers[mapping.container.slot].frames[id]
     guard word.isUsed else { throw .noEntry }
     return MappingInformation(
-      container: containers[mapping.container.slot].owner == task ? containers[mapping.container.slot].handle : 0,
+      container: containers[mapping.container.slot].owner == task ? containers[mapping.container.slot].handle.rawValue : 0,
       frame: id,
       rights: operations.mappedPage(task, page)?.rights ?? [],
       requested: mapping.flags,

@@ -17,10 +17,10 @@ private func container(_ slot: ContainerSlot) -> HandleTarget {
 
   @Test func aTaskBeginsWithItselfAndItsContainer() {
     let table = Self.table()
-    #expect(table[UInt32(PM_CAP_NONE)] == nil)
-    #expect(table[UInt32(PM_CAP_SELF)] == .task)
-    #expect(table[UInt32(PM_CAP_CONTAINER)] == container(77))
-    for handle in [3, 0xffff, 0x10001, 0x10002, .max] as [UInt32] { #expect(table[handle] == nil) }
+    #expect(table[.none] == nil)
+    #expect(table[.ownTask] == .task)
+    #expect(table[.initialContainer] == container(77))
+    for handle in [3, 0xffff, 0x10001, 0x10002, 0xffff_ffff] as [Handle] { #expect(table[handle] == nil) }
   }
 
   @Test func aStaleHandleNamesNothing() throws {
@@ -31,14 +31,14 @@ private func container(_ slot: ContainerSlot) -> HandleTarget {
     #expect(table[old] == nil)
     let new = try some(table.insert(container(6)))
     #expect(new != old)
-    #expect(new & 0xffff == old & 0xffff)
+    #expect(new.rawValue & 0xffff == old.rawValue & 0xffff)
     #expect(table[old] == nil)
     #expect(table[new] == container(6))
   }
 
   @Test func noHandleIsEverGivenTwice() throws {
     var table = Self.table()
-    var seen: Set<UInt32> = []
+    var seen: Set<Handle> = []
     for _ in 0..<70_000 {
       let handle = try some(table.insert(container(9)))
       #expect(seen.insert(handle).inserted)
@@ -48,7 +48,7 @@ private func container(_ slot: ContainerSlot) -> HandleTarget {
 
   @Test func aFullTableRefuses() throws {
     var table = Self.table()
-    var handles: Set<UInt32> = []
+    var handles: Set<Handle> = []
     while let handle = table.insert(container(ContainerSlot(UInt32(handles.count)))) { handles.insert(handle) }
     #expect(handles.count == 1 << 16 - 3)
     #expect(!handles.contains(0))

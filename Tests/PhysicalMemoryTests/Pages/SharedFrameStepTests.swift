@@ -14,11 +14,11 @@ import Testing
   private static let ids: UInt32 = 3000
 
   /// A container of one frame that is shown at as many pages.
-  private func shown(_ server: inout OpenServer) throws -> UInt32 {
+  private func shown(_ server: inout OpenServer) throws -> Handle {
     try server.container(1, shownAt: (0..<Self.leaves).map { free.advanced(by: $0) })
   }
 
-  private func copy(_ server: inout OpenServer, _ source: UInt32, to destination: UInt32) throws {
+  private func copy(_ server: inout OpenServer, _ source: Handle, to destination: Handle) throws {
     let zeros = [UInt32](repeating: 0, count: Int(Self.ids))
     var plan = try server.state.planCopy(
       server.task, source, .list(zeros), destination, .from(0), count: zeros.count)
@@ -208,7 +208,7 @@ import Testing
     let handle = try server.container(20, shownAt: [])
     let client = try server.client(of: handle)
     // The client's few leaves are surplus: the frames have three already.
-    func show(_ task: TaskSlot, _ handle: UInt32, _ page: PageNumber) throws {
+    func show(_ task: TaskSlot, _ handle: Handle, _ page: PageNumber) throws {
       let range = try FrameIDRange(start: 0, count: 20)
       let pages = try PageRange(address: page.address, count: 20)
       let mapping = try server.state.checkMapping(task, handle, range, pages, [.read, .write, .lazy])
@@ -257,7 +257,7 @@ import Testing
     var copy = try server.state.planCopy(server.task, contents, .from(0), copies, .from(0), count: 2000)
     while server.state.collect(&copy) {}
     while server.state.install(&copy) {}
-    for (handle, ids) in [(copies, Array(0..<2000)), (contents, [7, 5])] as [(UInt32, [UInt32])] {
+    for (handle, ids) in [(copies, Array(0..<2000)), (contents, [7, 5])] as [(Handle, [UInt32])] {
       var plan = try server.state.planRelease(server.task, handle, ids)
       while server.state.continueRelease(&plan) {}
     }

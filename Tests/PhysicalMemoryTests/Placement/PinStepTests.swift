@@ -9,7 +9,7 @@ import Testing
 
 extension OpenServer {
   /// A container of the task's own, and a client that may pin its frames.
-  fileprivate mutating func shared(_ count: UInt32) throws -> (handle: UInt32, client: (task: TaskSlot, weak: UInt32)) {
+  fileprivate mutating func shared(_ count: UInt32) throws -> (handle: Handle, client: (task: TaskSlot, weak: Handle)) {
     let handle = try container(count, shownAt: [])
     let client = try client(of: handle)
     try showAddresses(task)
@@ -29,7 +29,7 @@ extension OpenServer {
 @Suite struct PinStepTests {
   private let start = TestTask.free
 
-  private func slot(_ server: borrowing OpenServer, _ handle: UInt32) throws -> ContainerSlot {
+  private func slot(_ server: borrowing OpenServer, _ handle: Handle) throws -> ContainerSlot {
     guard case .container(let container) = server.state.tasks[server.task].handles[handle] else {
       throw ServerError.invalid
     }

@@ -276,7 +276,7 @@ private let page: UInt64 = 4096
 
 extension OpenServer {
   fileprivate mutating func plan(
-    _ handle: UInt32, _ count: UInt32, _ request: PlacementRequest, _ flags: AllocationFlags = []
+    _ handle: Handle, _ count: UInt32, _ request: PlacementRequest, _ flags: AllocationFlags = []
   ) throws -> (AllocationPlan, PlacementPlan) {
     let range = try FrameIDRange(start: 5000, count: count)
     let allocation = try state.planAllocation(task, handle, range, flags, placed: true)
@@ -309,7 +309,7 @@ extension OpenServer {
   /// Among the scattered pages.
   private let window = PlacementRequest(fixed: 200 * page)
 
-  private func id(_ server: borrowing OpenServer, _ handle: UInt32, in frames: Range<Int>) throws -> UInt32 {
+  private func id(_ server: borrowing OpenServer, _ handle: Handle, in frames: Range<Int>) throws -> UInt32 {
     for id in 0..<count where id % 3 != 1 {
       if frames.contains(try server.frame(handle, id)) { return id }
     }

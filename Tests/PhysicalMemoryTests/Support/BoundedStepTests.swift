@@ -118,7 +118,7 @@ import Testing
     var server = try OpenServer(frames: 1024, [text])
     let range = try FrameIDRange(start: 0, count: 200)
     let pages = try PageRange(address: free.address, count: 200)
-    let mapping = try server.state.checkMapping(server.task, TestTask.container, range, pages, .forceWrite)
+    let mapping = try server.state.checkMapping(server.task, .initialContainer, range, pages, .forceWrite)
     var next: PageNumber? = free
     var copies: [UInt64] = []
     while let page = next {
@@ -142,7 +142,7 @@ import Testing
     }
     var server = try OpenServer(frames: 1 << 14)
     var loading = try server.state.planLoading(parts)
-    var image: UInt32?
+    var image: ImageNumber?
     var steps = 0
     while image == nil {
       let before = server.state.contents.count
