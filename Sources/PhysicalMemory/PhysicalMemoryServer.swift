@@ -161,7 +161,8 @@ public final class PhysicalMemoryServer: Sendable {
       let flags = AllocationFlags(rawValue: flags)
       let count = try state.loadCount(task, countAddress)
       guard flags.isSubset(of: .all) else { throw .invalid }
-      let plan = try state.planAllocation(task, Handle(handle), FrameIDRange(start: start, count: count), flags)
+      let plan = try state.planAllocation(
+        task, Handle(handle), FrameIDRange(start: FrameID(start), count: count), flags)
       // It could be written a moment ago: it can be written now, and nothing can fail from here on.
       try state.store(UInt32(plan.result.count), task, countAddress)
       return plan
@@ -184,7 +185,8 @@ public final class PhysicalMemoryServer: Sendable {
       let flags = DeallocationFlags(rawValue: flags)
       let count = try state.loadCount(task, countAddress)
       guard flags.isSubset(of: .all) else { throw .invalid }
-      let plan = try state.planDeallocation(task, Handle(handle), FrameIDRange(start: start, count: count), flags)
+      let plan = try state.planDeallocation(
+        task, Handle(handle), FrameIDRange(start: FrameID(start), count: count), flags)
       // Now: the result may lie in one of the frames. Nothing can fail from here on.
       try state.store(UInt32(plan.result.count), task, countAddress)
       state.containers[plan.container].changes += 1

@@ -119,8 +119,8 @@ extension ServerState {
     let needed = Int(slot.rawValue) / PolicyState.entriesPerFrame + 1
     guard needed > old else { return }
     guard withdraw(needed - old, for: task) else { throw lack(task, needed - old) }
-    containers[buffer.slot].frames.fill(UInt32(old), count: needed - old, .empty)
-    for id in old..<needed where makeResident(buffer.slot, UInt32(id)) == nil {
+    containers[buffer.slot].frames.fill(FrameID(UInt32(old)), count: needed - old, .empty)
+    for id in old..<needed where makeResident(buffer.slot, FrameID(UInt32(id))) == nil {
       while releaseFrames(buffer.slot, UInt64(old)..<UInt64(needed)) != nil {}
       throw .noMemory
     }
@@ -139,7 +139,7 @@ extension ServerState {
     guard let slot = policy.buffer?.slot else { return }
     containers[slot].epoch = containers[slot].epoch == .max ? 1 : containers[slot].epoch + 1
     for id in 0..<UInt32(containers[slot].frames.count) {
-      if let content = containers[slot].frames[id].content { revokeAll(contents[content].frame) }
+      if let content = containers[slot].frames[FrameID(id)].content { revokeAll(contents[content].frame) }
     }
     finishRevocations()
   }
@@ -157,7 +157,7 @@ extension ServerState {
   private func policyEntry(_ slot: TaskSlot) -> (frame: FrameNumber, offset: Int)? {
     guard let buffer = policy.buffer else { return nil }
     let index = Int(slot.rawValue)
-    let word = containers[buffer.slot].frames[UInt32(index / PolicyState.entriesPerFrame)]
+    let word = containers[buffer.slot].frames[FrameID(UInt32(index / PolicyState.entriesPerFrame))]
     guard let content = word.content else { return nil }
     return (contents[content].frame, index % PolicyState.entriesPerFrame * PolicyState.entryBytes)
   }

@@ -51,7 +51,7 @@ extension ServerState {
     guard let buffer = policy.buffer else { return nil }
     var bytes = [UInt8](repeating: 0, count: containers[buffer.slot].frames.count << 12)
     for id in 0..<containers[buffer.slot].frames.count {
-      guard let content = containers[buffer.slot].frames[UInt32(id)].content else { continue }
+      guard let content = containers[buffer.slot].frames[FrameID(UInt32(id))].content else { continue }
       var whole = bytes.mutableSpan
       var part = whole._mutatingExtracting((id << 12)..<((id + 1) << 12))
       operations.read(contents[content].frame, at: 0, into: &part)

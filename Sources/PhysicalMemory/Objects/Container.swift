@@ -40,12 +40,13 @@ struct ContainerAccess {
 
 /// A contiguous range of frame ids, checked not to pass the end of the id space.
 struct FrameIDRange {
-  let start: UInt32
+  let start: FrameID
   let count: Int
+  var positions: Range<UInt64> { start.position..<start.position + UInt64(count) }
 
   /// PM_EINVAL for none at all, or past 2^32.
-  init(start: UInt32, count: UInt32) throws(ServerError) {
-    guard count > 0, UInt64(start) + UInt64(count) <= 1 << 32 else { throw .invalid }
+  init(start: FrameID, count: UInt32) throws(ServerError) {
+    guard count > 0, start.position + UInt64(count) <= 1 << 32 else { throw .invalid }
     self.start = start
     self.count = Int(count)
   }

@@ -45,7 +45,7 @@ struct LoadedImage: ~Copyable {
     let filePages: Int
     let flags: MappingFlags
     /// The image container's id of the first page.
-    let firstFrame: UInt32
+    let firstFrame: FrameID
   }
 
   let container: ContainerSlot
@@ -64,7 +64,7 @@ struct LoadingPlan {
   /// The part, the next of its pages from the file, and its id.
   fileprivate var part = 0
   fileprivate var page = 0
-  fileprivate var id: UInt32 = 0
+  fileprivate var id: FrameID = 0
 
   fileprivate init(container: ContainerSlot, parts: [ImageSegment]) {
     self.container = container
@@ -76,7 +76,7 @@ struct LoadingPlan {
     segments.append(
       LoadedImage.Segment(
         start: part.start, pageCount: part.pageCount, filePages: part.filePages, flags: part.flags,
-        firstFrame: id - UInt32(part.filePages)))
+        firstFrame: FrameID(id.rawValue - UInt32(part.filePages))))
     self.part += 1
     page = 0
   }
@@ -115,7 +115,7 @@ extension ServerState {
         guard left > 0 else { return nil }
         guard let frame = makeResident(plan.container, plan.id) else { throw .noMemory }
         write(part, page: plan.page, to: frame)
-        plan.id += 1
+        plan.id = plan.id.advanced(by: 1)
         plan.page += 1
         left -= 1
       }

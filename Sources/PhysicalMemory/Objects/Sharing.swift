@@ -103,7 +103,7 @@ extension ServerState {
     defer { finishRevocations() }
     let slot = reference.slot
     var next = start
-    while next < 1 << 32, let id = containers[slot].frames.firstUsed(from: UInt32(next)) {
+    while next < 1 << 32, let id = containers[slot].frames.firstUsed(from: FrameID(position: next)) {
       step.count(Work.look)
       if let number = containers[slot].frames[id].content {
         let shown = ContainerFrame(container: slot, id: id)
@@ -112,9 +112,9 @@ extension ServerState {
           case .owner: .showing(shown, to: containers[slot].owner)
           case .shares: .weak(shown)
           }
-        guard removeLeaves(of: contents[number].frame, filter, showing: shown, .withdrawn) else { return UInt64(id) }
+        guard removeLeaves(of: contents[number].frame, filter, showing: shown, .withdrawn) else { return id.position }
       }
-      next = UInt64(id) + 1
+      next = id.position + 1
       if isStepOver { return next }
     }
     return nil

@@ -39,9 +39,9 @@ extension PhysicalMemoryServer {
     if let frame = error.frame { try storeID(task, address, frame) }
   }
 
-  private func storeID(_ task: TaskSlot, _ address: UInt64, _ id: UInt32) throws(ServerError) {
+  private func storeID(_ task: TaskSlot, _ address: UInt64, _ id: FrameID) throws(ServerError) {
     guard address != 0 else { return }
-    try withState { (state) throws(ServerError) in try state.store(id, task, address) }
+    try withState { (state) throws(ServerError) in try state.store(id.rawValue, task, address) }
   }
 
   private func copy(
@@ -61,19 +61,19 @@ extension PhysicalMemoryServer {
   private func loadIDs(_ task: TaskSlot, _ argument: FrameIDArgument, _ count: UInt32) throws(ServerError) -> FrameIDs {
     let ids: FrameIDs
     switch argument {
-    case .from(let start): ids = .from(start)
+    case .from(let start): ids = .from(FrameID(start))
     case .array(let address): ids = .list(try loadArray(task, address, count))
     }
     try ids.check(count: count)
     return ids
   }
 
-  private func loadArray(_ task: TaskSlot, _ address: UInt64, _ count: UInt32) throws(ServerError) -> [UInt32] {
+  private func loadArray(_ task: TaskSlot, _ address: UInt64, _ count: UInt32) throws(ServerError) -> [FrameID] {
     guard count > 0, count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     var bytes = [UInt8](repeating: 0, count: Int(count) * 4)
     try readMemory(task, address, into: &bytes)
     return (0..<Int(count)).map { index in
-      (0..<4).reversed().reduce(0) { $0 << 8 | UInt32(bytes[index * 4 + $1]) }
+      FrameID((0..<4).reversed().reduce(0) { $0 << 8 | UInt32(bytes[index * 4 + $1]) })
     }
   }
 
@@ -106,7 +106,7 @@ extension PhysicalMemoryServer {
   ) throws(ServerError) {
     var ids = try loadArray(task, frames, count)
     // One that is named twice is recovered, and charged, once. Not under the lock: the list may be long.
-    var known: Set<UInt32> = []
+    var known: Set<FrameID> = []
     ids.removeAll { !known.insert($0).inserted }
     var plan = try withState { (state) throws(ServerError) in
       try state.planRecovery(task, Handle(handle), ids, frameError: frameError)
@@ -211,7 +211,8 @@ extension PhysicalMemoryServer {
   }
 
   private func allocateFresh(_ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange) throws(ServerError) {
-    var plan = try withState { (state) throws(ServerError) in try state.planAllocation(task, Handle(handle), range, []) }
+    var plan = try withState { (state) throws(ServerError) in try state.planAllocation(task, Handle(handle), range, [])
+    }
     guard steps(of: task, { $0.continueAllocation(&plan) }) else {
       withState { $0.abandon(plan) }
       throw .stopped

@@ -38,7 +38,7 @@ struct StartPlan {
   /// The segment, the next of its pages from the file, and the id of its first page.
   fileprivate var segment = 0
   fileprivate var page = 0
-  fileprivate var id: UInt32 = 0
+  fileprivate var id: FrameID = 0
 }
 
 /// What a step of ending a task came to.
@@ -157,8 +157,8 @@ extension ServerState {
     var left = Self.pagesStartedInOneStep
     while plan.page < segment.filePages {
       guard left > 0 else { return true }
-      let id = plan.id + UInt32(plan.page)
-      let source = containers[images[image].container].frames[segment.firstFrame + UInt32(plan.page)]
+      let id = plan.id.advanced(by: plan.page)
+      let source = containers[images[image].container].frames[segment.firstFrame.advanced(by: plan.page)]
       guard let number = source.content else { preconditionFailure("a page of an image without content") }
       contents.addSharers(number, 1)
       containers[reference.slot].frames.set(id, source)
@@ -170,13 +170,13 @@ extension ServerState {
     var page = segment.start
     let ahead = page.advanced(by: min(segment.filePages, Self.pagesMappedAhead))
     while let next = fillNext(task, page, to: ahead) { page = next }
-    plan.id += UInt32(segment.pageCount)
+    plan.id = plan.id.advanced(by: segment.pageCount)
     plan.segment += 1
     plan.page = 0
     return true
   }
 
-  private mutating func mapStack(_ task: TaskSlot, _ container: ContainerReference, _ id: UInt32) {
+  private mutating func mapStack(_ task: TaskSlot, _ container: ContainerReference, _ id: FrameID) {
     let top = PageNumber(containing: PM_STACK_TOP)
     let stack = top.advanced(by: -Int(PM_STACK_PAGES))
     mapPart(task, stack, Int(PM_STACK_PAGES), container, id, [.read, .write, .forceWrite, .lazy])
@@ -184,7 +184,7 @@ extension ServerState {
   }
 
   private mutating func mapPart(
-    _ task: TaskSlot, _ start: PageNumber, _ count: Int, _ container: ContainerReference, _ id: UInt32,
+    _ task: TaskSlot, _ start: PageNumber, _ count: Int, _ container: ContainerReference, _ id: FrameID,
     _ flags: MappingFlags
   ) {
     installMapping(

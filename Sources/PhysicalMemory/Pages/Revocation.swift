@@ -13,7 +13,7 @@ internal import GuestMemory
 /// One id of one container.
 struct ContainerFrame: Equatable {
   let container: ContainerSlot
-  let id: UInt32
+  let id: FrameID
 }
 
 /// Frames whose leaves are gone: to be zapped, and some of them to be given to the pool after that.

@@ -44,7 +44,7 @@ struct PinPlan {
   }
 
   fileprivate func place(_ offset: Int) -> ContainerFrame {
-    ContainerFrame(container: container.slot, id: range.start + UInt32(offset))
+    ContainerFrame(container: container.slot, id: range.start.advanced(by: offset))
   }
 }
 
@@ -80,8 +80,7 @@ extension ServerState {
     guard containers[slot].changes == 0 else { throw .busy }
     guard !tasks[containers[slot].owner].isEnding else { throw .canceled }
     containers[slot].changes += 1
-    let start = UInt64(range.start)
-    containers[slot].pinsUnderWay = PinsUnderWay(task: task, ids: start..<(start + UInt64(range.count)))
+    containers[slot].pinsUnderWay = PinsUnderWay(task: task, ids: range.positions)
     return PinPlan(
       task: task, container: reference(slot), range: range, physical: physical,
       deadline: operations.now + microseconds * 1000)
@@ -251,7 +250,7 @@ extension ServerState {
     beginStep()
     while plan.looked < plan.range.count {
       if isStepOver { return true }
-      guard let pin = pin(slot, plan.range.start + UInt32(plan.looked)), !pin.isEnded else {
+      guard let pin = pin(slot, plan.range.start.advanced(by: plan.looked)), !pin.isEnded else {
         plan.fail(.noEntry)
         return false
       }
@@ -264,7 +263,7 @@ extension ServerState {
     }
     while plan.ended < plan.range.count {
       if isStepOver { return true }
-      endPin(ContainerFrame(container: slot, id: plan.range.start + UInt32(plan.ended)), of: plan.task)
+      endPin(ContainerFrame(container: slot, id: plan.range.start.advanced(by: plan.ended)), of: plan.task)
       plan.ended += 1
       step.count(Self.workOfPin)
     }
@@ -278,7 +277,7 @@ extension PhysicalMemoryServer {
   public func pin(
     _ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32, microseconds: UInt64, physical: UInt64
   ) throws(ServerError) {
-    let range = try FrameIDRange(start: start, count: count)
+    let range = try FrameIDRange(start: FrameID(start), count: count)
     guard count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     let rest = try checkResult(task, physical, range.count * 8)
     var plan = try withCurrentPins { (state) throws(ServerError) in
@@ -311,7 +310,7 @@ extension PhysicalMemoryServer {
   }
 
   public func unpin(_ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32) throws(ServerError) {
-    let range = try FrameIDRange(start: start, count: count)
+    let range = try FrameIDRange(start: FrameID(start), count: count)
     var hasMore = false
     var plan = try withCurrentPins { (state) throws(ServerError) in
       var plan = try state.planUnpin(task, Handle(handle), range)

@@ -10,7 +10,8 @@ extension PhysicalMemoryServer {
   ) throws(ServerError) {
     // A pin whose time is up is in nobody's way.
     var (allocation, plan) = try withCurrentPins { (state) throws(ServerError) in
-      try state.planPlaced(task, Handle(handle), start: start, countAddress: countAddress, flags: flags, placement: placement)
+      try state.planPlaced(
+        task, Handle(handle), start: FrameID(start), countAddress: countAddress, flags: flags, placement: placement)
     }
     var progress = PlacementPlan.Progress.more
     var isStopped = false
@@ -80,7 +81,7 @@ extension PhysicalMemoryServer {
 extension ServerState {
   /// Checks everything and charges the frames.
   fileprivate mutating func planPlaced(
-    _ task: TaskSlot, _ handle: Handle, start: UInt32, countAddress: UInt64, flags: UInt32, placement: UInt64
+    _ task: TaskSlot, _ handle: Handle, start: FrameID, countAddress: UInt64, flags: UInt32, placement: UInt64
   ) throws(ServerError) -> (AllocationPlan, PlacementPlan) {
     let flags = AllocationFlags(rawValue: flags)
     let count = try loadCount(task, countAddress)

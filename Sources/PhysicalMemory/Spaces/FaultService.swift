@@ -172,7 +172,7 @@ extension ServerState {
     let firstID = mapping.frame(at: page)
     batch.removeAll()
     while batch.count < most {
-      let id = firstID &+ UInt32(batch.count)
+      let id = FrameID(firstID.rawValue &+ UInt32(batch.count))
       let word = containers[container].frames[id]
       var rightsHere = rights
       let frame: FrameNumber
@@ -207,7 +207,7 @@ extension ServerState {
 
   /// Gives an empty frame its physical frame.
   @inline(__always)
-  mutating func makeResident(_ container: ContainerSlot, _ id: UInt32) -> FrameNumber? {
+  mutating func makeResident(_ container: ContainerSlot, _ id: FrameID) -> FrameNumber? {
     guard let frame = takeContentFrame() else { return nil }
     guard let number = contents.insert(frame: frame) else {
       pool.give(FrameRun(start: frame, count: 1))

@@ -7,7 +7,7 @@ extension PhysicalMemoryServer {
   public func map(
     _ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32, address: UInt64, flags: UInt32
   ) throws(ServerError) {
-    let range = try FrameIDRange(start: start, count: count)
+    let range = try FrameIDRange(start: FrameID(start), count: count)
     let pages = try PageRange(address: address, count: UInt64(count))
     let flags = MappingFlags(rawValue: flags)
     let mapping = try withState { (state) throws(ServerError) in

@@ -16,7 +16,7 @@ struct Mapping: BitwiseCopyable {
   var start: PageNumber
   var count: UInt64
   var container: ContainerReference
-  var frame: UInt32
+  var frame: FrameID
   var flags: MappingFlags
   /// 0: made by the container's owner. Else through a weak capability of that epoch: nothing once it is cancelled.
   var epoch: UInt32 = 0
@@ -30,7 +30,9 @@ struct Mapping: BitwiseCopyable {
 
   /// The id that `page` shows; `page` lies in the mapping.
   @inline(__always)
-  func frame(at page: PageNumber) -> UInt32 { frame &+ UInt32(truncatingIfNeeded: page.rawValue - start.rawValue) }
+  func frame(at page: PageNumber) -> FrameID {
+    FrameID(frame.rawValue &+ UInt32(truncatingIfNeeded: page.rawValue - start.rawValue))
+  }
 
   /// The part of the mapping in `pages`, which it overlaps.
   func clamped(from first: PageNumber, to last: PageNumber) -> Mapping {
@@ -46,7 +48,7 @@ struct Mapping: BitwiseCopyable {
   func continues(with next: Mapping) -> Bool {
     end == next.start && container == next.container && flags == next.flags && epoch == next.epoch
       && isInitial == next.isInitial
-      && UInt64(frame) + count == UInt64(next.frame)
+      && frame.position + count == next.frame.position
   }
 }
 

@@ -139,8 +139,9 @@ extension ServerState {
     let word = containers[mapping.container.slot].frames[id]
     guard word.isUsed else { throw .noEntry }
     return MappingInformation(
-      container: containers[mapping.container.slot].owner == task ? containers[mapping.container.slot].handle.rawValue : 0,
-      frame: id,
+      container: containers[mapping.container.slot].owner == task
+        ? containers[mapping.container.slot].handle.rawValue : 0,
+      frame: id.rawValue,
       rights: operations.mappedPage(task, page)?.rights ?? [],
       requested: mapping.flags,
       physicalAddress: word.content.map { contents[$0].frame.address } ?? 0)

@@ -10,7 +10,7 @@ public struct Handle: Hashable, Sendable, BitwiseCopyable, ExpressibleByIntegerL
 }
 
 /// The number of a virtual frame in its container.
-public struct FrameID: Hashable, Comparable, Sendable, BitwiseCopyable, ExpressibleByIntegerLiteral {
+public struct FrameID: Hashable, Strideable, Sendable, BitwiseCopyable, ExpressibleByIntegerLiteral {
   public let rawValue: UInt32
 
   public init(_ rawValue: UInt32) { self.rawValue = rawValue }
@@ -18,6 +18,16 @@ public struct FrameID: Hashable, Comparable, Sendable, BitwiseCopyable, Expressi
 
   @inline(__always)
   public static func < (left: FrameID, right: FrameID) -> Bool { left.rawValue < right.rawValue }
+  @inline(__always)
+  public func advanced(by count: Int) -> FrameID { FrameID(UInt32(Int(rawValue) + count)) }
+  public func distance(to other: FrameID) -> Int { Int(other.rawValue) - Int(rawValue) }
+}
+
+extension FrameID {
+  init(position: UInt64) { rawValue = UInt32(position) }
+
+  /// Where it is among all ids. A range has positions for bounds: that behind the last id is no id's.
+  var position: UInt64 { UInt64(rawValue) }
 }
 
 /// A byte of a task's address space, as the task said it: nothing has been checked yet.

@@ -19,7 +19,7 @@ import Testing
   }
 
   private func copy(_ server: inout OpenServer, _ source: Handle, to destination: Handle) throws {
-    let zeros = [UInt32](repeating: 0, count: Int(Self.ids))
+    let zeros = [FrameID](repeating: 0, count: Int(Self.ids))
     var plan = try server.state.planCopy(
       server.task, source, .list(zeros), destination, .from(0), count: zeros.count)
     while server.state.collect(&plan) {}
@@ -105,7 +105,7 @@ import Testing
   @Test("R38: so do those that only let go of the data") func releasingData() throws {
     var server = try OpenServer(frames: 1 << 14)
     let copies = try sharers(&server)
-    var plan = try server.state.planDataRelease(server.task, copies, Array(0..<Self.ids))
+    var plan = try server.state.planDataRelease(server.task, copies, Array(0..<FrameID(Self.ids)))
     var steps = 1
     while server.state.continueDataRelease(&plan) { steps += 1 }
     expectAllCounted(steps)
@@ -117,7 +117,7 @@ import Testing
   @Test("R31: and those that are released, of which as many come back as are kept") func releasing() throws {
     var server = try OpenServer(frames: 1 << 14)
     let copies = try sharers(&server)
-    var plan = try server.state.planRelease(server.task, copies, Array(0..<Self.ids))
+    var plan = try server.state.planRelease(server.task, copies, Array(0..<FrameID(Self.ids)))
     var steps = 1
     while server.state.continueRelease(&plan) { steps += 1 }
     expectAllCounted(steps)
@@ -125,7 +125,7 @@ import Testing
     #expect(plan.error == nil && leaves(server) == Self.leaves)
     let kept = server.state.softReferences.count
     #expect(kept == 257)
-    let last = Array((Self.ids - UInt32(kept) + 1)..<Self.ids) + [0]
+    let last = Array(FrameID(Self.ids - UInt32(kept) + 1)..<FrameID(Self.ids)) + [0]
     var recovery = try server.state.planRecovery(server.task, copies, last, frameError: 0)
     while server.state.continueRecovery(&recovery) {}
     #expect(recovery.error == nil && server.state.softReferences.count == 0)
@@ -257,7 +257,7 @@ import Testing
     var copy = try server.state.planCopy(server.task, contents, .from(0), copies, .from(0), count: 2000)
     while server.state.collect(&copy) {}
     while server.state.install(&copy) {}
-    for (handle, ids) in [(copies, Array(0..<2000)), (contents, [7, 5])] as [(Handle, [UInt32])] {
+    for (handle, ids) in [(copies, Array(0..<2000)), (contents, [7, 5])] as [(Handle, [FrameID])] {
       var plan = try server.state.planRelease(server.task, handle, ids)
       while server.state.continueRelease(&plan) {}
     }

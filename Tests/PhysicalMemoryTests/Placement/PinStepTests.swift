@@ -139,7 +139,7 @@ extension OpenServer {
     var random: UInt64 = 1
     var known: [UInt32: Int] = [:]
     // All resident, so that there is something to move.
-    for id in 0..<UInt32(3000) { _ = server.state.makeResident(try slot(server, handle), id) }
+    for id in 0..<FrameID(3000) { _ = server.state.makeResident(try slot(server, handle), id) }
     let before = try (0..<3000).map { try server.frame(handle, $0) }
     repeat {
       _ = server.state.continuePin(&plan)
@@ -147,7 +147,7 @@ extension OpenServer {
         random = random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
         _ = server.state.moveSomeFrame(random >> 33)
       }
-      for id in 0..<UInt32(3000) where server.state.pin(try slot(server, handle), id) != nil {
+      for id in 0..<UInt32(3000) where server.state.pin(try slot(server, handle), FrameID(id)) != nil {
         let frame = try server.frame(handle, id)
         #expect(known[id] == nil || known[id] == frame)
         known[id] = frame
@@ -383,7 +383,7 @@ extension OpenServer {
 
 @Suite struct PinTableTests {
   private func pin(_ task: Int, _ deadline: UInt64) -> Pin { Pin(task: TaskSlot(UInt32(task)), deadline: deadline) }
-  private func place(_ id: Int) -> ContainerFrame { ContainerFrame(container: 1, id: UInt32(id)) }
+  private func place(_ id: Int) -> ContainerFrame { ContainerFrame(container: 1, id: FrameID(UInt32(id))) }
 
   @Test("pins come due in the order of their times, however they were set, changed and removed") func order() throws {
     var table = try PinTable(frameCount: 512, taskCapacity: 4)

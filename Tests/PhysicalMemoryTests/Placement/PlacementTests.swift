@@ -330,7 +330,7 @@ extension OpenServer {
     let error = server.pin(server.task, handle, id, 1)
     #expect(error == nil)
     server.finish(&plan, .failed)
-    #expect(server.state.tasks[0].obstacle == Obstacle(address: UInt64(frame) * page, kind: .pinned))
+    #expect(server.state.tasks[server.task].obstacle == Obstacle(address: UInt64(frame) * page, kind: .pinned))
     #expect(server.state.pool.freeCount == free)
     server.checkScattered(0..<count, at: start)
   }

@@ -231,7 +231,7 @@ import Testing
     let slot = try server.state.ownedContainer(server.task, destination)
     var copy = try server.state.planCopy(server.task, source, .from(0), destination, .from(0), count: 6000)
     while server.state.collect(&copy) {}
-    var done: UInt32 = 0
+    var done: FrameID = 0
     while server.state.install(&copy) {
       let next = server.state.containers[slot].frames.firstContent(from: 0, limit: 6000)
       #expect(try some(next) > done)
@@ -283,7 +283,7 @@ import Testing
     let reference = ContainerReference(slot: slot, generation: server.state.containers.generation(at: slot))
     // Every other mapping shows another frame, so that none are joined. The first one has three pages.
     var page = free
-    while server.state.tasks[0].mappings.count < MappingTable.capacity {
+    while server.state.tasks[server.task].mappings.count < MappingTable.capacity {
       let isFirst = page == free
       server.state.installMapping(
         server.task,
@@ -302,16 +302,16 @@ import Testing
     // Nothing is forgotten that is still good, and everything that is not.
     var position: Int? = 0
     while let from = position { position = server.state.forgetDeadMappings(server.task, from: from) }
-    #expect(server.state.tasks[0].mappings.count == MappingTable.capacity)
+    #expect(server.state.tasks[server.task].mappings.count == MappingTable.capacity)
     let more = server.state.removeMappings(server.task, from: free, to: last)
     #expect(!more)
-    #expect(server.state.tasks[0].mappings.count == MappingTable.capacity - 2048)
+    #expect(server.state.tasks[server.task].mappings.count == MappingTable.capacity - 2048)
     let dying = try server.state.beginDestroying(server.task, handle)
     while !server.state.continueDestroying(dying) {}
     position = 0
     while let from = position { position = server.state.forgetDeadMappings(server.task, from: from) }
     // Text, data and stack.
-    #expect(server.state.tasks[0].mappings.count == 3)
+    #expect(server.state.tasks[server.task].mappings.count == 3)
     server.check()
   }
 }

@@ -97,7 +97,7 @@ extension OpenServer {
   /// Where the contents of a container's ids are.
   func frame(_ handle: Handle, _ id: UInt32) throws -> Int {
     guard case .container(let container) = state.tasks[task].handles[handle],
-      let number = state.containers[container.slot].frames[id].content
+      let number = state.containers[container.slot].frames[FrameID(id)].content
     else { throw ServerError.noEntry }
     return Int(state.contents[number].frame.rawValue)
   }
@@ -150,7 +150,7 @@ extension OpenServer {
     physical: UInt64 = addresses.address
   ) throws(ServerError) -> PinPlan {
     try state.planPin(
-      task, handle, FrameIDRange(start: start, count: count), microseconds: microseconds, physical: physical)
+      task, handle, FrameIDRange(start: FrameID(start), count: count), microseconds: microseconds, physical: physical)
   }
 
   /// All of a call that pins, with one address after the other in a place that all tasks have.
@@ -171,7 +171,7 @@ extension OpenServer {
   mutating func unpin(_ task: TaskSlot, _ handle: Handle, _ start: UInt32, _ count: UInt32) -> ServerError? {
     while !state.expirePins() {}
     do throws(ServerError) {
-      var plan = try state.planUnpin(task, handle, FrameIDRange(start: start, count: count))
+      var plan = try state.planUnpin(task, handle, FrameIDRange(start: FrameID(start), count: count))
       while state.continueUnpin(&plan) {}
       return plan.error
     } catch {
