@@ -138,9 +138,9 @@ public final class PhysicalMemoryServer: Sendable {
 
   public func createContainer(_ task: TaskSlot, result: UInt64) throws(ServerError) {
     try state.withLock { (state) throws(ServerError) in
-      try state.checkWritable(task, result, 4)
+      try state.checkWritable(task, GuestAddress(result), 4)
       let handle = try state.createContainer(task)
-      try state.store(handle, task, result)
+      try state.store(handle, task, GuestAddress(result))
     }
   }
 
@@ -159,12 +159,12 @@ public final class PhysicalMemoryServer: Sendable {
   ) throws(ServerError) {
     var plan = try withCurrentPins { (state) throws(ServerError) in
       let flags = AllocationFlags(rawValue: flags)
-      let count = try state.loadCount(task, countAddress)
+      let count = try state.loadCount(task, GuestAddress(countAddress))
       guard flags.isSubset(of: .all) else { throw .invalid }
       let plan = try state.planAllocation(
         task, Handle(handle), FrameIDRange(start: FrameID(start), count: count), flags)
       // It could be written a moment ago: it can be written now, and nothing can fail from here on.
-      try state.store(UInt32(plan.result.count), task, countAddress)
+      try state.store(UInt32(plan.result.count), task, GuestAddress(countAddress))
       return plan
     }
     guard steps(of: task, { $0.continueAllocation(&plan) }) else {
@@ -173,7 +173,7 @@ public final class PhysicalMemoryServer: Sendable {
     }
     // The result may have been in one of the frames that were dropped.
     if flags & UInt32(PM_ALLOC_SQUASH) != 0 {
-      state.withLock { state in try? state.store(UInt32(plan.result.count), task, countAddress) }
+      state.withLock { state in try? state.store(UInt32(plan.result.count), task, GuestAddress(countAddress)) }
     }
     if let error = plan.result.error { throw error }
   }
@@ -183,12 +183,12 @@ public final class PhysicalMemoryServer: Sendable {
   ) throws(ServerError) {
     let plan = try withCurrentPins { (state) throws(ServerError) in
       let flags = DeallocationFlags(rawValue: flags)
-      let count = try state.loadCount(task, countAddress)
+      let count = try state.loadCount(task, GuestAddress(countAddress))
       guard flags.isSubset(of: .all) else { throw .invalid }
       let plan = try state.planDeallocation(
         task, Handle(handle), FrameIDRange(start: FrameID(start), count: count), flags)
       // Now: the result may lie in one of the frames. Nothing can fail from here on.
-      try state.store(UInt32(plan.result.count), task, countAddress)
+      try state.store(UInt32(plan.result.count), task, GuestAddress(countAddress))
       state.containers[plan.container].changes += 1
       return plan
     }
@@ -206,7 +206,9 @@ public final class PhysicalMemoryServer: Sendable {
   }
 
   public func mappingInformation(_ task: TaskSlot, address: UInt64) throws(ServerError) -> MappingInformation {
-    try state.withLock { (state) throws(ServerError) in try state.mappingInformation(task, address: address) }
+    try state.withLock { (state) throws(ServerError) in
+      try state.mappingInformation(task, address: GuestAddress(address))
+    }
   }
 
   public func taskInformation(_ task: TaskSlot) -> TaskInformation {
@@ -217,28 +219,29 @@ public final class PhysicalMemoryServer: Sendable {
 
   /// PM_EFAULT where the task itself could not read all of it.
   public func checkReadable(_ task: TaskSlot, _ address: UInt64, _ count: UInt64) throws(ServerError) {
-    guard count <= PM_USER_END, ServerState.isUserRange(address, Int(count)) else { throw .fault }
+    guard count <= PM_USER_END, ServerState.isUserRange(GuestAddress(address), Int(count)) else { throw .fault }
     // Each page may have to be filled in.
     var done: UInt64 = 0
     repeat {
       let part = min(count - done, 1 << 16)
-      let at = address + done
+      let at = GuestAddress(address + done)
       try withState { (state) throws(ServerError) in try state.checkReadable(task, at, Int(part)) }
       done += part
     } while done < count
   }
 
   public func readMemory(_ task: TaskSlot, _ address: UInt64, into buffer: inout [UInt8]) throws(ServerError) {
-    try state.withLock { (state) throws(ServerError) in try state.readMemory(task, address, into: &buffer) }
+    try state.withLock { (state) throws(ServerError) in try state.readMemory(task, GuestAddress(address), into: &buffer)
+    }
   }
 
   public func writeMemory(_ task: TaskSlot, _ address: UInt64, _ bytes: Span<UInt8>) throws(ServerError) {
-    try state.withLock { (state) throws(ServerError) in try state.writeMemory(task, address, bytes) }
+    try state.withLock { (state) throws(ServerError) in try state.writeMemory(task, GuestAddress(address), bytes) }
   }
 
   /// Where the last call that answered PM_EFAULT got stuck, and why; nil: outside the task's half. Asked once.
   public func takePointerFault(_ task: TaskSlot) -> (address: UInt64, access: Access, outcome: FaultOutcome)? {
-    state.withLock { $0.tasks[task].pointerFault.take() }
+    state.withLock { $0.tasks[task].pointerFault.take() }.map { ($0.address.rawValue, $0.access, $0.outcome) }
   }
 
   // MARK: The machine's own
@@ -343,10 +346,4 @@ public final class PhysicalMemoryServer: Sendable {
   /// Everything that must always hold, checked from both ends. Costs a walk over all there is.
   /// - Returns: a sentence for each violation.
   public func checkInvariants() -> [String] { state.withLock { $0.violations() } }
-}
-
-/// A loaded program.
-public struct ImageNumber: SlabIndex, Hashable, Sendable, BitwiseCopyable {
-  let rawValue: UInt32
-  init(_ rawValue: UInt32) { self.rawValue = rawValue }
 }

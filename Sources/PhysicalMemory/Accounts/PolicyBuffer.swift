@@ -66,7 +66,7 @@ extension ServerState {
 
   /// Maps the buffer, in place of what was mapped there, and takes it from whoever has it. Makes it, if there is none.
   mutating func mapPolicyBuffer(
-    _ task: TaskSlot, _ handle: Handle, address: UInt64, result: UInt64
+    _ task: TaskSlot, _ handle: Handle, address: GuestAddress, result: GuestAddress
   ) throws(ServerError) {
     try checkControl(task, handle)
     try checkWritable(task, result, 4)

@@ -199,8 +199,8 @@ extension ServerState {
 extension PhysicalMemoryServer {
   public func getControl(_ task: TaskSlot, result: UInt64) throws(ServerError) {
     try withState { (state) throws(ServerError) in
-      try state.checkWritable(task, result, 4)
-      try state.store(try state.takeControl(task), task, result)
+      try state.checkWritable(task, GuestAddress(result), 4)
+      try state.store(try state.takeControl(task), task, GuestAddress(result))
     }
   }
 
@@ -208,7 +208,7 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ handle: UInt32, address: UInt64, result: UInt64
   ) throws(ServerError) {
     try withState { (state) throws(ServerError) in
-      try state.mapPolicyBuffer(task, Handle(handle), address: address, result: result)
+      try state.mapPolicyBuffer(task, Handle(handle), address: GuestAddress(address), result: GuestAddress(result))
     }
   }
 
@@ -220,7 +220,7 @@ extension PhysicalMemoryServer {
   public func taskName(_ task: TaskSlot, _ handle: UInt32, id: UInt64, result: UInt64) throws(ServerError) {
     try withState { (state) throws(ServerError) in
       let name = try state.taskName(task, Handle(handle), id)
-      try state.writeMemory(task, result, name.span)
+      try state.writeMemory(task, GuestAddress(result), name.span)
     }
   }
 }

@@ -39,7 +39,7 @@ struct Message {
 }
 
 extension ServerState {
-  mutating func loadMessage(_ task: TaskSlot, _ address: UInt64) throws(ServerError) -> Message {
+  mutating func loadMessage(_ task: TaskSlot, _ address: GuestAddress) throws(ServerError) -> Message {
     var bytes = [UInt8](repeating: 0, count: Message.byteCount)
     try readMemory(task, address, into: &bytes)
     return Message(bytes)
@@ -59,7 +59,7 @@ extension ServerState {
   /// Writes a message to the receiver's memory, with the sender's true id, and gives it the capabilities. Moved ones
   /// leave the sender's table. PM_EFAULT: the receiver's memory cannot take it, and nothing has changed.
   mutating func deliver(
-    _ message: Message, from sender: TaskSlot, to receiver: TaskSlot, _ address: UInt64, reply: UInt64
+    _ message: Message, from sender: TaskSlot, to receiver: TaskSlot, _ address: GuestAddress, reply: UInt64
   ) throws(ServerError) {
     try checkWritable(receiver, address, Message.byteCount)
     var delivered = message

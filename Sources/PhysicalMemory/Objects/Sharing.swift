@@ -43,7 +43,7 @@ extension ServerState {
   /// The end of a call that makes a container with frames: shares it if `weakResult` is not 0, and stores the handles.
   /// The copies may have made a result's page read-only since it was checked: then no weak capability is left either.
   mutating func giveContainer(
-    _ task: TaskSlot, _ handle: Handle, remote: Handle, result: UInt64, weakResult: UInt64
+    _ task: TaskSlot, _ handle: Handle, remote: Handle, result: GuestAddress, weakResult: GuestAddress
   ) throws(ServerError) {
     guard weakResult != 0 else { return try store(handle, task, result) }
     let weak = try share(task, handle, remote: remote)

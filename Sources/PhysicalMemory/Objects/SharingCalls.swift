@@ -31,7 +31,7 @@ extension PhysicalMemoryServer {
 
   private func checkFrameError(_ task: TaskSlot, _ address: UInt64) throws(ServerError) {
     guard address != 0 else { return }
-    try withState { (state) throws(ServerError) in try state.checkWritable(task, address, 4) }
+    try withState { (state) throws(ServerError) in try state.checkWritable(task, GuestAddress(address), 4) }
   }
 
   /// Stores the id that an error is about.
@@ -41,7 +41,7 @@ extension PhysicalMemoryServer {
 
   private func storeID(_ task: TaskSlot, _ address: UInt64, _ id: FrameID) throws(ServerError) {
     guard address != 0 else { return }
-    try withState { (state) throws(ServerError) in try state.store(id.rawValue, task, address) }
+    try withState { (state) throws(ServerError) in try state.store(id.rawValue, task, GuestAddress(address)) }
   }
 
   private func copy(
@@ -109,7 +109,7 @@ extension PhysicalMemoryServer {
     var known: Set<FrameID> = []
     ids.removeAll { !known.insert($0).inserted }
     var plan = try withState { (state) throws(ServerError) in
-      try state.planRecovery(task, Handle(handle), ids, frameError: frameError)
+      try state.planRecovery(task, Handle(handle), ids, frameError: GuestAddress(frameError))
     }
     while withState({ $0.continueRecovery(&plan) }) {}
     if let error = plan.error {
@@ -129,16 +129,16 @@ extension PhysicalMemoryServer {
       let some = ids[expired.count...].prefix(4096)
       expired += try withState { (state) throws(ServerError) in try state.expired(task, Handle(handle), some) }
     } while expired.count < ids.count
-    try withState { (state) throws(ServerError) in try state.writeMemory(task, result, expired.span) }
+    try withState { (state) throws(ServerError) in try state.writeMemory(task, GuestAddress(result), expired.span) }
   }
 
   // MARK: Sharing (R20–R23)
 
   public func share(_ task: TaskSlot, _ handle: UInt32, remote: UInt32, result: UInt64) throws(ServerError) {
     try withState { (state) throws(ServerError) in
-      try state.checkWritable(task, result, 4)
+      try state.checkWritable(task, GuestAddress(result), 4)
       let weak = try state.share(task, Handle(handle), remote: Handle(remote))
-      try state.store(weak, task, result)
+      try state.store(weak, task, GuestAddress(result))
     }
   }
 
@@ -187,8 +187,8 @@ extension PhysicalMemoryServer {
     var source: (handle: UInt32, ids: FrameIDs)?
     if case .copies(let handle, let ids) = initial { source = (handle, try loadIDs(task, ids, count)) }
     let handle = try withState { (state) throws(ServerError) in
-      try state.checkWritable(task, result, 4)
-      if weakResult != 0 { try state.checkWritable(task, weakResult, 4) }
+      try state.checkWritable(task, GuestAddress(result), 4)
+      if weakResult != 0 { try state.checkWritable(task, GuestAddress(weakResult), 4) }
       return try state.createContainer(task).rawValue
     }
     do throws(ServerError) {
@@ -202,7 +202,9 @@ extension PhysicalMemoryServer {
         try allocateFresh(task, handle, range)
       }
       try withState { (state) throws(ServerError) in
-        try state.giveContainer(task, Handle(handle), remote: Handle(remote), result: result, weakResult: weakResult)
+        try state.giveContainer(
+          task, Handle(handle), remote: Handle(remote), result: GuestAddress(result),
+          weakResult: GuestAddress(weakResult))
       }
     } catch {
       try? destroyContainer(task, handle)
@@ -224,8 +226,8 @@ extension PhysicalMemoryServer {
 
   public func createEndpoint(_ task: TaskSlot, result: UInt64) throws(ServerError) {
     try withState { (state) throws(ServerError) in
-      try state.checkWritable(task, result, 4)
-      try state.store(try state.createEndpoint(task), task, result)
+      try state.checkWritable(task, GuestAddress(result), 4)
+      try state.store(try state.createEndpoint(task), task, GuestAddress(result))
     }
   }
 
@@ -234,7 +236,7 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool, at level: WaitLevel = .task
   ) throws(ServerError) -> WaitOutcome {
     try withState { (state) throws(ServerError) in
-      try state.call(Waiter(task, level), Handle(endpoint), address: message, mayWait: mayWait)
+      try state.call(Waiter(task, level), Handle(endpoint), address: GuestAddress(message), mayWait: mayWait)
     }
   }
 
@@ -242,12 +244,12 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool, at level: WaitLevel = .task
   ) throws(ServerError) -> WaitOutcome {
     try withState { (state) throws(ServerError) in
-      try state.receive(Waiter(task, level), Handle(endpoint), address: message, mayWait: mayWait)
+      try state.receive(Waiter(task, level), Handle(endpoint), address: GuestAddress(message), mayWait: mayWait)
     }
   }
 
   public func reply(_ task: TaskSlot, message: UInt64) throws(ServerError) {
-    try withState { (state) throws(ServerError) in try state.reply(task, address: message) }
+    try withState { (state) throws(ServerError) in try state.reply(task, address: GuestAddress(message)) }
   }
 
   /// Both under one lock.
@@ -255,19 +257,19 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ endpoint: UInt32, message: UInt64, mayWait: Bool, at level: WaitLevel = .task
   ) throws(ServerError) -> WaitOutcome {
     try withState { (state) throws(ServerError) in
-      try state.replyAndReceive(Waiter(task, level), Handle(endpoint), address: message, mayWait: mayWait)
+      try state.replyAndReceive(Waiter(task, level), Handle(endpoint), address: GuestAddress(message), mayWait: mayWait)
     }
   }
 
   public func registerName(_ task: TaskSlot, name: UInt64, endpoint: UInt32) throws(ServerError) {
-    try withState { (state) throws(ServerError) in try state.registerName(task, name, Handle(endpoint)) }
+    try withState { (state) throws(ServerError) in try state.registerName(task, GuestAddress(name), Handle(endpoint)) }
   }
 
   public func lookUpName(
     _ task: TaskSlot, name: UInt64, result: UInt64, mayWait: Bool, at level: WaitLevel = .task
   ) throws(ServerError) -> WaitOutcome {
     try withState { (state) throws(ServerError) in
-      try state.lookUpName(Waiter(task, level), name, result: result, mayWait: mayWait)
+      try state.lookUpName(Waiter(task, level), GuestAddress(name), result: GuestAddress(result), mayWait: mayWait)
     }
   }
 

@@ -65,19 +65,19 @@ extension ServerState {
 
   // MARK: Small values in a task's memory
 
-  mutating func loadCount(_ task: TaskSlot, _ address: UInt64) throws(ServerError) -> UInt32 {
+  mutating func loadCount(_ task: TaskSlot, _ address: GuestAddress) throws(ServerError) -> UInt32 {
     try checkWritable(task, address, 4)
     var bytes = [UInt8](repeating: 0, count: 4)
     try readMemory(task, address, into: &bytes)
     return bytes.reversed().reduce(0) { $0 << 8 | UInt32($1) }
   }
 
-  mutating func store(_ value: UInt32, _ task: TaskSlot, _ address: UInt64) throws(ServerError) {
+  mutating func store(_ value: UInt32, _ task: TaskSlot, _ address: GuestAddress) throws(ServerError) {
     let bytes = InlineArray<4, UInt8> { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) }
     try writeMemory(task, address, bytes.span)
   }
 
-  mutating func store(_ handle: Handle, _ task: TaskSlot, _ address: UInt64) throws(ServerError) {
+  mutating func store(_ handle: Handle, _ task: TaskSlot, _ address: GuestAddress) throws(ServerError) {
     try store(handle.rawValue, task, address)
   }
 }

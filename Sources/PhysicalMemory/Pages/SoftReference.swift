@@ -136,7 +136,7 @@ extension ServerState {
   // MARK: Recovery
 
   mutating func planRecovery(
-    _ task: TaskSlot, _ handle: Handle, _ ids: [FrameID], frameError: UInt64
+    _ task: TaskSlot, _ handle: Handle, _ ids: [FrameID], frameError: GuestAddress
   ) throws(ServerError) -> RecoveryPlan {
     let slot = try ownedContainer(task, handle)
     if frameError != 0 { try checkWritable(task, frameError, 4) }

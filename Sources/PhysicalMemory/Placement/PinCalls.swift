@@ -18,7 +18,7 @@ struct PinPlan {
   let container: ContainerReference
   let range: FrameIDRange
   /// Where the addresses go.
-  let physical: UInt64
+  let physical: GuestAddress
   let deadline: UInt64
   /// Why nothing is pinned after all.
   private(set) var error: ServerError?
@@ -69,7 +69,7 @@ extension ServerState {
 
   /// Checks what one look can tell. Pinned frames may be at most half of what tasks can have.
   mutating func planPin(
-    _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, microseconds: UInt64, physical: UInt64
+    _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, microseconds: UInt64, physical: GuestAddress
   ) throws(ServerError) -> PinPlan {
     guard microseconds > 0, microseconds <= PM_LOCK_MAXIMUM_US, range.count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     let slot = try container(task, handle).slot
@@ -191,7 +191,7 @@ extension ServerState {
       for index in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: address >> UInt64(8 * index))) }
     }
     do throws(ServerError) {
-      try writeMemory(plan.task, plan.physical + UInt64(8 * plan.told), bytes.span)
+      try writeMemory(plan.task, plan.physical.advanced(by: 8 * plan.told), bytes.span)
       plan.told = end
     } catch {
       plan.fail(error)
@@ -279,10 +279,11 @@ extension PhysicalMemoryServer {
   ) throws(ServerError) {
     let range = try FrameIDRange(start: FrameID(start), count: count)
     guard count <= PM_FRAMES_MAXIMUM else { throw .invalid }
-    let rest = try checkResult(task, physical, range.count * 8)
+    let rest = try checkResult(task, GuestAddress(physical), range.count * 8)
     var plan = try withCurrentPins { (state) throws(ServerError) in
       try state.checkWritable(task, rest.address, rest.count)
-      var plan = try state.planPin(task, Handle(handle), range, microseconds: microseconds, physical: physical)
+      var plan = try state.planPin(
+        task, Handle(handle), range, microseconds: microseconds, physical: GuestAddress(physical))
       _ = state.continuePin(&plan)
       return plan
     }
@@ -297,16 +298,16 @@ extension PhysicalMemoryServer {
   /// Checks that a large result can be stored, page by page.
   /// - Returns: the last part of it, which is for the caller to check.
   private func checkResult(
-    _ task: TaskSlot, _ address: UInt64, _ count: Int
-  ) throws(ServerError) -> (address: UInt64, count: Int) {
+    _ task: TaskSlot, _ address: GuestAddress, _ count: Int
+  ) throws(ServerError) -> (address: GuestAddress, count: Int) {
     guard ServerState.isUserRange(address, count) else { throw .fault }
     var done = 0
     while count - done > 4096 {
-      let at = address + UInt64(done)
+      let at = address.advanced(by: done)
       try withState { (state) throws(ServerError) in try state.checkWritable(task, at, 4096) }
       done += 4096
     }
-    return (address + UInt64(done), count - done)
+    return (address.advanced(by: done), count - done)
   }
 
   public func unpin(_ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32) throws(ServerError) {

@@ -11,7 +11,8 @@ extension PhysicalMemoryServer {
     // A pin whose time is up is in nobody's way.
     var (allocation, plan) = try withCurrentPins { (state) throws(ServerError) in
       try state.planPlaced(
-        task, Handle(handle), start: FrameID(start), countAddress: countAddress, flags: flags, placement: placement)
+        task, Handle(handle), start: FrameID(start), countAddress: GuestAddress(countAddress), flags: flags,
+        placement: GuestAddress(placement))
     }
     var progress = PlacementPlan.Progress.more
     var isStopped = false
@@ -27,7 +28,7 @@ extension PhysicalMemoryServer {
       while withState({ $0.abandon(&plan) }) {}
       withState { state in
         state.abandon(allocation)
-        try? state.store(UInt32(0), task, countAddress)
+        try? state.store(UInt32(0), task, GuestAddress(countAddress))
       }
       throw isStopped ? .stopped : .noMemory
     }
@@ -39,7 +40,7 @@ extension PhysicalMemoryServer {
     }
     // The result may have been in one of the frames that were dropped.
     if flags & UInt32(PM_ALLOC_SQUASH) != 0 {
-      withState { state in try? state.store(UInt32(plan.count), task, countAddress) }
+      withState { state in try? state.store(UInt32(plan.count), task, GuestAddress(countAddress)) }
     }
     if let error = allocation.result.error { throw error }
   }
@@ -62,12 +63,12 @@ extension PhysicalMemoryServer {
   public func defragment(_ task: TaskSlot, _ handle: UInt32, result: UInt64) throws(ServerError) {
     try withState { (state) throws(ServerError) in
       try state.checkControl(task, Handle(handle))
-      try state.checkWritable(task, result, 4)
+      try state.checkWritable(task, GuestAddress(result), 4)
     }
     var pass = DefragmentationPass()
     guard steps(of: task, { $0.continueDefragmentation(&pass) }) else { throw .stopped }
     try withState { (state) throws(ServerError) in
-      try state.store(UInt32(truncatingIfNeeded: pass.moved), task, result)
+      try state.store(UInt32(truncatingIfNeeded: pass.moved), task, GuestAddress(result))
     }
   }
 
@@ -81,7 +82,8 @@ extension PhysicalMemoryServer {
 extension ServerState {
   /// Checks everything and charges the frames.
   fileprivate mutating func planPlaced(
-    _ task: TaskSlot, _ handle: Handle, start: FrameID, countAddress: UInt64, flags: UInt32, placement: UInt64
+    _ task: TaskSlot, _ handle: Handle, start: FrameID, countAddress: GuestAddress, flags: UInt32,
+    placement: GuestAddress
   ) throws(ServerError) -> (AllocationPlan, PlacementPlan) {
     let flags = AllocationFlags(rawValue: flags)
     let count = try loadCount(task, countAddress)
@@ -106,7 +108,8 @@ extension ServerState {
     return (allocation, planPlacement(task, allocation, wanted))
   }
 
-  private mutating func loadPlacement(_ task: TaskSlot, _ address: UInt64, count: Int) throws(ServerError) -> Placement
+  private mutating func loadPlacement(_ task: TaskSlot, _ address: GuestAddress, count: Int) throws(ServerError)
+    -> Placement
   {
     var bytes = [UInt8](repeating: 0, count: MemoryLayout<pm_placement>.size)
     try readMemory(task, address, into: &bytes)

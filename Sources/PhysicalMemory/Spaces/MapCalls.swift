@@ -8,7 +8,7 @@ extension PhysicalMemoryServer {
     _ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32, address: UInt64, flags: UInt32
   ) throws(ServerError) {
     let range = try FrameIDRange(start: FrameID(start), count: count)
-    let pages = try PageRange(address: address, count: UInt64(count))
+    let pages = try PageRange(address: GuestAddress(address), count: UInt64(count))
     let flags = MappingFlags(rawValue: flags)
     let mapping = try withState { (state) throws(ServerError) in
       try state.checkMapping(task, Handle(handle), range, pages, flags)
@@ -43,7 +43,7 @@ extension PhysicalMemoryServer {
 
   /// Unmapping what is not mapped is no error: the server may have forgotten it already.
   public func unmap(_ task: TaskSlot, address: UInt64, count: UInt32) throws(ServerError) {
-    let pages = try PageRange(address: address, count: UInt64(count))
+    let pages = try PageRange(address: GuestAddress(address), count: UInt64(count))
     try makeRoom(task, pages, new: 0)
     try remove(task, pages)
   }

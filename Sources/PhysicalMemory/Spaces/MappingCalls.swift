@@ -10,11 +10,11 @@ struct PageRange {
   var end: PageNumber { PageNumber(start.rawValue + count) }
 
   /// PM_EINVAL: not aligned, none at all, or not inside the task's half.
-  init(address: UInt64, count: UInt64) throws(ServerError) {
-    guard address & 4095 == 0, count > 0, address >= PM_USER_START, address < PM_USER_END,
-      count <= (PM_USER_END - address) >> 12
+  init(address: GuestAddress, count: UInt64) throws(ServerError) {
+    guard address.offsetInPage == 0, count > 0, address.rawValue >= PM_USER_START, address.rawValue < PM_USER_END,
+      count <= (PM_USER_END - address.rawValue) >> 12
     else { throw .invalid }
-    start = PageNumber(containing: address)
+    start = address.page
     self.count = count
   }
 }
@@ -130,8 +130,8 @@ extension ServerState {
   }
 
   /// PM_ENOENT where nothing is mapped, or only a frame that is no longer allocated.
-  mutating func mappingInformation(_ task: TaskSlot, address: UInt64) throws(ServerError) -> MappingInformation {
-    let page = PageNumber(containing: address)
+  mutating func mappingInformation(_ task: TaskSlot, address: GuestAddress) throws(ServerError) -> MappingInformation {
+    let page = address.page
     guard let index = tasks[task].mappings.find(page) else { throw .noEntry }
     let mapping = tasks[task].mappings[index]
     guard isGood(mapping) else { throw .noEntry }

@@ -119,7 +119,7 @@ import Testing
 extension OpenServer {
   fileprivate mutating func map(_ task: TaskSlot, _ handle: Handle, at page: PageNumber) throws {
     let range = try FrameIDRange(start: 0, count: 1)
-    let pages = try PageRange(address: page.address, count: 1)
+    let pages = try PageRange(address: GuestAddress(page.address), count: 1)
     state.installMapping(task, try state.checkMapping(task, handle, range, pages, [.read, .write, .lazy]))
   }
 

@@ -31,7 +31,7 @@ import Testing
   }
 
   /// A container of many ids that share a frame with many leaves.
-  private func sharers(_ server: inout OpenServer) throws -> UInt32 {
+  private func sharers(_ server: inout OpenServer) throws -> Handle {
     let source = try shown(&server)
     let copies = try server.state.createContainer(server.task)
     try copy(&server, source, to: copies)
@@ -140,7 +140,7 @@ import Testing
     let page = PageNumber(0x7000_0000)
     for (handle, offset) in [(weak, 0), (copies, 1)] {
       let range = try FrameIDRange(start: 5, count: 1)
-      let pages = try PageRange(address: page.advanced(by: offset).address, count: 1)
+      let pages = try PageRange(address: GuestAddress(page.advanced(by: offset).address), count: 1)
       let mapping = try server.state.checkMapping(server.task, handle, range, pages, [.read, .lazy])
       server.state.installMapping(server.task, mapping)
       let outcome = server.state.serveFault(server.task, page.advanced(by: offset), .read)
@@ -210,7 +210,7 @@ import Testing
     // The client's few leaves are surplus: the frames have three already.
     func show(_ task: TaskSlot, _ handle: Handle, _ page: PageNumber) throws {
       let range = try FrameIDRange(start: 0, count: 20)
-      let pages = try PageRange(address: page.address, count: 20)
+      let pages = try PageRange(address: GuestAddress(page.address), count: 20)
       let mapping = try server.state.checkMapping(task, handle, range, pages, [.read, .write, .lazy])
       server.state.installMapping(task, mapping)
       for offset in 0..<20 where server.machine.leaf(task, page.advanced(by: offset)) == nil {

@@ -88,7 +88,8 @@ extension OpenServer {
     let (_, client) = try server.shared(3000)
     server.expect(nil) { $0.pin(client.task, client.weak, 0, 3000, physical: OpenServer.addresses.address) }
     let caller = Waiter(server.task, .task)
-    server.state.setWait(caller, .received(by: client.task, address: OpenServer.addresses.address, call: 1))
+    server.state.setWait(
+      caller, .received(by: client.task, address: GuestAddress(OpenServer.addresses.address), call: 1))
     server.state.tasks[client.task].received.insert(caller)
     server.state.beginEnding(client.task)
     var steps = 0
@@ -246,7 +247,7 @@ extension OpenServer {
         try server.state.share(server.task, results, remote: 0)],
       let weak = server.state.tasks[client.task].handles.insert(target)
     else { throw ServerError.noMemory }
-    let pages = try PageRange(address: start.address, count: 8)
+    let pages = try PageRange(address: GuestAddress(start.address), count: 8)
     let range = try FrameIDRange(start: 0, count: 8)
     let mapping = try server.state.checkMapping(client.task, weak, range, pages, [.read, .write, .lazy])
     server.state.installMapping(client.task, mapping)

@@ -454,7 +454,8 @@ extension OpenServer {
     let region = PageNumber(start.rawValue + 511 & ~511)
     let end = region.advanced(by: 512)
     let mapping = try server.state.checkMapping(
-      server.task, target, FrameIDRange(start: 5000, count: 512), PageRange(address: region.address, count: 512),
+      server.task, target, FrameIDRange(start: 5000, count: 512),
+      PageRange(address: GuestAddress(region.address), count: 512),
       [.read, .write, .lazy])
     server.state.installMapping(server.task, mapping)
     var isPromoted = server.state.promoteIfPossible(server.task, region)

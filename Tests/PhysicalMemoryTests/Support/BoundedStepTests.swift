@@ -48,7 +48,7 @@ import Testing
     var server = try OpenServer(frames: 1024)
     let handle = try server.container(2, shownAt: [free])
     let range = try FrameIDRange(start: 0, count: 2)
-    let pages = try PageRange(address: free.address, count: 2)
+    let pages = try PageRange(address: GuestAddress(free.address), count: 2)
     let prepared = try server.state.checkMapping(server.task, handle, range, pages, .forceWrite)
     _ = try server.state.beginDestroying(server.task, handle)
     _ = server.state.unmapPages(server.task, from: free, to: free.advanced(by: 2))
@@ -117,7 +117,7 @@ import Testing
       start: PageNumber(0x400), pageCount: 200, isWritable: false, isExecutable: true, bytes: bytes[...], offset: 0)
     var server = try OpenServer(frames: 1024, [text])
     let range = try FrameIDRange(start: 0, count: 200)
-    let pages = try PageRange(address: free.address, count: 200)
+    let pages = try PageRange(address: GuestAddress(free.address), count: 200)
     let mapping = try server.state.checkMapping(server.task, .initialContainer, range, pages, .forceWrite)
     var next: PageNumber? = free
     var copies: [UInt64] = []
@@ -292,7 +292,8 @@ import Testing
     }
     let last = page.advanced(by: -1)
     func room(_ page: PageNumber, _ count: UInt64, new: Int) throws -> Bool {
-      server.state.hasRoomForMappings(server.task, try PageRange(address: page.address, count: count), new: new)
+      server.state.hasRoomForMappings(
+        server.task, try PageRange(address: GuestAddress(page.address), count: count), new: new)
     }
     #expect(try room(free, 1, new: 0))
     #expect(try room(free, 3, new: 0))

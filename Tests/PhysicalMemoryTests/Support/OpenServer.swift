@@ -49,7 +49,7 @@ struct OpenServer: ~Copyable {
     while state.continueAllocation(&plan) {}
     for page in pages {
       let range = try FrameIDRange(start: 0, count: count)
-      let pages = try PageRange(address: page.address, count: UInt64(count))
+      let pages = try PageRange(address: GuestAddress(page.address), count: UInt64(count))
       let mapping = try state.checkMapping(task, handle, range, pages, [.read, .write])
       var next: PageNumber? = page
       while let page = next { next = try state.prepareEager(task, mapping, page) }
@@ -141,7 +141,7 @@ extension OpenServer {
     let range = try FrameIDRange(start: 0, count: 8)
     var plan = try state.planAllocation(task, handle, range, [])
     while state.continueAllocation(&plan) {}
-    let pages = try PageRange(address: Self.addresses.address, count: 8)
+    let pages = try PageRange(address: GuestAddress(Self.addresses.address), count: 8)
     state.installMapping(task, try state.checkMapping(task, handle, range, pages, [.read, .write, .lazy]))
   }
 
@@ -150,7 +150,8 @@ extension OpenServer {
     physical: UInt64 = addresses.address
   ) throws(ServerError) -> PinPlan {
     try state.planPin(
-      task, handle, FrameIDRange(start: FrameID(start), count: count), microseconds: microseconds, physical: physical)
+      task, handle, FrameIDRange(start: FrameID(start), count: count), microseconds: microseconds,
+      physical: GuestAddress(physical))
   }
 
   /// All of a call that pins, with one address after the other in a place that all tasks have.
