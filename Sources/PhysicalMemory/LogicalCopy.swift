@@ -316,7 +316,7 @@ extension ServerState {
     let frame = contents[number].frame
     revokeAll(frame)
     freeContent(number)
-    Revocations.append(frame, to: &revocations.unused)
+    Revocations.append(frame, to: &revocations.unused, mayRepeat: false)
   }
 
   private mutating func finishCopy(_ plan: inout CopyPlan) {
