@@ -111,7 +111,10 @@ extension PhysicalMemoryServer {
     var plan = try withState { (state) throws(ServerError) in
       try state.planRecovery(task, handle, ids, frameError: frameError)
     }
-    while withState({ $0.continueRecovery(&plan) }) {}
+    guard steps(of: task, { $0.continueRecovery(&plan) }) else {
+      withState { $0.abandon(plan) }
+      throw .stopped
+    }
     if let error = plan.error {
       if let id = plan.errorID { try storeID(task, frameError, id) }
       throw error

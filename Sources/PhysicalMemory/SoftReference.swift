@@ -221,6 +221,16 @@ extension ServerState {
     return false
   }
 
+  /// The call is given up where it is: what is back stays, and its owner, who is about to end, is charged for no more.
+  mutating func abandon(_ plan: RecoveryPlan) {
+    let slot = plan.container.slot
+    containers[slot].changes -= 1
+    guard plan.isCharged, !plan.isUndoing else { return }
+    let rest = plan.ids.count - plan.done
+    containers[slot].promised -= rest
+    uncharge(containers[slot].owner, rest)
+  }
+
   /// Of each id, whether there is nothing to be had under it any more: it is not in use, and not to be recovered.
   mutating func expired(_ task: TaskSlot, _ handle: UInt32, _ ids: ArraySlice<UInt32>) throws(ServerError) -> [UInt8] {
     let slot = try ownedContainer(task, handle)

@@ -53,9 +53,8 @@ import Testing
 
   private enum Kind: String, CaseIterable {
     case allocate, squash, deallocate, destroy, drop, map, mapLazily, unmap, copy, copyToOther, copyFromOther
-    case createFresh, createCopies, releaseData, releasePages, revoke, lock, pin, pinOther, unpin, placeRun,
-      placeSingles
-    case placeOver, defragment
+    case createFresh, createCopies, releaseData, releasePages, recoverPages, revoke, lock, pin, pinOther, unpin
+    case placeRun, placeSingles, placeOver, defragment
   }
 
   private func prepare(_ kind: Kind, _ scene: Scene) throws {
@@ -67,6 +66,7 @@ import Testing
     case .releaseData:
       try scene.bed.server.copy(
         task.slot, scene.first, .from(0), scene.second, .from(0), count: many, frameError: 0)
+    case .recoverPages: try scene.bed.server.releasePages(task.slot, scene.first, frames: Self.list, count: some)
     case .revoke:
       #expect(scene.friend.map(scene.given, 0, many, Self.other, [.read, .write]) == nil)
     default: break
@@ -109,6 +109,7 @@ import Testing
         slot, .copies(source: first, .from(0)), count: many, remote: 0, result: result, weakResult: 0)
     case .releaseData: try server.releaseData(slot, first, frames: Self.list, count: some)
     case .releasePages: try server.releasePages(slot, first, frames: Self.list, count: some)
+    case .recoverPages: try server.recoverPages(slot, first, frames: Self.list, count: some, frameError: 0)
     case .revoke: try server.revoke(slot, first)
     case .lock: try server.lock(slot, scene.taken, microseconds: 1000)
     case .pin, .pinOther:
