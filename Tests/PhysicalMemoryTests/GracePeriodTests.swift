@@ -73,6 +73,21 @@ import Testing
     other.end()
   }
 
+  @Test("Safety: a frame that was released, and whose id goes, waits for who had it mapped") func released() throws {
+    let bed = try Testbed()
+    let task = try bed.start()
+    let handle = try task.numbered(1)
+    bed.machine.enter(task.slot)
+    #expect(task.release(handle, [0]) == nil)
+    #expect(bed.server.waitingFrames == 0 && bed.statistics.releasedFrames == 1)
+    try bed.server.destroyContainer(task.slot, handle)
+    #expect(bed.server.waitingFrames == 1)
+    bed.machine.leave(task.slot)
+    #expect(bed.server.waitingFrames == 0)
+    bed.check()
+    task.end()
+  }
+
   @Test("R17, R24: a content is moved, or shared by a copy, when what KVM was writing to its frame is there")
   func settled() throws {
     let bed = try Testbed()

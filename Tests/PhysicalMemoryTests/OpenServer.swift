@@ -70,6 +70,13 @@ struct OpenServer: ~Copyable {
     return (client, given)
   }
 
+  /// Releases ids with what they name (R31).
+  mutating func releaseAll(_ task: TaskSlot, _ handle: UInt32, _ ids: Range<UInt32>) throws {
+    var plan = try state.planRelease(task, handle, Array(ids))
+    while state.continueRelease(&plan) {}
+    #expect(plan.error == nil)
+  }
+
   mutating func lock(_ client: (task: TaskSlot, weak: UInt32)) -> ServerError? {
     do throws(ServerError) {
       _ = try state.lock(client.task, client.weak, microseconds: 1_000_000)
