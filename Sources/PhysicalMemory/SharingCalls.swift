@@ -208,8 +208,10 @@ extension PhysicalMemoryServer {
         try state.giveContainer(task, handle, remote: remote, result: result, weakResult: weakResult)
       }
     } catch {
-      try? destroyContainer(task, handle)
-      throw error
+      let reason = error
+      // Without steps for that it goes with the task, which is to end: no other error is of use.
+      do throws(ServerError) { try destroyContainer(task, handle) } catch { if error == .stopped { throw error } }
+      throw reason
     }
   }
 
