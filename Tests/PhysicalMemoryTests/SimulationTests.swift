@@ -45,7 +45,7 @@ import Testing
     #expect(Walk.disagreement(file.world, file.operations)?.text == nil)
   }
 
-  /// What it had made could not be destroyed for want of steps, and the answer was that a capability was missing.
+  /// What it had made could not be destroyed for want of steps, and the answer told only why it had failed.
   @Test("R30: a call that fails, and is to be given up before it is undone, is given up")
   func failedCreationIsGivenUp() throws {
     let file = try OperationFile(
