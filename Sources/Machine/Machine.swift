@@ -305,8 +305,8 @@ public final class Machine: Sendable {
       named.name = String(decoding: program.argument.split(separator: UInt8(ascii: "/")).last ?? [], as: UTF8.self)
     }
     let (slot, id) = try createTask(program, named)
-    do throws(ServerError) {
-      try server.writeMemory(slot, stack.pointer, stack.bytes.span)
+    do throws(CallFailure) {
+      try server.writeMemory(slot, GuestAddress(stack.pointer), stack.bytes.span)
     } catch {
       server.endTask(slot)
       throw .noMemory("the arguments")
@@ -330,7 +330,7 @@ public final class Machine: Sendable {
   private func createTask(
     _ program: Program, _ parameters: TaskParameters
   ) throws(MachineError) -> (slot: TaskSlot, id: TaskID) {
-    do throws(ServerError) {
+    do throws(CallFailure) {
       return try server.createTask(program.number, parameters) { slot, until in signals[slot].gate.wait(until: until) }
     } catch {
       let statistics = server.statistics

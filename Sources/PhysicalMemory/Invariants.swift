@@ -97,7 +97,7 @@ extension ServerState {
     var ofOthers = 0
     var ids: UInt64 = 0
     while let id = containers[slot].frames.firstNearPinned(ids..<(1 << 32)) {
-      ids = UInt64(id) + 1
+      ids = id.position + 1
       guard let pin = pin(slot, id) else { continue }
       counted -= 1
       if pin.isEnded || pin.task != containers[slot].owner { ofOthers += 1 }

@@ -73,14 +73,14 @@ public final class PhysicalMemoryServer: Sendable {
   /// - Parameter wait: called meanwhile; returns at a time of the machine's clock, or when `wake` is called for the task.
   public func createTask(
     _ image: ImageNumber, _ parameters: TaskParameters, wait: (TaskSlot, _ until: UInt64) -> Void = { _, _ in }
-  ) throws(ServerError) -> (slot: TaskSlot, id: TaskID) {
-    let (task, id) = try state.withLock { (state) throws(ServerError) in
+  ) throws(CallFailure) -> (slot: TaskSlot, id: TaskID) {
+    let (task, id) = try state.withLock { (state) throws(CallFailure) in
       try state.createTask(image, parameters)
     }
     while true {
-      do throws(ServerError) {
-        var plan = try state.withLock { (state) throws(ServerError) in try state.startTask(task) }
-        while try state.withLock({ (state) throws(ServerError) in try state.continueStarting(&plan) }) {}
+      do throws(CallFailure) {
+        var plan = try state.withLock { (state) throws(CallFailure) in try state.startTask(task) }
+        while try state.withLock({ (state) throws(CallFailure) in try state.continueStarting(&plan) }) {}
         endRequest(task)
         while let until = state.withLock({ $0.policyWait(task) }) { wait(task, until) }
         return (task, id)
@@ -133,78 +133,12 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
-  // MARK: Calls (interfaces: guest/include/physmem.h). `result` is where the task wants the result stored; it is
-  // checked before anything changes.
+  // MARK: What calls tell, for others than the task
 
-  public func createContainer(_ task: TaskSlot, result: UInt64) throws(ServerError) {
-    try state.withLock { (state) throws(ServerError) in
-      try state.checkWritable(task, result, 4)
-      let handle = try state.createContainer(task)
-      try state.store(handle, task, result)
+  public func mappingInformation(_ task: TaskSlot, address: GuestAddress) throws(CallFailure) -> MappingInformation {
+    try state.withLock { (state) throws(CallFailure) in
+      try state.mappingInformation(task, address: address)
     }
-  }
-
-  public func destroyContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    let slot = try withCurrentPins { (state) throws(ServerError) in try state.beginDestroying(task, handle) }
-    guard steps(of: task, { !$0.continueDestroying(slot) }) else {
-      // No handle leads to it any more: its owner's end goes on with it.
-      withState { $0.tasks[task].dying.append(slot) }
-      throw .stopped
-    }
-  }
-
-  /// `countAddress`: how many frames are wanted, and where to store how many were done, with an error too.
-  public func allocate(
-    _ task: TaskSlot, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
-  ) throws(ServerError) {
-    var plan = try withCurrentPins { (state) throws(ServerError) in
-      let flags = AllocationFlags(rawValue: flags)
-      let count = try state.loadCount(task, countAddress)
-      guard flags.isSubset(of: .all) else { throw .invalid }
-      let plan = try state.planAllocation(task, handle, FrameIDRange(start: start, count: count), flags)
-      // It could be written a moment ago: it can be written now, and nothing can fail from here on.
-      try state.store(UInt32(plan.result.count), task, countAddress)
-      return plan
-    }
-    guard steps(of: task, { $0.continueAllocation(&plan) }) else {
-      withState { $0.abandon(plan) }
-      throw .stopped
-    }
-    // The result may have been in one of the frames that were dropped.
-    if flags & UInt32(PM_ALLOC_SQUASH) != 0 {
-      state.withLock { state in try? state.store(UInt32(plan.result.count), task, countAddress) }
-    }
-    if let error = plan.result.error { throw error }
-  }
-
-  public func deallocate(
-    _ task: TaskSlot, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
-  ) throws(ServerError) {
-    let plan = try withCurrentPins { (state) throws(ServerError) in
-      let flags = DeallocationFlags(rawValue: flags)
-      let count = try state.loadCount(task, countAddress)
-      guard flags.isSubset(of: .all) else { throw .invalid }
-      let plan = try state.planDeallocation(task, handle, FrameIDRange(start: start, count: count), flags)
-      // Now: the result may lie in one of the frames. Nothing can fail from here on.
-      try state.store(UInt32(plan.result.count), task, countAddress)
-      state.containers[plan.container].changes += 1
-      return plan
-    }
-    // Only the owner deallocates, and it waits here: nothing planned can change before it is done.
-    var next = UInt64(start)
-    let end = next + UInt64(plan.ids)
-    let isDone = steps(of: task) { state in
-      guard next < end, let id = state.releaseFrames(plan.container, next..<end) else { return false }
-      next = id
-      return true
-    }
-    state.withLock { $0.containers[plan.container].changes -= 1 }
-    guard isDone else { throw .stopped }
-    if let error = plan.result.error { throw error }
-  }
-
-  public func mappingInformation(_ task: TaskSlot, address: UInt64) throws(ServerError) -> MappingInformation {
-    try state.withLock { (state) throws(ServerError) in try state.mappingInformation(task, address: address) }
   }
 
   public func taskInformation(_ task: TaskSlot) -> TaskInformation {
@@ -214,29 +148,29 @@ public final class PhysicalMemoryServer: Sendable {
   // MARK: The task's memory
 
   /// PM_EFAULT where the task itself could not read all of it.
-  public func checkReadable(_ task: TaskSlot, _ address: UInt64, _ count: UInt64) throws(ServerError) {
+  public func checkReadable(_ task: TaskSlot, _ address: GuestAddress, _ count: UInt64) throws(CallFailure) {
     guard count <= PM_USER_END, ServerState.isUserRange(address, Int(count)) else { throw .fault }
     // Each page may have to be filled in.
     var done: UInt64 = 0
     repeat {
       let part = min(count - done, 1 << 16)
-      let at = address + done
-      try withState { (state) throws(ServerError) in try state.checkReadable(task, at, Int(part)) }
+      let at = GuestAddress(address.rawValue + done)
+      try withState { (state) throws(CallFailure) in try state.checkReadable(task, at, Int(part)) }
       done += part
     } while done < count
   }
 
-  public func readMemory(_ task: TaskSlot, _ address: UInt64, into buffer: inout [UInt8]) throws(ServerError) {
-    try state.withLock { (state) throws(ServerError) in try state.readMemory(task, address, into: &buffer) }
+  public func readMemory(_ task: TaskSlot, _ address: GuestAddress, into buffer: inout [UInt8]) throws(CallFailure) {
+    try state.withLock { (state) throws(CallFailure) in try state.readMemory(task, address, into: &buffer) }
   }
 
-  public func writeMemory(_ task: TaskSlot, _ address: UInt64, _ bytes: Span<UInt8>) throws(ServerError) {
-    try state.withLock { (state) throws(ServerError) in try state.writeMemory(task, address, bytes) }
+  public func writeMemory(_ task: TaskSlot, _ address: GuestAddress, _ bytes: Span<UInt8>) throws(CallFailure) {
+    try state.withLock { (state) throws(CallFailure) in try state.writeMemory(task, address, bytes) }
   }
 
   /// Where the last call that answered PM_EFAULT got stuck, and why; nil: outside the task's half. Asked once.
   public func takePointerFault(_ task: TaskSlot) -> (address: UInt64, access: Access, outcome: FaultOutcome)? {
-    state.withLock { $0.tasks[task].pointerFault.take() }
+    state.withLock { $0.tasks[task].pointerFault.take() }.map { ($0.address.rawValue, $0.access, $0.outcome) }
   }
 
   // MARK: The machine's own
@@ -255,8 +189,8 @@ public final class PhysicalMemoryServer: Sendable {
     if let frame = takeMachineFrame() { return frame }
     defer { endRequest(task) }
     while true {
-      do throws(ServerError) {
-        return try state.withLock { (state) throws(ServerError) in try state.takeMachineFrame(for: task) }
+      do throws(CallFailure) {
+        return try state.withLock { (state) throws(CallFailure) in try state.takeMachineFrame(for: task) }
       } catch {
         guard error == .waitForFrames else { return nil }
         while case .waiting(let until) = frameWait(task) { wait(until) }
@@ -341,10 +275,4 @@ public final class PhysicalMemoryServer: Sendable {
   /// Everything that must always hold, checked from both ends. Costs a walk over all there is.
   /// - Returns: a sentence for each violation.
   public func checkInvariants() -> [String] { state.withLock { $0.violations() } }
-}
-
-/// A loaded program.
-public struct ImageNumber: SlabIndex, Hashable, Sendable, BitwiseCopyable {
-  let rawValue: UInt32
-  init(_ rawValue: UInt32) { self.rawValue = rawValue }
 }

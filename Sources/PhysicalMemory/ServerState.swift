@@ -164,7 +164,7 @@ struct ServerState: ~Copyable {
 
   /// The same for the sake of a task.
   /// - Throws: `.waitForFrames` when others must give one back first, `.noMemory` when it is nobody's to give.
-  mutating func takeMachineFrame(for task: TaskSlot) throws(ServerError) -> FrameNumber {
+  mutating func takeMachineFrame(for task: TaskSlot) throws(CallFailure) -> FrameNumber {
     guard withdraw(1, for: task) else { throw lack(task, 1) }
     var frame = takeTableFrame()
     if frame == nil {
@@ -213,7 +213,7 @@ struct ServerState: ~Copyable {
 
   /// Links the tables for a page; if there is no frame for them, first takes back those kept for ended tasks.
   /// - Throws: `.waitForFrames` when others must give frames back first, `.noMemory` when there are none to be had.
-  mutating func makeTables(_ task: TaskSlot, for page: PageNumber) throws(ServerError) {
+  mutating func makeTables(_ task: TaskSlot, for page: PageNumber) throws(CallFailure) {
     let operations = operations
     if operations.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
     releaseClosedSpaces()
@@ -222,7 +222,7 @@ struct ServerState: ~Copyable {
   }
 
   /// The task's empty address space, which it has at most once.
-  mutating func openSpace(_ task: TaskSlot) throws(ServerError) {
+  mutating func openSpace(_ task: TaskSlot) throws(CallFailure) {
     guard !tasks[task].hasSpace else { return }
     let operations = operations
     var kept = operations.openSpace(task) { takeTable(for: task) }
@@ -248,100 +248,7 @@ struct ServerState: ~Copyable {
     return true
   }
 
-  private mutating func lackTables(_ task: TaskSlot) -> ServerError {
+  private mutating func lackTables(_ task: TaskSlot) -> CallFailure {
     lack(task, min(TableReserve.mostForAPage, ledger.unclaimed))
   }
-}
-
-/// Frames set aside for page tables, so that a frame a task has a claim to can be mapped, whatever other tasks do (R3):
-/// no task gets more than its quota of them. Counts are in frames.
-struct TableReserve {
-  /// Not to be had for contents.
-  let reserved: Int
-  /// Of these, taken by tasks within their quotas.
-  var taken = 0
-  /// All tables, those kept for tasks that have ended too.
-  var used = 0
-
-  /// Below the root there are three levels.
-  static let mostForAPage = 3
-
-  /// What a task may take whatever it claims: its image, stack and heap need about nine.
-  private static let base = 32
-
-  init(frameCount: Int) { reserved = max(32, frameCount / 64) }
-
-  /// Tables a task may take from the reserve: twice what the frames that it has, or has a claim to, need when mapped
-  /// in a row.
-  static func quota(frames: Int) -> Int { base + frames / 256 }
-}
-
-/// Scratch for the frames of one fault, allocated once.
-struct FrameBatch: ~Copyable {
-  private(set) var frames = [FrameNumber](repeating: .none, count: FaultAround.most)
-  private(set) var count = 0
-
-  mutating func removeAll() { count = 0 }
-
-  @inline(__always)
-  mutating func append(_ frame: FrameNumber) {
-    frames[count] = frame
-    count += 1
-  }
-}
-
-/// What the server has done since it began, and what it holds now. Counts are in frames where nothing else is said.
-public struct ServerStatistics: Equatable, Sendable {
-  /// Of all tasks there were: as in `TaskCounters`.
-  public var faults: UInt64 = 0
-  public var pagesServed: UInt64 = 0
-  public var spuriousFaults: UInt64 = 0
-  public var deliveredFaults: UInt64 = 0
-  /// By faults, and by calls and launches ahead of them.
-  public var pagesMapped: UInt64 = 0
-  public var copiesOnWrite: UInt64 = 0
-  /// Calls, and the frames they covered.
-  public var zaps: UInt64 = 0
-  public var framesZapped: UInt64 = 0
-  public var tasksCreated: UInt64 = 0
-  /// Demands for frames, and tasks that did not meet theirs.
-  public var upcalls: UInt64 = 0
-  public var tasksDropped: UInt64 = 0
-  public var policyCommits: UInt64 = 0
-  /// Released frames that were used for something else.
-  public var framesExpired: UInt64 = 0
-  /// Free frames whose memory went back to the host.
-  public var framesGivenBack: UInt64 = 0
-  public var framesMoved: UInt64 = 0
-  /// Placed allocations, and those for which there was no place.
-  public var placements: UInt64 = 0
-  public var placementsRefused: UInt64 = 0
-  /// Superpages made at a fault, and of frames that tasks had already.
-  public var superpagesMapped: UInt64 = 0
-  public var superpagesPromoted: UInt64 = 0
-  /// Regions whose contents were moved together for one.
-  public var superpagesGathered: UInt64 = 0
-  public var superpages = SuperpageCounts()
-  /// Revocations for tests after which the frame was written all the same. Anything but 0 is a broken promise.
-  public var strayWrites: UInt64 = 0
-
-  /// Of the server's lock, where that is measured. Times are in nanoseconds: the longest, and what 999 of 1,000 do not exceed.
-  public var holds: UInt64 = 0
-  public var longestHold: UInt64 = 0
-  public var commonHold: UInt64 = 0
-
-  public var frames = 0
-  public var freeFrames = 0
-  public var stockedFrames = 0
-  public var allocatableFrames = 0
-  public var claimedFrames = 0
-  public var allocatedFrames = 0
-  /// Ids whose frames have been released and can be recovered.
-  public var releasedFrames = 0
-  public var tableFrames = 0
-  public var contents = 0
-  public var containers = 0
-  public var tasks = 0
-  /// Programs that are loaded.
-  public var images = 0
 }

@@ -105,6 +105,7 @@ extension Action {
         start(guaranteed, false, true, around, keepsMappings),
       ]
     case .end(let task, let pause): return pause == 0 ? [] : [.end(task, pause: 0), .end(task, pause: pause - 1)]
+    case .stop(let task, let steps): return steps == 0 ? [] : [.stop(task, steps: 0), .stop(task, steps: steps - 1)]
     case .work(let task, let time): return time == 5000 ? [] : [.work(task, microseconds: 5000)]
     case .pass(let time): return time > 1 ? [.pass(microseconds: 1), .pass(microseconds: time / 2)] : []
     case .task(let task, let call): return call.simpler.map { .task(task, $0) }

@@ -104,18 +104,18 @@ final class BlockDevice: Sendable {
   // MARK: For its driver's thread
 
   /// PM_EBUSY: another task drives it; PM_EEXIST: this one does already.
-  func claim(_ task: TaskReference) throws(ServerError) {
-    try state.withLock { (state) throws(ServerError) in
+  func claim(_ task: TaskReference) throws(CallFailure) {
+    try state.withLock { (state) throws(CallFailure) in
       if let driver = state.driver { throw driver == task ? .exists : .busy }
       state.driver = task
     }
   }
 
   /// Waits until that is so; the task's gate is opened then. `.stopped`: the task is to end.
-  typealias Wait = (_ isDone: () -> Bool) throws(ServerError) -> Void
+  typealias Wait = (_ isDone: () -> Bool) throws(CallFailure) -> Void
 
   /// The driver lets go of the device, which is reset. PM_EPERM: it is not the driver.
-  func release(_ task: TaskReference, wait: Wait) throws(ServerError) {
+  func release(_ task: TaskReference, wait: Wait) throws(CallFailure) {
     guard state.withLock({ $0.driver == task }) else { throw .notPermitted }
     try halt(wait) { $0.free() }
   }
@@ -136,15 +136,15 @@ final class BlockDevice: Sendable {
   /// Nanoseconds in which a request is over as a rule, on a busy host too.
   private static let patienceOfEnd: UInt64 = 1_000_000_000
 
-  func read(_ task: TaskReference, _ offset: UInt32) throws(ServerError) -> UInt32 {
+  func read(_ task: TaskReference, _ offset: UInt32) throws(CallFailure) -> UInt32 {
     guard offset % 4 == 0, offset < VirtioRegisters.Offset.end else { throw .invalid }
-    return try state.withLock { (state) throws(ServerError) in
+    return try state.withLock { (state) throws(CallFailure) in
       guard state.driver == task else { throw .notPermitted }
       return state.registers.read(offset)
     }
   }
 
-  func write(_ task: TaskReference, _ offset: UInt32, _ value: UInt32, wait: Wait) throws(ServerError) {
+  func write(_ task: TaskReference, _ offset: UInt32, _ value: UInt32, wait: Wait) throws(CallFailure) {
     guard offset % 4 == 0, offset < VirtioRegisters.Offset.end else { throw .invalid }
     guard state.withLock({ $0.driver == task }) else { throw .notPermitted }
     switch (offset, value) {
@@ -168,7 +168,7 @@ final class BlockDevice: Sendable {
 
   /// Waits until the thread has put the queue down, then ends the queue. Only the driver's thread comes here. Where it is
   /// stopped, the device rests until the driver leaves.
-  private func halt(_ wait: Wait, _ body: (inout State) -> Void) throws(ServerError) {
+  private func halt(_ wait: Wait, _ body: (inout State) -> Void) throws(CallFailure) {
     mustRest.store(true, ordering: .sequentiallyConsistent)
     try wait { !state.withLock { $0.isServing } }
     state.withLock { state in

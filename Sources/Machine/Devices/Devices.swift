@@ -21,26 +21,26 @@ struct Devices: Sendable {
   func stop() { for device in devices { device.stop() } }
 
   /// PM_ENOENT: there is no such device.
-  private func device(_ number: UInt32) throws(ServerError) -> BlockDevice {
+  private func device(_ number: UInt32) throws(CallFailure) -> BlockDevice {
     guard number < UInt32(devices.count) else { throw .noEntry }
     return devices[Int(number)]
   }
 
-  func addressBits(_ number: UInt32) throws(ServerError) -> Int { try device(number).addressBits }
+  func addressBits(_ number: UInt32) throws(CallFailure) -> Int { try device(number).addressBits }
 
-  func claim(_ task: TaskReference, _ number: UInt32) throws(ServerError) { try device(number).claim(task) }
+  func claim(_ task: TaskReference, _ number: UInt32) throws(CallFailure) { try device(number).claim(task) }
 
-  func release(_ task: TaskReference, _ number: UInt32, wait: BlockDevice.Wait) throws(ServerError) {
+  func release(_ task: TaskReference, _ number: UInt32, wait: BlockDevice.Wait) throws(CallFailure) {
     try device(number).release(task, wait: wait)
   }
 
-  func read(_ task: TaskReference, _ number: UInt32, _ offset: UInt32) throws(ServerError) -> UInt32 {
+  func read(_ task: TaskReference, _ number: UInt32, _ offset: UInt32) throws(CallFailure) -> UInt32 {
     try device(number).read(task, offset)
   }
 
   func write(
     _ task: TaskReference, _ number: UInt32, _ offset: UInt32, _ value: UInt32, wait: BlockDevice.Wait
-  ) throws(ServerError) {
+  ) throws(CallFailure) {
     try device(number).write(task, offset, value, wait: wait)
   }
 

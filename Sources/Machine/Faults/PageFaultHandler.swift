@@ -142,7 +142,9 @@ extension VCPULoop {
   private mutating func systemCall() -> Continuation? {
     let instruction = cpu.registers.rcx &- 2
     var code = [UInt8](repeating: 0, count: 2)
-    guard (try? machine.server.readMemory(task.slot, instruction, into: &code)) != nil, code == [0x0f, 0x05] else {
+    guard (try? machine.server.readMemory(task.slot, GuestAddress(instruction), into: &code)) != nil,
+      code == [0x0f, 0x05]
+    else {
       return nil
     }
     cpu.registers.rip = instruction
@@ -159,7 +161,8 @@ extension VCPULoop {
     // The registers behind the `out`, whether the processor has come there yet or not.
     if let end = finishExit() { return end }
     var code = [UInt8](repeating: 0, count: 1)
-    guard (try? machine.server.readMemory(task.slot, cpu.registers.rip &- 2, into: &code)) != nil, code[0] == 0xe6
+    guard (try? machine.server.readMemory(task.slot, GuestAddress(cpu.registers.rip &- 2), into: &code)) != nil,
+      code[0] == 0xe6
     else {
       return nil
     }

@@ -13,7 +13,7 @@ extension Machine {
   public func load(name: [UInt8], bytes: [UInt8]) throws(MachineError) -> Program {
     let image: ELFImage
     do throws(ELFError) { image = try ELFImage(bytes: bytes) } catch { throw .badImage(name: visibleName(name), error) }
-    do throws(ServerError) {
+    do throws(CallFailure) {
       return Program(name: name, image: image, number: try server.loadImage(image.imageSegments))
     } catch {
       throw loadFailure(error, visibleName(name), image)
@@ -21,7 +21,7 @@ extension Machine {
   }
 
   /// Why a program could not be loaded. Nothing is asked back for one: nobody waits here on whose behalf that could be done.
-  private func loadFailure(_ error: ServerError, _ name: String, _ image: ELFImage) -> MachineError {
+  private func loadFailure(_ error: CallFailure, _ name: String, _ image: ELFImage) -> MachineError {
     let (statistics, needed) = (server.statistics, image.filePageCount)
     if error == .invalid { return .badLayout(name: name) }
     if statistics.images >= PhysicalMemoryServer.mostImages { return .tooManyPrograms(PhysicalMemoryServer.mostImages) }

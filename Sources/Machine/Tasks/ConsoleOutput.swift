@@ -96,26 +96,28 @@ final class ConsoleThreads: Sendable {
   }
 }
 
-extension VCPULoop {
-  /// All of it or nothing: the text is looked at once before the first byte is put out. There can be far more of it
+extension HostedCall {
+  /// pm_write. All of it or nothing: the text is looked at once before the first byte is put out. There can be far more of it
   /// than there is memory, so a task that is stopped meanwhile does not go on with it.
-  func writeToConsole(_ address: UInt64, _ length: UInt64) throws(ServerError) {
-    guard length > 0 else { return }
+  func write() throws(CallFailure) -> CallProgress {
+    let (address, length) = (arguments.words.0, arguments.words.1)
+    guard length > 0 else { return .done }
     guard address <= PM_USER_END, length <= PM_USER_END - address else { throw .fault }
-    try forEachPart(of: length, 1 << 20) { (done, count) throws(ServerError) in
-      try machine.server.checkReadable(task.slot, address + done, count)
+    try forEachPart(of: length, 1 << 20) { (done, count) throws(CallFailure) in
+      try machine.server.checkReadable(task.slot, GuestAddress(address + done), count)
     }
-    try forEachPart(of: length, 1 << 16) { (done, count) throws(ServerError) in
+    try forEachPart(of: length, 1 << 16) { (done, count) throws(CallFailure) in
       var text = [UInt8](repeating: 0, count: Int(count))
-      try machine.server.readMemory(task.slot, address + done, into: &text)
+      try machine.server.readMemory(task.slot, GuestAddress(address + done), into: &text)
       try putOut(text)
     }
+    return .done
   }
 
-  /// Goes over `length` bytes in order, at most `most` at a time, up to the end or until the task shall stop.
+  /// Goes over `length` bytes in order, at most `most` at a time, up to the end or until the task is to stop.
   private func forEachPart(
-    of length: UInt64, _ most: UInt64, _ body: (_ done: UInt64, _ count: UInt64) throws(ServerError) -> Void
-  ) throws(ServerError) {
+    of length: UInt64, _ most: UInt64, _ body: (_ done: UInt64, _ count: UInt64) throws(CallFailure) -> Void
+  ) throws(CallFailure) {
     var done: UInt64 = 0
     while done < length {
       guard !task.signal.mustStop else { throw .stopped }
@@ -125,7 +127,7 @@ extension VCPULoop {
     }
   }
 
-  private func putOut(_ text: [UInt8]) throws(ServerError) {
+  private func putOut(_ text: [UInt8]) throws(CallFailure) {
     let call = ConsoleCall(task.console, text, task.gate)
     do throws(Errno) { try machine.consoles.begin(call) } catch { throw .noMemory }
     try task.wait(machine.waiting) { call.isDone }

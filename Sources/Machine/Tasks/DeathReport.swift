@@ -36,7 +36,7 @@ extension VCPULoop {
     var frame = registers.rbp
     while places.count < 32, frame & 7 == 0 {
       var bytes = [UInt8](repeating: 0, count: 16)
-      guard (try? machine.server.readMemory(task.slot, frame, into: &bytes)) != nil else { break }
+      guard (try? machine.server.readMemory(task.slot, GuestAddress(frame), into: &bytes)) != nil else { break }
       let next = Self.word(bytes, 0)
       let caller = Self.word(bytes, 8)
       guard caller != 0 else { break }

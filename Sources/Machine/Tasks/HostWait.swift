@@ -64,7 +64,7 @@ extension GuestTask {
 
   /// Waits for what another thread of the host does for a call, and opens the task's gate then: a console, a device. An
   /// upcall waits as well.
-  func wait(_ threads: WaitingThreads, until isDone: () -> Bool) throws(ServerError) {
+  func wait(_ threads: WaitingThreads, until isDone: () -> Bool) throws(CallFailure) {
     let end = monotonicNanoseconds() + Self.patience
     while !isDone() {
       // Who stops the task opens the gate behind this.

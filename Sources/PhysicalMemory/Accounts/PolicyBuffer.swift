@@ -33,7 +33,7 @@ struct PolicyState {
 extension ServerState {
   // MARK: Control (R9, R10)
 
-  mutating func takeControl(_ task: TaskSlot) throws(ServerError) -> UInt32 {
+  mutating func takeControl(_ task: TaskSlot) throws(CallFailure) -> Handle {
     guard !policy.wasTaken else { throw .notPermitted }
     guard let handle = tasks[task].handles.insert(.control) else { throw .noMemory }
     policy.wasTaken = true
@@ -42,7 +42,7 @@ extension ServerState {
   }
 
   /// PM_EINVAL for a handle that names nothing, PM_EPERM for one that names something else.
-  func checkControl(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
+  func checkControl(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) {
     guard let target = tasks[task].handles[handle] else { throw .invalid }
     guard target == .control else { throw .notPermitted }
   }
@@ -66,8 +66,8 @@ extension ServerState {
 
   /// Maps the buffer, in place of what was mapped there, and takes it from whoever has it. Makes it, if there is none.
   mutating func mapPolicyBuffer(
-    _ task: TaskSlot, _ handle: UInt32, address: UInt64, result: UInt64
-  ) throws(ServerError) {
+    _ task: TaskSlot, _ handle: Handle, address: GuestAddress, result: GuestAddress
+  ) throws(CallFailure) {
     try checkControl(task, handle)
     try checkWritable(task, result, 4)
     _ = try PageRange(address: address, count: 1)
@@ -93,13 +93,13 @@ extension ServerState {
   }
 
   /// The first buffer shows what there is, and guarantees nothing (R12).
-  private mutating func makeBuffer(for task: TaskSlot) throws(ServerError) -> ContainerReference {
+  private mutating func makeBuffer(for task: TaskSlot) throws(CallFailure) -> ContainerReference {
     if let buffer = policy.buffer { return buffer }
     let buffer = try makeContainer(owner: .server)
     policy.buffer = buffer
     var slots: [TaskSlot] = []
     tasks.forEachIndex { slots.append($0) }
-    do throws(ServerError) {
+    do throws(CallFailure) {
       try makeRoomInBuffer(for: task, slots.last ?? TaskSlot(0))
     } catch {
       policy.buffer = nil
@@ -113,14 +113,14 @@ extension ServerState {
   /// Makes the buffer larger, if a task's slot is beyond it. Its holder loses it then, and asks again (R13). The frames
   /// there are stay, with all that is in them.
   /// - Parameter task: for whose sake.
-  mutating func makeRoomInBuffer(for task: TaskSlot, _ slot: TaskSlot) throws(ServerError) {
+  mutating func makeRoomInBuffer(for task: TaskSlot, _ slot: TaskSlot) throws(CallFailure) {
     guard let buffer = policy.buffer else { return }
     let old = containers[buffer.slot].frames.count
     let needed = Int(slot.rawValue) / PolicyState.entriesPerFrame + 1
     guard needed > old else { return }
     guard withdraw(needed - old, for: task) else { throw lack(task, needed - old) }
-    containers[buffer.slot].frames.fill(UInt32(old), count: needed - old, .empty)
-    for id in old..<needed where makeResident(buffer.slot, UInt32(id)) == nil {
+    containers[buffer.slot].frames.fill(FrameID(UInt32(old)), count: needed - old, .empty)
+    for id in old..<needed where makeResident(buffer.slot, FrameID(UInt32(id))) == nil {
       while releaseFrames(buffer.slot, UInt64(old)..<UInt64(needed)) != nil {}
       throw .noMemory
     }
@@ -139,7 +139,7 @@ extension ServerState {
     guard let slot = policy.buffer?.slot else { return }
     containers[slot].epoch = containers[slot].epoch == .max ? 1 : containers[slot].epoch + 1
     for id in 0..<UInt32(containers[slot].frames.count) {
-      if let content = containers[slot].frames[id].content { revokeAll(contents[content].frame) }
+      if let content = containers[slot].frames[FrameID(id)].content { revokeAll(contents[content].frame) }
     }
     finishRevocations()
   }
@@ -157,7 +157,7 @@ extension ServerState {
   private func policyEntry(_ slot: TaskSlot) -> (frame: FrameNumber, offset: Int)? {
     guard let buffer = policy.buffer else { return nil }
     let index = Int(slot.rawValue)
-    let word = containers[buffer.slot].frames[UInt32(index / PolicyState.entriesPerFrame)]
+    let word = containers[buffer.slot].frames[FrameID(UInt32(index / PolicyState.entriesPerFrame))]
     guard let content = word.content else { return nil }
     return (contents[content].frame, index % PolicyState.entriesPerFrame * PolicyState.entryBytes)
   }

@@ -92,14 +92,14 @@ extension ServerState {
 
   /// Charges frames that `headroom` allowed.
   /// - Throws: `.waitForFrames` when some must be taken back first; nothing has changed then.
-  mutating func charge(_ task: TaskSlot, _ count: Int) throws(ServerError) {
+  mutating func charge(_ task: TaskSlot, _ count: Int) throws(CallFailure) {
     if count > ledger.free { throw request(task, count) }
     ledger.charge(&tasks[task].entitlement, count)
     noteAllocated(task)
   }
 
   /// Asks others for what is not there.
-  mutating func request(_ task: TaskSlot, _ count: Int) -> ServerError {
+  mutating func request(_ task: TaskSlot, _ count: Int) -> CallFailure {
     reclaim.requests.append(FrameRequest(task: task, count: count))
     tasks[task].lacking = 0
     ledger.setAwaited(&tasks[task].entitlement, count)

@@ -18,7 +18,7 @@ extension ServerState {
   }
 
   /// Says what a withdrawal that failed is to answer: `.waitForFrames`, if others can give back what is missing.
-  mutating func lack(_ task: TaskSlot, _ count: Int) -> ServerError {
+  mutating func lack(_ task: TaskSlot, _ count: Int) -> CallFailure {
     if isForAnother { return .noMemory }
     guard canRequestWithdrawal(task, count) else {
       endWithdrawal(task)

@@ -34,10 +34,10 @@ extension PhysicalMemoryServer {
   /// Where the contents are that ids of a task's own container name, in use or released; nil: there is none.
   package func frames(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]) -> [FrameNumber?] {
     withState { state in
-      guard case .container(let container) = state.tasks[task].handles[handle] else {
+      guard case .container(let container) = state.tasks[task].handles[Handle(handle)] else {
         return ids.map { _ in nil }
       }
-      return ids.map { state.frame(container.slot, $0) }
+      return ids.map { state.frame(container.slot, FrameID($0)) }
     }
   }
 
@@ -45,7 +45,7 @@ extension PhysicalMemoryServer {
   package func frames(_ image: ImageNumber) -> [FrameNumber?] {
     withState { state in
       let pages = state.images[image].segments.reduce(0) { $0 + $1.filePages }
-      return (0..<UInt32(pages)).map { state.frame(state.images[image].container, $0) }
+      return (0..<UInt32(pages)).map { state.frame(state.images[image].container, FrameID($0)) }
     }
   }
 
@@ -80,7 +80,7 @@ extension ServerState {
     }
   }
 
-  fileprivate func frame(_ container: ContainerSlot, _ id: UInt32) -> FrameNumber? {
+  fileprivate func frame(_ container: ContainerSlot, _ id: FrameID) -> FrameNumber? {
     let word = containers[container].frames[id]
     let content = word.content ?? word.softReference.map { softReferences[$0].contentNumber }
     return content.map { contents[$0].frame }

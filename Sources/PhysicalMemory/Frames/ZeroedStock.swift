@@ -94,3 +94,19 @@ extension FramePool {
     }
   }
 }
+
+extension ServerState {
+  /// A few at a time: the lock is not held longer than for a small copy.
+  mutating func zeroAhead(target: Int) -> [FrameRun] {
+    let missing = target - pool.stockedCount
+    guard missing > 0 else {
+      hasAskedForZeroedFrames = false
+      return []
+    }
+    // With nothing left to clear, nobody asks again until frames come back.
+    let batch = pool.takeForZeroing(most: min(missing, 16))
+    for run in batch.dirtyRuns { operations.zero(run) }
+    pool.giveZeroed(batch)
+    return batch.runs
+  }
+}

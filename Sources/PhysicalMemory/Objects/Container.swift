@@ -11,7 +11,7 @@ internal import GuestMemory
 struct Container: ~Copyable {
   let owner: TaskSlot
   /// The owner's handle.
-  var handle: UInt32 = 0
+  var handle: Handle = 0
   var isDying = false
   var frames = VirtualFrameTable()
   /// Which weak capabilities are good: those of the same epoch. Begins at 1; 0 stands for the owner.
@@ -40,12 +40,13 @@ struct ContainerAccess {
 
 /// A contiguous range of frame ids, checked not to pass the end of the id space.
 struct FrameIDRange {
-  let start: UInt32
+  let start: FrameID
   let count: Int
+  var positions: Range<UInt64> { start.position..<start.position + UInt64(count) }
 
   /// PM_EINVAL for none at all, or past 2^32.
-  init(start: UInt32, count: UInt32) throws(ServerError) {
-    guard count > 0, UInt64(start) + UInt64(count) <= 1 << 32 else { throw .invalid }
+  init(start: FrameID, count: UInt32) throws(CallFailure) {
+    guard count > 0, start.position + UInt64(count) <= 1 << 32 else { throw .invalid }
     self.start = start
     self.count = Int(count)
   }
@@ -53,14 +54,14 @@ struct FrameIDRange {
 
 extension ServerState {
   /// The container a handle names for its owner, who may do everything, but not while it is locked.
-  mutating func ownedContainer(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerSlot {
+  mutating func ownedContainer(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> ContainerSlot {
     let access = try container(task, handle)
     guard access.isOwner else { throw .notPermitted }
     return access.slot
   }
 
   /// The container a handle names, for its owner or through a weak capability (R20).
-  mutating func container(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerAccess {
+  mutating func container(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> ContainerAccess {
     switch tasks[task].handles[handle] {
     case .container(let reference):
       guard isLive(reference) else { throw .invalid }
@@ -82,12 +83,12 @@ extension ServerState {
       && !containers[reference.slot].isDying
   }
 
-  mutating func makeContainer(owner: TaskSlot) throws(ServerError) -> ContainerReference {
+  mutating func makeContainer(owner: TaskSlot) throws(CallFailure) -> ContainerReference {
     guard let slot = containers.insert(Container(owner: owner)) else { throw .noMemory }
     return ContainerReference(slot: slot, generation: containers.generation(at: slot))
   }
 
-  mutating func createContainer(_ task: TaskSlot) throws(ServerError) -> UInt32 {
+  mutating func createContainer(_ task: TaskSlot) throws(CallFailure) -> Handle {
     let reference = try makeContainer(owner: task)
     guard let handle = tasks[task].handles.insert(.container(reference)) else {
       _ = containers.remove(at: reference.slot)
@@ -98,7 +99,7 @@ extension ServerState {
   }
 
   /// Takes the container from its owner at once; its frames go with `continueDestroying`.
-  mutating func beginDestroying(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerSlot {
+  mutating func beginDestroying(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> ContainerSlot {
     let slot = try ownedContainer(task, handle)
     guard slot != tasks[task].initialContainer.slot else { throw .notPermitted }
     guard firstPinned(slot, 0..<(1 << 32)) == nil else { throw .busy }
@@ -113,5 +114,15 @@ extension ServerState {
     removeLock(slot)
     _ = containers.remove(at: slot)
     return true
+  }
+}
+
+extension ServerState {
+  /// The lock in force; one whose time is up is forgotten here.
+  mutating func currentLock(_ slot: ContainerSlot) -> ContainerLock? {
+    guard let lock = containers[slot].lock else { return nil }
+    if operations.now < lock.deadline { return lock }
+    removeLock(slot)
+    return nil
   }
 }

@@ -19,6 +19,17 @@ enum HandleTarget: Equatable {
   case control
 }
 
+extension Handle {
+  static let none = Handle(UInt32(PM_CAP_NONE))
+  static let ownTask = Handle(UInt32(PM_CAP_SELF))
+  static let initialContainer = Handle(UInt32(PM_CAP_CONTAINER))
+
+  /// The entry of the table.
+  fileprivate var entry: Int { Int(rawValue & 0xffff) }
+  /// How often the entry was used before.
+  fileprivate var reuse: UInt32 { rawValue >> 16 }
+}
+
 /// The low 16 bits of a handle are the entry, the high 16 count its reuses, so that a stale handle is caught.
 struct HandleTable: ~Copyable {
   private struct Entry {
@@ -36,30 +47,28 @@ struct HandleTable: ~Copyable {
     entries.append(Entry(reuse: 0, target: .container(initialContainer)))
   }
 
-  subscript(_ handle: UInt32) -> HandleTarget? {
-    let index = Int(handle & 0xffff)
-    guard index < entries.count, entries[index].reuse == handle >> 16 else { return nil }
-    return entries[index].target
+  subscript(_ handle: Handle) -> HandleTarget? {
+    guard handle.entry < entries.count, entries[handle.entry].reuse == handle.reuse else { return nil }
+    return entries[handle.entry].target
   }
 
   /// A new handle; nil when the table is full.
-  mutating func insert(_ target: HandleTarget) -> UInt32? {
+  mutating func insert(_ target: HandleTarget) -> Handle? {
     if let index = free.popLast() {
       entries[Int(index)].target = target
-      return entries[Int(index)].reuse << 16 | index
+      return Handle(entries[Int(index)].reuse << 16 | index)
     }
     guard entries.count < Self.capacity else { return nil }
     entries.append(Entry(reuse: 0, target: target))
-    return UInt32(entries.count - 1)
+    return Handle(UInt32(entries.count - 1))
   }
 
-  mutating func remove(_ handle: UInt32) {
-    let index = handle & 0xffff
-    entries[Int(index)].target = nil
+  mutating func remove(_ handle: Handle) {
+    entries[handle.entry].target = nil
     // An entry whose reuse count is used up is left alone: no handle ever names two things.
-    guard entries[Int(index)].reuse < 0xffff else { return }
-    entries[Int(index)].reuse += 1
-    free.append(index)
+    guard entries[handle.entry].reuse < 0xffff else { return }
+    entries[handle.entry].reuse += 1
+    free.append(UInt32(handle.entry))
   }
 
   func forEach(_ body: (HandleTarget) -> Void) {

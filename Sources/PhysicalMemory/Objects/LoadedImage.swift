@@ -45,7 +45,7 @@ struct LoadedImage: ~Copyable {
     let filePages: Int
     let flags: MappingFlags
     /// The image container's id of the first page.
-    let firstFrame: UInt32
+    let firstFrame: FrameID
   }
 
   let container: ContainerSlot
@@ -64,7 +64,7 @@ struct LoadingPlan {
   /// The part, the next of its pages from the file, and its id.
   fileprivate var part = 0
   fileprivate var page = 0
-  fileprivate var id: UInt32 = 0
+  fileprivate var id: FrameID = 0
 
   fileprivate init(container: ContainerSlot, parts: [ImageSegment]) {
     self.container = container
@@ -76,7 +76,7 @@ struct LoadingPlan {
     segments.append(
       LoadedImage.Segment(
         start: part.start, pageCount: part.pageCount, filePages: part.filePages, flags: part.flags,
-        firstFrame: id - UInt32(part.filePages)))
+        firstFrame: FrameID(id.rawValue - UInt32(part.filePages))))
     self.part += 1
     page = 0
   }
@@ -88,13 +88,13 @@ extension ServerState {
   /// Takes what a program's pages need. They are withdrawn from what tasks can have for as long as the image is loaded;
   /// nobody is asked for them.
   /// PM_EINVAL: segments that overlap, or that lie outside of a task's memory or in its stack.
-  mutating func planLoading(_ parts: [ImageSegment]) throws(ServerError) -> LoadingPlan {
+  mutating func planLoading(_ parts: [ImageSegment]) throws(CallFailure) -> LoadingPlan {
     let parts = parts.sorted { $0.start < $1.start }
     guard Self.haveRoom(parts) else { throw .invalid }
     let filePages = parts.reduce(0) { $0 + $1.filePages }
     guard ledger.withdraw(filePages) else { throw .noMemory }
     let container: ContainerSlot
-    do throws(ServerError) {
+    do throws(CallFailure) {
       container = try makeContainer(owner: .server).slot
     } catch {
       restore(filePages)
@@ -107,7 +107,7 @@ extension ServerState {
   /// One step of loading.
   /// - Returns: the image; nil: there is more to be done.
   /// - Throws: when there is no frame, or no room for an image; the container is to be unloaded then.
-  mutating func continueLoading(_ plan: inout LoadingPlan) throws(ServerError) -> ImageNumber? {
+  mutating func continueLoading(_ plan: inout LoadingPlan) throws(CallFailure) -> ImageNumber? {
     var left = Self.pagesLoadedInOneStep
     while plan.part < plan.parts.count {
       let part = plan.parts[plan.part]
@@ -115,7 +115,7 @@ extension ServerState {
         guard left > 0 else { return nil }
         guard let frame = makeResident(plan.container, plan.id) else { throw .noMemory }
         write(part, page: plan.page, to: frame)
-        plan.id += 1
+        plan.id = plan.id.advanced(by: 1)
         plan.page += 1
         left -= 1
       }
@@ -150,7 +150,7 @@ extension ServerState {
 
   /// Forgets an image; PM_EBUSY while a task runs it.
   /// - Returns: its container, which is to be unloaded.
-  mutating func removeImage(_ image: ImageNumber) throws(ServerError) -> ContainerSlot {
+  mutating func removeImage(_ image: ImageNumber) throws(CallFailure) -> ContainerSlot {
     guard images.contains(image) else { throw .contentGone }
     guard images[image].taskCount == 0 else { throw .busy }
     return images.remove(at: image).container
@@ -161,11 +161,11 @@ extension PhysicalMemoryServer {
   /// Programs that may be loaded at a time.
   public static let mostImages = 1 << 10
 
-  public func loadImage(_ segments: [ImageSegment]) throws(ServerError) -> ImageNumber {
-    var plan = try withState { (state) throws(ServerError) in try state.planLoading(segments) }
-    do throws(ServerError) {
+  public func loadImage(_ segments: [ImageSegment]) throws(CallFailure) -> ImageNumber {
+    var plan = try withState { (state) throws(CallFailure) in try state.planLoading(segments) }
+    do throws(CallFailure) {
       while true {
-        let image = try withState { (state) throws(ServerError) in try state.continueLoading(&plan) }
+        let image = try withState { (state) throws(CallFailure) in try state.continueLoading(&plan) }
         if let image { return image }
       }
     } catch {
@@ -175,8 +175,8 @@ extension PhysicalMemoryServer {
   }
 
   /// Gives back an image's frames; PM_EBUSY while a task runs it.
-  public func unloadImage(_ image: ImageNumber) throws(ServerError) {
-    unload(try withState { (state) throws(ServerError) in try state.removeImage(image) })
+  public func unloadImage(_ image: ImageNumber) throws(CallFailure) {
+    unload(try withState { (state) throws(CallFailure) in try state.removeImage(image) })
   }
 
   private func unload(_ container: ContainerSlot) {

@@ -8,7 +8,7 @@ struct Message {
   static let byteCount = 104
 
   var words: InlineArray<8, UInt64>
-  var capabilities: InlineArray<4, UInt32>
+  var capabilities: InlineArray<4, Handle>
   var moves: UInt32
   var sender: UInt64
   var reply: UInt64
@@ -16,7 +16,7 @@ struct Message {
   init(_ bytes: [UInt8]) {
     func word(_ offset: Int) -> UInt64 { (0..<8).reversed().reduce(0) { $0 << 8 | UInt64(bytes[offset + $1]) } }
     words = InlineArray { word($0 * 8) }
-    capabilities = InlineArray { UInt32(truncatingIfNeeded: word(64 + $0 / 2 * 8) >> UInt64($0 % 2 * 32)) }
+    capabilities = InlineArray { Handle(UInt32(truncatingIfNeeded: word(64 + $0 / 2 * 8) >> UInt64($0 % 2 * 32))) }
     moves = UInt32(truncatingIfNeeded: word(80))
     sender = word(88)
     reply = word(96)
@@ -29,8 +29,8 @@ struct Message {
       for shift in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: word >> UInt64(8 * shift))) }
     }
     for index in words.indices { append(words[index]) }
-    append(UInt64(capabilities[0]) | UInt64(capabilities[1]) << 32)
-    append(UInt64(capabilities[2]) | UInt64(capabilities[3]) << 32)
+    append(UInt64(capabilities[0].rawValue) | UInt64(capabilities[1].rawValue) << 32)
+    append(UInt64(capabilities[2].rawValue) | UInt64(capabilities[3].rawValue) << 32)
     append(UInt64(moves))
     append(sender)
     append(reply)
@@ -39,15 +39,15 @@ struct Message {
 }
 
 extension ServerState {
-  mutating func loadMessage(_ task: TaskSlot, _ address: UInt64) throws(ServerError) -> Message {
+  mutating func loadMessage(_ task: TaskSlot, _ address: GuestAddress) throws(CallFailure) -> Message {
     var bytes = [UInt8](repeating: 0, count: Message.byteCount)
     try readMemory(task, address, into: &bytes)
     return Message(bytes)
   }
 
   /// PM_EINVAL for a handle that names nothing, PM_EPERM for one that does not travel: an owned container.
-  func checkCapabilities(_ task: TaskSlot, _ message: Message) throws(ServerError) {
-    for index in message.capabilities.indices where message.capabilities[index] != PM_CAP_NONE {
+  func checkCapabilities(_ task: TaskSlot, _ message: Message) throws(CallFailure) {
+    for index in message.capabilities.indices where message.capabilities[index] != .none {
       switch tasks[task].handles[message.capabilities[index]] {
       case nil: throw .invalid
       case .container: throw .notPermitted
@@ -59,8 +59,8 @@ extension ServerState {
   /// Writes a message to the receiver's memory, with the sender's true id, and gives it the capabilities. Moved ones
   /// leave the sender's table. PM_EFAULT: the receiver's memory cannot take it, and nothing has changed.
   mutating func deliver(
-    _ message: Message, from sender: TaskSlot, to receiver: TaskSlot, _ address: UInt64, reply: UInt64
-  ) throws(ServerError) {
+    _ message: Message, from sender: TaskSlot, to receiver: TaskSlot, _ address: GuestAddress, reply: UInt64
+  ) throws(CallFailure) {
     try checkWritable(receiver, address, Message.byteCount)
     var delivered = message
     for index in message.capabilities.indices {
@@ -74,20 +74,20 @@ extension ServerState {
   }
 
   /// - Returns: the receiver's handle; none where there is none to give, or no room for it.
-  private mutating func transfer(_ handle: UInt32, from sender: TaskSlot, to receiver: TaskSlot, isMoved: Bool)
-    -> UInt32
+  private mutating func transfer(_ handle: Handle, from sender: TaskSlot, to receiver: TaskSlot, isMoved: Bool)
+    -> Handle
   {
-    guard handle != PM_CAP_NONE, let target = tasks[sender].handles[handle] else { return UInt32(PM_CAP_NONE) }
-    let moves = isMoved && handle != PM_CAP_SELF
+    guard handle != .none, let target = tasks[sender].handles[handle] else { return .none }
+    let moves = isMoved && handle != .ownTask
     let given: HandleTarget
     switch target {
     case .task: given = .peer(sender, tasks[sender].id)
-    case .container: return UInt32(PM_CAP_NONE)
+    case .container: return .none
     case .endpoint(let reference, let mayReceive):
       given = .endpoint(reference, mayReceive: mayReceive && moves)
     case .peer, .weak, .control: given = target
     }
-    guard let received = tasks[receiver].handles.insert(given) else { return UInt32(PM_CAP_NONE) }
+    guard let received = tasks[receiver].handles.insert(given) else { return .none }
     if given == .control { countControls(receiver, 1) }
     guard moves else { return received }
     tasks[sender].handles.remove(handle)
@@ -110,8 +110,8 @@ extension ServerState {
 
   /// pm_cap_drop. An owned container is destroyed: the caller does that, in steps.
   /// - Returns: the container, if it is one.
-  mutating func dropCapability(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> Bool {
-    guard handle != PM_CAP_SELF, handle != PM_CAP_CONTAINER else { throw .notPermitted }
+  mutating func dropCapability(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> Bool {
+    guard handle != .ownTask, handle != .initialContainer else { throw .notPermitted }
     switch tasks[task].handles[handle] {
     case nil: throw .invalid
     case .container: return true

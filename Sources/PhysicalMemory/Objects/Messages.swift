@@ -50,24 +50,24 @@ struct Endpoint: ~Copyable {
 enum WaitState {
   case none
   /// Its call is queued; the message is at that address, and the reply will be.
-  case queued(EndpointReference, address: UInt64)
+  case queued(EndpointReference, address: GuestAddress)
   /// Its call has been received by that task, at whatever level; `call` is the number the reply must name.
-  case received(by: TaskSlot, address: UInt64, call: UInt64)
-  case receiving(EndpointReference, address: UInt64)
-  case name([UInt8], address: UInt64)
+  case received(by: TaskSlot, address: GuestAddress, call: UInt64)
+  case receiving(EndpointReference, address: GuestAddress)
+  case name([UInt8], address: GuestAddress)
   /// What it waited for has come.
   case finished(ServerError?)
 
   /// Whether what the task waits for is read from that page, or stored there.
   func needs(_ page: PageNumber) -> Bool {
-    let address: UInt64
+    let address: GuestAddress
     switch self {
     case .none, .finished: return false
     case .queued(_, let at), .received(_, let at, _), .receiving(_, let at), .name(_, let at): address = at
     }
     // The bytes were checked to be in the task's half.
-    return page >= PageNumber(containing: address)
-      && page <= PageNumber(containing: address + UInt64(Message.byteCount - 1))
+    return page >= address.page
+      && page <= address.advanced(by: Message.byteCount - 1).page
   }
 }
 
@@ -83,7 +83,7 @@ extension ServerState {
     endpoints.contains(reference.slot) && endpoints.generation(at: reference.slot) == reference.generation
   }
 
-  mutating func createEndpoint(_ task: TaskSlot) throws(ServerError) -> UInt32 {
+  mutating func createEndpoint(_ task: TaskSlot) throws(CallFailure) -> Handle {
     guard let slot = endpoints.insert(Endpoint(owner: task)) else { throw .noMemory }
     let reference = EndpointReference(slot: slot, generation: endpoints.generation(at: slot))
     guard let handle = tasks[task].handles.insert(.endpoint(reference, mayReceive: true)) else {
@@ -97,8 +97,8 @@ extension ServerState {
   // MARK: Calling
 
   mutating func call(
-    _ waiter: Waiter, _ handle: UInt32, address: UInt64, mayWait: Bool
-  ) throws(ServerError) -> WaitOutcome {
+    _ waiter: Waiter, _ handle: Handle, address: GuestAddress, mayWait: Bool
+  ) throws(CallFailure) -> WaitOutcome {
     let task = waiter.task
     guard case .endpoint(let reference, _) = tasks[task].handles[handle] else { throw .invalid }
     guard isLive(reference) else { throw .canceled }
@@ -114,8 +114,8 @@ extension ServerState {
   }
 
   mutating func receive(
-    _ waiter: Waiter, _ handle: UInt32, address: UInt64, mayWait: Bool
-  ) throws(ServerError) -> WaitOutcome {
+    _ waiter: Waiter, _ handle: Handle, address: GuestAddress, mayWait: Bool
+  ) throws(CallFailure) -> WaitOutcome {
     let reference = try receivable(waiter.task, handle)
     try checkWritable(waiter.task, address, Message.byteCount)
     return try receive(waiter, reference, address: address, mayWait: mayWait)
@@ -126,15 +126,15 @@ extension ServerState {
   /// Whatever may have to wait for frames, or for a page that the task has to map, is done before the reply: the call is
   /// made again then, and would answer twice. Nothing behind the reply throws `.waitForFrames` or `.fault`.
   mutating func replyAndReceive(
-    _ waiter: Waiter, _ handle: UInt32, address: UInt64, mayWait: Bool
-  ) throws(ServerError) -> WaitOutcome {
+    _ waiter: Waiter, _ handle: Handle, address: GuestAddress, mayWait: Bool
+  ) throws(CallFailure) -> WaitOutcome {
     try checkWritable(waiter.task, address, Message.byteCount)
     try reply(waiter.task, address: address)
     // Only now: the reply may have moved the endpoint away.
     return try receive(waiter, try receivable(waiter.task, handle), address: address, mayWait: mayWait)
   }
 
-  private func receivable(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> EndpointReference {
+  private func receivable(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> EndpointReference {
     guard case .endpoint(let reference, let mayReceive) = tasks[task].handles[handle] else { throw .invalid }
     guard mayReceive else { throw .notPermitted }
     guard isLive(reference) else { throw .canceled }
@@ -143,8 +143,8 @@ extension ServerState {
 
   /// The message can be stored at `address`.
   private mutating func receive(
-    _ waiter: Waiter, _ reference: EndpointReference, address: UInt64, mayWait: Bool
-  ) throws(ServerError) -> WaitOutcome {
+    _ waiter: Waiter, _ reference: EndpointReference, address: GuestAddress, mayWait: Bool
+  ) throws(CallFailure) -> WaitOutcome {
     if takeNews(waiter.task) { throw .again }
     guard !endpoints[reference.slot].queue.isEmpty || mayWait else { throw .timedOut }
     setWait(waiter, .receiving(reference, address: address))
@@ -163,7 +163,7 @@ extension ServerState {
       // The caller's pages may have gone while it waited: then its call fails, not the receiver.
       let message: Message
       do throws(ServerError) {
-        message = try forAnother { (state) throws(ServerError) in
+        message = try forAnother { (state) throws(CallFailure) in
           try state.loadMessage(caller.task, callerAddress)
         }
       } catch {
@@ -186,7 +186,7 @@ extension ServerState {
   }
 
   /// Answers the call that the message names.
-  mutating func reply(_ task: TaskSlot, address: UInt64) throws(ServerError) {
+  mutating func reply(_ task: TaskSlot, address: GuestAddress) throws(CallFailure) {
     let message = try loadMessage(task, address)
     guard let (caller, callerAddress) = receivedCall(message.reply, by: task) else {
       // A number it was given once: the caller has gone on, or is gone. Any other was never a call.
@@ -200,10 +200,10 @@ extension ServerState {
 
   /// False: the receiver's memory cannot take it.
   private mutating func isDelivered(
-    _ message: Message, from sender: TaskSlot, to receiver: TaskSlot, _ address: UInt64, reply: UInt64
+    _ message: Message, from sender: TaskSlot, to receiver: TaskSlot, _ address: GuestAddress, reply: UInt64
   ) -> Bool {
     do throws(ServerError) {
-      try forAnother { (state) throws(ServerError) in
+      try forAnother { (state) throws(CallFailure) in
         try state.deliver(message, from: sender, to: receiver, address, reply: reply)
       }
       return true
@@ -213,7 +213,7 @@ extension ServerState {
   }
 
   /// Who waits for the reply of that number, and where it shall be put; nil: nobody does.
-  private func receivedCall(_ number: UInt64, by task: TaskSlot) -> (caller: Waiter, address: UInt64)? {
+  private func receivedCall(_ number: UInt64, by task: TaskSlot) -> (caller: Waiter, address: GuestAddress)? {
     let caller = TaskSlot(UInt32(number & 0xffff))
     guard number != 0, tasks.contains(caller) else { return nil }
     for level in WaitLevel.allCases {
@@ -297,5 +297,17 @@ extension ServerState {
   mutating func cancelReceived(_ task: TaskSlot) {
     for caller in tasks[task].received { finish(caller, .canceled) }
     tasks[task].received = []
+  }
+}
+
+extension PhysicalMemoryServer {
+  /// Whether what the task waits for has come.
+  public func waitOutcome(_ task: TaskSlot, at level: WaitLevel = .task) -> WaitOutcome {
+    withState { $0.waitOutcome(Waiter(task, level)) }
+  }
+
+  /// Gives up waiting. PM_ETIMEDOUT, unless it has come meanwhile; nil: it has come without error.
+  public func stopWaiting(_ task: TaskSlot, at level: WaitLevel = .task) -> ServerError? {
+    withState { $0.stopWaiting(Waiter(task, level)) }
   }
 }

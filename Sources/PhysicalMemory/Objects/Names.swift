@@ -26,12 +26,12 @@ struct NameTable: ~Copyable {
 
 extension ServerState {
   /// A null-terminated name in the task's memory; PM_EINVAL: empty, or too long.
-  private mutating func loadName(_ task: TaskSlot, _ address: UInt64) throws(ServerError) -> [UInt8] {
+  private mutating func loadName(_ task: TaskSlot, _ address: GuestAddress) throws(CallFailure) -> [UInt8] {
     var bytes: [UInt8] = []
     while bytes.count <= PM_NAME_MAXIMUM {
       // No further than the end of its page at a time: what lies behind the name need not be there.
-      let at = address &+ UInt64(bytes.count)
-      let part = min(Int(PM_NAME_MAXIMUM) + 1 - bytes.count, 4096 - Int(at & 4095))
+      let at = GuestAddress(address.rawValue &+ UInt64(bytes.count))
+      let part = min(Int(PM_NAME_MAXIMUM) + 1 - bytes.count, 4096 - at.offsetInPage)
       var read = [UInt8](repeating: 0, count: part)
       try readMemory(task, at, into: &read)
       if let end = read.firstIndex(of: 0) {
@@ -44,7 +44,7 @@ extension ServerState {
     throw .invalid
   }
 
-  mutating func registerName(_ task: TaskSlot, _ address: UInt64, _ handle: UInt32) throws(ServerError) {
+  mutating func registerName(_ task: TaskSlot, _ address: GuestAddress, _ handle: Handle) throws(CallFailure) {
     let name = try loadName(task, address)
     guard case .endpoint(let reference, mayReceive: true) = tasks[task].handles[handle], isLive(reference)
     else { throw .invalid }
@@ -56,7 +56,7 @@ extension ServerState {
       guard case .name(name, let result) = wait(waiter) else { continue }
       names.stopWaiting(waiter)
       do throws(ServerError) {
-        try forAnother { (state) throws(ServerError) in try state.giveEndpoint(waiter.task, reference, result) }
+        try forAnother { (state) throws(CallFailure) in try state.giveEndpoint(waiter.task, reference, result) }
         finish(waiter, nil)
       } catch {
         finish(waiter, error)
@@ -66,8 +66,8 @@ extension ServerState {
 
   /// A handle to call the endpoint with, stored where the task wants it.
   private mutating func giveEndpoint(
-    _ task: TaskSlot, _ reference: EndpointReference, _ result: UInt64
-  ) throws(ServerError) {
+    _ task: TaskSlot, _ reference: EndpointReference, _ result: GuestAddress
+  ) throws(CallFailure) {
     try checkWritable(task, result, 4)
     guard let handle = tasks[task].handles.insert(.endpoint(reference, mayReceive: false)) else {
       throw .noMemory
@@ -76,8 +76,8 @@ extension ServerState {
   }
 
   mutating func lookUpName(
-    _ waiter: Waiter, _ address: UInt64, result: UInt64, mayWait: Bool
-  ) throws(ServerError) -> WaitOutcome {
+    _ waiter: Waiter, _ address: GuestAddress, result: GuestAddress, mayWait: Bool
+  ) throws(CallFailure) -> WaitOutcome {
     let task = waiter.task
     let name = try loadName(task, address)
     try checkWritable(task, result, 4)

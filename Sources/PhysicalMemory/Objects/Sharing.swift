@@ -28,12 +28,12 @@ extension ServerState {
   // MARK: Weak capabilities
 
   /// A weak capability for the holder that `remote` names: nobody in particular, a task, or an endpoint's owner.
-  mutating func share(_ task: TaskSlot, _ handle: UInt32, remote: UInt32) throws(ServerError) -> UInt32 {
+  mutating func share(_ task: TaskSlot, _ handle: Handle, remote: Handle) throws(CallFailure) -> Handle {
     let slot = try ownedContainer(task, handle)
     return try insertWeak(task, slot, try shareHolder(task, remote))
   }
 
-  mutating func insertWeak(_ task: TaskSlot, _ slot: ContainerSlot, _ holder: TaskID?) throws(ServerError) -> UInt32 {
+  mutating func insertWeak(_ task: TaskSlot, _ slot: ContainerSlot, _ holder: TaskID?) throws(CallFailure) -> Handle {
     let reference = ContainerReference(slot: slot, generation: containers.generation(at: slot))
     let target = HandleTarget.weak(reference, epoch: containers[slot].epoch, holder: holder)
     guard let weak = tasks[task].handles.insert(target) else { throw .noMemory }
@@ -43,11 +43,11 @@ extension ServerState {
   /// The end of a call that makes a container with frames: shares it if `weakResult` is not 0, and stores the handles.
   /// The copies may have made a result's page read-only since it was checked: then no weak capability is left either.
   mutating func giveContainer(
-    _ task: TaskSlot, _ handle: UInt32, remote: UInt32, result: UInt64, weakResult: UInt64
-  ) throws(ServerError) {
+    _ task: TaskSlot, _ handle: Handle, remote: Handle, result: GuestAddress, weakResult: GuestAddress
+  ) throws(CallFailure) {
     guard weakResult != 0 else { return try store(handle, task, result) }
     let weak = try share(task, handle, remote: remote)
-    do throws(ServerError) {
+    do throws(CallFailure) {
       try store(weak, task, weakResult)
       try store(handle, task, result)
     } catch {
@@ -57,8 +57,8 @@ extension ServerState {
   }
 
   /// - Returns: the only task that may use the capability; nil: any.
-  func shareHolder(_ task: TaskSlot, _ remote: UInt32) throws(ServerError) -> TaskID? {
-    if remote == PM_CAP_NONE { return nil }
+  func shareHolder(_ task: TaskSlot, _ remote: Handle) throws(CallFailure) -> TaskID? {
+    if remote == .none { return nil }
     switch tasks[task].handles[remote] {
     case .task: return tasks[task].id
     case .peer(_, let id): return id
@@ -71,19 +71,13 @@ extension ServerState {
 
   /// Cancels every share at once.
   /// - Returns: the container, if others may still see it: `cutOff` is to follow.
-  mutating func revokeShares(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) -> ContainerReference? {
+  mutating func revokeShares(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> ContainerReference? {
     let slot = try ownedContainer(task, handle)
     guard heldByOthers(slot) == nil else { throw .busy }
     // The same number comes again after four billion revocations; 0 is the owner's.
     containers[slot].epoch = containers[slot].epoch == .max ? 1 : containers[slot].epoch + 1
     defer { containers[slot].hasSharedMappings = false }
     return containers[slot].hasSharedMappings ? reference(slot) : nil
-  }
-
-  /// Whether a mapping still shows anything: its container is there, and its share has not been cancelled.
-  @inline(__always)
-  func isGood(_ mapping: Mapping) -> Bool {
-    isLive(mapping.container) && (mapping.epoch == 0 || mapping.epoch == containers[mapping.container.slot].epoch)
   }
 
   /// Whose leaves of a container go.
@@ -103,7 +97,7 @@ extension ServerState {
     defer { finishRevocations() }
     let slot = reference.slot
     var next = start
-    while next < 1 << 32, let id = containers[slot].frames.firstUsed(from: UInt32(next)) {
+    while next < 1 << 32, let id = containers[slot].frames.firstUsed(from: FrameID(position: next)) {
       step.count(Work.look)
       if let number = containers[slot].frames[id].content {
         let shown = ContainerFrame(container: slot, id: id)
@@ -112,9 +106,9 @@ extension ServerState {
           case .owner: .showing(shown, to: containers[slot].owner)
           case .shares: .weak(shown)
           }
-        guard removeLeaves(of: contents[number].frame, filter, showing: shown, .withdrawn) else { return UInt64(id) }
+        guard removeLeaves(of: contents[number].frame, filter, showing: shown, .withdrawn) else { return id.position }
       }
-      next = UInt64(id) + 1
+      next = id.position + 1
       if isStepOver { return next }
     }
     return nil
@@ -122,28 +116,11 @@ extension ServerState {
 
   // MARK: Locks
 
-  /// The lock in force; one whose time is up is forgotten here.
-  mutating func currentLock(_ slot: ContainerSlot) -> ContainerLock? {
-    guard let lock = containers[slot].lock else { return nil }
-    if operations.now < lock.deadline { return lock }
-    removeLock(slot)
-    return nil
-  }
-
-  /// The lock that keeps a mapping of the owner's from being filled in.
-  @inline(__always)
-  mutating func currentLock(_ mapping: Mapping, against task: TaskSlot) -> ContainerLock? {
-    guard containers[mapping.container.slot].lock != nil, containers[mapping.container.slot].owner == task else {
-      return nil
-    }
-    return currentLock(mapping.container.slot)
-  }
-
   /// Locks out the owner from now on; its leaves go with `cutOff`. The holder may extend its lock, but not beyond the
   /// longest time from its beginning.
   mutating func lock(
-    _ task: TaskSlot, _ handle: UInt32, microseconds: UInt64
-  ) throws(ServerError) -> ContainerReference {
+    _ task: TaskSlot, _ handle: Handle, microseconds: UInt64
+  ) throws(CallFailure) -> ContainerReference {
     guard microseconds > 0, microseconds <= PM_LOCK_MAXIMUM_US else { throw .invalid }
     let access = try container(task, handle)
     guard !access.isOwner else { throw .notPermitted }
@@ -182,7 +159,7 @@ extension ServerState {
     }
   }
 
-  mutating func unlock(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
+  mutating func unlock(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) {
     let access = try container(task, handle)
     guard let lock = currentLock(access.slot), lock.holder == task else { throw .notPermitted }
     endLock(access.slot)

@@ -38,7 +38,7 @@ struct StartPlan {
   /// The segment, the next of its pages from the file, and the id of its first page.
   fileprivate var segment = 0
   fileprivate var page = 0
-  fileprivate var id: UInt32 = 0
+  fileprivate var id: FrameID = 0
 }
 
 /// What a step of ending a task came to.
@@ -58,7 +58,7 @@ extension ServerState {
   private static let workOfCopy = 16
 
   /// Makes a task that has nothing but what it is promised; `startTask` is to follow.
-  mutating func createTask(_ image: ImageNumber, _ parameters: TaskParameters) throws(ServerError) -> (TaskSlot, TaskID)
+  mutating func createTask(_ image: ImageNumber, _ parameters: TaskParameters) throws(CallFailure) -> (TaskSlot, TaskID)
   {
     guard images.contains(image) else { throw .contentGone }
     var entitlement = Entitlement()
@@ -92,7 +92,7 @@ extension ServerState {
 
   /// Opens a new task's address space and charges what it begins with: all that may have to wait. `continueStarting` fills
   /// it. On an error but `.waitForFrames` the task is to be ended.
-  mutating func startTask(_ task: TaskSlot) throws(ServerError) -> StartPlan {
+  mutating func startTask(_ task: TaskSlot) throws(CallFailure) -> StartPlan {
     let image = tasks[task].image
     let frameCount = frameCount(image)
     try makeRoomInBuffer(for: task, task)
@@ -108,7 +108,7 @@ extension ServerState {
   /// The task with an empty initial container; on an error what it was promised is taken back.
   private mutating func insertTask(
     _ image: ImageNumber, _ parameters: TaskParameters, _ entitlement: Entitlement
-  ) throws(ServerError) -> TaskSlot {
+  ) throws(CallFailure) -> TaskSlot {
     var entitlement = entitlement
     // The owner's slot is known only once the task is in the table, whose record needs the container.
     guard tasks.count < tasks.capacity, let slot = tasks.nextIndex else {
@@ -116,9 +116,9 @@ extension ServerState {
       throw .noMemory
     }
     let container: ContainerReference
-    do throws(ServerError) {
+    do throws(CallFailure) {
       container = try makeContainer(owner: slot)
-      containers[container.slot].handle = UInt32(PM_CAP_CONTAINER)
+      containers[container.slot].handle = .initialContainer
     } catch {
       dissolve(&entitlement)
       throw error
@@ -144,7 +144,7 @@ extension ServerState {
 
   /// One step of filling the initial container: text as logical copies, data as copies, the rest and the stack empty.
   /// False: the task may begin.
-  mutating func continueStarting(_ plan: inout StartPlan) throws(ServerError) -> Bool {
+  mutating func continueStarting(_ plan: inout StartPlan) throws(CallFailure) -> Bool {
     let task = plan.task
     let reference = tasks[task].initialContainer
     let image = tasks[task].image
@@ -157,8 +157,8 @@ extension ServerState {
     var left = Self.pagesStartedInOneStep
     while plan.page < segment.filePages {
       guard left > 0 else { return true }
-      let id = plan.id + UInt32(plan.page)
-      let source = containers[images[image].container].frames[segment.firstFrame + UInt32(plan.page)]
+      let id = plan.id.advanced(by: plan.page)
+      let source = containers[images[image].container].frames[segment.firstFrame.advanced(by: plan.page)]
       guard let number = source.content else { preconditionFailure("a page of an image without content") }
       contents.addSharers(number, 1)
       containers[reference.slot].frames.set(id, source)
@@ -170,13 +170,13 @@ extension ServerState {
     var page = segment.start
     let ahead = page.advanced(by: min(segment.filePages, Self.pagesMappedAhead))
     while let next = fillNext(task, page, to: ahead) { page = next }
-    plan.id += UInt32(segment.pageCount)
+    plan.id = plan.id.advanced(by: segment.pageCount)
     plan.segment += 1
     plan.page = 0
     return true
   }
 
-  private mutating func mapStack(_ task: TaskSlot, _ container: ContainerReference, _ id: UInt32) {
+  private mutating func mapStack(_ task: TaskSlot, _ container: ContainerReference, _ id: FrameID) {
     let top = PageNumber(containing: PM_STACK_TOP)
     let stack = top.advanced(by: -Int(PM_STACK_PAGES))
     mapPart(task, stack, Int(PM_STACK_PAGES), container, id, [.read, .write, .forceWrite, .lazy])
@@ -184,7 +184,7 @@ extension ServerState {
   }
 
   private mutating func mapPart(
-    _ task: TaskSlot, _ start: PageNumber, _ count: Int, _ container: ContainerReference, _ id: UInt32,
+    _ task: TaskSlot, _ start: PageNumber, _ count: Int, _ container: ContainerReference, _ id: FrameID,
     _ flags: MappingFlags
   ) {
     installMapping(

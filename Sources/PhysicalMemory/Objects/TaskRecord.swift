@@ -63,7 +63,7 @@ struct TaskRecord: ~Copyable {
   /// Its containers whose frames are still to be released, once it is ending; and one whose destruction was given up.
   var dying: [ContainerSlot] = []
   /// The last pointer of a call that could not be followed.
-  var pointerFault: (address: UInt64, access: Access, outcome: FaultOutcome)?
+  var pointerFault: (address: GuestAddress, access: Access, outcome: FaultOutcome)?
   /// A leaf of it was emptied, and has not been zapped.
   var isTouched = false
   /// The visit of its vCPU that a grace period waited for last.

@@ -49,8 +49,8 @@ extension ServerState {
   /// cannot fail.
   /// - Parameter placed: it takes its frames before it lets go of what the ids name.
   mutating func planAllocation(
-    _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ flags: AllocationFlags, placed: Bool = false
-  ) throws(ServerError) -> AllocationPlan {
+    _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ flags: AllocationFlags, placed: Bool = false
+  ) throws(CallFailure) -> AllocationPlan {
     let slot = try ownedContainer(task, handle)
     let headroom = headroom(task, extra: flags.contains(.extra))
     var count: Int
@@ -70,14 +70,13 @@ extension ServerState {
       }
     }
     if error != nil, !flags.contains(.partial) { count = 0 }
-    let first = UInt64(range.start)
-    guard firstPinned(slot, first..<(first + UInt64(count))) == nil else { throw .busy }
+    let start = range.start.position
+    guard firstPinned(slot, start..<(start + UInt64(count))) == nil else { throw .busy }
     let used = containers[slot].frames.usedCount(from: range.start, count: count)
     let kept = placed ? used : 0
     try charge(task, count - used + kept)
     containers[slot].promised += count - used + kept
     containers[slot].changes += 1
-    let start = UInt64(range.start)
     return AllocationPlan(
       container: slot, rest: start..<(start + UInt64(count)), kept: kept,
       result: CountedResult(count: count, error: error))
@@ -94,7 +93,7 @@ extension ServerState {
       uncharge(containers[slot].owner, plan.kept)
       return false
     }
-    let start = UInt32(first)
+    let start = FrameID(position: first)
     let most = min(plan.rest.count, most, step.left)
     guard dropReleased(slot, first..<(first + UInt64(most))) else { return true }
     let count = dropContents(slot, start: start, count: min(most, step.left))
@@ -108,7 +107,7 @@ extension ServerState {
   mutating func abandon(_ plan: AllocationPlan) {
     let slot = plan.container
     let count = plan.rest.count
-    let start = UInt32(truncatingIfNeeded: plan.rest.lowerBound)
+    let start = FrameID(UInt32(truncatingIfNeeded: plan.rest.lowerBound))
     let charged = count - containers[slot].frames.usedCount(from: start, count: count) + plan.kept
     containers[slot].promised -= charged
     containers[slot].changes -= 1
@@ -118,11 +117,10 @@ extension ServerState {
   /// What a deallocation would do: how many ids from the range's start on it goes over, how many of them are in use,
   /// and the error to report.
   mutating func planDeallocation(
-    _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ flags: DeallocationFlags
-  ) throws(ServerError) -> (container: ContainerSlot, ids: Int, result: CountedResult) {
+    _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ flags: DeallocationFlags
+  ) throws(CallFailure) -> (container: ContainerSlot, ids: Int, result: CountedResult) {
     let slot = try ownedContainer(task, handle)
-    let first = UInt64(range.start)
-    guard firstPinned(slot, first..<(first + UInt64(range.count))) == nil else { throw .busy }
+    guard firstPinned(slot, range.positions) == nil else { throw .busy }
     if flags.contains(.squash) {
       let used = containers[slot].frames.usedCount(from: range.start, count: range.count)
       return (slot, range.count, CountedResult(count: used, error: nil))
@@ -140,15 +138,15 @@ extension ServerState {
     defer { finishRevocations() }
     guard dropReleased(slot, ids) else { return ids.lowerBound }
     var next = ids.lowerBound
-    while next < ids.upperBound, let id = containers[slot].frames.firstUsed(from: UInt32(next)),
-      UInt64(id) < ids.upperBound
+    while next < ids.upperBound, let id = containers[slot].frames.firstUsed(from: FrameID(position: next)),
+      id.position < ids.upperBound
     {
-      let most = min(step.left, Int(ids.upperBound - UInt64(id)))
+      let most = min(step.left, Int(ids.upperBound - id.position))
       let run = containers[slot].frames.run(from: id, limit: most, inUse: true)
       let done = dropContents(slot, start: id, count: run)
       containers[slot].frames.fill(id, count: done, .unused)
       giveBack(containers[slot].owner, done)
-      next = UInt64(id) + UInt64(done)
+      next = id.position + UInt64(done)
       if done < run || isStepOver { return next }
     }
     return nil
@@ -156,14 +154,14 @@ extension ServerState {
 
   /// Lets go of the contents that ids name, and leaves the ids for the caller to change. Stops when the step is over.
   /// - Returns: how many ids were done; those behind name what they named, and may have lost leaves.
-  mutating func dropContents(_ slot: ContainerSlot, start: UInt32, count: Int) -> Int {
-    for offset in 0..<UInt32(count) {
+  mutating func dropContents(_ slot: ContainerSlot, start: FrameID, count: Int) -> Int {
+    for offset in 0..<count {
       step.count(Work.look)
-      guard let content = containers[slot].frames[start + offset].content else { continue }
-      guard dropContent(content, shownBy: ContainerFrame(container: slot, id: start + offset)) else {
-        return Int(offset)
+      guard let content = containers[slot].frames[start.advanced(by: offset)].content else { continue }
+      guard dropContent(content, shownBy: ContainerFrame(container: slot, id: start.advanced(by: offset))) else {
+        return offset
       }
-      if isStepOver { return Int(offset) + 1 }
+      if isStepOver { return offset + 1 }
     }
     return count
   }

@@ -94,3 +94,11 @@ struct ContentTable: ~Copyable {
     records[Int(number.rawValue)].sharers &+= UInt32(bitPattern: count)
   }
 }
+
+extension ServerState {
+  /// The last virtual frame let go of a content: its record goes, its frame is the caller's.
+  mutating func freeContent(_ number: ContentNumber) {
+    giveUpPlace(number)
+    contents.remove(number)
+  }
+}

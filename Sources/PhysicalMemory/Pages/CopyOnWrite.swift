@@ -7,7 +7,7 @@ extension ServerState {
   ///
   /// With other sharers the data is copied to a new frame; leaves through which tasks see `shown` are emptied, those
   /// of the other sharers stay. The last sharer keeps the frame as it is.
-  mutating func makePrivate(_ shown: ContainerFrame) throws(ServerError) {
+  mutating func makePrivate(_ shown: ContainerFrame) throws(CallFailure) {
     guard let number = containers[shown.container].frames[shown.id].content else { return }
     guard contents[number].sharers > 1 else { return }
     // One of the stock, although it need not be zero: those are populated, and the fault does not pay for that.

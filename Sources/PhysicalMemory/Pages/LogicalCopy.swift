@@ -12,27 +12,27 @@ internal import GuestMemory
 
 /// The ids of one side: from a start on, or one by one.
 enum FrameIDs {
-  case from(UInt32)
+  case from(FrameID)
   /// `isRepeat`: of each, whether it was named before; empty: of none.
-  case list([UInt32], isRepeat: [Bool])
+  case list([FrameID], isRepeat: [Bool])
 
   /// Finding what is named twice takes long for a long list: without the server's lock.
-  static func list(_ ids: [UInt32]) -> FrameIDs {
+  static func list(_ ids: [FrameID]) -> FrameIDs {
     if zip(ids, ids.dropFirst()).allSatisfy({ $0 < $1 }) { return .list(ids, isRepeat: []) }
-    var seen = Set<UInt32>(minimumCapacity: ids.count)
+    var seen = Set<FrameID>(minimumCapacity: ids.count)
     return .list(ids, isRepeat: ids.map { !seen.insert($0).inserted })
   }
 
   @inline(__always)
-  subscript(index: Int) -> UInt32 {
+  subscript(index: Int) -> FrameID {
     switch self {
-    case .from(let start): start + UInt32(index)
+    case .from(let start): start.advanced(by: index)
     case .list(let ids, _): ids[index]
     }
   }
 
   /// PM_EINVAL for none at all, for ids past 2^32, or for more in a list than a call may name.
-  func check(count: UInt32) throws(ServerError) {
+  func check(count: UInt32) throws(CallFailure) {
     switch self {
     case .from(let start): _ = try FrameIDRange(start: start, count: count)
     case .list(let ids, _): guard count > 0, ids.count == Int(count) else { throw .invalid }
@@ -42,8 +42,8 @@ enum FrameIDs {
 
 /// An error of a copy, and the id it is about, where it is about one.
 struct CopyError: Error {
-  let error: ServerError
-  var frame: UInt32?
+  let error: CallFailure
+  var frame: FrameID?
 }
 
 struct CopyPlan {
@@ -71,7 +71,7 @@ struct CopyPlan {
 /// Ids that are about to let go of what they share, in bounded steps. Their owner waits: the container stays.
 struct DataReleasePlan {
   let container: ContainerSlot
-  let ids: [UInt32]
+  let ids: [FrameID]
   fileprivate var done = 0
 }
 
@@ -82,12 +82,12 @@ extension ServerState {
   // MARK: 1. Check
 
   mutating func planCopy(
-    _ task: TaskSlot, _ source: UInt32, _ sourceIDs: FrameIDs, _ destination: UInt32, _ destinationIDs: FrameIDs,
+    _ task: TaskSlot, _ source: Handle, _ sourceIDs: FrameIDs, _ destination: Handle, _ destinationIDs: FrameIDs,
     count: Int
   ) throws(CopyError) -> CopyPlan {
     let from: ContainerAccess
     let to: ContainerAccess
-    do throws(ServerError) {
+    do throws(CallFailure) {
       from = try container(task, source)
       to = try container(task, destination)
     } catch {
@@ -113,19 +113,19 @@ extension ServerState {
     return plan
   }
 
-  private func firstUnused(_ slot: ContainerSlot, _ ids: FrameIDs, _ count: Int) -> UInt32? {
+  private func firstUnused(_ slot: ContainerSlot, _ ids: FrameIDs, _ count: Int) -> FrameID? {
     switch ids {
     case .from(let start):
       let used = containers[slot].frames.run(from: start, limit: count, inUse: true)
-      return used < count ? start + UInt32(used) : nil
+      return used < count ? start.advanced(by: used) : nil
     case .list(let ids, _): return ids.first { !containers[slot].frames[$0].isUsed }
     }
   }
 
-  private func firstPinned(_ slot: ContainerSlot, _ ids: FrameIDs, _ count: Int) -> UInt32? {
+  private func firstPinned(_ slot: ContainerSlot, _ ids: FrameIDs, _ count: Int) -> FrameID? {
     guard hasPins(slot) else { return nil }
     switch ids {
-    case .from(let start): return firstPinned(slot, UInt64(start)..<(UInt64(start) + UInt64(count)))
+    case .from(let start): return firstPinned(slot, start.position..<(start.position + UInt64(count)))
     case .list(let ids, _): return ids.first { isPinned(slot, $0) }
     }
   }
@@ -142,7 +142,7 @@ extension ServerState {
       fresh = count - containers[slot].frames.usedCount(from: start, count: count)
       if fresh > headroom {
         let fits = containers[slot].frames.prefix(from: start, limit: count, unused: headroom)
-        throw CopyError(error: .noMemory, frame: start + UInt32(fits))
+        throw CopyError(error: .noMemory, frame: start.advanced(by: fits))
       }
     case .list(let ids, let isRepeat):
       for (index, id) in ids.enumerated() where !containers[slot].frames[id].isUsed {
@@ -151,7 +151,7 @@ extension ServerState {
         if fresh > headroom { throw CopyError(error: .noMemory, frame: id) }
       }
     }
-    do throws(ServerError) { try charge(task, fresh) } catch { throw CopyError(error: error) }
+    do throws(CallFailure) { try charge(task, fresh) } catch { throw CopyError(error: error) }
     return fresh
   }
 
@@ -191,7 +191,7 @@ extension ServerState {
 
   /// One more name for what an id names. Nobody may write it from here on.
   /// - Returns: nil: it has too many leaves to be made read-only at once. They get fewer, and it is as private as before.
-  private mutating func takeReference(_ slot: ContainerSlot, _ id: UInt32) -> VirtualFrameWord? {
+  private mutating func takeReference(_ slot: ContainerSlot, _ id: FrameID) -> VirtualFrameWord? {
     let word = containers[slot].frames[id]
     // Its owner may have let go of it since it was checked: then it is as if it had been empty.
     guard let number = word.content else { return .empty }
@@ -247,7 +247,7 @@ extension ServerState {
       guard dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) else { return nil }
     }
     if !containers[slot].frames.replace(id, VirtualFrameWord(number)) {
-      dropAllReleased(slot, UInt64(id)..<(UInt64(id) + 1))
+      dropAllReleased(slot, id.position..<(id.position + 1))
       containers[slot].frames.set(id, VirtualFrameWord(number))
     }
     return true
@@ -269,9 +269,9 @@ extension ServerState {
     let start = plan.destinationIDs[plan.installed]
     var done = 0
     while done < count {
-      let next = containers[slot].frames.firstContent(from: start + UInt32(done), limit: count - done)
-      let end = next.map { Int($0 - start) } ?? count
-      fillEmpty(&plan, start + UInt32(done), end - done)
+      let next = containers[slot].frames.firstContent(from: start.advanced(by: done), limit: count - done)
+      let end = next.map { Int($0.position - start.position) } ?? count
+      fillEmpty(&plan, start.advanced(by: done), end - done)
       done = end
       guard let id = next, let content = containers[slot].frames[id].content else { break }
       guard dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) else { return done }
@@ -283,11 +283,11 @@ extension ServerState {
   }
 
   /// Makes ids empty that name no content.
-  private mutating func fillEmpty(_ plan: inout CopyPlan, _ start: UInt32, _ count: Int) {
+  private mutating func fillEmpty(_ plan: inout CopyPlan, _ start: FrameID, _ count: Int) {
     guard count > 0 else { return }
     let slot = plan.destination.slot
     let fresh = count - containers[slot].frames.usedCount(from: start, count: count)
-    dropAllReleased(slot, UInt64(start)..<(UInt64(start) + UInt64(count)))
+    dropAllReleased(slot, start.position..<(start.position + UInt64(count)))
     containers[slot].frames.fill(start, count: count, .empty)
     plan.promised -= fresh
     containers[slot].promised -= fresh
@@ -302,7 +302,7 @@ extension ServerState {
       if let content = old.content {
         guard dropContent(content, shownBy: ContainerFrame(container: slot, id: id)) else { return offset }
       }
-      dropAllReleased(slot, UInt64(id)..<(UInt64(id) + 1))
+      dropAllReleased(slot, id.position..<(id.position + 1))
       containers[slot].frames.set(id, .empty)
       if isStepOver { return offset + 1 }
     }
@@ -316,7 +316,7 @@ extension ServerState {
     let frame = contents[number].frame
     revokeAll(frame)
     freeContent(number)
-    Revocations.append(frame, to: &revocations.unused)
+    Revocations.append(frame, to: &revocations.unused, mayRepeat: false)
   }
 
   private mutating func finishCopy(_ plan: inout CopyPlan) {
@@ -342,8 +342,8 @@ extension ServerState {
 
   /// Checks that all ids are in use.
   mutating func planDataRelease(
-    _ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]
-  ) throws(ServerError) -> DataReleasePlan {
+    _ task: TaskSlot, _ handle: Handle, _ ids: [FrameID]
+  ) throws(CallFailure) -> DataReleasePlan {
     guard !ids.isEmpty else { throw .invalid }
     let slot = try ownedContainer(task, handle)
     guard ids.allSatisfy({ containers[slot].frames[$0].isUsed }) else { throw .noEntry }

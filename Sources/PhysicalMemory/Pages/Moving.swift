@@ -63,7 +63,7 @@ extension ServerState {
   /// The same, and the frames they leave go to the pool.
   mutating func moveAndGive(_ moves: [FrameMove]) {
     move(moves)
-    for move in moves { Revocations.append(move.source, to: &revocations.unused) }
+    for move in moves { Revocations.append(move.source, to: &revocations.unused, mayRepeat: false) }
   }
 
   /// Empties every leaf of the frames that are to be left, and has the frames zapped.
@@ -84,7 +84,7 @@ extension ServerState {
         _ = operations.unmap(place.slot, place.page, .moved)
         noteEmptied(place.slot)
       }
-      if leaves.count > first { Revocations.append(move.source, to: &revocations.zaps) }
+      if leaves.count > first { Revocations.append(move.source, to: &revocations.zaps, mayRepeat: true) }
     }
     return leaves
   }

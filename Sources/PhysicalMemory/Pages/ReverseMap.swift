@@ -37,7 +37,7 @@ struct MappedPlace: Equatable, BitwiseCopyable {
   @inline(__always)
   fileprivate static func bits(of shown: ContainerFrame) -> UInt64 {
     // The high bits of a product with an odd number: ids in a row get different ones.
-    ((UInt64(shown.container.rawValue) << 32 | UInt64(shown.id)) &* 0x9e37_79b9_7f4a_7c15) >> 2 & Self.id
+    ((UInt64(shown.container.rawValue) << 32 | shown.id.position) &* 0x9e37_79b9_7f4a_7c15) >> 2 & Self.id
   }
 
   var slot: TaskSlot { TaskSlot(UInt32(truncatingIfNeeded: (rawValue & Self.slot) >> Self.pageBits)) }

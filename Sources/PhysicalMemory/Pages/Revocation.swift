@@ -13,7 +13,7 @@ internal import GuestMemory
 /// One id of one container.
 struct ContainerFrame: Equatable {
   let container: ContainerSlot
-  let id: UInt32
+  let id: FrameID
 }
 
 /// Frames whose leaves are gone: to be zapped, and some of them to be given to the pool after that.
@@ -35,10 +35,14 @@ struct Revocations: ~Copyable {
 
   var isFull: Bool { zaps.count >= Self.capacity || unused.count >= Self.capacity }
 
-  /// Appends a frame, joining it with the last run where it is in it, or adjacent on either side.
-  static func append(_ frame: FrameNumber, to runs: inout [FrameRun]) {
+  /// Appends a frame, joining it with the last run where it is adjacent to it, on either side.
+  /// - Parameter mayRepeat: a frame that is there already is meant once. Without that, it has been freed twice.
+  static func append(_ frame: FrameNumber, to runs: inout [FrameRun], mayRepeat: Bool) {
     if let last = runs.last {
-      if frame >= last.start, frame < last.end { return }
+      if frame >= last.start, frame < last.end {
+        precondition(mayRepeat, "a frame is given back twice")
+        return
+      }
       if last.end == frame {
         runs[runs.count - 1] = FrameRun(start: last.start, count: last.count + 1)
         return
@@ -52,13 +56,13 @@ struct Revocations: ~Copyable {
   }
 
   /// Joins all runs that are adjacent: frames are often handed out in short rows, the later rows before the earlier.
-  static func join(_ runs: inout [FrameRun]) {
+  static func join(_ runs: inout [FrameRun], mayRepeat: Bool) {
     guard runs.count > 1 else { return }
     runs.sort { $0.start < $1.start }
     var last = 0
     for index in 1..<runs.count {
       if runs[last].end >= runs[index].start {
-        // A frame may have been named twice.
+        precondition(mayRepeat || runs[last].end == runs[index].start, "a frame is given back twice")
         let end = max(runs[last].end, runs[index].end)
         runs[last] = FrameRun(start: runs[last].start, count: Int(end.rawValue - runs[last].start.rawValue))
       } else {
@@ -75,7 +79,7 @@ extension ServerState {
   /// and before a frame whose leaf was changed is read, copied or handed out.
   mutating func finishRevocations() {
     if !revocations.zaps.isEmpty {
-      Revocations.join(&revocations.zaps)
+      Revocations.join(&revocations.zaps, mayRepeat: true)
       for run in revocations.zaps {
         operations.zap(run)
         statistics.zaps += 1
@@ -90,7 +94,7 @@ extension ServerState {
       revocations.mustSettle = false
     }
     if !revocations.unused.isEmpty {
-      Revocations.join(&revocations.unused)
+      Revocations.join(&revocations.unused, mayRepeat: false)
       for run in revocations.unused { pool.give(run) }
       revocations.unused.removeAll(keepingCapacity: true)
       hasAskedForZeroedFrames = false
@@ -117,7 +121,7 @@ extension ServerState {
 
   private mutating func zap(_ frame: FrameNumber) {
     let before = (runs: revocations.zaps.count, frames: revocations.zaps.last?.count)
-    Revocations.append(frame, to: &revocations.zaps)
+    Revocations.append(frame, to: &revocations.zaps, mayRepeat: true)
     if revocations.zaps.count > before.runs {
       step.count(Work.zap)
     } else if revocations.zaps.last?.count != before.frames {
@@ -316,7 +320,7 @@ extension ServerState {
     guard removeLeaves(of: content.frame) else { return false }
     contents.addSharers(number, -1)
     freeContent(number)
-    Revocations.append(content.frame, to: &revocations.unused)
+    Revocations.append(content.frame, to: &revocations.unused, mayRepeat: false)
     if revocations.isFull { finishRevocations() }
     return true
   }

@@ -19,9 +19,9 @@ internal import GuestMemory
 /// Frames about to be released, in bounded steps.
 struct ReleasePlan {
   let container: ContainerReference
-  let ids: [UInt32]
+  let ids: [FrameID]
   /// Why nothing is released after all.
-  fileprivate(set) var error: ServerError?
+  fileprivate(set) var error: CallFailure?
   fileprivate var looked = 0
   fileprivate var done = 0
 }
@@ -30,10 +30,10 @@ struct ReleasePlan {
 struct RecoveryPlan {
   let container: ContainerReference
   /// Each once.
-  let ids: [UInt32]
+  let ids: [FrameID]
   /// Why none is taken back after all, and the id that this is about.
-  fileprivate(set) var error: ServerError?
-  fileprivate(set) var errorID: UInt32?
+  fileprivate(set) var error: CallFailure?
+  fileprivate(set) var errorID: FrameID?
   fileprivate var looked = 0
   fileprivate var isCharged = false
   fileprivate var done = 0
@@ -43,7 +43,7 @@ struct RecoveryPlan {
 extension ServerState {
   // MARK: Release
 
-  mutating func planRelease(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]) throws(ServerError) -> ReleasePlan {
+  mutating func planRelease(_ task: TaskSlot, _ handle: Handle, _ ids: [FrameID]) throws(CallFailure) -> ReleasePlan {
     let slot = try ownedContainer(task, handle)
     containers[slot].changes += 1
     return ReleasePlan(container: reference(slot), ids: ids)
@@ -107,10 +107,10 @@ extension ServerState {
   /// What was never touched is not lost. That its id says so may keep a table of ids in memory: a task has not very many.
   private mutating func releaseEmpty(_ shown: ContainerFrame) {
     containers[shown.container].frames.set(shown.id, .releasedEmpty)
-    let entry = UInt64(shown.container.rawValue) << 32 | UInt64(shown.id)
+    let entry = UInt64(shown.container.rawValue) << 32 | shown.id.position
     let owner = containers[shown.container].owner
     guard let oldest = releasedEmpties.enter(entry, for: owner) else { return }
-    let (slot, id) = (ContainerSlot(UInt32(oldest >> 32)), UInt32(truncatingIfNeeded: oldest))
+    let (slot, id) = (ContainerSlot(UInt32(oldest >> 32)), FrameID(UInt32(truncatingIfNeeded: oldest)))
     guard oldest != entry, containers.contains(slot), containers[slot].owner == owner,
       containers[slot].frames[id] == .releasedEmpty
     else { return }
@@ -136,8 +136,8 @@ extension ServerState {
   // MARK: Recovery
 
   mutating func planRecovery(
-    _ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32], frameError: UInt64
-  ) throws(ServerError) -> RecoveryPlan {
+    _ task: TaskSlot, _ handle: Handle, _ ids: [FrameID], frameError: GuestAddress
+  ) throws(CallFailure) -> RecoveryPlan {
     let slot = try ownedContainer(task, handle)
     if frameError != 0 { try checkWritable(task, frameError, 4) }
     containers[slot].changes += 1
@@ -198,7 +198,7 @@ extension ServerState {
   private mutating func chargeRecovery(_ plan: inout RecoveryPlan) -> Bool {
     let owner = containers[plan.container.slot].owner
     let headroom = headroom(owner, extra: true)
-    do throws(ServerError) {
+    do throws(CallFailure) {
       guard headroom >= plan.ids.count else { throw .noMemory }
       try charge(owner, plan.ids.count)
     } catch {
@@ -221,8 +221,18 @@ extension ServerState {
     return false
   }
 
+  /// The call is given up where it is: what is back stays, and its owner, who is about to end, is charged for no more.
+  mutating func abandon(_ plan: RecoveryPlan) {
+    let slot = plan.container.slot
+    containers[slot].changes -= 1
+    guard plan.isCharged, !plan.isUndoing else { return }
+    let rest = plan.ids.count - plan.done
+    containers[slot].promised -= rest
+    uncharge(containers[slot].owner, rest)
+  }
+
   /// Of each id, whether there is nothing to be had under it any more: it is not in use, and not to be recovered.
-  mutating func expired(_ task: TaskSlot, _ handle: UInt32, _ ids: ArraySlice<UInt32>) throws(ServerError) -> [UInt8] {
+  mutating func expired(_ task: TaskSlot, _ handle: Handle, _ ids: ArraySlice<FrameID>) throws(CallFailure) -> [UInt8] {
     let slot = try ownedContainer(task, handle)
     return ids.map { containers[slot].frames[$0] == .unused ? 1 : 0 }
   }
@@ -274,8 +284,8 @@ extension ServerState {
   mutating func dropReleased(_ slot: ContainerSlot, _ ids: Range<UInt64>) -> Bool {
     guard containers[slot].frames.releasedCount > 0 else { return true }
     var next = ids.lowerBound
-    while next < ids.upperBound, let id = containers[slot].frames.firstReleased(from: UInt32(next)),
-      UInt64(id) < ids.upperBound
+    while next < ids.upperBound, let id = containers[slot].frames.firstReleased(from: FrameID(position: next)),
+      id.position < ids.upperBound
     {
       step.count(Work.look)
       if let number = containers[slot].frames[id].softReference {
@@ -283,7 +293,7 @@ extension ServerState {
       } else {
         containers[slot].frames.set(id, .unused)
       }
-      next = UInt64(id) + 1
+      next = id.position + 1
       if isStepOver { return false }
     }
     return true

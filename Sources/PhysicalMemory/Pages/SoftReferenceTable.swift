@@ -12,7 +12,7 @@ struct SoftReferenceNumber: Hashable, Sendable, BitwiseCopyable {
 struct SoftReference: BitwiseCopyable {
   /// The container's slot, and the id in it.
   var container: ContainerSlot
-  var id: UInt32
+  var id: FrameID
   fileprivate var content: UInt32
   /// Others to the same content.
   fileprivate var previous: UInt32 = 0

@@ -93,33 +93,33 @@ struct VirtualFrameTable: ~Copyable {
   }
 
   @inline(__always)
-  subscript(_ id: UInt32) -> VirtualFrameWord {
-    let key = id >> Self.shift
+  subscript(_ id: FrameID) -> VirtualFrameWord {
+    let key = id.rawValue >> Self.shift
     let position = position(key)
     guard position < leaves.count, leaves[position].key == key else { return .unused }
-    return unsafe VirtualFrameWord(rawValue: leaves[position].words[Int(id) & (Self.idsPerLeaf - 1)])
+    return unsafe VirtualFrameWord(rawValue: leaves[position].words[Int(id.rawValue) & (Self.idsPerLeaf - 1)])
   }
 
   /// Changes what an id names.
-  mutating func set(_ id: UInt32, _ word: VirtualFrameWord) {
+  mutating func set(_ id: FrameID, _ word: VirtualFrameWord) {
     fill(id, count: 1, word)
   }
 
   /// Changes what an id in use names, to something else. False: the id is not in use.
   @inline(__always)
-  mutating func replace(_ id: UInt32, _ word: VirtualFrameWord) -> Bool {
-    let key = id >> Self.shift
+  mutating func replace(_ id: FrameID, _ word: VirtualFrameWord) -> Bool {
+    let key = id.rawValue >> Self.shift
     let position = position(key)
     guard word.isUsed, position < leaves.count, leaves[position].key == key else { return false }
     let words = unsafe leaves[position].words
-    guard unsafe VirtualFrameWord.isUsed(words[Int(id) & (Self.idsPerLeaf - 1)]) else { return false }
-    unsafe words[Int(id) & (Self.idsPerLeaf - 1)] = word.rawValue
+    guard unsafe VirtualFrameWord.isUsed(words[Int(id.rawValue) & (Self.idsPerLeaf - 1)]) else { return false }
+    unsafe words[Int(id.rawValue) & (Self.idsPerLeaf - 1)] = word.rawValue
     return true
   }
 
   /// Makes `count` ids from `start` on name the same: `.empty`, `.unused` or, for one id, a content.
-  mutating func fill(_ start: UInt32, count: Int, _ word: VirtualFrameWord) {
-    var id = UInt64(start)
+  mutating func fill(_ start: FrameID, count: Int, _ word: VirtualFrameWord) {
+    var id = start.position
     let end = id + UInt64(count)
     precondition(end <= 1 << 32)
     while id < end {
@@ -171,9 +171,9 @@ struct VirtualFrameTable: ~Copyable {
   }
 
   /// How many ids from `start` on, up to `limit`, are in use (or are not), in one unbroken run. Takes a step a leaf.
-  func run(from start: UInt32, limit: Int, inUse: Bool) -> Int {
-    var position = position(start >> Self.shift)
-    var id = UInt64(start)
+  func run(from start: FrameID, limit: Int, inUse: Bool) -> Int {
+    var position = position(start.rawValue >> Self.shift)
+    var id = start.position
     let end = id + UInt64(limit)
     while id < end {
       let leafStart = position < leaves.count ? UInt64(leaves[position].key) << UInt64(Self.shift) : 1 << 32
@@ -189,7 +189,7 @@ struct VirtualFrameTable: ~Copyable {
       if same < length { break }
       position += 1
     }
-    return Int(id - UInt64(start))
+    return Int(id - start.position)
   }
 
   /// As `run`, within one leaf.
@@ -204,28 +204,28 @@ struct VirtualFrameTable: ~Copyable {
   }
 
   /// The first id at or after `start` that is in use.
-  func firstUsed(from start: UInt32) -> UInt32? {
+  func firstUsed(from start: FrameID) -> FrameID? {
     first(from: start, in: { $0.used > 0 }, where: VirtualFrameWord.isUsed)
   }
 
   /// The first id at or after `start` that is released.
-  func firstReleased(from start: UInt32) -> UInt32? {
+  func firstReleased(from start: FrameID) -> FrameID? {
     first(from: start, in: { $0.released > 0 }, where: VirtualFrameWord.isReleased)
   }
 
   @inline(__always)
   private func first(
-    from start: UInt32, in mayHave: (Leaf) -> Bool, where isWanted: (UInt32) -> Bool
-  ) -> UInt32? {
-    var position = position(start >> Self.shift)
-    var id = start
+    from start: FrameID, in mayHave: (Leaf) -> Bool, where isWanted: (UInt32) -> Bool
+  ) -> FrameID? {
+    var position = position(start.rawValue >> Self.shift)
+    var id = start.rawValue
     while position < leaves.count {
       let key = leaves[position].key
       if key > id >> Self.shift { id = key << Self.shift }
       if mayHave(leaves[position]) {
         let words = unsafe leaves[position].words
         for index in (Int(id) & (Self.idsPerLeaf - 1))..<Self.idsPerLeaf where unsafe isWanted(words[index]) {
-          return key << Self.shift | UInt32(index)
+          return FrameID(key << Self.shift | UInt32(index))
         }
       }
       position += 1
@@ -234,14 +234,14 @@ struct VirtualFrameTable: ~Copyable {
   }
 
   /// How many of `count` ids from `start` on are in use. Takes a step a leaf.
-  func usedCount(from start: UInt32, count: Int) -> Int {
-    let end = UInt64(start) + UInt64(count)
-    var position = position(start >> Self.shift)
+  func usedCount(from start: FrameID, count: Int) -> Int {
+    let end = start.position + UInt64(count)
+    var position = position(start.rawValue >> Self.shift)
     var used = 0
     while position < leaves.count {
       let leafStart = UInt64(leaves[position].key) << UInt64(Self.shift)
       guard leafStart < end else { break }
-      let first = Int(max(leafStart, UInt64(start)) - leafStart)
+      let first = Int(max(leafStart, start.position) - leafStart)
       let last = Int(min(leafStart + UInt64(Self.idsPerLeaf), end) - leafStart)
       used += usedCount(leaf: position, first..<last)
       position += 1
@@ -259,16 +259,16 @@ struct VirtualFrameTable: ~Copyable {
 
   /// The longest stretch from `start` on, up to `limit` ids, with no more than `unused` unused ids in it. Takes a
   /// step a leaf.
-  func prefix(from start: UInt32, limit: Int, unused: Int) -> Int {
-    let end = UInt64(start) + UInt64(limit)
-    var position = position(start >> Self.shift)
-    var id = UInt64(start)
+  func prefix(from start: FrameID, limit: Int, unused: Int) -> Int {
+    let end = start.position + UInt64(limit)
+    var position = position(start.rawValue >> Self.shift)
+    var id = start.position
     var left = UInt64(unused)
     while id < end {
       let leafStart = position < leaves.count ? UInt64(leaves[position].key) << UInt64(Self.shift) : 1 << 32
       if leafStart > id {
         let gap = min(leafStart, end) - id
-        if gap > left { return Int(id + left - UInt64(start)) }
+        if gap > left { return Int(id + left - start.position) }
         left -= gap
         id += gap
         continue
@@ -276,7 +276,7 @@ struct VirtualFrameTable: ~Copyable {
       let offset = Int(id - leafStart)
       let length = Int(min(leafStart + UInt64(Self.idsPerLeaf), end) - id)
       let fresh = UInt64(length - usedCount(leaf: position, offset..<(offset + length)))
-      if fresh > left { return Int(id - UInt64(start)) + leafPrefix(position, offset, Int(left)) }
+      if fresh > left { return Int(id - start.position) + leafPrefix(position, offset, Int(left)) }
       left -= fresh
       id += UInt64(length)
       position += 1
@@ -296,9 +296,9 @@ struct VirtualFrameTable: ~Copyable {
   }
 
   /// How many ids from `start` on, up to `limit`, are empty, in one unbroken run.
-  func emptyRun(from start: UInt32, limit: Int) -> Int {
-    var position = position(start >> Self.shift)
-    var id = UInt64(start)
+  func emptyRun(from start: FrameID, limit: Int) -> Int {
+    var position = position(start.rawValue >> Self.shift)
+    var id = start.position
     let end = id + UInt64(limit)
     while id < end, position < leaves.count, UInt64(leaves[position].key) == id >> UInt64(Self.shift) {
       let words = unsafe leaves[position].words
@@ -310,14 +310,14 @@ struct VirtualFrameTable: ~Copyable {
       if index < last { break }
       position += 1
     }
-    return Int(id - UInt64(start))
+    return Int(id - start.position)
   }
 
   /// Makes empty ids from `start` on name contents.
-  mutating func fillEmpty(_ start: UInt32, _ numbers: Span<UInt32>) {
+  mutating func fillEmpty(_ start: FrameID, _ numbers: Span<UInt32>) {
     var done = 0
     while done < numbers.count {
-      let id = start + UInt32(done)
+      let id = start.rawValue + UInt32(done)
       let offset = Int(id) & (Self.idsPerLeaf - 1)
       let length = min(Self.idsPerLeaf - offset, numbers.count - done)
       let words = unsafe leaves[position(id >> Self.shift)].words
@@ -331,7 +331,7 @@ struct VirtualFrameTable: ~Copyable {
 
   /// For checks: calls `body` with each id that names a content.
   /// - Returns: false: the ids in use are not as many as are counted.
-  func forEachContent(_ body: (UInt32, ContentNumber) -> Void) -> Bool {
+  func forEachContent(_ body: (FrameID, ContentNumber) -> Void) -> Bool {
     var total = 0
     var totalReleased = 0
     var isRight = true
@@ -347,7 +347,9 @@ struct VirtualFrameTable: ~Copyable {
           let word = unsafe leaf.words[index]
           if VirtualFrameWord.isUsed(word) { used += 1 }
           if VirtualFrameWord.isReleased(word) { released += 1 }
-          if VirtualFrameWord.isContent(word) { body(leaf.key << Self.shift | UInt32(index), ContentNumber(word)) }
+          if VirtualFrameWord.isContent(word) {
+            body(FrameID(leaf.key << Self.shift | UInt32(index)), ContentNumber(word))
+          }
         }
       }
       if used != leaf.used || released != leaf.released { isRight = false }
@@ -358,15 +360,16 @@ struct VirtualFrameTable: ~Copyable {
   }
 
   /// Counts the pin of an id that names a content, or its end.
-  mutating func countPin(_ id: UInt32, _ change: Int) {
-    let position = position(id >> Self.shift)
-    precondition(position < leaves.count && leaves[position].key == id >> Self.shift, "a pin of an id out of use")
+  mutating func countPin(_ id: FrameID, _ change: Int) {
+    let position = position(id.rawValue >> Self.shift)
+    precondition(
+      position < leaves.count && leaves[position].key == id.rawValue >> Self.shift, "a pin of an id out of use")
     leaves[position].pinned += Int32(change)
     pinnedCount += change
   }
 
   /// The first id in a range that names a content and has a pinned one near it: in its leaf. Takes a step a leaf.
-  func firstNearPinned(_ ids: Range<UInt64>) -> UInt32? {
+  func firstNearPinned(_ ids: Range<UInt64>) -> FrameID? {
     guard !ids.isEmpty, pinnedCount > 0 else { return nil }
     var position = position(UInt32(ids.lowerBound >> UInt64(Self.shift)))
     while position < leaves.count {
@@ -377,7 +380,7 @@ struct VirtualFrameTable: ~Copyable {
         let first = Int(max(leafStart, ids.lowerBound) - leafStart)
         let last = Int(min(leafStart + UInt64(Self.idsPerLeaf), ids.upperBound) - leafStart)
         for index in first..<last where unsafe VirtualFrameWord.isContent(words[index]) {
-          return UInt32(leafStart + UInt64(index))
+          return FrameID(position: leafStart + UInt64(index))
         }
       }
       position += 1
@@ -386,14 +389,14 @@ struct VirtualFrameTable: ~Copyable {
   }
 
   /// For checks: how many pins each leaf counts, by its first id.
-  func forEachPinCount(_ body: (UInt32, Int) -> Void) {
-    for leaf in leaves where leaf.pinned != 0 { body(leaf.key << Self.shift, Int(leaf.pinned)) }
+  func forEachPinCount(_ body: (FrameID, Int) -> Void) {
+    for leaf in leaves where leaf.pinned != 0 { body(FrameID(leaf.key << Self.shift), Int(leaf.pinned)) }
   }
 
   /// The first id in `start ..< start + limit` that names a content.
-  func firstContent(from start: UInt32, limit: Int) -> UInt32? {
-    var position = position(start >> Self.shift)
-    let end = UInt64(start) + UInt64(limit)
+  func firstContent(from start: FrameID, limit: Int) -> FrameID? {
+    var position = position(start.rawValue >> Self.shift)
+    let end = start.position + UInt64(limit)
     while position < leaves.count {
       let leafStart = UInt64(leaves[position].key) << UInt64(Self.shift)
       guard leafStart < end else { return nil }
@@ -402,10 +405,10 @@ struct VirtualFrameTable: ~Copyable {
         continue
       }
       let words = unsafe leaves[position].words
-      let first = Int(max(leafStart, UInt64(start)) - leafStart)
+      let first = Int(max(leafStart, start.position) - leafStart)
       let last = Int(min(leafStart + UInt64(Self.idsPerLeaf), end) - leafStart)
       for index in first..<last where unsafe VirtualFrameWord.isContent(words[index]) {
-        return UInt32(leafStart + UInt64(index))
+        return FrameID(position: leafStart + UInt64(index))
       }
       position += 1
     }

@@ -18,10 +18,10 @@ struct PinPlan {
   let container: ContainerReference
   let range: FrameIDRange
   /// Where the addresses go.
-  let physical: UInt64
+  let physical: GuestAddress
   let deadline: UInt64
   /// Why nothing is pinned after all.
-  private(set) var error: ServerError?
+  private(set) var error: CallFailure?
 
   fileprivate enum Stage { case look, pin, tell, undo, over }
   fileprivate var stage = Stage.look
@@ -38,13 +38,13 @@ struct PinPlan {
 
   var isOver: Bool { stage == .over }
 
-  fileprivate mutating func fail(_ error: ServerError) {
+  fileprivate mutating func fail(_ error: CallFailure) {
     self.error = error
     stage = .undo
   }
 
   fileprivate func place(_ offset: Int) -> ContainerFrame {
-    ContainerFrame(container: container.slot, id: range.start + UInt32(offset))
+    ContainerFrame(container: container.slot, id: range.start.advanced(by: offset))
   }
 }
 
@@ -52,11 +52,11 @@ struct UnpinPlan {
   let task: TaskSlot
   let container: ContainerReference
   let range: FrameIDRange
-  private(set) var error: ServerError?
+  private(set) var error: CallFailure?
   fileprivate var looked = 0
   fileprivate var ended = 0
 
-  fileprivate mutating func fail(_ error: ServerError) { self.error = error }
+  fileprivate mutating func fail(_ error: CallFailure) { self.error = error }
 }
 
 extension ServerState {
@@ -69,8 +69,8 @@ extension ServerState {
 
   /// Checks what one look can tell. Pinned frames may be at most half of what tasks can have.
   mutating func planPin(
-    _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, microseconds: UInt64, physical: UInt64
-  ) throws(ServerError) -> PinPlan {
+    _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, microseconds: UInt64, physical: GuestAddress
+  ) throws(CallFailure) -> PinPlan {
     guard microseconds > 0, microseconds <= PM_LOCK_MAXIMUM_US, range.count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     let slot = try container(task, handle).slot
     guard containers[slot].frames.run(from: range.start, limit: range.count, inUse: true) == range.count else {
@@ -80,8 +80,7 @@ extension ServerState {
     guard containers[slot].changes == 0 else { throw .busy }
     guard !tasks[containers[slot].owner].isEnding else { throw .canceled }
     containers[slot].changes += 1
-    let start = UInt64(range.start)
-    containers[slot].pinsUnderWay = PinsUnderWay(task: task, ids: start..<(start + UInt64(range.count)))
+    containers[slot].pinsUnderWay = PinsUnderWay(task: task, ids: range.positions)
     return PinPlan(
       task: task, container: reference(slot), range: range, physical: physical,
       deadline: operations.now + microseconds * 1000)
@@ -134,7 +133,7 @@ extension ServerState {
     let place = plan.place(plan.pinned)
     let work = isReady(place) ? Self.workOfPin : Self.workOfFrame
     guard removeOldLeaves(place) else { return work }
-    do throws(ServerError) {
+    do throws(CallFailure) {
       try makePinnable(place)
       if let pin = pin(place.container, place.id) {
         plan.former.append((plan.pinned, pin))
@@ -151,7 +150,7 @@ extension ServerState {
   }
 
   /// A pin of those set aside; more are needed only where one that was counted has ended meanwhile.
-  private mutating func takePin(_ plan: inout PinPlan) throws(ServerError) {
+  private mutating func takePin(_ plan: inout PinPlan) throws(CallFailure) {
     if plan.setAside > 0 {
       plan.setAside -= 1
       pinsSetAside -= 1
@@ -173,7 +172,7 @@ extension ServerState {
   }
 
   /// Resident, and nobody else's: a device that writes the frame must not write a logical copy.
-  private mutating func makePinnable(_ shown: ContainerFrame) throws(ServerError) {
+  private mutating func makePinnable(_ shown: ContainerFrame) throws(CallFailure) {
     try makePrivate(shown)
     guard containers[shown.container].frames[shown.id].content == nil else { return }
     guard makeResident(shown.container, shown.id) != nil else { throw .noMemory }
@@ -191,8 +190,8 @@ extension ServerState {
       let address = containers[place.container].frames[place.id].content.map { contents[$0].frame.address } ?? 0
       for index in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: address >> UInt64(8 * index))) }
     }
-    do throws(ServerError) {
-      try writeMemory(plan.task, plan.physical + UInt64(8 * plan.told), bytes.span)
+    do throws(CallFailure) {
+      try writeMemory(plan.task, plan.physical.advanced(by: 8 * plan.told), bytes.span)
       plan.told = end
     } catch {
       plan.fail(error)
@@ -238,7 +237,7 @@ extension ServerState {
 
   // MARK: Unpinning
 
-  mutating func planUnpin(_ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange) throws(ServerError) -> UnpinPlan {
+  mutating func planUnpin(_ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange) throws(CallFailure) -> UnpinPlan {
     guard range.count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     return UnpinPlan(task: task, container: reference(try container(task, handle).slot), range: range)
   }
@@ -251,7 +250,7 @@ extension ServerState {
     beginStep()
     while plan.looked < plan.range.count {
       if isStepOver { return true }
-      guard let pin = pin(slot, plan.range.start + UInt32(plan.looked)), !pin.isEnded else {
+      guard let pin = pin(slot, plan.range.start.advanced(by: plan.looked)), !pin.isEnded else {
         plan.fail(.noEntry)
         return false
       }
@@ -264,61 +263,11 @@ extension ServerState {
     }
     while plan.ended < plan.range.count {
       if isStepOver { return true }
-      endPin(ContainerFrame(container: slot, id: plan.range.start + UInt32(plan.ended)), of: plan.task)
+      endPin(ContainerFrame(container: slot, id: plan.range.start.advanced(by: plan.ended)), of: plan.task)
       plan.ended += 1
       step.count(Self.workOfPin)
     }
     operations.wake(containers[slot].owner)
     return false
-  }
-}
-
-extension PhysicalMemoryServer {
-  /// `physical`: where to store an address for each frame.
-  public func pin(
-    _ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32, microseconds: UInt64, physical: UInt64
-  ) throws(ServerError) {
-    let range = try FrameIDRange(start: start, count: count)
-    guard count <= PM_FRAMES_MAXIMUM else { throw .invalid }
-    let rest = try checkResult(task, physical, range.count * 8)
-    var plan = try withCurrentPins { (state) throws(ServerError) in
-      try state.checkWritable(task, rest.address, rest.count)
-      var plan = try state.planPin(task, handle, range, microseconds: microseconds, physical: physical)
-      _ = state.continuePin(&plan)
-      return plan
-    }
-    guard plan.isOver || steps(of: task, { $0.continuePin(&plan) }) else {
-      // The pins that were made end with the task.
-      withState { $0.abandon(&plan) }
-      throw .stopped
-    }
-    if let error = plan.error { throw error }
-  }
-
-  /// Checks that a large result can be stored, page by page.
-  /// - Returns: the last part of it, which is for the caller to check.
-  private func checkResult(
-    _ task: TaskSlot, _ address: UInt64, _ count: Int
-  ) throws(ServerError) -> (address: UInt64, count: Int) {
-    guard ServerState.isUserRange(address, count) else { throw .fault }
-    var done = 0
-    while count - done > 4096 {
-      let at = address + UInt64(done)
-      try withState { (state) throws(ServerError) in try state.checkWritable(task, at, 4096) }
-      done += 4096
-    }
-    return (address + UInt64(done), count - done)
-  }
-
-  public func unpin(_ task: TaskSlot, _ handle: UInt32, start: UInt32, count: UInt32) throws(ServerError) {
-    let range = try FrameIDRange(start: start, count: count)
-    var hasMore = false
-    var plan = try withCurrentPins { (state) throws(ServerError) in
-      var plan = try state.planUnpin(task, handle, range)
-      hasMore = state.continueUnpin(&plan)
-      return plan
-    }
-    guard !hasMore || steps(of: task, { $0.continueUnpin(&plan) }) else { throw .stopped }
-    if let error = plan.error { throw error }
   }
 }

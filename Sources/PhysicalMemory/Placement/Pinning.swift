@@ -23,14 +23,14 @@ extension ServerState {
   // MARK: What is pinned
 
   /// The pin of the frame that an id names.
-  func pin(_ slot: ContainerSlot, _ id: UInt32) -> Pin? {
+  func pin(_ slot: ContainerSlot, _ id: FrameID) -> Pin? {
     guard let number = containers[slot].frames[id].content else { return nil }
     let frame = contents[number].frame
     return pool.records[frame].flags.contains(.pinned) ? pins[frame].pin : nil
   }
 
-  func isPinned(_ slot: ContainerSlot, _ id: UInt32) -> Bool {
-    containers[slot].pinsUnderWay?.ids.contains(UInt64(id)) ?? false || pin(slot, id) != nil
+  func isPinned(_ slot: ContainerSlot, _ id: FrameID) -> Bool {
+    containers[slot].pinsUnderWay?.ids.contains(id.position) ?? false || pin(slot, id) != nil
   }
 
   /// Whether any id is pinned, of whatever container.
@@ -39,7 +39,7 @@ extension ServerState {
   }
 
   /// The lowest id in a range that is pinned. Takes a step a leaf of the container's table, and one an id of two of them.
-  func firstPinned(_ slot: ContainerSlot, _ ids: Range<UInt64>) -> UInt32? {
+  func firstPinned(_ slot: ContainerSlot, _ ids: Range<UInt64>) -> FrameID? {
     guard hasPins(slot) else { return nil }
     var end = ids.upperBound
     if let underWay = containers[slot].pinsUnderWay?.ids, underWay.overlaps(ids) {
@@ -48,9 +48,9 @@ extension ServerState {
     var next = ids.lowerBound
     while let id = containers[slot].frames.firstNearPinned(next..<end) {
       if pin(slot, id) != nil { return id }
-      next = UInt64(id) + 1
+      next = id.position + 1
     }
-    return end < ids.upperBound ? UInt32(end) : nil
+    return end < ids.upperBound ? FrameID(position: end) : nil
   }
 
   // MARK: Changes
@@ -139,7 +139,7 @@ extension ServerState {
     var left = Self.endedInOneStep
     while left > 0, let id = containers[slot].frames.firstNearPinned(next..<(1 << 32)) {
       left -= 1
-      next = UInt64(id) + 1
+      next = id.position + 1
       guard let pin = pin(slot, id), isOfOthers(pin, slot) else { continue }
       deadline = max(deadline ?? 0, pin.isEnded ? soon : pin.deadline)
     }

@@ -28,7 +28,7 @@ struct Placement: Equatable {
   /// - Throws: `.invalid` for what can never hold in a pool of so many frames.
   init(
     below: UInt64, alignment: UInt64, boundary: UInt64, fixed: UInt64, contiguous: UInt32, count: Int, frameCount: Int
-  ) throws(ServerError) {
+  ) throws(CallFailure) {
     guard alignment & (alignment &- 1) == 0, boundary & (boundary &- 1) == 0, contiguous <= 1, fixed & 4095 == 0 else {
       throw .invalid
     }
@@ -98,7 +98,7 @@ struct PlacementPlan {
   let task: TaskSlot
   let placement: Placement
   let container: ContainerSlot
-  let start: UInt32
+  let start: FrameID
   let count: Int
   /// Taken so far; of a run, from its first frame on.
   var frames: [FrameNumber] = []
@@ -153,7 +153,7 @@ extension ServerState {
     let count = allocation.rest.count
     return PlacementPlan(
       task: task, placement: placement, container: allocation.container,
-      start: UInt32(truncatingIfNeeded: allocation.rest.lowerBound), count: count,
+      start: FrameID(UInt32(truncatingIfNeeded: allocation.rest.lowerBound)), count: count,
       search: PlacementSearch(placement, count: count))
   }
 
@@ -404,14 +404,14 @@ extension ServerState {
       statistics.placements += 1
       return false
     }
-    while UInt64(plan.start) + UInt64(plan.installed) < allocation.rest.lowerBound {
-      install(plan.frames[plan.installed], plan.container, plan.start + UInt32(plan.installed))
+    while plan.start.position + UInt64(plan.installed) < allocation.rest.lowerBound {
+      install(plan.frames[plan.installed], plan.container, plan.start.advanced(by: plan.installed))
       plan.installed += 1
     }
     return true
   }
 
-  private mutating func install(_ frame: FrameNumber, _ container: ContainerSlot, _ id: UInt32) {
+  private mutating func install(_ frame: FrameNumber, _ container: ContainerSlot, _ id: FrameID) {
     if pool.records[frame].isDirty { operations.zero(FrameRun(start: frame, count: 1)) }
     guard let number = contents.insert(frame: frame) else { preconditionFailure("more contents than frames") }
     pool.records[frame].state = .inUse
@@ -429,9 +429,4 @@ extension ServerState {
     placedFrames -= 1
   }
 
-  /// The last virtual frame let go of a content: its record goes, its frame is the caller's.
-  mutating func freeContent(_ number: ContentNumber) {
-    giveUpPlace(number)
-    contents.remove(number)
-  }
 }

@@ -152,7 +152,7 @@ extension ServerState {
 
   /// Makes what `page` shows writable. On a mapping that is neither lazy nor enforced, a write to a shared content is
   /// the task's own affair (R26).
-  mutating func breakSharing(_ mapping: Mapping, _ page: PageNumber) throws(ServerError) {
+  mutating func breakSharing(_ mapping: Mapping, _ page: PageNumber) throws(CallFailure) {
     let shown = ContainerFrame(container: mapping.container.slot, id: mapping.frame(at: page))
     guard let number = containers[shown.container].frames[shown.id].content, contents[number].sharers > 1 else {
       return
@@ -164,7 +164,7 @@ extension ServerState {
   /// Fills in absent leaves from `page` on: at least one, at most `most`, all with the same rights. Stops early at an
   /// id that is not in use or where frames run out.
   /// - Throws: `.noEntry` when `page` itself shows nothing, `.noMemory` when there is no frame for it.
-  mutating func fill(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, most: Int) throws(ServerError) -> Int {
+  mutating func fill(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, most: Int) throws(CallFailure) -> Int {
     let container = mapping.container.slot
     let rights = mapping.flags.effectiveRights
     var granted = rights
@@ -172,7 +172,7 @@ extension ServerState {
     let firstID = mapping.frame(at: page)
     batch.removeAll()
     while batch.count < most {
-      let id = firstID &+ UInt32(batch.count)
+      let id = FrameID(firstID.rawValue &+ UInt32(batch.count))
       let word = containers[container].frames[id]
       var rightsHere = rights
       let frame: FrameNumber
@@ -207,7 +207,7 @@ extension ServerState {
 
   /// Gives an empty frame its physical frame.
   @inline(__always)
-  mutating func makeResident(_ container: ContainerSlot, _ id: UInt32) -> FrameNumber? {
+  mutating func makeResident(_ container: ContainerSlot, _ id: FrameID) -> FrameNumber? {
     guard let frame = takeContentFrame() else { return nil }
     guard let number = contents.insert(frame: frame) else {
       pool.give(FrameRun(start: frame, count: 1))

@@ -16,7 +16,7 @@ struct Mapping: BitwiseCopyable {
   var start: PageNumber
   var count: UInt64
   var container: ContainerReference
-  var frame: UInt32
+  var frame: FrameID
   var flags: MappingFlags
   /// 0: made by the container's owner. Else through a weak capability of that epoch: nothing once it is cancelled.
   var epoch: UInt32 = 0
@@ -30,7 +30,9 @@ struct Mapping: BitwiseCopyable {
 
   /// The id that `page` shows; `page` lies in the mapping.
   @inline(__always)
-  func frame(at page: PageNumber) -> UInt32 { frame &+ UInt32(truncatingIfNeeded: page.rawValue - start.rawValue) }
+  func frame(at page: PageNumber) -> FrameID {
+    FrameID(frame.rawValue &+ UInt32(truncatingIfNeeded: page.rawValue - start.rawValue))
+  }
 
   /// The part of the mapping in `pages`, which it overlaps.
   func clamped(from first: PageNumber, to last: PageNumber) -> Mapping {
@@ -46,7 +48,7 @@ struct Mapping: BitwiseCopyable {
   func continues(with next: Mapping) -> Bool {
     end == next.start && container == next.container && flags == next.flags && epoch == next.epoch
       && isInitial == next.isInitial
-      && UInt64(frame) + count == UInt64(next.frame)
+      && frame.position + count == next.frame.position
   }
 }
 
@@ -201,5 +203,22 @@ struct MappingTable: ~Copyable {
       chunks[index.chunk].removeSubrange((Self.chunkCapacity / 2)...)
       chunks.insert(tail, at: index.chunk + 1)
     }
+  }
+}
+
+extension ServerState {
+  /// Whether a mapping still shows anything: its container is there, and its share has not been cancelled.
+  @inline(__always)
+  func isGood(_ mapping: Mapping) -> Bool {
+    isLive(mapping.container) && (mapping.epoch == 0 || mapping.epoch == containers[mapping.container.slot].epoch)
+  }
+
+  /// The lock that keeps a mapping of the owner's from being filled in.
+  @inline(__always)
+  mutating func currentLock(_ mapping: Mapping, against task: TaskSlot) -> ContainerLock? {
+    guard containers[mapping.container.slot].lock != nil, containers[mapping.container.slot].owner == task else {
+      return nil
+    }
+    return currentLock(mapping.container.slot)
   }
 }

@@ -10,19 +10,19 @@ struct PageRange {
   var end: PageNumber { PageNumber(start.rawValue + count) }
 
   /// PM_EINVAL: not aligned, none at all, or not inside the task's half.
-  init(address: UInt64, count: UInt64) throws(ServerError) {
-    guard address & 4095 == 0, count > 0, address >= PM_USER_START, address < PM_USER_END,
-      count <= (PM_USER_END - address) >> 12
+  init(address: GuestAddress, count: UInt64) throws(CallFailure) {
+    guard address.offsetInPage == 0, count > 0, address.rawValue >= PM_USER_START, address.rawValue < PM_USER_END,
+      count <= (PM_USER_END - address.rawValue) >> 12
     else { throw .invalid }
-    start = PageNumber(containing: address)
+    start = address.page
     self.count = count
   }
 }
 
 /// What pm_mapping tells.
 public struct MappingInformation: Equatable, Sendable {
-  public var container: UInt32
-  public var frame: UInt32
+  public var container: Handle
+  public var frame: FrameID
   public var rights: MappingFlags
   public var requested: MappingFlags
   public var physicalAddress: UInt64
@@ -31,8 +31,8 @@ public struct MappingInformation: Equatable, Sendable {
 extension ServerState {
   /// Checks a mapping: the frames are there, and there will be room for it.
   mutating func checkMapping(
-    _ task: TaskSlot, _ handle: UInt32, _ range: FrameIDRange, _ pages: PageRange, _ flags: MappingFlags
-  ) throws(ServerError) -> Mapping {
+    _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ pages: PageRange, _ flags: MappingFlags
+  ) throws(CallFailure) -> Mapping {
     guard flags.isSubset(of: .all), !flags.effectiveRights.isEmpty else { throw .invalid }
     let access = try container(task, handle)
     let slot = access.slot
@@ -64,7 +64,7 @@ extension ServerState {
 
   /// One step of readying what an eager mapping could lack: page tables, and frames for contents to be copied.
   /// - Returns: where to go on; nil at the mapping's end.
-  mutating func prepareEager(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) throws(ServerError)
+  mutating func prepareEager(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) throws(CallFailure)
     -> PageNumber?
   {
     guard isGood(mapping) else { throw .canceled }
@@ -130,8 +130,8 @@ extension ServerState {
   }
 
   /// PM_ENOENT where nothing is mapped, or only a frame that is no longer allocated.
-  mutating func mappingInformation(_ task: TaskSlot, address: UInt64) throws(ServerError) -> MappingInformation {
-    let page = PageNumber(containing: address)
+  mutating func mappingInformation(_ task: TaskSlot, address: GuestAddress) throws(CallFailure) -> MappingInformation {
+    let page = address.page
     guard let index = tasks[task].mappings.find(page) else { throw .noEntry }
     let mapping = tasks[task].mappings[index]
     guard isGood(mapping) else { throw .noEntry }

@@ -129,7 +129,7 @@ extension ServerState {
     }
     let block = FrameRun(start: contents[first].frame, count: Self.pagesPerSuperpage)
     for index in 0..<block.count {
-      guard let number = containers[container].frames[id + UInt32(index)].content,
+      guard let number = containers[container].frames[id.advanced(by: index)].content,
         contents[number].frame == block.start.advanced(by: index), contents[number].sharers == 1
       else { return nil }
     }

@@ -8,9 +8,9 @@ extension ServerState {
   /// The frame behind the page of an address, filled in if need be. PM_EFAULT where the task itself could not do this
   /// access, `.waitForFrames` where it would wait.
   private mutating func frame(
-    _ task: TaskSlot, _ address: UInt64, _ access: Access
-  ) throws(ServerError) -> FrameNumber {
-    let page = PageNumber(containing: address)
+    _ task: TaskSlot, _ address: GuestAddress, _ access: Access
+  ) throws(CallFailure) -> FrameNumber {
+    let page = address.page
     if let leaf = operations.mappedPage(task, page), leaf.rights.contains(access.right) { return leaf.frame }
     // What its pm_return_pages handler is unmapping is not filled in again.
     if isForAnother, tasks[task].unmapping?.contains(page) ?? false { throw .fault }
@@ -28,31 +28,35 @@ extension ServerState {
   /// Works on the memory of tasks that wait, for the sake of one that makes a call. Nothing is asked for in their names, for
   /// nobody would wait for it: what they lack is PM_EFAULT. So `.waitForFrames` never becomes what a task waited for.
   mutating func forAnother<Result>(
-    _ body: (inout ServerState) throws(ServerError) -> Result
+    _ body: (inout ServerState) throws(CallFailure) -> Result
   ) throws(ServerError) -> Result {
     isForAnother = true
     defer { isForAnother = false }
-    do throws(ServerError) {
+    do throws(CallFailure) {
       return try body(&self)
     } catch {
-      throw error == .waitForFrames ? .fault : error
+      switch error {
+      case .error(let error): throw error
+      case .waitForFrames, .stopped: throw .fault
+      }
     }
   }
 
-  static func isUserRange(_ address: UInt64, _ count: Int) -> Bool {
-    count >= 0 && address >= PM_USER_START && address <= PM_USER_END && UInt64(count) <= PM_USER_END - address
+  static func isUserRange(_ address: GuestAddress, _ count: Int) -> Bool {
+    count >= 0 && address.rawValue >= PM_USER_START && address.rawValue <= PM_USER_END
+      && UInt64(count) <= PM_USER_END - address.rawValue
   }
 
   /// Splits a byte range at page borders, as far as pages are to be had.
   private mutating func forEachPage(
-    _ task: TaskSlot, _ address: UInt64, _ count: Int, _ access: Access,
+    _ task: TaskSlot, _ address: GuestAddress, _ count: Int, _ access: Access,
     _ body: (_ frame: FrameNumber, _ offset: Int, _ bytes: Range<Int>) -> Void
-  ) throws(ServerError) {
+  ) throws(CallFailure) {
     guard Self.isUserRange(address, count) else { throw .fault }
     var done = 0
     while done < count {
-      let at = address + UInt64(done)
-      let offset = Int(at & 4095)
+      let at = address.advanced(by: done)
+      let offset = at.offsetInPage
       let length = min(count - done, 4096 - offset)
       body(try frame(task, at, access), offset, done..<(done + length))
       done += length
@@ -60,7 +64,7 @@ extension ServerState {
   }
 
   /// Fills `buffer` from the task's memory.
-  mutating func readMemory(_ task: TaskSlot, _ address: UInt64, into buffer: inout [UInt8]) throws(ServerError) {
+  mutating func readMemory(_ task: TaskSlot, _ address: GuestAddress, into buffer: inout [UInt8]) throws(CallFailure) {
     let operations = operations
     try forEachPage(task, address, buffer.count, .read) { frame, offset, bytes in
       var whole = buffer.mutableSpan
@@ -70,7 +74,7 @@ extension ServerState {
   }
 
   /// Writes `bytes` to the task's memory, all or none.
-  mutating func writeMemory(_ task: TaskSlot, _ address: UInt64, _ bytes: Span<UInt8>) throws(ServerError) {
+  mutating func writeMemory(_ task: TaskSlot, _ address: GuestAddress, _ bytes: Span<UInt8>) throws(CallFailure) {
     try checkWritable(task, address, bytes.count)
     let operations = operations
     try forEachPage(task, address, bytes.count, .write) { frame, offset, range in
@@ -79,11 +83,34 @@ extension ServerState {
   }
 
   /// Makes sure that a result can be stored, before the call it is the result of changes anything.
-  mutating func checkWritable(_ task: TaskSlot, _ address: UInt64, _ count: Int) throws(ServerError) {
+  mutating func checkWritable(_ task: TaskSlot, _ address: GuestAddress, _ count: Int) throws(CallFailure) {
     try forEachPage(task, address, count, .write) { _, _, _ in }
   }
 
-  mutating func checkReadable(_ task: TaskSlot, _ address: UInt64, _ count: Int) throws(ServerError) {
+  mutating func checkReadable(_ task: TaskSlot, _ address: GuestAddress, _ count: Int) throws(CallFailure) {
     try forEachPage(task, address, count, .read) { _, _, _ in }
+  }
+
+  // MARK: Small values in a task's memory
+
+  mutating func loadCount(_ task: TaskSlot, _ address: GuestAddress) throws(CallFailure) -> UInt32 {
+    try checkWritable(task, address, 4)
+    var bytes = [UInt8](repeating: 0, count: 4)
+    try readMemory(task, address, into: &bytes)
+    return bytes.reversed().reduce(0) { $0 << 8 | UInt32($1) }
+  }
+
+  mutating func store(_ value: UInt32, _ task: TaskSlot, _ address: GuestAddress) throws(CallFailure) {
+    let bytes = InlineArray<4, UInt8> { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) }
+    try writeMemory(task, address, bytes.span)
+  }
+
+  mutating func store(_ words: [UInt64], _ task: TaskSlot, _ address: GuestAddress) throws(CallFailure) {
+    let bytes = words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(8 * $0)) } }
+    try writeMemory(task, address, bytes.span)
+  }
+
+  mutating func store(_ handle: Handle, _ task: TaskSlot, _ address: GuestAddress) throws(CallFailure) {
+    try store(handle.rawValue, task, address)
   }
 }

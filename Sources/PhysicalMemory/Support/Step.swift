@@ -28,6 +28,8 @@ enum Work {
 
 struct Step {
   static let most = 4096
+  /// What a step may do. Only tests change it.
+  var limit = Self.most
   private static let nanoseconds: UInt64 = 400_000
   /// Looking at the clock costs about as much as this.
   private static let betweenLooks = 64
@@ -45,7 +47,7 @@ struct Step {
   mutating func begin(now: UInt64) {
     longest = max(longest, work - start)
     start = work
-    end = work + Self.most
+    end = work + limit
     nextLook = work + Self.betweenLooks
     deadline = now + Self.nanoseconds
   }
@@ -77,4 +79,9 @@ extension ServerState {
       return step.isOver { operations.now }
     }
   }
+}
+
+extension PhysicalMemoryServer {
+  /// For tests: a step does so much, in units of work; nil: as much as ever.
+  package func limitSteps(to work: Int?) { withState { $0.step.limit = work ?? Step.most } }
 }

@@ -69,6 +69,8 @@ final class Generator: OperationSource {
   let hunger: Int
   /// How often who has control uses it, in percent.
   private let ambition: Int
+  /// From this operation on a task is told to end, which the next of its calls finds that takes steps; 0: none is.
+  private var stopLabel = 0
   /// For each kind the sum of the weights up to it.
   private(set) var sums: [Int] = []
 
@@ -87,6 +89,7 @@ final class Generator: OperationSource {
       sum += kind.weight * factor
       sums.append(sum)
     }
+    if self.random.chance(50) { stopLabel = self.random.number(20...max(20, steps)) }
   }
 
   func next(_ model: borrowing Model) -> Operation? {
@@ -99,6 +102,11 @@ final class Generator: OperationSource {
   private func choose(_ model: borrowing Model) -> Action {
     if label == 1 { return .loadImage(random.number(below: 3)) }
     let tasks = model.tasks
+    if stopLabel > 0, label >= stopLabel, let task = random.one(of: tasks), task.isRunning {
+      // If that task ends before it makes such a call.
+      stopLabel = label + 50
+      return .stop(task.name, steps: random.number(0...6))
+    }
     let isIdle = tasks.allSatisfy { $0.isEnding || $0.isWaiting }
     if tasks.isEmpty || random.chance(isIdle ? 20 : hasSuperpages ? 25 : 5) { return chooseForMachine(model) }
     for _ in 0..<4 {

@@ -120,7 +120,7 @@ struct Model: ~Copyable {
 
   // MARK: Programs
 
-  mutating func loadImage(_ label: Int, _ program: Program) throws(ServerError) {
+  mutating func loadImage(_ label: Int, _ program: Program) throws(CallFailure) {
     guard program.isGood else { throw .invalid }
     guard min(unclaimed, notAllocated) >= program.filePages else { throw .noMemory }
     let container = ModelContainer(owner: nil)
@@ -138,7 +138,7 @@ struct Model: ~Copyable {
     images[label] = Image(program: program, contents: contents, container: container)
   }
 
-  mutating func unloadImage(_ label: Int) throws(ServerError) {
+  mutating func unloadImage(_ label: Int) throws(CallFailure) {
     guard let image = images[label] else { throw .contentGone }
     guard !tasks.contains(where: { $0.image == label }) else { throw .busy }
     empty(image.container)

@@ -62,7 +62,7 @@ extension Model {
   }
 
   /// A task is about to have more. `.waitForFrames`: others must give them back first.
-  mutating func charge(_ task: ModelTask, _ count: Int) throws(ServerError) {
+  mutating func charge(_ task: ModelTask, _ count: Int) throws(CallFailure) {
     guard count > notAllocated else { return }
     reclaim.waitCount += 1
     reclaim.requests.append(ModelRequest(task: task.name, count: count))

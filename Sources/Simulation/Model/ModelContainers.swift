@@ -7,14 +7,14 @@ internal import PhysicalMemory
 /// How many frames a call changed, and what stopped it.
 struct ModelCount {
   var count: UInt32
-  var error: ServerError?
+  var error: CallFailure?
 }
 
 extension Model {
   // MARK: Handles
 
   /// The container that a handle names, for its owner or through a weak capability.
-  func container(_ task: ModelTask, _ handle: UInt32) throws(ServerError) -> (it: ModelContainer, epoch: Int?) {
+  func container(_ task: ModelTask, _ handle: UInt32) throws(CallFailure) -> (it: ModelContainer, epoch: Int?) {
     let found: (ModelContainer, Int?)
     switch task.handles[handle] {
     case .container(let container): found = (container, nil)
@@ -29,7 +29,7 @@ extension Model {
     return found
   }
 
-  func ownContainer(_ task: ModelTask, _ handle: UInt32) throws(ServerError) -> ModelContainer {
+  func ownContainer(_ task: ModelTask, _ handle: UInt32) throws(CallFailure) -> ModelContainer {
     let (container, epoch) = try container(task, handle)
     guard epoch == nil else { throw .notPermitted }
     return container
@@ -42,12 +42,12 @@ extension Model {
     return container
   }
 
-  mutating func createContainer(_ task: ModelTask, _ name: HandleName, result: UInt64) throws(ServerError) {
+  mutating func createContainer(_ task: ModelTask, _ name: HandleName, result: UInt64) throws(CallFailure) {
     try check(task, result, 4, .write)
     try writeWord(task, result, addContainer(task, name).handle)
   }
 
-  mutating func destroyContainer(_ task: ModelTask, _ handle: UInt32) throws(ServerError) {
+  mutating func destroyContainer(_ task: ModelTask, _ handle: UInt32) throws(CallFailure) {
     let container = try ownContainer(task, handle)
     guard handle != PM_CAP_CONTAINER else { throw .notPermitted }
     guard !isPinned(container, container.pins.keys.contains) else { throw .busy }
@@ -63,14 +63,14 @@ extension Model {
   // MARK: Ids
 
   /// PM_EINVAL for none at all, or past the last.
-  static func range(_ start: UInt32, _ count: UInt32) throws(ServerError) -> ClosedRange<UInt32> {
+  static func range(_ start: UInt32, _ count: UInt32) throws(CallFailure) -> ClosedRange<UInt32> {
     guard count > 0, UInt64(start) + UInt64(count) <= 1 << 32 else { throw .invalid }
     return start...(start + (count - 1))
   }
 
   mutating func allocate(
     _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32, _ flags: AllocationFlags
-  ) throws(ServerError) -> ModelCount {
+  ) throws(CallFailure) -> ModelCount {
     guard flags.rawValue < 8 else { throw .invalid }
     let plan = try planAllocation(task, handle, try Self.range(start, count), flags)
     for id in plan.ids { set(plan.container, id, .empty) }
@@ -82,10 +82,10 @@ extension Model {
   mutating func planAllocation(
     _ task: ModelTask, _ handle: UInt32, _ ids: ClosedRange<UInt32>, _ flags: AllocationFlags,
     placed: Bool = false
-  ) throws(ServerError) -> (container: ModelContainer, ids: [UInt32], error: ServerError?) {
+  ) throws(CallFailure) -> (container: ModelContainer, ids: [UInt32], error: CallFailure?) {
     let container = try ownContainer(task, handle)
     var left = headroom(task, extra: flags.contains(.extra))
-    var error: ServerError?
+    var error: CallFailure?
     var done: [UInt32] = []
     for id in ids {
       let isUsed = container.frames[id] != nil
@@ -107,7 +107,7 @@ extension Model {
   /// What a deallocation will do.
   private func planDeallocation(
     _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32, _ flags: DeallocationFlags
-  ) throws(ServerError) -> (container: ModelContainer, ids: [UInt32], result: ModelCount) {
+  ) throws(CallFailure) -> (container: ModelContainer, ids: [UInt32], result: ModelCount) {
     guard flags.rawValue < 4 else { throw .invalid }
     let ids = try Self.range(start, count)
     let container = try ownContainer(task, handle)
@@ -129,7 +129,7 @@ extension Model {
   /// With the number of frames in the task's memory, where that of those done goes.
   mutating func allocate(
     _ task: ModelTask, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
-  ) throws(ServerError) -> ModelCount {
+  ) throws(CallFailure) -> ModelCount {
     let count = try loadCount(task, countAddress)
     let result = try allocate(task, handle, start, count, AllocationFlags(rawValue: flags))
     try writeWord(task, countAddress, result.count)
@@ -138,7 +138,7 @@ extension Model {
 
   mutating func deallocate(
     _ task: ModelTask, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
-  ) throws(ServerError) -> ModelCount {
+  ) throws(CallFailure) -> ModelCount {
     let count = try loadCount(task, countAddress)
     let flags = DeallocationFlags(rawValue: flags)
     let plan = try planDeallocation(task, handle, start, count, flags)
@@ -153,7 +153,7 @@ extension Model {
     return plan.result
   }
 
-  mutating func loadCount(_ task: ModelTask, _ address: UInt64) throws(ServerError) -> UInt32 {
+  mutating func loadCount(_ task: ModelTask, _ address: UInt64) throws(CallFailure) -> UInt32 {
     try check(task, address, 4, .write)
     return try readWords(task, address, 1)[0]
   }
@@ -161,7 +161,7 @@ extension Model {
   // MARK: Mappings
 
   /// PM_EINVAL: not aligned, none at all, or not inside the task's half.
-  static func pages(_ address: UInt64, _ count: UInt32) throws(ServerError) {
+  static func pages(_ address: UInt64, _ count: UInt32) throws(CallFailure) {
     guard address % 4096 == 0, count > 0, address >= PM_USER_START, address < PM_USER_END,
       UInt64(count) * 4096 <= PM_USER_END - address
     else { throw .invalid }
@@ -169,7 +169,7 @@ extension Model {
 
   mutating func map(
     _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32, _ address: UInt64, _ flags: MappingFlags
-  ) throws(ServerError) {
+  ) throws(CallFailure) {
     let ids = try Self.range(start, count)
     try Self.pages(address, count)
     guard flags.rawValue < 32, !flags.effectiveRights.isEmpty else { throw .invalid }
@@ -201,7 +201,7 @@ extension Model {
     }
   }
 
-  mutating func unmap(_ task: ModelTask, _ address: UInt64, _ count: UInt32) throws(ServerError) {
+  mutating func unmap(_ task: ModelTask, _ address: UInt64, _ count: UInt32) throws(CallFailure) {
     try Self.pages(address, count)
     if count > 1 << 16 {
       let first = address / 4096
@@ -212,7 +212,7 @@ extension Model {
   }
 
   /// The container's handle, the id, what was asked for, and the content if there is one.
-  func mapping(_ task: ModelTask, _ address: UInt64) throws(ServerError) -> (
+  func mapping(_ task: ModelTask, _ address: UInt64) throws(CallFailure) -> (
     handle: UInt32, mapping: ModelMapping, content: ModelContent?
   ) {
     guard let mapping = task.mappings[address / 4096], isGood(mapping), let frame = mapping.container.frames[mapping.id]
@@ -227,14 +227,14 @@ extension Model {
   mutating func createFilled(
     _ task: ModelTask, _ names: (container: HandleName, weak: HandleName), from source: (UInt32, ModelIDs)?,
     count: UInt32, remote: UInt32, result: UInt64, weak: UInt64
-  ) throws(ServerError) {
+  ) throws(CallFailure) {
     let ids = try Self.range(0, count)
-    let sources: [UInt32]? = try source.map { (_, ids) throws(ServerError) in try load(task, ids, count) }
+    let sources: [UInt32]? = try source.map { (_, ids) throws(CallFailure) in try load(task, ids, count) }
     try check(task, result, 4, .write)
     if weak != 0 { try check(task, weak, 4, .write) }
     let container = addContainer(task, names.container)
     var weakHandle: UInt32?
-    do throws(ServerError) {
+    do throws(CallFailure) {
       if let source, let sources {
         do throws(ModelCopyError) {
           try copy(task, source.0, sources, container.handle, Array(ids.prefix(mostIDs)), count: Int(count))

@@ -5,7 +5,7 @@ internal import GuestMemory
 internal import PhysicalMemory
 
 struct ModelCopyError: Error {
-  let error: ServerError
+  let error: CallFailure
   var id: UInt32?
 }
 
@@ -16,7 +16,7 @@ enum ModelIDs {
 }
 
 extension Model {
-  mutating func load(_ task: ModelTask, _ ids: ModelIDs, _ count: UInt32) throws(ServerError) -> [UInt32] {
+  mutating func load(_ task: ModelTask, _ ids: ModelIDs, _ count: UInt32) throws(CallFailure) -> [UInt32] {
     switch ids {
     case .from(let start):
       // More than there can be in use: nobody looks at the rest.
@@ -34,7 +34,7 @@ extension Model {
   mutating func copy(
     _ task: ModelTask, _ source: UInt32, _ sourceIDs: ModelIDs, _ destination: UInt32, _ destinationIDs: ModelIDs,
     count: UInt32, frameError: UInt64
-  ) throws(ServerError) {
+  ) throws(CallFailure) {
     let from = try load(task, sourceIDs, count)
     let to = try load(task, destinationIDs, count)
     if frameError != 0 { try check(task, frameError, 4, .write) }
@@ -52,7 +52,7 @@ extension Model {
   ) throws(ModelCopyError) {
     let from: ModelContainer
     let to: (it: ModelContainer, epoch: Int?)
-    do throws(ServerError) {
+    do throws(CallFailure) {
       from = try container(task, source).it
       to = try container(task, destination)
     } catch {
@@ -70,14 +70,14 @@ extension Model {
         fresh.insert(id)
         if fresh.count > left { throw ModelCopyError(error: .noMemory, id: id) }
       }
-      do throws(ServerError) { try charge(task, fresh.count) } catch { throw ModelCopyError(error: error) }
+      do throws(CallFailure) { try charge(task, fresh.count) } catch { throw ModelCopyError(error: error) }
     }
     let frames = sourceIDs.map { from.frames[$0] }
     for (id, frame) in zip(destinationIDs, frames) { set(to.it, id, frame) }
   }
 
   mutating func releaseData(_ task: ModelTask, _ handle: UInt32, at address: UInt64, _ count: UInt32)
-    throws(ServerError)
+    throws(CallFailure)
   {
     let ids = try load(task, .array(address), count)
     let container = try ownContainer(task, handle)

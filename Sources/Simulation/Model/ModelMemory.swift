@@ -74,7 +74,7 @@ extension Model {
   static func firstPart(_ address: UInt64, _ count: Int) -> Int { min(count, 4096 - Int(address & 4095)) }
 
   /// PM_EFAULT where the task itself could not do all of it, `.waitForFrames` where it would wait.
-  mutating func check(_ task: ModelTask, _ address: UInt64, _ count: Int, _ access: Access) throws(ServerError) {
+  mutating func check(_ task: ModelTask, _ address: UInt64, _ count: Int, _ access: Access) throws(CallFailure) {
     guard address >= PM_USER_START, address <= PM_USER_END, UInt64(count) <= PM_USER_END - address else { throw .fault }
     var done = 0
     while done < count {
@@ -88,7 +88,7 @@ extension Model {
     }
   }
 
-  mutating func read(_ task: ModelTask, _ address: UInt64, _ count: Int) throws(ServerError) -> [UInt8] {
+  mutating func read(_ task: ModelTask, _ address: UInt64, _ count: Int) throws(CallFailure) -> [UInt8] {
     try check(task, address, count, .read)
     var bytes: [UInt8] = []
     while bytes.count < count {
@@ -101,7 +101,7 @@ extension Model {
   }
 
   /// All or none.
-  mutating func write(_ task: ModelTask, _ address: UInt64, _ bytes: [UInt8]) throws(ServerError) {
+  mutating func write(_ task: ModelTask, _ address: UInt64, _ bytes: [UInt8]) throws(CallFailure) {
     try check(task, address, bytes.count, .write)
     var done = 0
     while done < bytes.count {
@@ -112,11 +112,11 @@ extension Model {
     }
   }
 
-  mutating func writeWord(_ task: ModelTask, _ address: UInt64, _ word: UInt32) throws(ServerError) {
+  mutating func writeWord(_ task: ModelTask, _ address: UInt64, _ word: UInt32) throws(CallFailure) {
     try write(task, address, littleEndian(word))
   }
 
-  mutating func readWords(_ task: ModelTask, _ address: UInt64, _ count: Int) throws(ServerError) -> [UInt32] {
+  mutating func readWords(_ task: ModelTask, _ address: UInt64, _ count: Int) throws(CallFailure) -> [UInt32] {
     let bytes = try read(task, address, count * 4)
     return (0..<count).map { word(bytes, $0 * 4) }
   }

@@ -32,22 +32,22 @@ struct ModelMessage {
 }
 
 enum ModelOutcome: Equatable {
-  case finished(ServerError?)
+  case finished(CallFailure?)
   case waiting
 }
 
 extension Model {
-  mutating func createEndpoint(_ task: ModelTask, _ name: HandleName, result: UInt64) throws(ServerError) {
+  mutating func createEndpoint(_ task: ModelTask, _ name: HandleName, result: UInt64) throws(CallFailure) {
     try check(task, result, 4, .write)
     let endpoint = ModelEndpoint(owner: task.name)
     try writeWord(task, result, task.handles.insert(.endpoint(endpoint, mayReceive: true), name))
   }
 
-  private mutating func loadMessage(_ task: ModelTask, _ address: UInt64) throws(ServerError) -> ModelMessage {
+  private mutating func loadMessage(_ task: ModelTask, _ address: UInt64) throws(CallFailure) -> ModelMessage {
     ModelMessage(bytes: try read(task, address, ModelMessage.size))
   }
 
-  private func checkHandles(_ task: ModelTask, _ message: ModelMessage) throws(ServerError) {
+  private func checkHandles(_ task: ModelTask, _ message: ModelMessage) throws(CallFailure) {
     for handle in message.handles where handle != 0 {
       switch task.handles[handle] {
       case nil: throw .invalid
@@ -62,7 +62,7 @@ extension Model {
   /// `label`: of the message.
   mutating func call(
     _ task: ModelTask, _ handle: UInt32, at address: UInt64, mayWait: Bool, label: Int
-  ) throws(ServerError) -> ModelOutcome {
+  ) throws(CallFailure) -> ModelOutcome {
     guard case .endpoint(let endpoint, _) = task.handles[handle] else { throw .invalid }
     guard endpoint.isLive else { throw .canceled }
     guard endpoint.owner != task.name else { throw .invalid }
@@ -78,7 +78,7 @@ extension Model {
 
   mutating func receive(
     _ task: ModelTask, _ handle: UInt32, at address: UInt64, mayWait: Bool
-  ) throws(ServerError) -> ModelOutcome {
+  ) throws(CallFailure) -> ModelOutcome {
     guard case .endpoint(let endpoint, let mayReceive) = task.handles[handle] else { throw .invalid }
     guard mayReceive else { throw .notPermitted }
     guard endpoint.isLive else { throw .canceled }
@@ -102,8 +102,8 @@ extension Model {
       case .queued(_, let callerAddress) = caller.wait
     {
       let message: ModelMessage
-      do throws(ServerError) {
-        message = try forAnother { (model) throws(ServerError) in try model.loadMessage(caller, callerAddress) }
+      do throws(CallFailure) {
+        message = try forAnother { (model) throws(CallFailure) in try model.loadMessage(caller, callerAddress) }
       } catch {
         endpoint.queue.removeFirst()
         finish(caller, error)
@@ -111,8 +111,8 @@ extension Model {
       }
       callCount += 1
       let number = callCount << 16 | UInt64(caller.slot.rawValue)
-      do throws(ServerError) {
-        try forAnother { (model) throws(ServerError) in
+      do throws(CallFailure) {
+        try forAnother { (model) throws(CallFailure) in
           try model.deliver(message, from: caller, to: receiver, at: address, reply: number, label: caller.message)
         }
       } catch {
@@ -128,8 +128,8 @@ extension Model {
 
   /// Work on the memory of a task that waits: nothing is asked for in its name.
   mutating func forAnother<Result>(
-    _ body: (inout Model) throws(ServerError) -> Result
-  ) throws(ServerError) -> Result {
+    _ body: (inout Model) throws(CallFailure) -> Result
+  ) throws(CallFailure) -> Result {
     isForAnother = true
     defer { isForAnother = false }
     return try body(&self)
@@ -138,7 +138,7 @@ extension Model {
   private mutating func deliver(
     _ message: ModelMessage, from sender: ModelTask, to receiver: ModelTask, at address: UInt64, reply: UInt64,
     label: Int
-  ) throws(ServerError) {
+  ) throws(CallFailure) {
     try check(receiver, address, ModelMessage.size, .write)
     var delivered = message
     var handles = message.handles
@@ -176,7 +176,7 @@ extension Model {
 
   // MARK: Replies
 
-  mutating func reply(_ task: ModelTask, at address: UInt64, label: Int) throws(ServerError) {
+  mutating func reply(_ task: ModelTask, at address: UInt64, label: Int) throws(CallFailure) {
     let message = try loadMessage(task, address)
     let caller = tasks.first {
       guard case .received(by: task.name, at: _, let call) = $0.wait else { return false }
@@ -189,8 +189,8 @@ extension Model {
     for index in task.calls.indices where task.calls[index].number == message.reply {
       task.calls[index].isAnswered = true
     }
-    do throws(ServerError) {
-      try forAnother { (model) throws(ServerError) in
+    do throws(CallFailure) {
+      try forAnother { (model) throws(CallFailure) in
         try model.deliver(message, from: task, to: caller, at: callerAddress, reply: 0, label: label)
       }
       finish(caller, nil)
@@ -201,7 +201,7 @@ extension Model {
 
   // MARK: Waiting
 
-  mutating func finish(_ task: ModelTask, _ error: ServerError?) {
+  mutating func finish(_ task: ModelTask, _ error: CallFailure?) {
     task.wait = .finished(error)
     woken.append(task.name)
   }
@@ -212,7 +212,7 @@ extension Model {
     return .finished(error)
   }
 
-  mutating func stopWaiting(_ task: ModelTask) -> ServerError? {
+  mutating func stopWaiting(_ task: ModelTask) -> CallFailure? {
     let wait = task.wait
     task.wait = .none
     switch wait {

@@ -7,7 +7,7 @@ internal import PhysicalMemory
 extension Model {
   // MARK: Names
 
-  private mutating func loadName(_ task: ModelTask, _ address: UInt64) throws(ServerError) -> [UInt8] {
+  private mutating func loadName(_ task: ModelTask, _ address: UInt64) throws(CallFailure) -> [UInt8] {
     var name: [UInt8] = []
     while name.count <= PM_NAME_MAXIMUM {
       let byte = try read(task, address &+ UInt64(name.count), 1)[0]
@@ -20,7 +20,7 @@ extension Model {
     throw .invalid
   }
 
-  mutating func registerName(_ task: ModelTask, _ address: UInt64, _ handle: UInt32) throws(ServerError) {
+  mutating func registerName(_ task: ModelTask, _ address: UInt64, _ handle: UInt32) throws(CallFailure) {
     let name = try loadName(task, address)
     guard case .endpoint(let endpoint, mayReceive: true) = task.handles[handle], endpoint.isLive else {
       throw .invalid
@@ -29,8 +29,8 @@ extension Model {
     names[name] = endpoint
     for waiter in tasks {
       guard case .name(name, let result) = waiter.wait else { continue }
-      do throws(ServerError) {
-        try forAnother { (model) throws(ServerError) in
+      do throws(CallFailure) {
+        try forAnother { (model) throws(CallFailure) in
           try model.give(waiter, endpoint, result, HandleName(waiter.message))
         }
         finish(waiter, nil)
@@ -42,14 +42,14 @@ extension Model {
 
   private mutating func give(
     _ task: ModelTask, _ endpoint: ModelEndpoint, _ result: UInt64, _ name: HandleName
-  ) throws(ServerError) {
+  ) throws(CallFailure) {
     try check(task, result, 4, .write)
     try writeWord(task, result, task.handles.insert(.endpoint(endpoint, mayReceive: false), name))
   }
 
   mutating func lookUpName(
     _ task: ModelTask, _ address: UInt64, result: UInt64, mayWait: Bool, label: Int
-  ) throws(ServerError) -> ModelOutcome {
+  ) throws(CallFailure) -> ModelOutcome {
     let name = try loadName(task, address)
     try check(task, result, 4, .write)
     if let endpoint = names[name] {
@@ -64,7 +64,7 @@ extension Model {
 
   // MARK: Ends
 
-  mutating func drop(_ task: ModelTask, _ handle: UInt32) throws(ServerError) {
+  mutating func drop(_ task: ModelTask, _ handle: UInt32) throws(CallFailure) {
     guard handle != PM_CAP_SELF, handle != PM_CAP_CONTAINER else { throw .notPermitted }
     switch task.handles[handle] {
     case nil: throw .invalid

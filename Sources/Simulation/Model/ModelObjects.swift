@@ -149,7 +149,7 @@ enum ModelWait {
   case received(by: TaskName, at: UInt64, call: UInt64)
   case receiving(ModelEndpoint, at: UInt64)
   case name([UInt8], at: UInt64)
-  case finished(ServerError?)
+  case finished(CallFailure?)
 
   /// What it brings goes to that page: the task could not map it again before it is too late.
   func needs(_ page: PageNumber) -> Bool {

@@ -112,7 +112,7 @@ struct ModelPlaced {
   var contents: [(id: UInt32, content: ModelContent)]?
   /// Something is in the way.
   var hasObstacle = false
-  var error: ServerError?
+  var error: CallFailure?
 }
 
 extension Model {
@@ -131,7 +131,7 @@ extension Model {
   mutating func allocatePlaced(
     _ task: ModelTask, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32, at address: UInt64,
     _ uses: ModelUses
-  ) throws(ServerError) -> ModelPlaced {
+  ) throws(CallFailure) -> ModelPlaced {
     let count = try loadCount(task, countAddress)
     guard flags < 8, count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     let ids = try Self.range(start, count)

@@ -39,14 +39,14 @@ struct ModelPolicy {
 extension Model {
   // MARK: Control
 
-  mutating func getControl(_ task: ModelTask, _ name: HandleName, result: UInt64) throws(ServerError) {
+  mutating func getControl(_ task: ModelTask, _ name: HandleName, result: UInt64) throws(CallFailure) {
     try check(task, result, 4, .write)
     guard !policy.wasTaken else { throw .notPermitted }
     policy.wasTaken = true
     try writeWord(task, result, task.handles.insert(.control, name))
   }
 
-  func checkControl(_ task: ModelTask, _ handle: UInt32) throws(ServerError) {
+  func checkControl(_ task: ModelTask, _ handle: UInt32) throws(CallFailure) {
     switch task.handles[handle] {
     case nil: throw .invalid
     case .control: return
@@ -72,7 +72,7 @@ extension Model {
 
   mutating func getPolicyBuffer(
     _ task: ModelTask, _ handle: UInt32, at address: UInt64, result: UInt64
-  ) throws(ServerError) {
+  ) throws(CallFailure) {
     try checkControl(task, handle)
     try check(task, result, 4, .write)
     try Self.pages(address, 1)
@@ -85,7 +85,7 @@ extension Model {
     policy.holder = task.name
   }
 
-  private mutating func makeBuffer(for task: ModelTask) throws(ServerError) -> ModelContainer {
+  private mutating func makeBuffer(for task: ModelTask) throws(CallFailure) -> ModelContainer {
     if let buffer = policy.buffer { return buffer }
     guard withdraw(task) else { throw lack(task, 1) }
     let buffer = ModelContainer(owner: nil)
@@ -125,7 +125,7 @@ extension Model {
 
   // MARK: Commits
 
-  mutating func commitPolicy(_ task: ModelTask, _ handle: UInt32) throws(ServerError) {
+  mutating func commitPolicy(_ task: ModelTask, _ handle: UInt32) throws(CallFailure) {
     try checkControl(task, handle)
     guard policy.buffer != nil else { throw .noEntry }
     let meant = tasks.filter { !$0.isEnding && !$0.isDropped }

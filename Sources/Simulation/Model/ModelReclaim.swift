@@ -74,7 +74,7 @@ extension Model {
   }
 
   /// What a call or access comes to for which there are too few such frames.
-  mutating func lack(_ task: ModelTask, _ count: Int) -> ServerError {
+  mutating func lack(_ task: ModelTask, _ count: Int) -> CallFailure {
     if isForAnother { return .noMemory }
     guard canRequestWithdrawal(task, count) else {
       endRequest(task)

@@ -41,7 +41,7 @@ extension Model {
   }
 
   mutating func releasePages(_ task: ModelTask, _ handle: UInt32, at address: UInt64, _ count: UInt32)
-    throws(ServerError)
+    throws(CallFailure)
   {
     let ids = try load(task, .array(address), count)
     let container = try ownContainer(task, handle)
@@ -84,13 +84,13 @@ extension Model {
 
   mutating func recoverPages(
     _ task: ModelTask, _ handle: UInt32, at address: UInt64, _ count: UInt32, frameError: UInt64
-  ) throws(ServerError) {
+  ) throws(CallFailure) {
     var ids: [UInt32] = []
     for id in try load(task, .array(address), count) where !ids.contains(id) { ids.append(id) }
     let container = try ownContainer(task, handle)
     if frameError != 0 { try check(task, frameError, 4, .write) }
     let left = headroom(task, extra: true)
-    var lost: (id: UInt32, error: ServerError)?
+    var lost: (id: UInt32, error: CallFailure)?
     if let id = ids.first(where: { container.released[$0] == nil && !container.releasedEmpties.contains($0) }) {
       lost = (id, container.frames[id] == nil ? .contentGone : .exists)
     } else if left < ids.count {
@@ -117,7 +117,7 @@ extension Model {
 
   mutating func expiredPages(
     _ task: ModelTask, _ handle: UInt32, at address: UInt64, _ count: UInt32, result: UInt64
-  ) throws(ServerError) {
+  ) throws(CallFailure) {
     let ids = try load(task, .array(address), count)
     let container = try ownContainer(task, handle)
     try write(

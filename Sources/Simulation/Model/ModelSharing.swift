@@ -12,7 +12,7 @@ extension Model {
 
   mutating func share(
     _ task: ModelTask, _ name: HandleName, _ handle: UInt32, remote: UInt32
-  ) throws(ServerError) -> UInt32 {
+  ) throws(CallFailure) -> UInt32 {
     let container = try ownContainer(task, handle)
     var holder: TaskID?
     if remote != PM_CAP_NONE {
@@ -30,12 +30,12 @@ extension Model {
 
   mutating func share(
     _ task: ModelTask, _ name: HandleName, _ handle: UInt32, remote: UInt32, result: UInt64
-  ) throws(ServerError) {
+  ) throws(CallFailure) {
     try check(task, result, 4, .write)
     try writeWord(task, result, try share(task, name, handle, remote: remote))
   }
 
-  mutating func revoke(_ task: ModelTask, _ handle: UInt32) throws(ServerError) {
+  mutating func revoke(_ task: ModelTask, _ handle: UInt32) throws(CallFailure) {
     let container = try ownContainer(task, handle)
     guard heldByOthers(container) == nil else { throw .busy }
     container.epoch += 1
@@ -58,11 +58,11 @@ extension Model {
 
   // MARK: Locks
 
-  private static func check(microseconds: UInt64) throws(ServerError) {
+  private static func check(microseconds: UInt64) throws(CallFailure) {
     guard microseconds > 0, microseconds <= PM_LOCK_MAXIMUM_US else { throw .invalid }
   }
 
-  mutating func lock(_ task: ModelTask, _ handle: UInt32, microseconds: UInt64) throws(ServerError) {
+  mutating func lock(_ task: ModelTask, _ handle: UInt32, microseconds: UInt64) throws(CallFailure) {
     try Self.check(microseconds: microseconds)
     let (container, epoch) = try container(task, handle)
     guard epoch != nil, container.owner != task.name else { throw .notPermitted }
@@ -75,7 +75,7 @@ extension Model {
     container.lock = (task.name, start, deadline)
   }
 
-  mutating func unlock(_ task: ModelTask, _ handle: UInt32) throws(ServerError) {
+  mutating func unlock(_ task: ModelTask, _ handle: UInt32) throws(CallFailure) {
     let (container, _) = try container(task, handle)
     guard let lock = currentLock(container), lock.holder == task.name else { throw .notPermitted }
     endLock(container)
@@ -104,7 +104,7 @@ extension Model {
 
   mutating func checkPin(
     _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32, microseconds: UInt64, physical: UInt64
-  ) throws(ServerError) -> (container: ModelContainer, ids: ClosedRange<UInt32>) {
+  ) throws(CallFailure) -> (container: ModelContainer, ids: ClosedRange<UInt32>) {
     let ids = try Self.range(start, count)
     guard count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     try check(task, physical, Int(count) * 8, .write)
@@ -125,7 +125,7 @@ extension Model {
   mutating func pin(
     _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32, microseconds: UInt64, physical: UInt64,
     addresses: [UInt64]
-  ) throws(ServerError) -> String? {
+  ) throws(CallFailure) -> String? {
     let (container, ids) = try checkPin(
       task, handle, start, count, microseconds: microseconds, physical: physical)
     var wrong: String?
@@ -151,7 +151,7 @@ extension Model {
     return nil
   }
 
-  mutating func unpin(_ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32) throws(ServerError) {
+  mutating func unpin(_ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32) throws(CallFailure) {
     let ids = try Self.range(start, count)
     guard count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     let (container, _) = try container(task, handle)

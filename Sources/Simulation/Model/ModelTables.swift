@@ -5,7 +5,7 @@ internal import PhysicalMemory
 
 extension Model {
   /// Makes the tables that a page lacks, if need be of frames kept for tasks that have ended.
-  mutating func makeTables(_ task: ModelTask, _ page: PageNumber) throws(ServerError) {
+  mutating func makeTables(_ task: ModelTask, _ page: PageNumber) throws(CallFailure) {
     if tables.has(1, task.slot, page) || linkTables(task, page) { return }
     tables.releaseClosed()
     if !linkTables(task, page) { throw lackTables(task) }
@@ -34,7 +34,7 @@ extension Model {
     return area
   }
 
-  mutating func openSpace(_ task: ModelTask) throws(ServerError) {
+  mutating func openSpace(_ task: ModelTask) throws(CallFailure) {
     guard !task.hasSpace else { return }
     let kept = tables.reopen(task.slot)
     if kept == nil || !takeKept(kept ?? 0, task) {
@@ -59,7 +59,7 @@ extension Model {
     return true
   }
 
-  private mutating func lackTables(_ task: ModelTask) -> ServerError { lack(task, min(3, unclaimed)) }
+  private mutating func lackTables(_ task: ModelTask) -> CallFailure { lack(task, min(3, unclaimed)) }
 
   /// For the machine itself, for good.
   mutating func takeMachineFrame() -> Bool {

@@ -16,7 +16,7 @@ extension Model {
   /// A task with an empty initial container; `begin` is to follow.
   mutating func create(
     _ name: TaskName, image label: Int, _ parameters: TaskParameters, around: Around
-  ) throws(ServerError) -> ModelTask {
+  ) throws(CallFailure) -> ModelTask {
     guard let image = images[label] else { throw .contentGone }
     let contract = parameters.hasContract || policy.isControlled
     // Once there is a policy, at least what it begins with.
@@ -50,9 +50,9 @@ extension Model {
   }
 
   /// The first pages of its address space. On an error the task is gone, but for `.waitForFrames`.
-  mutating func begin(_ task: ModelTask) throws(ServerError) {
+  mutating func begin(_ task: ModelTask) throws(CallFailure) {
     guard let image = images[task.image], let container = task.initialContainer else { throw .contentGone }
-    do throws(ServerError) {
+    do throws(CallFailure) {
       try openSpace(task)
       for segment in image.program.segments { try makeTables(task, segment.start) }
       try makeTables(task, Program.stack)

@@ -88,6 +88,8 @@ package enum Action: Hashable, Sendable {
   case start(image: Int, guaranteed: Int, contract: Bool, extra: Bool, around: Around, keepsMappings: Bool)
   /// `pause`: as many of the operations that follow are done while the task's end waits for others, if it has to.
   case end(TaskName, pause: Int)
+  /// The task is to end from when its calls have done so many more steps: the walk ends with the call that is given up.
+  case stop(TaskName, steps: Int)
   case pass(microseconds: UInt64)
   /// The task's processor does something for it for so long.
   case work(TaskName, microseconds: UInt64)

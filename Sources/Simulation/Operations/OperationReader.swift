@@ -160,6 +160,7 @@ extension Action {
         image: try reader.number(), guaranteed: try reader.number(), contract: try reader.flag(),
         extra: try reader.flag(), around: try reader.number(), keepsMappings: try reader.flag())
     case "end": self = .end(try reader.task(), pause: try reader.number())
+    case "stop": self = .stop(try reader.task(), steps: try reader.number())
     case "pass": self = .pass(microseconds: try reader.number())
     case "work": self = .work(try reader.task(), microseconds: try reader.number())
     case "zeroAhead": self = .zeroAhead(try reader.number())

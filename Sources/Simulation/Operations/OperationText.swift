@@ -78,6 +78,7 @@ extension Action {
       "start image=\(image) guaranteed=\(guaranteed) contract=\(contract) extra=\(extra) around=\(around) "
         + "keepsMappings=\(keepsMappings)"
     case .end(let task, let pause): "end \(task.text) pause=\(pause)"
+    case .stop(let task, let steps): "stop \(task.text) steps=\(steps)"
     case .pass(let time): "pass microseconds=\(time)"
     case .work(let task, let time): "work \(task.text) microseconds=\(time)"
     case .zeroAhead(let target): "zeroAhead target=\(target)"

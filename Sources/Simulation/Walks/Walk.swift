@@ -60,6 +60,8 @@ package struct Figures: CustomStringConvertible {
   /// Grace periods that were watched, and visits that somebody had to have ended.
   var watched = 0
   var hurried = 0
+  /// Calls given up between two steps.
+  var stopped = 0
 
   package init() {}
 
@@ -88,6 +90,7 @@ package struct Figures: CustomStringConvertible {
     givenUp += other.givenUp
     watched += other.watched
     hurried += other.hurried
+    stopped += other.stopped
   }
 
   package var description: String {
@@ -97,7 +100,7 @@ package struct Figures: CustomStringConvertible {
       + "\(placed) placements, \(unplaced) refused, \(obstacles) for what was in the way, \(starved) for want of frames; "
       + "\(moved) frames moved, \(movedForPlacements) of them for placements, \(passes) passes of defragmentation; "
       + "\(superpages) superpages mapped, \(promoted) promoted, \(gathered) gathered, \(givenUp) gatherings given up; "
-      + "\(watched) grace periods watched, \(hurried) visits hurried"
+      + "\(watched) grace periods watched, \(hurried) visits hurried; \(stopped) calls given up"
   }
 }
 
@@ -136,6 +139,10 @@ package final class Walk {
   var gatheringsGivenUp = 0
   var obstaclesMet = 0
   var movedForPlacements = 0
+  /// Tasks that are to end, which their calls find between two steps.
+  var stopped: Set<TaskName> = []
+  /// That has happened, and the walk is over.
+  var isGivenUp = false
 
   init(_ world: World, _ source: any OperationSource) throws {
     self.world = world
@@ -152,7 +159,8 @@ package final class Walk {
 
   /// Does all operations there are, then ends every task: nothing may be left.
   package func run() throws {
-    while let operation = source.next(model) { try step(operation) }
+    while !isGivenUp, let operation = source.next(model) { try step(operation) }
+    if isGivenUp { return }
     var label = Int.max
     while let task = model.tasks.last {
       try step(Operation(label, .end(task.name, pause: 0)))
@@ -190,6 +198,7 @@ package final class Walk {
     figures.givenUp = gatheringsGivenUp
     figures.watched = machine.watches
     figures.hurried = machine.hurries
+    figures.stopped = isGivenUp ? 1 : 0
     return figures
   }
 
@@ -199,8 +208,13 @@ package final class Walk {
     done.append(operation)
     forgetWishes()
     visit(operation)
-    try perform(operation)
-    try checkAll()
+    do {
+      try perform(operation)
+    } catch {
+      // What came of a call that was given up is not foretold.
+      if !isGivenUp { throw error }
+    }
+    if isGivenUp { try endAfterStop() } else { try checkAll() }
   }
 
   /// Tasks enter the machine, and leave it, at any time; who makes a call has left.
@@ -223,15 +237,15 @@ package final class Walk {
     case .loadImage(let kind):
       let program = Programs.all[kind % Programs.all.count]
       var image: ImageNumber?
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         image = try server.loadImage(program.segments.map(\.imageSegment))
       }
-      try same(error, attempt { () throws(ServerError) in try model.loadImage(operation.label, program) })
+      try same(error, attempt { () throws(CallFailure) in try model.loadImage(operation.label, program) })
       images[operation.label] = image
     case .unloadImage(let label):
       guard let image = images[label] else { return }
-      let error = attempt { () throws(ServerError) in try server.unloadImage(image) }
-      try same(error, attempt { () throws(ServerError) in try model.unloadImage(label) })
+      let error = attempt { () throws(CallFailure) in try server.unloadImage(image) }
+      try same(error, attempt { () throws(CallFailure) in try model.unloadImage(label) })
       if error == nil { images[label] = nil }
     case .start(let label, let guaranteed, let contract, let extra, let around, let keepsMappings):
       let parameters = TaskParameters(
@@ -241,6 +255,10 @@ package final class Walk {
     case .end(let name, let pause):
       guard let task = model.task(name), !task.isEnding, !task.isStarting else { return }
       try end(task, pause: pause)
+    case .stop(let name, let steps):
+      guard let task = model.task(name), task.isRunning else { return }
+      machine.stop(task.slot, afterSteps: steps)
+      stopped.insert(name)
     case .pass(let microseconds):
       machine.advance(microseconds: microseconds)
       model.now = machine.now
@@ -278,25 +296,33 @@ package final class Walk {
       case .wake, .stopWaiting: guard task.isWaiting || task.pending != nil else { return }
       default: guard !task.isWaiting, task.pending == nil else { return }
       }
+      if stopped.contains(name) { return try performStopping(call, task, operation.label) }
       try perform(call, task, operation.label)
     }
   }
 
-  func attempt(_ body: () throws(ServerError) -> Void) -> ServerError? {
-    do throws(ServerError) {
+  func attempt(_ body: () throws(CallFailure) -> Void) -> CallFailure? {
+    // What the server gave up the model does not do.
+    if isGivenUp { return .stopped }
+    do throws(CallFailure) {
       try body()
       return nil
     } catch {
+      if error == .stopped { isGivenUp = true }
       return error
     }
   }
 
-  func same(_ error: ServerError?, _ expected: ServerError?) throws {
+  func same(_ error: CallFailure?, _ expected: CallFailure?) throws {
     isLacking = error == .waitForFrames
     if error != expected { throw fail("the server says \(text(error)), the model \(text(expected))") }
   }
 
-  func text(_ error: ServerError?) -> String { error.map { "\($0)" } ?? "ok" }
+  func same(_ error: ServerError?, _ expected: CallFailure?) throws {
+    try same(error.map { CallFailure.error($0) }, expected)
+  }
+
+  func text(_ error: CallFailure?) -> String { error.map { "\($0)" } ?? "ok" }
 }
 
 extension Walk {

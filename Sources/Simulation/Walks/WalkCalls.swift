@@ -42,17 +42,17 @@ extension Walk {
     case .store(let address, let word): try store(task, address, littleEndian(word))
     case .read(let address, let count):
       var bytes = [UInt8](repeating: 0, count: count)
-      let error = attempt { () throws(ServerError) in try server.readMemory(task.slot, address, into: &bytes) }
+      let error = attempt { () throws(CallFailure) in try server.readMemory(task.slot, address, into: &bytes) }
       var expected: [UInt8] = []
-      try same(error, attempt { () throws(ServerError) in expected = try model.read(task, address, count) })
+      try same(error, attempt { () throws(CallFailure) in expected = try model.read(task, address, count) })
       if error == nil, bytes != expected { throw fail("other bytes at \(hex(address)) than the model has") }
     case .write(let address, let count, let byte):
       let bytes = [UInt8](repeating: byte, count: count)
-      let error = attempt { () throws(ServerError) in try server.writeMemory(task.slot, address, bytes.span) }
-      try same(error, attempt { () throws(ServerError) in try model.write(task, address, bytes) })
+      let error = attempt { () throws(CallFailure) in try server.writeMemory(task.slot, address, bytes.span) }
+      try same(error, attempt { () throws(CallFailure) in try model.write(task, address, bytes) })
     case .check(let address, let count):
-      let error = attempt { () throws(ServerError) in try server.checkReadable(task.slot, address, count) }
-      try same(error, attempt { () throws(ServerError) in try model.check(task, address, Int(count), .read) })
+      let error = attempt { () throws(CallFailure) in try server.checkReadable(task.slot, address, count) }
+      try same(error, attempt { () throws(CallFailure) in try model.check(task, address, Int(count), .read) })
     case .wake: try same(server.waitOutcome(task.slot), model.outcome(task), task)
     case .stopWaiting: try same(server.stopWaiting(task.slot), model.stopWaiting(task))
     case .createContainer, .destroyContainer, .allocate, .deallocate, .map, .unmap, .mapping:
@@ -79,22 +79,22 @@ extension Walk {
     let slot = task.slot
     switch call {
     case .createContainer(let result):
-      let error = attempt { () throws(ServerError) in try server.createContainer(slot, result: result) }
+      let error = attempt { () throws(CallFailure) in try server.createContainer(slot, result: result) }
       try same(
         error,
-        attempt { () throws(ServerError) in try model.createContainer(task, HandleName(label), result: result) })
+        attempt { () throws(CallFailure) in try model.createContainer(task, HandleName(label), result: result) })
       if error == nil { try load(task, result, 4) }
     case .destroyContainer(let handle):
       let handle = number(handle)
-      let error = attempt { () throws(ServerError) in try server.destroyContainer(slot, handle) }
-      try same(error, attempt { () throws(ServerError) in try model.destroyContainer(task, handle) })
+      let error = attempt { () throws(CallFailure) in try server.destroyContainer(slot, handle) }
+      try same(error, attempt { () throws(CallFailure) in try model.destroyContainer(task, handle) })
     case .allocate(let handle, let start, let count, let address, let flags):
       let handle = number(handle)
       try store(task, address, littleEndian(count))
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         try server.allocate(slot, handle, start: start, countAddress: address, flags: flags)
       }
-      let expected = attempt { () throws(ServerError) in
+      let expected = attempt { () throws(CallFailure) in
         let result = try model.allocate(task, handle, start: start, countAddress: address, flags: flags)
         if let error = result.error { throw error }
       }
@@ -103,10 +103,10 @@ extension Walk {
     case .deallocate(let handle, let start, let count, let address, let flags):
       let handle = number(handle)
       try store(task, address, littleEndian(count))
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         try server.deallocate(slot, handle, start: start, countAddress: address, flags: flags)
       }
-      let expected = attempt { () throws(ServerError) in
+      let expected = attempt { () throws(CallFailure) in
         let result = try model.deallocate(task, handle, start: start, countAddress: address, flags: flags)
         if let error = result.error { throw error }
       }
@@ -114,18 +114,18 @@ extension Walk {
       try load(task, address, 4)
     case .map(let handle, let start, let count, let address, let flags):
       let handle = number(handle)
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         try server.map(slot, handle, start: start, count: count, address: address, flags: flags)
       }
       let flags = MappingFlags(rawValue: flags)
-      let expected = attempt { () throws(ServerError) in
+      let expected = attempt { () throws(CallFailure) in
         try model.map(task, handle, start, count, address, flags)
       }
       try same(error, expected)
       if error == nil, !flags.contains(.lazy) { try checkLeaves(task, address, count) }
     case .unmap(let address, let count):
-      let error = attempt { () throws(ServerError) in try server.unmap(slot, address: address, count: count) }
-      try same(error, attempt { () throws(ServerError) in try model.unmap(task, address, count) })
+      let error = attempt { () throws(CallFailure) in try server.unmap(slot, address: address, count: count) }
+      try same(error, attempt { () throws(CallFailure) in try model.unmap(task, address, count) })
     case .mapping(let address): try performMapping(task, address)
     default: break
     }
@@ -150,14 +150,15 @@ extension Walk {
 
   private func performMapping(_ task: ModelTask, _ address: UInt64) throws {
     var information: MappingInformation?
-    let error = attempt { () throws(ServerError) in
+    let error = attempt { () throws(CallFailure) in
       information = try server.mappingInformation(task.slot, address: address)
     }
     var expected: (handle: UInt32, mapping: ModelMapping, content: ModelContent?)?
-    try same(error, attempt { () throws(ServerError) in expected = try model.mapping(task, address) })
+    try same(error, attempt { () throws(CallFailure) in expected = try model.mapping(task, address) })
     guard let information, let (handle, mapping, content) = expected else { return }
     let rights = machine.leaf(task.slot, PageNumber(containing: address))?.rights ?? []
-    guard information.container == handle, information.frame == mapping.id, information.requested == mapping.flags,
+    guard information.container.rawValue == handle, information.frame.rawValue == mapping.id,
+      information.requested == mapping.flags,
       information.rights == rights, (information.physicalAddress != 0) == (content != nil)
     else { throw fail("\(information) is not what the model has") }
     if let content, let wrong = model.place(content, at: information.physicalAddress) { throw fail(wrong) }

@@ -14,7 +14,7 @@ extension Walk {
     // In the middle of another's beginning or end nobody could give frames back: that one may have to.
     guard depth == 0 || model.policy.holder == nil && model.canBeginAtOnce(image: label) else { return }
     var task: ModelTask?
-    var expected = attempt { () throws(ServerError) in
+    var expected = attempt { () throws(CallFailure) in
       task = try model.create(name, image: label, parameters, around: around)
     }
     var deadline: UInt64?
@@ -24,7 +24,7 @@ extension Walk {
     }
     depth += 1
     var started: (slot: TaskSlot, id: TaskID)?
-    let error = attempt { () throws(ServerError) in
+    let error = attempt { () throws(CallFailure) in
       started = try server.createTask(image, parameters) { slot, until in
         guard let task, found == nil else { return giveUp(until) }
         do {
@@ -51,11 +51,11 @@ extension Walk {
 
   /// The model's part of a start.
   /// - Returns: how it came out, or until when it waits.
-  private func begin(_ task: ModelTask) -> (ServerError?, UInt64?) {
+  private func begin(_ task: ModelTask) -> (CallFailure?, UInt64?) {
     while true {
       if task.hasFrames { return (nil, isPolicyAwaited(task) ? task.policyDeadline : nil) }
       if let deadline = model.frameWait(task) { return (nil, deadline) }
-      let error = attempt { () throws(ServerError) in try model.begin(task) }
+      let error = attempt { () throws(CallFailure) in try model.begin(task) }
       guard error == .waitForFrames else {
         if error != nil { return (error, nil) }
         model.endRequest(task)

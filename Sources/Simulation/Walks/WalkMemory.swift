@@ -102,7 +102,7 @@ extension Walk {
   }
 
   /// Writes a list of ids to the task's memory.
-  func prepare(_ task: ModelTask, _ ids: IDArgument) throws -> (FrameIDArgument, ModelIDs) {
+  func prepare(_ task: ModelTask, _ ids: IDArgument) throws -> (PhysicalMemoryServer.FrameIDs, ModelIDs) {
     switch ids {
     case .from(let start): return (.from(start), .from(start))
     case .list(let list, let address):

@@ -16,13 +16,13 @@ extension Walk {
 
   /// Does a call that may wait to both. What it has at once is read from `result`.
   private func perform(
-    _ task: ModelTask, result: UInt64, count: Int, server: () throws(ServerError) -> WaitOutcome,
-    model: () throws(ServerError) -> ModelOutcome
+    _ task: ModelTask, result: UInt64, count: Int, server: () throws(CallFailure) -> WaitOutcome,
+    model: () throws(CallFailure) -> ModelOutcome
   ) throws {
     var outcome: WaitOutcome?
-    let error = attempt { () throws(ServerError) in outcome = try server() }
+    let error = attempt { () throws(CallFailure) in outcome = try server() }
     var expected: ModelOutcome?
-    try same(error, attempt { () throws(ServerError) in expected = try model() })
+    try same(error, attempt { () throws(CallFailure) in expected = try model() })
     try same(outcome, expected, task)
     if outcome == .finished(nil) { try load(task, result, count) }
   }
@@ -32,8 +32,8 @@ extension Walk {
     let size = ModelMessage.size
     switch call {
     case .createEndpoint(let result):
-      let error = attempt { () throws(ServerError) in try server.createEndpoint(slot, result: result) }
-      let expected = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in try server.createEndpoint(slot, result: result) }
+      let expected = attempt { () throws(CallFailure) in
         try model.createEndpoint(task, HandleName(label), result: result)
       }
       try same(error, expected)
@@ -41,28 +41,28 @@ extension Walk {
     case .call(let handle, let message, let address, let mayWait):
       let handle = number(handle)
       try prepare(task, message, address, label: label)
-      try perform(task, result: address, count: size) { () throws(ServerError) in
+      try perform(task, result: address, count: size) { () throws(CallFailure) in
         try server.call(slot, handle, message: address, mayWait: mayWait)
-      } model: { () throws(ServerError) in
+      } model: { () throws(CallFailure) in
         try model.call(task, handle, at: address, mayWait: mayWait, label: label)
       }
     case .receive(let handle, let address, let mayWait):
       let handle = number(handle)
-      try perform(task, result: address, count: size) { () throws(ServerError) in
+      try perform(task, result: address, count: size) { () throws(CallFailure) in
         try server.receive(slot, handle, message: address, mayWait: mayWait)
-      } model: { () throws(ServerError) in
+      } model: { () throws(CallFailure) in
         try model.receive(task, handle, at: address, mayWait: mayWait)
       }
     case .reply(let reply, let message, let address):
       try prepare(task, message, address, label: label, reply: number(task, reply))
-      let error = attempt { () throws(ServerError) in try server.reply(slot, message: address) }
-      try same(error, attempt { () throws(ServerError) in try model.reply(task, at: address, label: label) })
+      let error = attempt { () throws(CallFailure) in try server.reply(slot, message: address) }
+      try same(error, attempt { () throws(CallFailure) in try model.reply(task, at: address, label: label) })
     case .replyAndReceive(let handle, let reply, let message, let address, let mayWait):
       let handle = number(handle)
       try prepare(task, message, address, label: label, reply: number(task, reply))
-      try perform(task, result: address, count: size) { () throws(ServerError) in
+      try perform(task, result: address, count: size) { () throws(CallFailure) in
         try server.replyAndReceive(slot, handle, message: address, mayWait: mayWait)
-      } model: { () throws(ServerError) in
+      } model: { () throws(CallFailure) in
         // What fails for want of memory changes nothing, the reply is not sent.
         try model.check(task, address, size, .write)
         try model.reply(task, at: address, label: label)
@@ -71,15 +71,15 @@ extension Walk {
     case .registerName(let name, let address, let handle):
       let handle = number(handle)
       try store(task, address, Self.name(name))
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         try server.registerName(slot, name: address, endpoint: handle)
       }
-      try same(error, attempt { () throws(ServerError) in try model.registerName(task, address, handle) })
+      try same(error, attempt { () throws(CallFailure) in try model.registerName(task, address, handle) })
     case .lookUpName(let name, let address, let result, let mayWait):
       try store(task, address, Self.name(name))
-      try perform(task, result: result, count: 4) { () throws(ServerError) in
+      try perform(task, result: result, count: 4) { () throws(CallFailure) in
         try server.lookUpName(slot, name: address, result: result, mayWait: mayWait)
-      } model: { () throws(ServerError) in
+      } model: { () throws(CallFailure) in
         try model.lookUpName(task, address, result: result, mayWait: mayWait, label: label)
       }
     default: break

@@ -29,11 +29,11 @@ extension Walk {
     let squashed = flags & UInt32(PM_ALLOC_SQUASH) == 0 ? nil : container(task, handle)
     let movedBefore = server.statistics.framesMoved
     var placed: ModelPlaced?
-    let error = attempt { () throws(ServerError) in
+    let error = attempt { () throws(CallFailure) in
       try server.allocatePlaced(
         task.slot, handle, start: start, countAddress: address, flags: flags, placement: place)
     }
-    let expected = attempt { () throws(ServerError) in
+    let expected = attempt { () throws(CallFailure) in
       let result = try model.allocatePlaced(
         task, handle, start: start, countAddress: address, flags: flags, at: place, uses)
       placed = result
@@ -139,9 +139,9 @@ extension Walk {
     try store(task, result, littleEndian(UInt32(0)))
     let before = server.statistics.framesMoved
     let leaves = currentLeaves()
-    let error = attempt { () throws(ServerError) in try server.defragment(task.slot, handle, result: result) }
+    let error = attempt { () throws(CallFailure) in try server.defragment(task.slot, handle, result: result) }
     let moved = UInt32(server.statistics.framesMoved - before)
-    let expected = attempt { () throws(ServerError) in
+    let expected = attempt { () throws(CallFailure) in
       try model.checkControl(task, handle)
       try model.check(task, result, 4, .write)
       try model.writeWord(task, result, moved)

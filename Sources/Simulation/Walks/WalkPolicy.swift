@@ -8,16 +8,16 @@ extension Walk {
     let slot = task.slot
     switch call {
     case .getControl(let result):
-      let error = attempt { () throws(ServerError) in try server.getControl(slot, result: result) }
+      let error = attempt { () throws(CallFailure) in try server.getControl(slot, result: result) }
       try same(
-        error, attempt { () throws(ServerError) in try model.getControl(task, HandleName(label), result: result) })
+        error, attempt { () throws(CallFailure) in try model.getControl(task, HandleName(label), result: result) })
       if error == nil { try load(task, result, 4) }
     case .getPolicyBuffer(let handle, let address, let result):
       let handle = number(handle)
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         try server.getPolicyBuffer(slot, handle, address: address, result: result)
       }
-      let expected = attempt { () throws(ServerError) in
+      let expected = attempt { () throws(CallFailure) in
         try model.getPolicyBuffer(task, handle, at: address, result: result)
       }
       try same(error, expected)
@@ -26,8 +26,8 @@ extension Walk {
       try setPolicy(task, address, entry, isDirect: isDirect)
     case .policyCommit(let handle):
       let handle = number(handle)
-      let error = attempt { () throws(ServerError) in try server.commitPolicy(slot, handle) }
-      try same(error, attempt { () throws(ServerError) in try model.commitPolicy(task, handle) })
+      let error = attempt { () throws(CallFailure) in try server.commitPolicy(slot, handle) }
+      try same(error, attempt { () throws(CallFailure) in try model.commitPolicy(task, handle) })
     default: break
     }
   }
@@ -43,8 +43,8 @@ extension Walk {
       try store(task, target, bytes)
       return
     }
-    let error = attempt { () throws(ServerError) in try server.writeMemory(task.slot, target, bytes.span) }
-    try same(error, attempt { () throws(ServerError) in try model.write(task, target, bytes) })
+    let error = attempt { () throws(CallFailure) in try server.writeMemory(task.slot, target, bytes.span) }
+    try same(error, attempt { () throws(CallFailure) in try model.write(task, target, bytes) })
     // So that it is known which frame it is.
     if error == nil { try load(task, target, 8) }
   }

@@ -13,10 +13,10 @@ extension Walk {
       try touch(task, frameError, 4)
       let (sourceIDs, modelSourceIDs) = try prepare(task, from)
       let (destinationIDs, modelDestinationIDs) = try prepare(task, to)
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         try server.copy(slot, source, sourceIDs, destination, destinationIDs, count: count, frameError: frameError)
       }
-      let expected = attempt { () throws(ServerError) in
+      let expected = attempt { () throws(CallFailure) in
         try model.copy(
           task, source, modelSourceIDs, destination, modelDestinationIDs, count: count, frameError: frameError)
       }
@@ -26,10 +26,10 @@ extension Walk {
       let handle = number(handle)
       try prepare(task, ids, address)
       let count = UInt32(ids.count)
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         try server.releaseData(slot, handle, frames: address, count: count)
       }
-      try same(error, attempt { () throws(ServerError) in try model.releaseData(task, handle, at: address, count) })
+      try same(error, attempt { () throws(CallFailure) in try model.releaseData(task, handle, at: address, count) })
     case .createFilled(let source, let ids, let count, let remote, let result, let weak):
       let (source, remote) = (number(source), number(remote))
       try touch(task, result, 4)
@@ -41,10 +41,10 @@ extension Walk {
         initial = .copies(source: source, ids)
         modelSource = (source, modelIDs)
       }
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         try server.createContainer(slot, initial, count: count, remote: remote, result: result, weakResult: weak)
       }
-      let expected = attempt { () throws(ServerError) in
+      let expected = attempt { () throws(CallFailure) in
         try model.createFilled(
           task, (HandleName(label), HandleName(label, 1)), from: modelSource, count: count, remote: remote,
           result: result, weak: weak)
@@ -63,19 +63,19 @@ extension Walk {
       let handle = number(handle)
       try prepare(task, ids, address)
       let count = UInt32(ids.count)
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         try server.releasePages(slot, handle, frames: address, count: count)
       }
-      try same(error, attempt { () throws(ServerError) in try model.releasePages(task, handle, at: address, count) })
+      try same(error, attempt { () throws(CallFailure) in try model.releasePages(task, handle, at: address, count) })
     case .recoverPages(let handle, let ids, let address, let frameError):
       let handle = number(handle)
       try touch(task, frameError, 4)
       try prepare(task, ids, address)
       let count = UInt32(ids.count)
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         try server.recoverPages(slot, handle, frames: address, count: count, frameError: frameError)
       }
-      let expected = attempt { () throws(ServerError) in
+      let expected = attempt { () throws(CallFailure) in
         try model.recoverPages(task, handle, at: address, count, frameError: frameError)
       }
       try same(error, expected)
@@ -85,10 +85,10 @@ extension Walk {
       try touch(task, result, ids.count)
       try prepare(task, ids, address)
       let count = UInt32(ids.count)
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         try server.expiredPages(slot, handle, frames: address, count: count, result: result)
       }
-      let expected = attempt { () throws(ServerError) in
+      let expected = attempt { () throws(CallFailure) in
         try model.expiredPages(task, handle, at: address, count, result: result)
       }
       try same(error, expected)
@@ -102,36 +102,36 @@ extension Walk {
     switch call {
     case .share(let handle, let remote, let result):
       let (handle, remote) = (number(handle), number(remote))
-      let error = attempt { () throws(ServerError) in
+      let error = attempt { () throws(CallFailure) in
         try server.share(slot, handle, remote: remote, result: result)
       }
-      let expected = attempt { () throws(ServerError) in
+      let expected = attempt { () throws(CallFailure) in
         try model.share(task, HandleName(label), handle, remote: remote, result: result)
       }
       try same(error, expected)
       if error == nil { try load(task, result, 4) }
     case .revoke(let handle):
       let handle = number(handle)
-      let error = attempt { () throws(ServerError) in try server.revoke(slot, handle) }
-      try same(error, attempt { () throws(ServerError) in try model.revoke(task, handle) })
+      let error = attempt { () throws(CallFailure) in try server.revoke(slot, handle) }
+      try same(error, attempt { () throws(CallFailure) in try model.revoke(task, handle) })
     case .lock(let handle, let time):
       let handle = number(handle)
-      let error = attempt { () throws(ServerError) in try server.lock(slot, handle, microseconds: time) }
-      try same(error, attempt { () throws(ServerError) in try model.lock(task, handle, microseconds: time) })
+      let error = attempt { () throws(CallFailure) in try server.lock(slot, handle, microseconds: time) }
+      try same(error, attempt { () throws(CallFailure) in try model.lock(task, handle, microseconds: time) })
     case .unlock(let handle):
       let handle = number(handle)
-      let error = attempt { () throws(ServerError) in try server.unlock(slot, handle) }
-      try same(error, attempt { () throws(ServerError) in try model.unlock(task, handle) })
+      let error = attempt { () throws(CallFailure) in try server.unlock(slot, handle) }
+      try same(error, attempt { () throws(CallFailure) in try model.unlock(task, handle) })
     case .pin(let handle, let start, let count, let time, let physical):
       try performPin(task, number(handle), start, count, time, physical)
     case .unpin(let handle, let start, let count):
       let handle = number(handle)
-      let error = attempt { () throws(ServerError) in try server.unpin(slot, handle, start: start, count: count) }
-      try same(error, attempt { () throws(ServerError) in try model.unpin(task, handle, start, count) })
+      let error = attempt { () throws(CallFailure) in try server.unpin(slot, handle, start: start, count: count) }
+      try same(error, attempt { () throws(CallFailure) in try model.unpin(task, handle, start, count) })
     case .drop(let handle):
       let handle = number(handle)
-      let error = attempt { () throws(ServerError) in try server.dropCapability(slot, handle) }
-      try same(error, attempt { () throws(ServerError) in try model.drop(task, handle) })
+      let error = attempt { () throws(CallFailure) in try server.dropCapability(slot, handle) }
+      try same(error, attempt { () throws(CallFailure) in try model.drop(task, handle) })
     default: break
     }
   }
@@ -140,18 +140,18 @@ extension Walk {
     _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32, _ time: UInt64, _ physical: UInt64
   ) throws {
     if count < 100 { try touch(task, physical, Int(count) * 8) }
-    let error = attempt { () throws(ServerError) in
+    let error = attempt { () throws(CallFailure) in
       try server.pin(task.slot, handle, start: start, count: count, microseconds: time, physical: physical)
     }
     var addresses: [UInt64] = []
     if error == nil {
       // Where frames are is the server's choice.
       var bytes = [UInt8](repeating: 0, count: Int(count) * 8)
-      _ = attempt { () throws(ServerError) in try server.readMemory(task.slot, physical, into: &bytes) }
+      _ = attempt { () throws(CallFailure) in try server.readMemory(task.slot, physical, into: &bytes) }
       addresses = (0..<Int(count)).map { longWord(bytes, $0 * 8) }
     }
     var wrong: String?
-    let expected = attempt { () throws(ServerError) in
+    let expected = attempt { () throws(CallFailure) in
       wrong = try model.pin(
         task, handle, start, count, microseconds: time, physical: physical, addresses: addresses)
     }

@@ -51,6 +51,9 @@ struct TestCommand: ParsableCommand {
   )
   var deadline: Int?
 
+  /// In milliseconds: a handler whose pages the server takes has a fault for each of them.
+  private var usualDeadline: Int { switches.revokeEvery == nil ? 100 : 300 }
+
   @OptionGroup(title: "Switches for tests")
   var switches: TestSwitches
 
@@ -98,7 +101,7 @@ struct TestCommand: ParsableCommand {
     var results: [TestResult] = []
     for testCase in cases {
       progress.show("\(results.count)/\(cases.count)  \(testCase.name)")
-      configuration.reclaim.timeLimit = UInt64(deadline ?? 100 * min(pace.slowness, 20)) * 1_000_000
+      configuration.reclaim.timeLimit = UInt64(deadline ?? usualDeadline * min(pace.slowness, 20)) * 1_000_000
       let result = TestResult(testCase, configuration: configuration, parameters: parameters, pace: &pace) {
         timeout ?? leastLimit * $0.slowness
       }

@@ -117,7 +117,7 @@ extension OnKVM {
         driver.stop(.timeLimit)
         #expect(driver.wait(seconds: 60)?.exitStatus == 192)
         let device = TaskReference(slot: TaskSlot(1), id: TaskID(99))
-        #expect(throws: ServerError.busy) { try machine.devices.claim(device, 0) }
+        #expect(throws: CallFailure.busy) { try machine.devices.claim(device, 0) }
         blockage.lift()
         var isClaimed = false
         for _ in 0..<60_000 where !isClaimed {

@@ -227,7 +227,7 @@ import Testing
     try policy.set(policy.task, guaranteed: left)
     #expect(policy.commit() == nil)
     let balance = bed.balance
-    #expect(throws: ServerError.noMemory) { try bed.start(image) }
+    #expect(throws: CallFailure.noMemory) { try bed.start(image) }
     #expect(bed.balance == balance)
     #expect(try policy.entry(policy.task).granted == left)
   }

@@ -229,7 +229,7 @@ import Testing
     let left = bed.statistics.allocatableFrames - bed.statistics.claimedFrames
     #expect(task.allocate(handle, 0, 50).error == .waitForFrames)
     #expect(bed.statistics.claimedFrames == bed.statistics.allocatableFrames - left + 50)
-    #expect(throws: ServerError.noMemory) {
+    #expect(throws: CallFailure.noMemory) {
       try bed.start(image, TaskParameters(guaranteed: left - 49, hasContract: true))
     }
     #expect(borrower.task.deallocate(borrower.handle, 0, 50) == .ok(50))

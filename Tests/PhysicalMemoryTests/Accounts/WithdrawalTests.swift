@@ -74,7 +74,7 @@ import Testing
     #expect(borrower.task.map(borrower.container, 0, 1, Self.far(1), [.read, .write, .lazy]) == nil)
     #expect(borrower.task.write(Self.far(1), 1) == .noMemory)
     // The same in a call; nothing is asked for unless somebody waits.
-    #expect(throws: ServerError.waitForFrames) {
+    #expect(throws: CallFailure.waitForFrames) {
       try bed.server.checkReadable(second.slot, Self.far(0).address, 1)
     }
     #expect(bed.server.takeReturnRequest(borrower.task.slot) == 0)
@@ -131,7 +131,7 @@ import Testing
     for index in 0..<30 { #expect(greedy.write(Self.far(index), 1) == nil) }
     let borrower = try Borrower(bed, image)
     let before = bed.balance
-    #expect(throws: ServerError.noMemory) {
+    #expect(throws: CallFailure.noMemory) {
       try bed.server.createTask(image, Self.contract(SampleProgram.pages)) { slot, until in
         // Somebody is promised all that is left, and its root is not to be had any more.
         while bed.server.takeMachineFrame() != nil {}

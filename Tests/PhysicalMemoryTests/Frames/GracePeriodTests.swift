@@ -13,7 +13,7 @@ import Testing
     var pool = try FramePool(frameCount: 4096)
     let free = pool.freeCount
     let (run, other) = (pool.takeRun(count: 3), pool.takeFrame())
-    guard let run, let other else { throw ServerError.noMemory }
+    guard let run, let other else { throw CallFailure.noMemory }
     pool.isGiving = false
     pool.give(run)
     pool.endPeriod()
@@ -71,6 +71,21 @@ import Testing
     #expect(bed.server.waitingFrames == 0 && bed.machine.watches == 0)
     task.end()
     other.end()
+  }
+
+  @Test("Safety: a frame that was released, and whose id goes, waits for who had it mapped") func released() throws {
+    let bed = try Testbed()
+    let task = try bed.start()
+    let handle = try task.numbered(1)
+    bed.machine.enter(task.slot)
+    #expect(task.release(handle, [0]) == nil)
+    #expect(bed.server.waitingFrames == 0 && bed.statistics.releasedFrames == 1)
+    try bed.server.destroyContainer(task.slot, handle)
+    #expect(bed.server.waitingFrames == 1)
+    bed.machine.leave(task.slot)
+    #expect(bed.server.waitingFrames == 0)
+    bed.check()
+    task.end()
   }
 
   @Test("R17, R24: a content is moved, or shared by a copy, when what KVM was writing to its frame is there")

@@ -71,7 +71,7 @@ import Testing
       for page in stride(from: 0, to: Int(count), by: 37) {
         #expect(task.write(TestTask.free.advanced(by: page), 3) == nil)
       }
-      #expect(throws: ServerError.noMemory) { _ = try bed.start(image) }
+      #expect(throws: CallFailure.noMemory) { _ = try bed.start(image) }
       task.end()
       #expect(bed.balance == before)
     }

@@ -44,4 +44,27 @@ import Testing
         """)
     #expect(Walk.disagreement(file.world, file.operations)?.text == nil)
   }
+
+  /// What it had made could not be destroyed for want of steps, and the answer told only why it had failed.
+  @Test("R30: a call that fails, and is to be given up before it is undone, is given up")
+  func failedCreationIsGivenUp() throws {
+    let file = try OperationFile(
+      text: """
+        world frames=256 reserved=60 tasks=4 stock=40 tablesKept=16 timeLimit=40 blocks=0
+        1 loadImage program=0
+        2 start image=1 guaranteed=48 contract=false extra=true around=0 keepsMappings=true
+        691 start image=1 guaranteed=22 contract=false extra=true around=1 keepsMappings=true
+        1069 start image=1 guaranteed=0 contract=false extra=true around=1 keepsMappings=false
+        1219 start image=1 guaranteed=0 contract=false extra=true around=1 keepsMappings=true
+        1274 createContainer t1219 result=0x7fffffdefbb8
+        1364 stop t1219 steps=6
+        1366 releasePages t1219 h1274 ids=[1] at=0x7fffffdff408
+        1373 releasePages t1219 h1274 ids=[1030,4,1027,1023,1030] at=0x7fffffdfd100
+        1380 allocate t1219 h1274 start=16 count=8 at=0x7fffffdff838 flags=0
+        1384 createFilled t1219 #0 fresh count=5 remote=#0 result=0x7fffffdff438 weak=0x0
+        1397 releasePages t1219 h1274 ids=[9,15] at=0x7fffffdff820
+        1400 createFilled t1219 h1274 from=20 count=2 remote=#0 result=0x7fffffdff428 weak=0x0
+        """)
+    #expect(Walk.disagreement(file.world, file.operations)?.text == nil)
+  }
 }

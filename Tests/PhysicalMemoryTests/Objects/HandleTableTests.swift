@@ -2,6 +2,7 @@
 
 import CGuestABI
 import GuestMemory
+import Simulation
 import Testing
 
 @testable import PhysicalMemory
@@ -17,10 +18,10 @@ private func container(_ slot: ContainerSlot) -> HandleTarget {
 
   @Test func aTaskBeginsWithItselfAndItsContainer() {
     let table = Self.table()
-    #expect(table[UInt32(PM_CAP_NONE)] == nil)
-    #expect(table[UInt32(PM_CAP_SELF)] == .task)
-    #expect(table[UInt32(PM_CAP_CONTAINER)] == container(77))
-    for handle in [3, 0xffff, 0x10001, 0x10002, .max] as [UInt32] { #expect(table[handle] == nil) }
+    #expect(table[.none] == nil)
+    #expect(table[.ownTask] == .task)
+    #expect(table[.initialContainer] == container(77))
+    for handle in [3, 0xffff, 0x10001, 0x10002, 0xffff_ffff] as [Handle] { #expect(table[handle] == nil) }
   }
 
   @Test func aStaleHandleNamesNothing() throws {
@@ -31,14 +32,14 @@ private func container(_ slot: ContainerSlot) -> HandleTarget {
     #expect(table[old] == nil)
     let new = try some(table.insert(container(6)))
     #expect(new != old)
-    #expect(new & 0xffff == old & 0xffff)
+    #expect(new.rawValue & 0xffff == old.rawValue & 0xffff)
     #expect(table[old] == nil)
     #expect(table[new] == container(6))
   }
 
   @Test func noHandleIsEverGivenTwice() throws {
     var table = Self.table()
-    var seen: Set<UInt32> = []
+    var seen: Set<Handle> = []
     for _ in 0..<70_000 {
       let handle = try some(table.insert(container(9)))
       #expect(seen.insert(handle).inserted)
@@ -48,7 +49,7 @@ private func container(_ slot: ContainerSlot) -> HandleTarget {
 
   @Test func aFullTableRefuses() throws {
     var table = Self.table()
-    var handles: Set<UInt32> = []
+    var handles: Set<Handle> = []
     while let handle = table.insert(container(ContainerSlot(UInt32(handles.count)))) { handles.insert(handle) }
     #expect(handles.count == 1 << 16 - 3)
     #expect(!handles.contains(0))
@@ -112,7 +113,7 @@ enum HandleKind: CaseIterable {
       ("drop", { try server.dropCapability(slot, old) }),
     ]
     try server.writeMemory(slot, memory, [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 65, 0].span)
-    for (name, call) in calls { #expect(throws: ServerError.invalid, "\(name)") { try call() } }
+    for (name, call) in calls { #expect(throws: CallFailure.invalid, "\(name)") { try call() } }
     _ = try server.dropCapability(slot, new)
     task.end()
   }

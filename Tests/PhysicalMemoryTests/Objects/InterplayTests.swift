@@ -117,14 +117,14 @@ import Testing
 }
 
 extension OpenServer {
-  fileprivate mutating func map(_ task: TaskSlot, _ handle: UInt32, at page: PageNumber) throws {
+  fileprivate mutating func map(_ task: TaskSlot, _ handle: Handle, at page: PageNumber) throws {
     let range = try FrameIDRange(start: 0, count: 1)
-    let pages = try PageRange(address: page.address, count: 1)
+    let pages = try PageRange(address: GuestAddress(page.address), count: 1)
     state.installMapping(task, try state.checkMapping(task, handle, range, pages, [.read, .write, .lazy]))
   }
 
   /// One frame.
-  fileprivate mutating func copy(_ source: UInt32, to destination: UInt32) throws {
+  fileprivate mutating func copy(_ source: Handle, to destination: Handle) throws {
     var plan = try state.planCopy(task, source, .from(0), destination, .from(0), count: 1)
     while state.collect(&plan) {}
     while state.install(&plan) {}

@@ -3,6 +3,7 @@
 import CGuestABI
 import GuestMemory
 import PhysicalMemory
+import Simulation
 import Testing
 
 @Suite struct ReplyAndReceiveTests {
@@ -27,12 +28,12 @@ import Testing
     var bytes = [UInt8](repeating: 0, count: 104)
     try bed.server.readMemory(task.slot, TestTask.message, into: &bytes)
     try bed.server.writeMemory(task.slot, TestTask.free.address, bytes.span)
-    func replyAndReceive() throws(ServerError) -> WaitOutcome {
+    func replyAndReceive() throws(CallFailure) -> WaitOutcome {
       try bed.server.replyAndReceive(task.slot, endpoint, message: TestTask.free.address, mayWait: true)
     }
     #expect(task.map(container, 0, 1, TestTask.free, [.read]) == nil)
     for _ in 0..<2 {
-      #expect(throws: ServerError.fault) { try replyAndReceive() }
+      #expect(throws: CallFailure.fault) { try replyAndReceive() }
       #expect(bed.server.waitOutcome(client.slot) == .waiting)
     }
     #expect(task.map(container, 0, 1, TestTask.free, [.read, .write]) == nil)

@@ -113,7 +113,7 @@ import Testing
     let image = try bed.load()
     let first = try bed.start(image)
     let second = try bed.start(image)
-    #expect(throws: ServerError.noMemory) { _ = try bed.start(image) }
+    #expect(throws: CallFailure.noMemory) { _ = try bed.start(image) }
     first.end()
     let third = try bed.start(image)
     #expect(third.slot == first.slot)
@@ -124,12 +124,12 @@ import Testing
     let bed = try Testbed()
     let image = try bed.load()
     let task = try bed.start(image)
-    #expect(throws: ServerError.busy) { try bed.server.unloadImage(image) }
+    #expect(throws: CallFailure.busy) { try bed.server.unloadImage(image) }
     task.end()
     try bed.server.unloadImage(image)
     bed.check()
-    #expect(throws: ServerError.contentGone) { try bed.server.unloadImage(image) }
-    #expect(throws: ServerError.contentGone) { _ = try bed.start(image) }
+    #expect(throws: CallFailure.contentGone) { try bed.server.unloadImage(image) }
+    #expect(throws: CallFailure.contentGone) { _ = try bed.start(image) }
   }
 
   @Test("segments that overlap or leave a task's memory are PM_EINVAL") func badSegments() throws {
@@ -145,7 +145,7 @@ import Testing
       [segment(PM_USER_END >> 12, 1)], [segment(.max >> 12, 1)], [segment(.max, 1)],
       [segment(10, 2), segment(11, 1)], [segment(11, 1), segment(10, 2)], [segment(10, 1), segment(10, 1)],
     ]
-    for segments in bad { #expect(throws: ServerError.invalid) { _ = try bed.load(segments) } }
+    for segments in bad { #expect(throws: CallFailure.invalid) { _ = try bed.load(segments) } }
     #expect(bed.statistics == before)
     // In any order, with nothing between them, up to the stack; or none at all.
     let task = try bed.start(bed.load([segment(stack - 2, 2), segment(1, 1), segment(2, 1)]))
@@ -178,12 +178,12 @@ import Testing
       ]
     }
     let empty = bed.statistics
-    #expect(throws: ServerError.noMemory) { _ = try bed.load(program(224, 224)) }
+    #expect(throws: CallFailure.noMemory) { _ = try bed.load(program(224, 224)) }
     #expect(bed.statistics == empty)
     let large = try bed.load(program(223, 223))
     #expect(bed.statistics.allocatableFrames == 0)
     let full = bed.statistics
-    #expect(throws: ServerError.noMemory) { _ = try bed.start(large) }
+    #expect(throws: CallFailure.noMemory) { _ = try bed.start(large) }
     #expect(bed.statistics == full)
     try bed.server.unloadImage(large)
     #expect(bed.statistics.freeFrames == empty.freeFrames)
@@ -191,10 +191,10 @@ import Testing
     let image = try bed.load(program(1, 222 - SampleProgram.stackPages))
     let task = try bed.start(image)
     #expect(task.information.available == 0)
-    #expect(throws: ServerError.noMemory) { _ = try bed.start(image) }
+    #expect(throws: CallFailure.noMemory) { _ = try bed.start(image) }
     task.end()
     let tight = try bed.load(program(1, 222 - SampleProgram.stackPages))
-    #expect(throws: ServerError.noMemory) { _ = try bed.start(tight) }
+    #expect(throws: CallFailure.noMemory) { _ = try bed.start(tight) }
   }
 
   @Test("R4: guarantees that would overcommit are refused, with nothing changed") func overcommitment() throws {
@@ -203,7 +203,7 @@ import Testing
     let available = bed.statistics.allocatableFrames
     for guaranteed in [available + 1, Int.max, -1, Int.min] {
       let before = bed.statistics
-      #expect(throws: ServerError.noMemory) {
+      #expect(throws: CallFailure.noMemory) {
         _ = try bed.start(image, TaskParameters(guaranteed: guaranteed, hasContract: true))
       }
       #expect(bed.statistics == before)
@@ -212,7 +212,7 @@ import Testing
     #expect(bed.statistics.claimedFrames == available - 100)
     let before = bed.statistics
     for guaranteed in [101, Int.max] {
-      #expect(throws: ServerError.noMemory) {
+      #expect(throws: CallFailure.noMemory) {
         _ = try bed.start(image, TaskParameters(guaranteed: guaranteed, hasContract: true))
       }
       #expect(bed.statistics == before)
@@ -234,7 +234,7 @@ import Testing
     let image = try bed.load()
     let small = SampleProgram.pages - 1
     let before = bed.statistics
-    #expect(throws: ServerError.noMemory) {
+    #expect(throws: CallFailure.noMemory) {
       _ = try bed.start(image, TaskParameters(guaranteed: small, mayUseExtra: false, hasContract: true))
     }
     #expect(bed.statistics == before)
@@ -251,7 +251,7 @@ import Testing
     let tasks = try (0..<4).map { _ in try bed.start(image) }
     let before = bed.balance
     let everything = bed.statistics.allocatableFrames - bed.statistics.claimedFrames
-    #expect(throws: ServerError.noMemory) {
+    #expect(throws: CallFailure.noMemory) {
       _ = try bed.start(image, TaskParameters(guaranteed: everything, hasContract: true))
     }
     bed.check()

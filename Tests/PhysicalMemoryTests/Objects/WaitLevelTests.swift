@@ -3,6 +3,7 @@
 import CGuestABI
 import GuestMemory
 import PhysicalMemory
+import Simulation
 import Testing
 
 @Suite struct WaitLevelTests {
@@ -74,7 +75,7 @@ import Testing
       let reply = try word(pair.server, address + 96)
       try write(pair.server, address, words: 10 + word(pair.server, address), reply: reply)
       try server.reply(pair.server.slot, message: address)
-      #expect(throws: ServerError.invalid) { try server.reply(pair.server.slot, message: address) }
+      #expect(throws: CallFailure.invalid) { try server.reply(pair.server.slot, message: address) }
       #expect(server.waitOutcome(client.slot, at: level) == .finished(nil))
     }
     #expect(try word(client, Self.own) == 11 && word(client, Self.inner) == 12)
@@ -111,7 +112,7 @@ import Testing
     #expect(
       try server.receive(pair.server.slot, end.receive, message: Self.own, mayWait: false) == .finished(nil))
     #expect(try word(pair.server, Self.own) == 1)
-    #expect(throws: ServerError.timedOut) {
+    #expect(throws: CallFailure.timedOut) {
       try server.receive(pair.server.slot, end.receive, message: Self.inner, mayWait: false)
     }
     pair.bed.check()

@@ -310,8 +310,8 @@ import Testing
       let address = TestTask.free.address + 8
       try bed.server.writeMemory(task.slot, address, ([3, 0, 0, 0] as [UInt8]).span)
       // Three wanted, two there.
-      var answer: ServerError?
-      do throws(ServerError) {
+      var answer: CallFailure?
+      do throws(CallFailure) {
         try bed.server.deallocate(task.slot, handle, start: 0, countAddress: address, flags: flags.rawValue)
       } catch {
         answer = error

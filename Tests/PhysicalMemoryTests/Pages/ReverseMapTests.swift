@@ -106,7 +106,7 @@ extension ReverseMap {
     for victims in 0..<(1 << length) where length < 9 || victims.nonzeroBitCount < 4 {
       var map = try ReverseMap(capacity: 16)
       var link: UInt64 = 0
-      let shown = (0...1).map { ContainerFrame(container: 3, id: 70 + $0) }
+      let shown = (0...1).map { ContainerFrame(container: 3, id: FrameID(70 + $0)) }
       for index in 0..<length {
         let new = MappedPlace(
           TaskSlot(2), PageNumber(UInt64(index) + 1), showing: shown[victims >> index & 1], isWeak: index % 2 == 0)

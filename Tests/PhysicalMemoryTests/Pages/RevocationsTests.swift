@@ -8,7 +8,7 @@ import Testing
 @Suite struct RevocationsTests {
   private func runs(_ frames: [UInt32]) -> [[Int]] {
     var runs: [FrameRun] = []
-    for frame in frames { Revocations.append(FrameNumber(frame), to: &runs) }
+    for frame in frames { Revocations.append(FrameNumber(frame), to: &runs, mayRepeat: true) }
     return runs.map { [Int($0.start.rawValue), $0.count] }
   }
 
@@ -26,8 +26,8 @@ import Testing
 
   private func joined(_ frames: [UInt32]) -> [[Int]] {
     var runs: [FrameRun] = []
-    for frame in frames { Revocations.append(FrameNumber(frame), to: &runs) }
-    Revocations.join(&runs)
+    for frame in frames { Revocations.append(FrameNumber(frame), to: &runs, mayRepeat: true) }
+    Revocations.join(&runs, mayRepeat: true)
     return runs.map { [Int($0.start.rawValue), $0.count] }
   }
 
@@ -41,5 +41,31 @@ import Testing
   @Test func aFrameThatIsThereTwiceStaysIn() {
     let frames = Set(joined([5, 9, 5]).flatMap { run in Array(run[0]..<(run[0] + run[1])) })
     #expect(frames == [5, 9])
+  }
+
+  @Test func givingBackTwiceTraps() async {
+    await #expect(processExitsWith: .failure) {
+      var runs: [FrameRun] = []
+      for frame in [5, 6, 5] as [UInt32] { Revocations.append(FrameNumber(frame), to: &runs, mayRepeat: false) }
+    }
+    await #expect(processExitsWith: .failure) {
+      var runs: [FrameRun] = []
+      for frame in [5, 9, 5] as [UInt32] { Revocations.append(FrameNumber(frame), to: &runs, mayRepeat: false) }
+      Revocations.join(&runs, mayRepeat: false)
+    }
+    await #expect(processExitsWith: .success) {
+      var runs: [FrameRun] = []
+      for frame in [5, 6, 9, 4, 7] as [UInt32] { Revocations.append(FrameNumber(frame), to: &runs, mayRepeat: false) }
+      Revocations.join(&runs, mayRepeat: false)
+    }
+  }
+
+  @Test("Safety: a frame that two parts of a step give back is a trap, not one frame") func serverTraps() async {
+    await #expect(processExitsWith: .failure) {
+      var server = try OpenServer(frames: 1024)
+      guard let frame = server.state.pool.takeFrame() else { return }
+      for _ in 0..<2 { Revocations.append(frame, to: &server.state.revocations.unused, mayRepeat: false) }
+      server.state.finishRevocations()
+    }
   }
 }

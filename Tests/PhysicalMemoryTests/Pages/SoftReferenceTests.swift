@@ -3,6 +3,7 @@
 import CGuestABI
 import GuestMemory
 import PhysicalMemory
+import Simulation
 import Testing
 
 extension TestTask {
@@ -16,9 +17,9 @@ extension TestTask {
 
   func release(
     _ handle: UInt32, _ ids: [UInt32], sourceLocation: SourceLocation = #_sourceLocation
-  ) -> ServerError? {
+  ) -> CallFailure? {
     storeIDs(ids)
-    return error(sourceLocation) { () throws(ServerError) in
+    return error(sourceLocation) { () throws(CallFailure) in
       try server.releasePages(slot, handle, frames: Self.list, count: UInt32(ids.count))
     }
   }
@@ -26,9 +27,9 @@ extension TestTask {
   /// The id that an error is about is at `scratch` afterwards.
   func recover(
     _ handle: UInt32, _ ids: [UInt32], sourceLocation: SourceLocation = #_sourceLocation
-  ) -> ServerError? {
+  ) -> CallFailure? {
     storeIDs(ids)
-    return error(sourceLocation) { () throws(ServerError) in
+    return error(sourceLocation) { () throws(CallFailure) in
       try server.recoverPages(slot, handle, frames: Self.list, count: UInt32(ids.count), frameError: Self.scratch)
     }
   }
@@ -38,7 +39,7 @@ extension TestTask {
     _ handle: UInt32, _ ids: [UInt32], sourceLocation: SourceLocation = #_sourceLocation
   ) -> [UInt32] {
     storeIDs(ids)
-    let error = error(sourceLocation) { () throws(ServerError) in
+    let error = error(sourceLocation) { () throws(CallFailure) in
       try server.expiredPages(
         slot, handle, frames: Self.list, count: UInt32(ids.count), result: Self.list)
     }

@@ -63,9 +63,9 @@ private struct Driver {
     bed.check()
   }
 
-  func unpin(_ start: UInt32, _ count: UInt32) -> ServerError? {
+  func unpin(_ start: UInt32, _ count: UInt32) -> CallFailure? {
     defer { bed.check() }
-    do throws(ServerError) {
+    do throws(CallFailure) {
       try server.unpin(task.slot, container, start: start, count: count)
       return nil
     } catch {
@@ -191,7 +191,7 @@ private struct Driver {
     try bed.server.beginTransfer(TaskReference(slot: driver.slot, id: driver.id), run)
     driver.end()
     #expect(client.deallocate(container, 0, 1) == .failed(.busy, 1))
-    #expect(throws: ServerError.busy) { try bed.server.revoke(client.slot, container) }
+    #expect(throws: CallFailure.busy) { try bed.server.revoke(client.slot, container) }
     // The next task in the driver's slot has no part in it.
     let next = try bed.start()
     #expect(next.slot == driver.slot)

@@ -5,7 +5,7 @@ import Testing
 @testable import PhysicalMemory
 
 @Suite struct VirtualFrameTableTests {
-  private static let last = UInt32.max
+  private static let last = FrameID(.max)
 
   @Test func anEmptyTableNamesNothing() {
     let table = VirtualFrameTable()
@@ -46,15 +46,15 @@ import Testing
 
   @Test func theLastIdsAreLikeOthers() {
     var table = VirtualFrameTable()
-    table.fill(Self.last - 1, count: 2, .empty)
+    table.fill(Self.last.advanced(by: -1), count: 2, .empty)
     #expect(table[Self.last] == .empty)
     #expect(table.count == 2)
-    #expect(table.run(from: Self.last - 1, limit: 2, inUse: true) == 2)
+    #expect(table.run(from: Self.last.advanced(by: -1), limit: 2, inUse: true) == 2)
     #expect(table.run(from: 0, limit: 1 << 32, inUse: false) == 1 << 32 - 2)
-    #expect(table.firstUsed(from: 0) == Self.last - 1)
+    #expect(table.firstUsed(from: 0) == Self.last.advanced(by: -1))
     #expect(table.firstUsed(from: Self.last) == Self.last)
-    #expect(table.prefix(from: Self.last - 9, limit: 10, unused: 8) == 10)
-    #expect(table.prefix(from: Self.last - 9, limit: 10, unused: 7) == 7)
+    #expect(table.prefix(from: Self.last.advanced(by: -9), limit: 10, unused: 8) == 10)
+    #expect(table.prefix(from: Self.last.advanced(by: -9), limit: 10, unused: 7) == 7)
     #expect(table.prefix(from: 0, limit: 1 << 32, unused: 1 << 32 - 3) == 1 << 32 - 3)
     #expect(table.usedCount(from: 0, count: 1 << 32) == 2)
     #expect(table.usedCount(from: Self.last, count: 1) == 1)
@@ -67,7 +67,7 @@ import Testing
     table.fill(7, count: 1 << 20, .empty)
     for _ in 0..<600 {
       #expect(table.run(from: 8, limit: 1 << 31, inUse: true) == 1 << 20 - 1)
-      #expect(table.run(from: 1 << 23, limit: 1 << 31, inUse: false) == 1 << 31)
+      #expect(table.run(from: FrameID(1 << 23), limit: 1 << 31, inUse: false) == 1 << 31)
       #expect(table.prefix(from: 0, limit: 1 << 31, unused: 9) == 1 << 20 + 9)
       #expect(table.usedCount(from: 0, count: 1 << 32) == 1 << 20)
     }
@@ -76,20 +76,20 @@ import Testing
   @Test(arguments: [1, 2, 3] as [UInt64]) func idsFarApartComeAndGo(seed: UInt64) throws {
     var random = SeededGenerator(state: seed)
     var table = VirtualFrameTable()
-    var used: Set<UInt32> = []
+    var used: Set<FrameID> = []
     for step in 0..<20_000 {
       // More come than go, then more go than come.
-      let id = UInt32.random(in: 0..<200, using: &random) << 10 | 5
+      let id = FrameID(UInt32.random(in: 0..<200, using: &random) << 10 | 5)
       let isUsed = Int.random(in: 0..<10, using: &random) < (step / 2000 % 2 == 0 ? 8 : 2)
       table.set(id, isUsed ? .empty : .unused)
       if isUsed { used.insert(id) } else { used.remove(id) }
       let comment = Comment(rawValue: "seed \(seed), step \(step)")
       try #require(table.count == used.count && table[id].isUsed == isUsed, comment)
-      let start = UInt32.random(in: 0..<200 << 10, using: &random)
+      let start = FrameID(UInt32.random(in: 0..<200 << 10, using: &random))
       let next = used.filter { $0 >= start }.min()
       try #require(table.firstUsed(from: start) == next, comment)
       try #require(table.usedCount(from: start, count: 1 << 20) == used.count { $0 >= start }, comment)
-      let gap = next.map { Int($0 - start) } ?? 1 << 20
+      let gap = next.map { start.distance(to: $0) } ?? 1 << 20
       try #require(table.run(from: start, limit: 1 << 20, inUse: false) == gap, comment)
       try #require(table.firstContent(from: start, limit: 1 << 20) == nil, comment)
       let isRight = table.forEachContent { _, _ in }
@@ -100,7 +100,7 @@ import Testing
   @Test func aRangeBeyondTheIdSpaceTraps() async {
     await #expect(processExitsWith: .failure) {
       var table = VirtualFrameTable()
-      table.fill(.max, count: 2, .empty)
+      table.fill(FrameID(.max), count: 2, .empty)
     }
   }
 
@@ -117,11 +117,11 @@ import Testing
         islands.randomElement(using: &random)! + UInt64.random(in: 0...UInt64(5000 - length), using: &random))
       if Int.random(in: 0..<4, using: &random) == 0 {
         let word = VirtualFrameWord(rawValue: UInt32.random(in: 0..<9, using: &random))
-        table.set(start, word)
+        table.set(FrameID(start), word)
         model[start] = word.isUsed ? word.rawValue : nil
       } else {
         let word = Bool.random(using: &random) ? VirtualFrameWord.empty : .unused
-        table.fill(start, count: length, word)
+        table.fill(FrameID(start), count: length, word)
         for id in start...(start + UInt32(length - 1)) { model[id] = word.isUsed ? 1 : nil }
       }
       let comment = Comment(rawValue: "seed \(seed), step \(step)")
@@ -129,13 +129,16 @@ import Testing
       let id = UInt32(islands.randomElement(using: &random)! + UInt64.random(in: 0..<5000, using: &random))
       let limit = Int(min(1 << 32 - UInt64(id), UInt64.random(in: 1...6000, using: &random)))
       let unused = Int.random(in: 0...3000, using: &random)
-      try #require(table[id].rawValue == model[id] ?? 0, comment)
-      try #require(table.run(from: id, limit: limit, inUse: true) == model.run(id, limit, inUse: true), comment)
-      try #require(table.run(from: id, limit: limit, inUse: false) == model.run(id, limit, inUse: false), comment)
-      try #require(table.prefix(from: id, limit: limit, unused: unused) == model.prefix(id, limit, unused), comment)
+      try #require(table[FrameID(id)].rawValue == model[id] ?? 0, comment)
+      try #require(
+        table.run(from: FrameID(id), limit: limit, inUse: true) == model.run(id, limit, inUse: true), comment)
+      try #require(
+        table.run(from: FrameID(id), limit: limit, inUse: false) == model.run(id, limit, inUse: false), comment)
+      try #require(
+        table.prefix(from: FrameID(id), limit: limit, unused: unused) == model.prefix(id, limit, unused), comment)
       let used = model.keys.count { $0 >= id && UInt64($0) < UInt64(id) + UInt64(limit) }
-      try #require(table.usedCount(from: id, count: limit) == used, comment)
-      try #require(table.firstUsed(from: id) == model.keys.filter { $0 >= id }.min(), comment)
+      try #require(table.usedCount(from: FrameID(id), count: limit) == used, comment)
+      try #require(table.firstUsed(from: FrameID(id))?.rawValue == model.keys.filter { $0 >= id }.min(), comment)
     }
   }
 }

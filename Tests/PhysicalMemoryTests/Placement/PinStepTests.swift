@@ -9,7 +9,7 @@ import Testing
 
 extension OpenServer {
   /// A container of the task's own, and a client that may pin its frames.
-  fileprivate mutating func shared(_ count: UInt32) throws -> (handle: UInt32, client: (task: TaskSlot, weak: UInt32)) {
+  fileprivate mutating func shared(_ count: UInt32) throws -> (handle: Handle, client: (task: TaskSlot, weak: Handle)) {
     let handle = try container(count, shownAt: [])
     let client = try client(of: handle)
     try showAddresses(task)
@@ -18,8 +18,8 @@ extension OpenServer {
   }
 
   fileprivate mutating func expect(
-    _ expected: ServerError?, sourceLocation: SourceLocation = #_sourceLocation,
-    _ body: (inout OpenServer) throws -> ServerError?
+    _ expected: CallFailure?, sourceLocation: SourceLocation = #_sourceLocation,
+    _ body: (inout OpenServer) throws -> CallFailure?
   ) rethrows {
     let error = try body(&self)
     #expect(error == expected, sourceLocation: sourceLocation)
@@ -29,9 +29,9 @@ extension OpenServer {
 @Suite struct PinStepTests {
   private let start = TestTask.free
 
-  private func slot(_ server: borrowing OpenServer, _ handle: UInt32) throws -> ContainerSlot {
+  private func slot(_ server: borrowing OpenServer, _ handle: Handle) throws -> ContainerSlot {
     guard case .container(let container) = server.state.tasks[server.task].handles[handle] else {
-      throw ServerError.invalid
+      throw CallFailure.invalid
     }
     return container.slot
   }
@@ -88,7 +88,8 @@ extension OpenServer {
     let (_, client) = try server.shared(3000)
     server.expect(nil) { $0.pin(client.task, client.weak, 0, 3000, physical: OpenServer.addresses.address) }
     let caller = Waiter(server.task, .task)
-    server.state.setWait(caller, .received(by: client.task, address: OpenServer.addresses.address, call: 1))
+    server.state.setWait(
+      caller, .received(by: client.task, address: GuestAddress(OpenServer.addresses.address), call: 1))
     server.state.tasks[client.task].received.insert(caller)
     server.state.beginEnding(client.task)
     var steps = 0
@@ -139,7 +140,7 @@ extension OpenServer {
     var random: UInt64 = 1
     var known: [UInt32: Int] = [:]
     // All resident, so that there is something to move.
-    for id in 0..<UInt32(3000) { _ = server.state.makeResident(try slot(server, handle), id) }
+    for id in 0..<FrameID(3000) { _ = server.state.makeResident(try slot(server, handle), id) }
     let before = try (0..<3000).map { try server.frame(handle, $0) }
     repeat {
       _ = server.state.continuePin(&plan)
@@ -147,7 +148,7 @@ extension OpenServer {
         random = random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
         _ = server.state.moveSomeFrame(random >> 33)
       }
-      for id in 0..<UInt32(3000) where server.state.pin(try slot(server, handle), id) != nil {
+      for id in 0..<UInt32(3000) where server.state.pin(try slot(server, handle), FrameID(id)) != nil {
         let frame = try server.frame(handle, id)
         #expect(known[id] == nil || known[id] == frame)
         known[id] = frame
@@ -171,21 +172,21 @@ extension OpenServer {
     let last = try FrameIDRange(start: 299, count: 1)
     func check(_ server: inout OpenServer) throws {
       let errors = [
-        server.error { state throws(ServerError) in _ = try state.planDeallocation(task, handle, last, []) },
-        server.error { state throws(ServerError) in _ = try state.planAllocation(task, handle, last, .squash) },
-        server.error { state throws(ServerError) in
+        server.error { state throws(CallFailure) in _ = try state.planDeallocation(task, handle, last, []) },
+        server.error { state throws(CallFailure) in _ = try state.planAllocation(task, handle, last, .squash) },
+        server.error { state throws(CallFailure) in
           var plan = try state.planRelease(task, handle, [299])
           while state.continueRelease(&plan) {}
           if let error = plan.error { throw error }
         },
-        server.error { state throws(ServerError) in _ = try state.beginDestroying(task, handle) },
-        server.error { state throws(ServerError) in _ = try state.revokeShares(task, handle) },
-        server.error { state throws(ServerError) in
+        server.error { state throws(CallFailure) in _ = try state.beginDestroying(task, handle) },
+        server.error { state throws(CallFailure) in _ = try state.revokeShares(task, handle) },
+        server.error { state throws(CallFailure) in
           do throws(CopyError) {
             _ = try state.planCopy(task, handle, .from(298), other, .from(0), count: 2)
           } catch { throw error.error }
         },
-        server.error { state throws(ServerError) in
+        server.error { state throws(CallFailure) in
           do throws(CopyError) {
             _ = try state.planCopy(task, other, .list([1]), handle, .list([299]), count: 1)
           } catch { throw error.error }
@@ -200,7 +201,7 @@ extension OpenServer {
     // What is not among them is nobody's concern.
     let beyond = try FrameIDRange(start: 300, count: 100)
     server.expect(nil) { server in
-      server.error { state throws(ServerError) in _ = try state.planDeallocation(task, handle, beyond, []) }
+      server.error { state throws(CallFailure) in _ = try state.planDeallocation(task, handle, beyond, []) }
     }
     while server.state.continuePin(&plan) {}
     #expect(plan.error == nil)
@@ -208,7 +209,7 @@ extension OpenServer {
     server.expect(nil) { $0.pin(task, handle, 350, 1) }
     server.expect(nil) { $0.unpin(client.task, client.weak, 0, 300) }
     server.expect(nil) { server in
-      server.error { state throws(ServerError) in _ = try state.planDeallocation(task, handle, last, []) }
+      server.error { state throws(CallFailure) in _ = try state.planDeallocation(task, handle, last, []) }
     }
     server.check()
   }
@@ -245,8 +246,8 @@ extension OpenServer {
       let target = server.state.tasks[server.task].handles[
         try server.state.share(server.task, results, remote: 0)],
       let weak = server.state.tasks[client.task].handles.insert(target)
-    else { throw ServerError.noMemory }
-    let pages = try PageRange(address: start.address, count: 8)
+    else { throw CallFailure.noMemory }
+    let pages = try PageRange(address: GuestAddress(start.address), count: 8)
     let range = try FrameIDRange(start: 0, count: 8)
     let mapping = try server.state.checkMapping(client.task, weak, range, pages, [.read, .write, .lazy])
     server.state.installMapping(client.task, mapping)
@@ -383,7 +384,7 @@ extension OpenServer {
 
 @Suite struct PinTableTests {
   private func pin(_ task: Int, _ deadline: UInt64) -> Pin { Pin(task: TaskSlot(UInt32(task)), deadline: deadline) }
-  private func place(_ id: Int) -> ContainerFrame { ContainerFrame(container: 1, id: UInt32(id)) }
+  private func place(_ id: Int) -> ContainerFrame { ContainerFrame(container: 1, id: FrameID(UInt32(id))) }
 
   @Test("pins come due in the order of their times, however they were set, changed and removed") func order() throws {
     var table = try PinTable(frameCount: 512, taskCapacity: 4)

@@ -21,7 +21,7 @@ struct PlacementRequest: CustomStringConvertible {
     "below \(below) alignment \(alignment) boundary \(boundary) fixed \(fixed) contiguous \(contiguous)"
   }
 
-  func placement(_ count: Int, of frames: Int = 1024) throws(ServerError) -> Placement {
+  func placement(_ count: Int, of frames: Int = 1024) throws(CallFailure) -> Placement {
     try Placement(
       below: below, alignment: alignment, boundary: boundary, fixed: fixed, contiguous: contiguous, count: count,
       frameCount: frames)
@@ -45,8 +45,8 @@ extension TestTask {
     #expect(throws: Never.self) { try server.writeMemory(slot, Self.request, request.bytes.span) }
     let words = (0..<4).map { UInt8(truncatingIfNeeded: count >> UInt32(8 * $0)) }
     #expect(throws: Never.self) { try server.writeMemory(slot, Self.scratch, words.span) }
-    var error: ServerError?
-    do throws(ServerError) {
+    var error: CallFailure?
+    do throws(CallFailure) {
       try server.allocatePlaced(
         slot, handle, start: start, countAddress: Self.scratch, flags: flags.rawValue, placement: Self.request)
     } catch let thrown {
@@ -112,7 +112,7 @@ private let page: UInt64 = 4096
 
   @Test("R19: five frames of 1024 that can never be so are refused", arguments: bad)
   func refused(_ request: PlacementRequest) {
-    #expect(throws: ServerError.invalid) { _ = try request.placement(5) }
+    #expect(throws: CallFailure.invalid) { _ = try request.placement(5) }
   }
 
   @Test("R19: what is just possible is not refused", arguments: good)
@@ -276,7 +276,7 @@ private let page: UInt64 = 4096
 
 extension OpenServer {
   fileprivate mutating func plan(
-    _ handle: UInt32, _ count: UInt32, _ request: PlacementRequest, _ flags: AllocationFlags = []
+    _ handle: Handle, _ count: UInt32, _ request: PlacementRequest, _ flags: AllocationFlags = []
   ) throws -> (AllocationPlan, PlacementPlan) {
     let range = try FrameIDRange(start: 5000, count: count)
     let allocation = try state.planAllocation(task, handle, range, flags, placed: true)
@@ -309,11 +309,11 @@ extension OpenServer {
   /// Among the scattered pages.
   private let window = PlacementRequest(fixed: 200 * page)
 
-  private func id(_ server: borrowing OpenServer, _ handle: UInt32, in frames: Range<Int>) throws -> UInt32 {
+  private func id(_ server: borrowing OpenServer, _ handle: Handle, in frames: Range<Int>) throws -> UInt32 {
     for id in 0..<count where id % 3 != 1 {
       if frames.contains(try server.frame(handle, id)) { return id }
     }
-    throw ServerError.noEntry
+    throw CallFailure.noEntry
   }
 
   @Test("R19, R22: a frame that is pinned between two steps is an obstacle, and all taken so far goes back")
@@ -330,7 +330,7 @@ extension OpenServer {
     let error = server.pin(server.task, handle, id, 1)
     #expect(error == nil)
     server.finish(&plan, .failed)
-    #expect(server.state.tasks[0].obstacle == Obstacle(address: UInt64(frame) * page, kind: .pinned))
+    #expect(server.state.tasks[server.task].obstacle == Obstacle(address: UInt64(frame) * page, kind: .pinned))
     #expect(server.state.pool.freeCount == free)
     server.checkScattered(0..<count, at: start)
   }
@@ -454,7 +454,8 @@ extension OpenServer {
     let region = PageNumber(start.rawValue + 511 & ~511)
     let end = region.advanced(by: 512)
     let mapping = try server.state.checkMapping(
-      server.task, target, FrameIDRange(start: 5000, count: 512), PageRange(address: region.address, count: 512),
+      server.task, target, FrameIDRange(start: 5000, count: 512),
+      PageRange(address: GuestAddress(region.address), count: 512),
       [.read, .write, .lazy])
     server.state.installMapping(server.task, mapping)
     var isPromoted = server.state.promoteIfPossible(server.task, region)

@@ -6,7 +6,7 @@ import Testing
 @testable import PhysicalMemory
 
 private func mapping(
-  _ start: UInt64, _ count: UInt64, container: ContainerSlot = 1, frame: UInt32 = 0, _ flags: MappingFlags = .read
+  _ start: UInt64, _ count: UInt64, container: ContainerSlot = 1, frame: FrameID = 0, _ flags: MappingFlags = .read
 )
   -> Mapping
 {
@@ -18,7 +18,7 @@ private func mapping(
 /// What one page shows.
 private struct Shown: Equatable {
   let container: ContainerSlot
-  let frame: UInt32
+  let frame: FrameID
   let flags: MappingFlags
 
   init(_ mapping: Mapping, _ page: UInt64) {
@@ -74,7 +74,7 @@ extension MappingTable {
 
   @Test func framesDoNotGoOnPastTheEndOfTheIdSpace() {
     var table = MappingTable()
-    table.insert(mapping(10, 1, frame: .max))
+    table.insert(mapping(10, 1, frame: FrameID(.max)))
     table.insert(mapping(11, 1, frame: 0))
     #expect(table.count == 2)
   }
@@ -97,7 +97,7 @@ extension MappingTable {
     table.insert(mapping(30, 10, container: 2))
     var parts: [[UInt64]] = []
     table.forEach(from: PageNumber(15), to: PageNumber(32)) {
-      parts.append([$0.start.rawValue, $0.count, UInt64($0.frame)])
+      parts.append([$0.start.rawValue, $0.count, $0.frame.position])
     }
     #expect(parts == [[15, 5, 5], [30, 2, 0]])
   }
@@ -158,7 +158,7 @@ extension MappingTable {
       for page in start..<(start + count) { model[Int(page)] = nil }
       if Int.random(in: 0..<4, using: &random) > 0 {
         // Often the frames of the page's own number, so that neighbours go on.
-        let frame = Bool.random(using: &random) ? UInt32(start) : UInt32.random(in: 0..<50, using: &random)
+        let frame = FrameID(Bool.random(using: &random) ? UInt32(start) : UInt32.random(in: 0..<50, using: &random))
         let new = mapping(
           start, count, container: ContainerSlot(UInt32.random(in: 1...2, using: &random)), frame: frame)
         table.insert(new)
@@ -182,7 +182,7 @@ extension MappingTable {
     for page in model.indices {
       guard let shown = model[page] else { continue }
       if page > 0, let before = model[page - 1], before.container == shown.container, before.flags == shown.flags,
-        before.frame + 1 == shown.frame
+        before.frame.position + 1 == shown.frame.position
       {
         continue
       }

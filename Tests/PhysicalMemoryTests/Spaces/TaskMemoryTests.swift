@@ -37,19 +37,19 @@ private let outside: [UInt64] = [
     let task = try bed.start()
     var buffer = [UInt8](repeating: 0, count: 4)
     for address in outside {
-      #expect(throws: ServerError.fault) { try bed.server.readMemory(task.slot, address, into: &buffer) }
-      #expect(throws: ServerError.fault) { try bed.server.writeMemory(task.slot, address, buffer.span) }
-      #expect(throws: ServerError.fault) { try bed.server.checkReadable(task.slot, address, 4) }
+      #expect(throws: CallFailure.fault) { try bed.server.readMemory(task.slot, address, into: &buffer) }
+      #expect(throws: CallFailure.fault) { try bed.server.writeMemory(task.slot, address, buffer.span) }
+      #expect(throws: CallFailure.fault) { try bed.server.checkReadable(task.slot, address, 4) }
     }
     let text = SampleProgram.text.address
-    #expect(throws: ServerError.fault) { try bed.server.writeMemory(task.slot, text, buffer.span) }
+    #expect(throws: CallFailure.fault) { try bed.server.writeMemory(task.slot, text, buffer.span) }
     #expect(throws: Never.self) { try bed.server.readMemory(task.slot, text, into: &buffer) }
     // All or nothing: the first page is there, the second is not.
     let end = PM_STACK_TOP - 2
-    #expect(throws: ServerError.fault) { try bed.server.writeMemory(task.slot, end, ([7, 7, 7] as [UInt8]).span) }
+    #expect(throws: CallFailure.fault) { try bed.server.writeMemory(task.slot, end, ([7, 7, 7] as [UInt8]).span) }
     #expect(task.read(end) == .success(0))
-    #expect(throws: ServerError.fault) { try bed.server.checkReadable(task.slot, text, .max) }
-    #expect(throws: ServerError.fault) { try bed.server.checkReadable(task.slot, text, PM_USER_END) }
+    #expect(throws: CallFailure.fault) { try bed.server.checkReadable(task.slot, text, .max) }
+    #expect(throws: CallFailure.fault) { try bed.server.checkReadable(task.slot, text, PM_USER_END) }
     #expect(throws: Never.self) { try bed.server.checkReadable(task.slot, text, 3 * 4096) }
     bed.check()
   }
@@ -72,11 +72,11 @@ private let outside: [UInt64] = [
     let task = try bed.start()
     let handle = try task.container(3)
     let before = bed.balance
-    #expect(throws: ServerError.fault) { try bed.server.createContainer(task.slot, result: address) }
-    #expect(throws: ServerError.fault) {
+    #expect(throws: CallFailure.fault) { try bed.server.createContainer(task.slot, result: address) }
+    #expect(throws: CallFailure.fault) {
       try bed.server.allocate(task.slot, handle, start: 3, countAddress: address, flags: 0)
     }
-    #expect(throws: ServerError.fault) {
+    #expect(throws: CallFailure.fault) {
       try bed.server.deallocate(task.slot, handle, start: 0, countAddress: address, flags: 0)
     }
     bed.check()

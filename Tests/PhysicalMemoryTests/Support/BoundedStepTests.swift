@@ -48,7 +48,7 @@ import Testing
     var server = try OpenServer(frames: 1024)
     let handle = try server.container(2, shownAt: [free])
     let range = try FrameIDRange(start: 0, count: 2)
-    let pages = try PageRange(address: free.address, count: 2)
+    let pages = try PageRange(address: GuestAddress(free.address), count: 2)
     let prepared = try server.state.checkMapping(server.task, handle, range, pages, .forceWrite)
     _ = try server.state.beginDestroying(server.task, handle)
     _ = server.state.unmapPages(server.task, from: free, to: free.advanced(by: 2))
@@ -56,7 +56,7 @@ import Testing
     #expect(outcome == .notMapped)
     let next = server.state.fillNext(server.task, free, to: free.advanced(by: 2))
     #expect(next == nil)
-    do throws(ServerError) {
+    do throws(CallFailure) {
       _ = try server.state.prepareEager(server.task, prepared, free)
       Issue.record("a mapping of a dying container was readied")
     } catch {
@@ -117,8 +117,8 @@ import Testing
       start: PageNumber(0x400), pageCount: 200, isWritable: false, isExecutable: true, bytes: bytes[...], offset: 0)
     var server = try OpenServer(frames: 1024, [text])
     let range = try FrameIDRange(start: 0, count: 200)
-    let pages = try PageRange(address: free.address, count: 200)
-    let mapping = try server.state.checkMapping(server.task, TestTask.container, range, pages, .forceWrite)
+    let pages = try PageRange(address: GuestAddress(free.address), count: 200)
+    let mapping = try server.state.checkMapping(server.task, .initialContainer, range, pages, .forceWrite)
     var next: PageNumber? = free
     var copies: [UInt64] = []
     while let page = next {
@@ -142,7 +142,7 @@ import Testing
     }
     var server = try OpenServer(frames: 1 << 14)
     var loading = try server.state.planLoading(parts)
-    var image: UInt32?
+    var image: ImageNumber?
     var steps = 0
     while image == nil {
       let before = server.state.contents.count
@@ -231,7 +231,7 @@ import Testing
     let slot = try server.state.ownedContainer(server.task, destination)
     var copy = try server.state.planCopy(server.task, source, .from(0), destination, .from(0), count: 6000)
     while server.state.collect(&copy) {}
-    var done: UInt32 = 0
+    var done: FrameID = 0
     while server.state.install(&copy) {
       let next = server.state.containers[slot].frames.firstContent(from: 0, limit: 6000)
       #expect(try some(next) > done)
@@ -283,7 +283,7 @@ import Testing
     let reference = ContainerReference(slot: slot, generation: server.state.containers.generation(at: slot))
     // Every other mapping shows another frame, so that none are joined. The first one has three pages.
     var page = free
-    while server.state.tasks[0].mappings.count < MappingTable.capacity {
+    while server.state.tasks[server.task].mappings.count < MappingTable.capacity {
       let isFirst = page == free
       server.state.installMapping(
         server.task,
@@ -292,7 +292,8 @@ import Testing
     }
     let last = page.advanced(by: -1)
     func room(_ page: PageNumber, _ count: UInt64, new: Int) throws -> Bool {
-      server.state.hasRoomForMappings(server.task, try PageRange(address: page.address, count: count), new: new)
+      server.state.hasRoomForMappings(
+        server.task, try PageRange(address: GuestAddress(page.address), count: count), new: new)
     }
     #expect(try room(free, 1, new: 0))
     #expect(try room(free, 3, new: 0))
@@ -302,16 +303,16 @@ import Testing
     // Nothing is forgotten that is still good, and everything that is not.
     var position: Int? = 0
     while let from = position { position = server.state.forgetDeadMappings(server.task, from: from) }
-    #expect(server.state.tasks[0].mappings.count == MappingTable.capacity)
+    #expect(server.state.tasks[server.task].mappings.count == MappingTable.capacity)
     let more = server.state.removeMappings(server.task, from: free, to: last)
     #expect(!more)
-    #expect(server.state.tasks[0].mappings.count == MappingTable.capacity - 2048)
+    #expect(server.state.tasks[server.task].mappings.count == MappingTable.capacity - 2048)
     let dying = try server.state.beginDestroying(server.task, handle)
     while !server.state.continueDestroying(dying) {}
     position = 0
     while let from = position { position = server.state.forgetDeadMappings(server.task, from: from) }
     // Text, data and stack.
-    #expect(server.state.tasks[0].mappings.count == 3)
+    #expect(server.state.tasks[server.task].mappings.count == 3)
     server.check()
   }
 }

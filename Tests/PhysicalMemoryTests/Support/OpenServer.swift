@@ -24,32 +24,32 @@ struct OpenServer: ~Copyable {
     self.task = task
   }
 
-  private static func load(_ segments: [ImageSegment], _ state: inout ServerState) throws -> UInt32 {
+  private static func load(_ segments: [ImageSegment], _ state: inout ServerState) throws -> ImageNumber {
     var plan = try state.planLoading(segments)
     while true {
       if let image = try state.continueLoading(&plan) { return image }
     }
   }
 
-  private static func start(_ image: UInt32, _ state: inout ServerState) throws -> TaskSlot {
+  private static func start(_ image: ImageNumber, _ state: inout ServerState) throws -> TaskSlot {
     let task = try state.createTask(image, TaskParameters()).0
     var plan = try state.startTask(task)
     while try state.continueStarting(&plan) {}
     return task
   }
 
-  mutating func allocate(_ handle: UInt32, _ count: UInt32, _ flags: AllocationFlags = []) throws -> AllocationPlan {
+  mutating func allocate(_ handle: Handle, _ count: UInt32, _ flags: AllocationFlags = []) throws -> AllocationPlan {
     try state.planAllocation(task, handle, FrameIDRange(start: 0, count: count), flags)
   }
 
   /// A container with frames shown eagerly at `pages`, from its first frame on each.
-  mutating func container(_ count: UInt32, shownAt pages: [PageNumber]) throws -> UInt32 {
+  mutating func container(_ count: UInt32, shownAt pages: [PageNumber]) throws -> Handle {
     let handle = try state.createContainer(task)
     var plan = try allocate(handle, count)
     while state.continueAllocation(&plan) {}
     for page in pages {
       let range = try FrameIDRange(start: 0, count: count)
-      let pages = try PageRange(address: page.address, count: UInt64(count))
+      let pages = try PageRange(address: GuestAddress(page.address), count: UInt64(count))
       let mapping = try state.checkMapping(task, handle, range, pages, [.read, .write])
       var next: PageNumber? = page
       while let page = next { next = try state.prepareEager(task, mapping, page) }
@@ -61,17 +61,24 @@ struct OpenServer: ~Copyable {
   }
 
   /// Another task, and its weak capability to a container.
-  mutating func client(of handle: UInt32) throws -> (task: TaskSlot, weak: UInt32) {
-    let client = try Self.start(0, &state)
+  mutating func client(of handle: Handle) throws -> (task: TaskSlot, weak: Handle) {
+    let client = try Self.start(ImageNumber(0), &state)
     let weak = try state.share(task, handle, remote: 0)
     guard let target = state.tasks[task].handles[weak],
       let given = state.tasks[client].handles.insert(target)
-    else { throw ServerError.noMemory }
+    else { throw CallFailure.noMemory }
     return (client, given)
   }
 
-  mutating func lock(_ client: (task: TaskSlot, weak: UInt32)) -> ServerError? {
-    do throws(ServerError) {
+  /// Releases ids with what they name (R31).
+  mutating func releaseAll(_ task: TaskSlot, _ handle: Handle, _ ids: Range<UInt32>) throws {
+    var plan = try state.planRelease(task, handle, ids.map { FrameID($0) })
+    while state.continueRelease(&plan) {}
+    #expect(plan.error == nil)
+  }
+
+  mutating func lock(_ client: (task: TaskSlot, weak: Handle)) -> CallFailure? {
+    do throws(CallFailure) {
       _ = try state.lock(client.task, client.weak, microseconds: 1_000_000)
       return nil
     } catch {
@@ -95,20 +102,20 @@ struct OpenServer: ~Copyable {
 
 extension OpenServer {
   /// Where the contents of a container's ids are.
-  func frame(_ handle: UInt32, _ id: UInt32) throws -> Int {
+  func frame(_ handle: Handle, _ id: UInt32) throws -> Int {
     guard case .container(let container) = state.tasks[task].handles[handle],
-      let number = state.containers[container.slot].frames[id].content
-    else { throw ServerError.noEntry }
+      let number = state.containers[container.slot].frames[FrameID(id)].content
+    else { throw CallFailure.noEntry }
     return Int(state.contents[number].frame.rawValue)
   }
 
-  mutating func release(_ handle: UInt32, _ id: UInt32) throws {
+  mutating func release(_ handle: Handle, _ id: UInt32) throws {
     let slot = try state.ownedContainer(task, handle)
     _ = state.releaseFrames(slot, UInt64(id)..<UInt64(id) + 1)
   }
 
   /// A container of numbered pages at `start`, of which every third is unmapped and has no frame any more.
-  mutating func scattered(_ count: UInt32, at start: PageNumber) throws -> UInt32 {
+  mutating func scattered(_ count: UInt32, at start: PageNumber) throws -> Handle {
     let handle = try container(count, shownAt: [start])
     for id in 0..<count {
       if id % 3 == 1 {
@@ -141,25 +148,26 @@ extension OpenServer {
     let range = try FrameIDRange(start: 0, count: 8)
     var plan = try state.planAllocation(task, handle, range, [])
     while state.continueAllocation(&plan) {}
-    let pages = try PageRange(address: Self.addresses.address, count: 8)
+    let pages = try PageRange(address: GuestAddress(Self.addresses.address), count: 8)
     state.installMapping(task, try state.checkMapping(task, handle, range, pages, [.read, .write, .lazy]))
   }
 
   mutating func planPin(
-    _ task: TaskSlot, _ handle: UInt32, _ start: UInt32, _ count: UInt32, microseconds: UInt64 = 1000,
+    _ task: TaskSlot, _ handle: Handle, _ start: UInt32, _ count: UInt32, microseconds: UInt64 = 1000,
     physical: UInt64 = addresses.address
-  ) throws(ServerError) -> PinPlan {
+  ) throws(CallFailure) -> PinPlan {
     try state.planPin(
-      task, handle, FrameIDRange(start: start, count: count), microseconds: microseconds, physical: physical)
+      task, handle, FrameIDRange(start: FrameID(start), count: count), microseconds: microseconds,
+      physical: GuestAddress(physical))
   }
 
   /// All of a call that pins, with one address after the other in a place that all tasks have.
   mutating func pin(
-    _ task: TaskSlot, _ handle: UInt32, _ start: UInt32, _ count: UInt32, microseconds: UInt64 = 1000,
+    _ task: TaskSlot, _ handle: Handle, _ start: UInt32, _ count: UInt32, microseconds: UInt64 = 1000,
     physical: UInt64 = PM_STACK_TOP - 512
-  ) -> ServerError? {
+  ) -> CallFailure? {
     while !state.expirePins() {}
-    do throws(ServerError) {
+    do throws(CallFailure) {
       var plan = try planPin(task, handle, start, count, microseconds: microseconds, physical: physical)
       while state.continuePin(&plan) {}
       return plan.error
@@ -168,10 +176,10 @@ extension OpenServer {
     }
   }
 
-  mutating func unpin(_ task: TaskSlot, _ handle: UInt32, _ start: UInt32, _ count: UInt32) -> ServerError? {
+  mutating func unpin(_ task: TaskSlot, _ handle: Handle, _ start: UInt32, _ count: UInt32) -> CallFailure? {
     while !state.expirePins() {}
-    do throws(ServerError) {
-      var plan = try state.planUnpin(task, handle, FrameIDRange(start: start, count: count))
+    do throws(CallFailure) {
+      var plan = try state.planUnpin(task, handle, FrameIDRange(start: FrameID(start), count: count))
       while state.continueUnpin(&plan) {}
       return plan.error
     } catch {
@@ -191,8 +199,8 @@ extension OpenServer {
   }
 
   /// The error of a call of the owner's, or of whoever `task` is.
-  mutating func error(_ body: (inout ServerState) throws(ServerError) -> Void) -> ServerError? {
-    do throws(ServerError) {
+  mutating func error(_ body: (inout ServerState) throws(CallFailure) -> Void) -> CallFailure? {
+    do throws(CallFailure) {
       try body(&state)
       return nil
     } catch {

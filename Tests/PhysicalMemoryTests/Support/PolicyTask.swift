@@ -10,35 +10,35 @@ extension TestTask {
   /// Where messages lie: in the stack's last page, below the scratch words.
   static let message = PM_STACK_TOP - 512
 
-  private func result(_ sourceLocation: SourceLocation, _ body: () throws(ServerError) -> Void) -> Result<
-    UInt32, ServerError
+  private func result(_ sourceLocation: SourceLocation, _ body: () throws(CallFailure) -> Void) -> Result<
+    UInt32, CallFailure
   > {
     defer { bed.check(sourceLocation) }
-    return Result { () throws(ServerError) in
+    return Result { () throws(CallFailure) in
       try body()
       return loadWord()
     }
   }
 
-  func getControl(sourceLocation: SourceLocation = #_sourceLocation) -> Result<UInt32, ServerError> {
-    result(sourceLocation) { () throws(ServerError) in try server.getControl(slot, result: Self.scratch) }
+  func getControl(sourceLocation: SourceLocation = #_sourceLocation) -> Result<UInt32, CallFailure> {
+    result(sourceLocation) { () throws(CallFailure) in try server.getControl(slot, result: Self.scratch) }
   }
 
   /// How many entries the buffer has.
   func getPolicyBuffer(
     _ control: UInt32, _ address: UInt64, sourceLocation: SourceLocation = #_sourceLocation
-  ) -> Result<UInt32, ServerError> {
-    result(sourceLocation) { () throws(ServerError) in
+  ) -> Result<UInt32, CallFailure> {
+    result(sourceLocation) { () throws(CallFailure) in
       try server.getPolicyBuffer(slot, control, address: address, result: Self.scratch)
     }
   }
 
-  func commitPolicy(_ control: UInt32, sourceLocation: SourceLocation = #_sourceLocation) -> ServerError? {
-    result(sourceLocation) { () throws(ServerError) in try server.commitPolicy(slot, control) }.failure
+  func commitPolicy(_ control: UInt32, sourceLocation: SourceLocation = #_sourceLocation) -> CallFailure? {
+    result(sourceLocation) { () throws(CallFailure) in try server.commitPolicy(slot, control) }.failure
   }
 
-  func name(_ control: UInt32, of task: TaskID) -> Result<String, ServerError> {
-    Result { () throws(ServerError) in
+  func name(_ control: UInt32, of task: TaskID) -> Result<String, CallFailure> {
+    Result { () throws(CallFailure) in
       try server.taskName(slot, control, id: task.rawValue, result: Self.message)
       var bytes = [UInt8](repeating: 0xff, count: Int(PM_NAME_MAXIMUM) + 1)
       try server.readMemory(slot, Self.message, into: &bytes)
@@ -46,12 +46,12 @@ extension TestTask {
     }
   }
 
-  func storeWords(_ words: [UInt64], _ address: UInt64) throws(ServerError) {
+  func storeWords(_ words: [UInt64], _ address: UInt64) throws(CallFailure) {
     let bytes = words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(8 * $0)) } }
     try server.writeMemory(slot, address, bytes.span)
   }
 
-  func loadWords(_ count: Int, _ address: UInt64) throws(ServerError) -> [UInt64] {
+  func loadWords(_ count: Int, _ address: UInt64) throws(CallFailure) -> [UInt64] {
     var bytes = [UInt8](repeating: 0, count: count * 8)
     try server.readMemory(slot, address, into: &bytes)
     return (0..<count).map { word in (0..<8).reversed().reduce(0) { $0 << 8 | UInt64(bytes[word * 8 + $1]) } }
@@ -70,10 +70,13 @@ extension TestTask {
     -> WaitOutcome
   {
     defer { bed.check(sourceLocation) }
-    do throws(ServerError) {
+    do throws(CallFailure) {
       return try server.receive(slot, endpoint, message: Self.message, mayWait: mayWait)
-    } catch {
+    } catch .error(let error) {
       return .finished(error)
+    } catch {
+      Issue.record("\(error)", sourceLocation: sourceLocation)
+      return .waiting
     }
   }
 
@@ -98,8 +101,8 @@ extension TestTask {
   }
 }
 
-extension Result where Failure == ServerError {
-  var failure: ServerError? {
+extension Result where Failure == CallFailure {
+  var failure: CallFailure? {
     guard case .failure(let error) = self else { return nil }
     return error
   }
@@ -138,25 +141,25 @@ struct PolicyTask {
 
   private static func address(_ slot: TaskSlot) -> UInt64 { address + UInt64(slot.rawValue) * 64 }
 
-  func entry(_ slot: TaskSlot) throws(ServerError) -> Entry {
+  func entry(_ slot: TaskSlot) throws(CallFailure) -> Entry {
     let words = try task.loadWords(8, Self.address(slot))
     return Entry(
       task: words[0], allocated: words[1], granted: words[2], swapped: words[3], guaranteed: words[4], extra: words[5],
       swapQuota: words[6], reserved: words[7])
   }
 
-  func entry(_ other: TestTask) throws(ServerError) -> Entry { try entry(other.slot) }
+  func entry(_ other: TestTask) throws(CallFailure) -> Entry { try entry(other.slot) }
 
   /// Writes what of an entry is the policy server's.
-  func set(_ other: TestTask, guaranteed: UInt64, extra: UInt64 = 1, swapQuota: UInt64 = 0) throws(ServerError) {
+  func set(_ other: TestTask, guaranteed: UInt64, extra: UInt64 = 1, swapQuota: UInt64 = 0) throws(CallFailure) {
     try task.storeWords([guaranteed, extra, swapQuota], Self.address(other.slot) + 32)
   }
 
-  func write(_ entry: Entry, _ slot: TaskSlot) throws(ServerError) {
+  func write(_ entry: Entry, _ slot: TaskSlot) throws(CallFailure) {
     try task.storeWords(entry.words, Self.address(slot))
   }
 
-  func commit(sourceLocation: SourceLocation = #_sourceLocation) -> ServerError? {
+  func commit(sourceLocation: SourceLocation = #_sourceLocation) -> CallFailure? {
     task.commitPolicy(control, sourceLocation: sourceLocation)
   }
 

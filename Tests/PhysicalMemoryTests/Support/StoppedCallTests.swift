@@ -53,9 +53,8 @@ import Testing
 
   private enum Kind: String, CaseIterable {
     case allocate, squash, deallocate, destroy, drop, map, mapLazily, unmap, copy, copyToOther, copyFromOther
-    case createFresh, createCopies, releaseData, releasePages, revoke, lock, pin, pinOther, unpin, placeRun,
-      placeSingles
-    case placeOver, defragment
+    case createFresh, createCopies, releaseData, releasePages, recoverPages, revoke, lock, pin, pinOther, unpin
+    case placeRun, placeSingles, placeOver, defragment
   }
 
   private func prepare(_ kind: Kind, _ scene: Scene) throws {
@@ -67,21 +66,22 @@ import Testing
     case .releaseData:
       try scene.bed.server.copy(
         task.slot, scene.first, .from(0), scene.second, .from(0), count: many, frameError: 0)
+    case .recoverPages: try scene.bed.server.releasePages(task.slot, scene.first, frames: Self.list, count: some)
     case .revoke:
       #expect(scene.friend.map(scene.given, 0, many, Self.other, [.read, .write]) == nil)
     default: break
     }
   }
 
-  private func perform(_ kind: Kind, _ scene: Scene) throws(ServerError) {
+  private func perform(_ kind: Kind, _ scene: Scene) throws(CallFailure) {
     let (server, slot) = (scene.bed.server, scene.task.slot)
     let (first, second, many, some) = (scene.first, scene.second, Self.many, Self.some)
     let result = TestTask.scratch
-    func store(_ count: UInt32) throws(ServerError) {
+    func store(_ count: UInt32) throws(CallFailure) {
       let bytes = (0..<4).map { UInt8(truncatingIfNeeded: count >> UInt32(8 * $0)) }
       try server.writeMemory(slot, result, bytes.span)
     }
-    func allocate(_ handle: UInt32, _ flags: UInt32) throws(ServerError) {
+    func allocate(_ handle: UInt32, _ flags: UInt32) throws(CallFailure) {
       try store(many)
       try server.allocate(slot, handle, start: 0, countAddress: result, flags: flags)
     }
@@ -109,6 +109,7 @@ import Testing
         slot, .copies(source: first, .from(0)), count: many, remote: 0, result: result, weakResult: 0)
     case .releaseData: try server.releaseData(slot, first, frames: Self.list, count: some)
     case .releasePages: try server.releasePages(slot, first, frames: Self.list, count: some)
+    case .recoverPages: try server.recoverPages(slot, first, frames: Self.list, count: some, frameError: 0)
     case .revoke: try server.revoke(slot, first)
     case .lock: try server.lock(slot, scene.taken, microseconds: 1000)
     case .pin, .pinOther:
@@ -136,7 +137,7 @@ import Testing
       let scene = try Scene()
       try prepare(kind, scene)
       scene.bed.machine.stop(scene.task.slot, afterSteps: steps)
-      do throws(ServerError) {
+      do throws(CallFailure) {
         try perform(kind, scene)
         isDone = true
       } catch {

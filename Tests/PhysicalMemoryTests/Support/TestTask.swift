@@ -8,11 +8,11 @@ import Testing
 
 /// What a call answered: nil is PM_OK; and the count it stored.
 struct CallResult: Equatable {
-  var error: ServerError?
+  var error: CallFailure?
   var count: UInt32
 
   static func ok(_ count: UInt32) -> CallResult { CallResult(error: nil, count: count) }
-  static func failed(_ error: ServerError, _ count: UInt32) -> CallResult { CallResult(error: error, count: count) }
+  static func failed(_ error: CallFailure, _ count: UInt32) -> CallResult { CallResult(error: error, count: count) }
 }
 
 struct TestTask {
@@ -93,9 +93,9 @@ struct TestTask {
 
   // MARK: Calls
 
-  func error(_ sourceLocation: SourceLocation, _ body: () throws(ServerError) -> Void) -> ServerError? {
+  func error(_ sourceLocation: SourceLocation, _ body: () throws(CallFailure) -> Void) -> CallFailure? {
     defer { bed.check(sourceLocation) }
-    do throws(ServerError) {
+    do throws(CallFailure) {
       try body()
       return nil
     } catch {
@@ -114,15 +114,15 @@ struct TestTask {
     return bytes.reversed().reduce(0) { $0 << 8 | UInt32($1) }
   }
 
-  func createContainer(sourceLocation: SourceLocation = #_sourceLocation) -> Result<UInt32, ServerError> {
-    let error = error(sourceLocation) { () throws(ServerError) in
+  func createContainer(sourceLocation: SourceLocation = #_sourceLocation) -> Result<UInt32, CallFailure> {
+    let error = error(sourceLocation) { () throws(CallFailure) in
       try server.createContainer(slot, result: Self.scratch)
     }
     return error.map { .failure($0) } ?? .success(loadWord())
   }
 
-  func destroy(_ handle: UInt32, sourceLocation: SourceLocation = #_sourceLocation) -> ServerError? {
-    error(sourceLocation) { () throws(ServerError) in try server.destroyContainer(slot, handle) }
+  func destroy(_ handle: UInt32, sourceLocation: SourceLocation = #_sourceLocation) -> CallFailure? {
+    error(sourceLocation) { () throws(CallFailure) in try server.destroyContainer(slot, handle) }
   }
 
   func allocate(
@@ -130,7 +130,7 @@ struct TestTask {
     sourceLocation: SourceLocation = #_sourceLocation
   ) -> CallResult {
     storeWord(count, Self.scratch)
-    let error = error(sourceLocation) { () throws(ServerError) in
+    let error = error(sourceLocation) { () throws(CallFailure) in
       try server.allocate(slot, handle, start: start, countAddress: Self.scratch, flags: flags.rawValue)
     }
     return CallResult(error: error, count: loadWord())
@@ -141,7 +141,7 @@ struct TestTask {
     sourceLocation: SourceLocation = #_sourceLocation
   ) -> CallResult {
     storeWord(count, Self.scratch)
-    let error = error(sourceLocation) { () throws(ServerError) in
+    let error = error(sourceLocation) { () throws(CallFailure) in
       try server.deallocate(slot, handle, start: start, countAddress: Self.scratch, flags: flags.rawValue)
     }
     return CallResult(error: error, count: loadWord())
@@ -150,20 +150,20 @@ struct TestTask {
   func map(
     _ handle: UInt32, _ start: UInt32, _ count: UInt32, _ page: PageNumber, _ flags: MappingFlags,
     sourceLocation: SourceLocation = #_sourceLocation
-  ) -> ServerError? {
-    error(sourceLocation) { () throws(ServerError) in
+  ) -> CallFailure? {
+    error(sourceLocation) { () throws(CallFailure) in
       try server.map(slot, handle, start: start, count: count, address: page.address, flags: flags.rawValue)
     }
   }
 
-  func unmap(_ page: PageNumber, _ count: UInt32, sourceLocation: SourceLocation = #_sourceLocation) -> ServerError? {
-    error(sourceLocation) { () throws(ServerError) in
+  func unmap(_ page: PageNumber, _ count: UInt32, sourceLocation: SourceLocation = #_sourceLocation) -> CallFailure? {
+    error(sourceLocation) { () throws(CallFailure) in
       try server.unmap(slot, address: page.address, count: count)
     }
   }
 
-  func mapping(_ page: PageNumber) -> Result<MappingInformation, ServerError> {
-    Result { () throws(ServerError) in try server.mappingInformation(slot, address: page.address) }
+  func mapping(_ page: PageNumber) -> Result<MappingInformation, CallFailure> {
+    Result { () throws(CallFailure) in try server.mappingInformation(slot, address: page.address) }
   }
 
   // MARK: Shorthands

@@ -21,7 +21,7 @@ extension ServerState {
 
   /// Puts into force what the buffer says, all of it or nothing. PM_ENOMEM: more would be promised than there is;
   /// PM_ENOENT: there is no buffer.
-  mutating func commitPolicy(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
+  mutating func commitPolicy(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) {
     try checkControl(task, handle)
     guard let proposals = try readPolicy() else { throw .noEntry }
     // First what goes down: so the sum is never more than it was, or will be.
@@ -47,11 +47,11 @@ extension ServerState {
 
   /// A copy of the buffer, checked; nil: there is none. Entries are found by their slots: what the holder wrote to the
   /// server's fields does not count.
-  private func readPolicy() throws(ServerError) -> [PolicyProposal]? {
+  private func readPolicy() throws(CallFailure) -> [PolicyProposal]? {
     guard let buffer = policy.buffer else { return nil }
     var bytes = [UInt8](repeating: 0, count: containers[buffer.slot].frames.count << 12)
     for id in 0..<containers[buffer.slot].frames.count {
-      guard let content = containers[buffer.slot].frames[UInt32(id)].content else { continue }
+      guard let content = containers[buffer.slot].frames[FrameID(UInt32(id))].content else { continue }
       var whole = bytes.mutableSpan
       var part = whole._mutatingExtracting((id << 12)..<((id + 1) << 12))
       operations.read(contents[content].frame, at: 0, into: &part)
@@ -159,7 +159,7 @@ extension ServerState {
   // MARK: Names
 
   /// A task's name, with zeros up to PM_NAME_MAXIMUM + 1 bytes.
-  func taskName(_ task: TaskSlot, _ handle: UInt32, _ id: UInt64) throws(ServerError) -> [UInt8] {
+  func taskName(_ task: TaskSlot, _ handle: Handle, _ id: UInt64) throws(CallFailure) -> [UInt8] {
     try checkControl(task, handle)
     var found: TaskSlot?
     tasks.forEachIndex { if tasks[$0].id.rawValue == id { found = $0 } }
@@ -192,35 +192,6 @@ extension ServerState {
     if controls == 0 { found.append("there is a policy buffer, and nobody has control") }
     if Int(lastSlot.rawValue) >= containers[buffer.slot].frames.count * PolicyState.entriesPerFrame {
       found.append("task slot \(lastSlot.rawValue) is beyond the policy buffer")
-    }
-  }
-}
-
-extension PhysicalMemoryServer {
-  public func getControl(_ task: TaskSlot, result: UInt64) throws(ServerError) {
-    try withState { (state) throws(ServerError) in
-      try state.checkWritable(task, result, 4)
-      try state.store(try state.takeControl(task), task, result)
-    }
-  }
-
-  public func getPolicyBuffer(
-    _ task: TaskSlot, _ handle: UInt32, address: UInt64, result: UInt64
-  ) throws(ServerError) {
-    try withState { (state) throws(ServerError) in
-      try state.mapPolicyBuffer(task, handle, address: address, result: result)
-    }
-  }
-
-  public func commitPolicy(_ task: TaskSlot, _ handle: UInt32) throws(ServerError) {
-    try withState { (state) throws(ServerError) in try state.commitPolicy(task, handle) }
-  }
-
-  /// `result`: room for PM_NAME_MAXIMUM + 1 bytes.
-  public func taskName(_ task: TaskSlot, _ handle: UInt32, id: UInt64, result: UInt64) throws(ServerError) {
-    try withState { (state) throws(ServerError) in
-      let name = try state.taskName(task, handle, id)
-      try state.writeMemory(task, result, name.span)
     }
   }
 }

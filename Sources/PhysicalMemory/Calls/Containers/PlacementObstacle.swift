@@ -1,0 +1,14 @@
+// pm_placement_obstacle (R19): what was in the way of the task's last placement that was refused.
+
+struct PlacementObstacle: ServerCall {
+  let result: GuestAddress
+
+  init(_ arguments: CallArguments) { result = arguments.words.0.asAddress }
+
+  func perform(_ caller: CallContext) throws(CallFailure) {
+    try caller.step { (state) throws(CallFailure) in
+      let obstacle = state.tasks[caller.task].obstacle ?? Obstacle(address: 0, kind: .none)
+      try state.store([obstacle.address, UInt64(obstacle.kind.rawValue)], caller.task, result)
+    }
+  }
+}

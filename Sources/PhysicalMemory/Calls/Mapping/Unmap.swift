@@ -1,0 +1,51 @@
+// pm_unmap (R25). What is not mapped is no error: the server may have forgotten it already.
+
+internal import GuestMemory
+
+struct Unmap: ServerCall {
+  let address: GuestAddress
+  let count: UInt32
+
+  init(_ arguments: CallArguments) {
+    address = arguments.words.0.asAddress
+    count = arguments.words.1.asCount
+  }
+
+  func perform(_ caller: CallContext) throws(CallFailure) {
+    let pages = try PageRange(address: address, count: UInt64(count))
+    try caller.makeRoom(pages, new: 0)
+    try caller.unmap(pages)
+  }
+}
+
+extension CallContext {
+  /// Makes sure that the task's table of mappings has room, if need be by forgetting mappings of containers that are gone.
+  func makeRoom(_ pages: PageRange, new: Int) throws(CallFailure) {
+    if step({ $0.hasRoomForMappings(task, pages, new: new) }) { return }
+    var position = 0
+    try steps { state in
+      guard let next = state.forgetDeadMappings(task, from: position) else { return false }
+      position = next
+      return true
+    }
+    guard step({ $0.hasRoomForMappings(task, pages, new: new) }) else { throw .noMemory }
+  }
+
+  /// The leaves first, then the mappings behind them.
+  func unmap(_ pages: PageRange) throws(CallFailure) {
+    try eachPage(from: pages.start) { state, page in state.emptyPages(task, from: page, to: pages.end) }
+    try steps { !$0.forgetPages(task, from: pages.start, to: pages.end) }
+  }
+
+  /// Goes on where each step says, until one says nil.
+  func eachPage(
+    from start: PageNumber, _ body: (inout ServerState, PageNumber) throws(CallFailure) -> PageNumber?
+  ) throws(CallFailure) {
+    var page = start
+    try steps { (state) throws(CallFailure) in
+      guard let next = try body(&state, page) else { return false }
+      page = next
+      return true
+    }
+  }
+}

@@ -1,0 +1,14 @@
+// pm_cap_drop (R20): gives up a handle; a container of the task's own is destroyed.
+
+struct CapDrop: ServerCall {
+  let handle: Handle
+
+  init(_ arguments: CallArguments) { handle = arguments.words.0.asHandle }
+
+  func perform(_ caller: CallContext) throws(CallFailure) {
+    let isOwnContainer = try caller.step { (state) throws(CallFailure) in
+      try state.dropCapability(caller.task, handle)
+    }
+    if isOwnContainer { try ContainerDestroy(handle).perform(caller) }
+  }
+}

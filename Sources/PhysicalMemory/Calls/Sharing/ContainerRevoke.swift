@@ -1,0 +1,27 @@
+// pm_container_revoke (R21): ends all weak capabilities to a container at once.
+
+struct ContainerRevoke: ServerCall {
+  let container: Handle
+
+  init(_ arguments: CallArguments) { container = arguments.words.0.asHandle }
+
+  func perform(_ caller: CallContext) throws(CallFailure) {
+    let revoked = try caller.stepWithCurrentPins { (state) throws(CallFailure) in
+      try state.revokeShares(caller.task, container)
+    }
+    if let revoked { try caller.cutOff(revoked, .shares) }
+  }
+}
+
+extension CallContext {
+  /// Removes the leaves of those who may not see a container any more. Where that is given up, the owner who revoked the
+  /// shares ends, and the container with it; or the lock's holder does, and the lock with it.
+  func cutOff(_ container: ContainerReference, _ meant: ServerState.CutOff) throws(CallFailure) {
+    var next: UInt64 = 0
+    try steps { state in
+      guard let id = state.cutOff(container, meant, from: next) else { return false }
+      next = id
+      return true
+    }
+  }
+}
