@@ -1,4 +1,5 @@
-// `scripts/simulate`: the server without KVM, driven by chance and compared with a naive model after every step.
+// `scripts/simulate`: the server without KVM, driven by random operations and compared with a naive model after every
+// step.
 
 internal import ArgumentParser
 
