@@ -26,8 +26,7 @@ public struct GuestImage: Sendable {
   }
 }
 
-/// Decodes base64. The build wrote `text`, so its length is a multiple of 4, and characters outside the alphabet are
-/// not checked for.
+/// Decodes base64. The build wrote `text`, so its length is a multiple of 4 and its characters are not checked.
 private func decodeBase64(_ text: Span<UInt8>) -> [UInt8] {
   var padding = 0
   while padding < text.count, text[text.count - 1 - padding] == UInt8(ascii: "=") { padding += 1 }

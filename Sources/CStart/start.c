@@ -10,8 +10,7 @@ static int count;
 static char **values;
 
 // The constructors of Swift's runtime look up the program's path to find its backtrace tool, and abort if /proc does
-// not give it (stdlib/public/runtime/Paths.cpp). With SWIFT_ROOT set they do not ask; the files there are not used
-// then.
+// not give it (stdlib/public/runtime/Paths.cpp). With SWIFT_ROOT set they do not ask, nor use the files there.
 static void begin(int argument_count, char **arguments, char **environment) {
   (void)environment;
   count = argument_count;

@@ -73,9 +73,8 @@ struct GuestCompiler {
   static let strict = ["-Werror"]
   static let strictSwift = ["-warnings-as-errors"]
 
-  /// - Parameter output: the path of the result; nil for one named by a hash of its inputs, which requires that the
-  /// source
-  ///   includes no headers except the guest's own.
+  /// - Parameter output: the path of the result; nil for one named by a hash of its inputs; the source must then
+  ///   include no headers except the guest's own.
   func compileC(_ source: String, options: [String], output: String? = nil) throws -> BuildStep {
     let arguments =
       [

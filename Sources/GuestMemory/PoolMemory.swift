@@ -100,8 +100,7 @@ public final class PoolMemory: Sendable {
   }
 
   /// Makes the 512 frames from a multiple of 512 on a huge page of the host, mapped as one in both windows. They keep
-  /// their data, and concurrent accesses only wait. Takes 0.3 ms if the frames had no memory yet, else several
-  /// milliseconds.
+  /// their data, and concurrent accesses only wait. Takes 0.3 ms if the frames had no memory, else some milliseconds.
   /// - Throws: if the host has no free huge page, or is older than Linux 6.1.
   public func collapse(_ run: FrameRun) throws(Errno) {
     check(run)
@@ -121,8 +120,7 @@ public final class PoolMemory: Sendable {
     guard result == 0 else { throw Errno(rawValue: -result) }
   }
 
-  /// Returns the frames' memory to the host: punches a hole into the memfd, which reads as zero, and removes both
-  /// windows' entries.
+  /// Returns the frames' memory to the host: the memfd gets a hole, which reads as zero; both windows' entries go.
   public func discard(_ run: FrameRun) {
     check(run)
     // Cannot fail for a memfd of this size; callers depend on the zeros, so do not continue without.

@@ -41,8 +41,7 @@ public struct PhysicalRange: Hashable, Sendable {
 }
 
 // SAFETY: `pointer` checks each range against the pool, which is mapped as long as it lives; words are naturally
-// aligned. A driver may write the memory concurrently: words are read and written whole, and none is read
-// twice.
+// aligned. A driver may write the memory concurrently: words are read and written whole, none twice.
 extension PoolMemory {
   /// The range in the host window; checks the pool's end.
   @unsafe

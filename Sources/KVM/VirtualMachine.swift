@@ -20,8 +20,7 @@ public final class VirtualMachine: Sendable {
   public let processorFeatures: UInt32
   /// Counts the departures of vCPUs from KVM that `VirtualCPUHandle.hurry` requested.
   public let departures = VCPUDepartures()
-  /// Descriptors of vCPUs whose set-up failed, by index. KVM creates each index only once: the next attempt reuses
-  /// them.
+  /// Descriptors of vCPUs whose set-up failed, by index. KVM creates an index only once: a retry reuses them.
   private let unfinished = Mutex<[Int: Int32]>([:])
 
   private static let memorySlot: UInt32 = 0

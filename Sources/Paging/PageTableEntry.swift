@@ -15,8 +15,7 @@ public struct PageTableEntry: RawRepresentable, Hashable, Sendable, BitwiseCopya
   public static let accessed: UInt64 = 1 << 5
   public static let dirty: UInt64 = 1 << 6
   public static let pageSize: UInt64 = 1 << 7
-  /// In a non-present directory entry, ignored by the processor: the region is detached, and its leaf table kept
-  /// aside.
+  /// In a non-present directory entry, ignored by the processor: the region is detached, its leaf table aside.
   static let detached: UInt64 = 1 << 9
   /// In a leaf, ignored by the processor: a fault found the leaf correct. Any change of the leaf clears it.
   static let suspected: UInt64 = 1 << 10

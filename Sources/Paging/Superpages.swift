@@ -114,8 +114,7 @@ extension PageTables {
     return true
   }
 
-  /// The first leaf of a region, if its leaves can be a superpage: all present, frames adjacent and aligned, rights
-  /// equal.
+  /// The first leaf of a region, if its leaves can be a superpage: present, adjacent, aligned, with equal rights.
   public mutating func promotableLeaf(_ page: PageNumber) -> PageTableEntry? {
     guard let table = unsafe leafTable(page) else { return nil }
     let used = PageTableEntry.accessed | PageTableEntry.dirty

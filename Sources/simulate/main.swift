@@ -1,5 +1,4 @@
-// `scripts/simulate`: the server without KVM, driven by random operations and compared with a naive model after every
-// step.
+// `scripts/simulate`: the server without KVM, with random operations, compared with a naive model after every step.
 
 internal import ArgumentParser
 

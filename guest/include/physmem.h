@@ -38,8 +38,7 @@ const char *pm_strerror(pm_error_t error);
 
 /// Creates an empty container that the task owns (R15). PM_ENOMEM, PM_EFAULT.
 pm_error_t pm_container_create(pm_container_t *container);
-/// Destroys a container: frees its frames, removes their mappings, and invalidates the handle. Logical copies elsewhere
-/// stay.
+/// Destroys a container: frees its frames, removes their mappings, and invalidates the handle. Logical copies stay.
 /// PM_EPERM for PM_CAP_CONTAINER and weak capabilities; PM_EBUSY: locked, or a frame is pinned; PM_EINVAL.
 pm_error_t pm_container_destroy(pm_container_t container);
 /// Allocates fresh frames, which read as zero, for the ids [start, start + *count); takes no memory yet (R16, R18).
@@ -62,8 +61,7 @@ pm_error_t pm_container_deallocate(pm_container_t container, pm_frame_t start, u
 /// not released: writing one that has logical copies gives its id another content, which may be anywhere.
 /// pm_container_pin reports the addresses.
 /// PM_ENOMEM also: no such run is available now, three quarters of all frames would be placed, or PM_ALLOC_SQUASH of
-/// frames in use, which are freed only after the new ones are allocated, when the task's entitlement does not cover
-/// both.
+/// frames in use, which are freed after the new ones are allocated, if the task's entitlement does not cover both.
 /// PM_EINVAL also: a placement that can never hold (a member that is not a power of two, a run longer than its
 /// boundary, an address outside the machine's memory), or more than PM_FRAMES_MAXIMUM frames.
 pm_error_t pm_container_allocate_placed(pm_container_t container, pm_frame_t start, uint32_t *count, uint32_t flags,
@@ -76,8 +74,7 @@ pm_error_t pm_defragment(pm_cap_t control, uint32_t *moved);
 
 // ---- logical copies (R23, R24, R38) --------------------------------------------
 // A copy shares the content of its source until one of the two is written. It takes no memory except page tables; the
-// write copies the data. A copy of a frame that was never touched is an empty frame too. Copies of copies work to any
-// depth.
+// write copies the data. A copy of an untouched frame is an empty frame. Copies of copies work to any depth.
 
 /// Makes the ids [dest_start, dest_start + count) of `dest` name logical copies of [src_start, src_start + count) of
 /// `src`, as memmove would where the two overlap (R24). In a container that the task owns, ids in use get the new
@@ -198,13 +195,11 @@ pm_error_t pm_get_control(pm_cap_t *control);
 /// Maps the policy buffer at `address`, readable and writable, replacing what was mapped there (R11): an array of
 /// *entries struct pm_policy_entry, one for each slot of the server's task table. The previous mapping, in whatever
 /// task, is removed. When tasks outnumber entries the buffer grows and is unmapped: the next access faults
-/// (pm_on_fault), and the task calls this again (R13). A task that gives up its last handle of control loses the
-/// buffer.
+/// (pm_on_fault), and the task calls this again (R13). A task without control loses the buffer.
 /// PM_EPERM: not control; PM_ENOMEM; PM_EINVAL: not page aligned, no room there; PM_EFAULT.
 pm_error_t pm_get_policy_buffer(pm_cap_t control, void *address, uint32_t *entries);
 /// Puts the buffer's values into force, for all tasks or none (R4, R7). After the first commit a task has its
-/// guarantee, and extra frames only on loan. A smaller guarantee takes no frames by itself: those beyond it become
-/// extra.
+/// guarantee, and extra frames only on loan. A smaller guarantee takes no frames by itself: the rest become extra.
 /// PM_ENOMEM: the guarantees exceed memory, and nothing has changed; PM_ENOENT: the buffer was never requested;
 /// PM_EPERM: not control.
 pm_error_t pm_policy_commit(pm_cap_t control);
@@ -220,8 +215,7 @@ pm_error_t pm_task_name(pm_cap_t control, uint64_t task, char name[PM_NAME_MAXIM
 /// its choice, with any call; if it misses the deadline, usually 100 ms, the server drops it (R30). Requests that
 /// arrive while the handler runs are merged into one more call of it. The handler may make any call, also ones that
 /// wait, and may fault; it must not use what it may have interrupted, such as malloc or printf, and must not leave by
-/// longjmp. It has 32 KiB of stack; an overflow faults a little below that. PM_ENOMEM: the processor's state is too
-/// large to save.
+/// longjmp. It has 32 KiB of stack; an overflow faults a little below that. PM_ENOMEM: too much processor state.
 pm_error_t pm_on_return_pages(void (*handler)(uint32_t count));
 
 // ---- devices (R19, R22) --------------------------------------------------------------

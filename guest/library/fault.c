@@ -18,8 +18,7 @@ static pm_error_t set_entry(void (*entry)(void), void *stack_top) {
 }
 
 /// Where the server enters: RDI = address, RSI = rip, RDX = access, RCX = present, RSP = the top of the fault stack, or
-/// below the frame of an interrupted handler. The frame looks like a call from the faulting instruction, for
-/// backtraces.
+/// below the frame of an interrupted handler. For backtraces the frame looks like a call from the fault.
 __attribute__((naked)) static void fault_entry(void) {
   __asm__(
       "cld\n\t"

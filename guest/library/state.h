@@ -9,8 +9,7 @@
 extern uint64_t pm_state_size;
 extern uint32_t pm_uses_xsave;
 
-/// The task's own fault handler is running: a fault in it ends the task. A pm_return_pages handler that interrupts it
-/// may fault.
+/// The task's own fault handler is running: a fault in it ends the task. A pm_return_pages handler above it may fault.
 extern uint32_t pm_calls_task_handler;
 
 /// Determines the state to save. PM_ENOMEM: it is too large for a handler's stack.

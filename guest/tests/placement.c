@@ -266,8 +266,7 @@ PM_TEST_CONTRACT(full, 0, 1, 7600, 32, "R19, R25: a long run in a pool full of s
   check_pool(count);
 }
 
-// Counts up eight words of each page in a loop, until the word after them says to stop. The word after that counts the
-// rounds.
+// Counts up eight words of each page in a loop, until the word after them says to stop; the next word counts rounds.
 static void count_up(uint32_t pages) {
   uint64_t round = 0;
   for (; !WORD(REGION, pages); round++) {

@@ -24,8 +24,7 @@ struct BenchmarkTask {
       program, arguments: arguments, parameters: parameters, isMeasured: isMeasured, console: console)
   }
 
-  /// The cost of checking a task's entitlement and charging a frame with that many tasks; nil if they cannot be
-  /// created.
+  /// The cost of checking an entitlement and charging a frame with that many tasks; nil if there is no memory.
   func entitlementCosts(tasks: Int, rows: Int) -> [Double]? {
     machine.entitlementCosts(program, tasks: tasks, rows: rows)
   }

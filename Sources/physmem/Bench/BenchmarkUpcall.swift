@@ -28,8 +28,7 @@ func measureUpcalls(_ run: BenchmarkRun) throws -> [Measurement] {
   return [measurement]
 }
 
-/// From each demand to the end of the next call, which is the handler's first instruction, if it precedes the next
-/// demand.
+/// From each demand to the end of the next call, the handler's first instruction, if it precedes the next demand.
 private func latencies(_ raised: [UInt64], _ samples: ExitSamples) -> [UInt64] {
   let calls = zip(samples.samples, samples.ends).filter { $0.0.kind == .call }.map(\.1)
   var times: [UInt64] = []

@@ -3,7 +3,7 @@
 /// The maximum of vCPUs of one machine (KVM_CAP_MAX_VCPUS on x86-64), each with a thread and a descriptor.
 private let mostVCPUs = 1024
 /// Descriptors and threads of the command apart from those of vCPUs.
-private let others = 64
+private let reservedForCommand = 64
 
 func hostChecks(_ facts: DoctorFacts) -> [DoctorCheck] {
   [
@@ -135,7 +135,7 @@ private func poolCheck(_ facts: DoctorFacts) -> DoctorCheck {
 
 private func descriptorCheck(_ facts: DoctorFacts) -> DoctorCheck {
   guard let limit = facts.limit("Max open files") else { return unreadable("descriptors", "/proc/self/limits") }
-  let wanted = mostVCPUs + others
+  let wanted = mostVCPUs + reservedForCommand
   let raise =
     limit.hard >= wanted
     ? "ulimit -n \(wanted)" : "raise the hard limit in /etc/security/limits.conf, then ulimit -n \(wanted)"
@@ -143,7 +143,7 @@ private func descriptorCheck(_ facts: DoctorFacts) -> DoctorCheck {
     "descriptors",
     limit.soft,
     "RLIMIT_NOFILE",
-    for: max(0, limit.soft - others),
+    for: max(0, limit.soft - reservedForCommand),
     wanted: wanted,
     advice: raise
   )
@@ -165,7 +165,7 @@ private func threadCheck(_ facts: DoctorFacts) -> DoctorCheck {
     (threadsInAddressSpace(facts), "RLIMIT_AS", "ulimit -v"),
   ].compactMap { value, name, command in value.map { (value: $0, name: name, command: command) } }
   let least = sources.min { $0.value < $1.value } ?? (processes.soft, "RLIMIT_NPROC", "")
-  let wanted = mostVCPUs + others
+  let wanted = mostVCPUs + reservedForCommand
   let advice =
     switch least.name {
     case "RLIMIT_NPROC": "ulimit -u \(wanted)"
@@ -177,7 +177,7 @@ private func threadCheck(_ facts: DoctorFacts) -> DoctorCheck {
     "threads",
     least.value,
     least.name,
-    for: max(0, least.value - others),
+    for: max(0, least.value - reservedForCommand),
     wanted: wanted,
     advice: advice
   )

@@ -103,7 +103,7 @@ extension SplitCause {
     case .moved: "moves"
     case .unmapped: "unmapping"
     case .freed: "freeing"
-    case .withdrawn: "locks and revoked shares"
+    case .withdrawn: "locks and cancelled shares"
     }
   }
 }

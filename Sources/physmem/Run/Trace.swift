@@ -3,8 +3,7 @@
 
 internal import Machine
 
-/// An event lasts from the exit to the end of its service, which for a call includes a wait: the task runs between
-/// events.
+/// An event lasts from the exit to the end of its service, including a call's wait: the task runs between events.
 func traceText(_ samples: ExitSamples, task: OutsideName) -> String {
   var text = "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n"
   text +=

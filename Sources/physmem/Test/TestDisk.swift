@@ -41,8 +41,7 @@ struct TestDisk {
   }
 }
 
-/// Good sectors of the file /proc/self/mem: memory mapped at their offsets, far below this process's other
-/// mappings.
+/// Good sectors of the file /proc/self/mem: memory mapped at their offsets, far below all other mappings.
 // SAFETY: this object owns the area, at addresses that were unmapped, as long as it lives.
 @safe
 private final class MappedSectors {

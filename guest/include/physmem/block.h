@@ -46,8 +46,7 @@ pm_error_t pm_block_open(struct pm_block *block, uint32_t device);
 /// Gives the disk up. Outstanding requests are lost.
 void pm_block_close(struct pm_block *block);
 
-/// pm_container_allocate, with frames that the device reaches: uses pm_container_allocate_placed if it does not reach
-/// all.
+/// pm_container_allocate, with frames that the device reaches, by pm_container_allocate_placed if it needs to.
 pm_error_t pm_block_allocate(const struct pm_block *block, pm_container_t container, pm_frame_t start, uint32_t *count,
                              uint32_t flags);
 
