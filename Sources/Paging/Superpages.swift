@@ -163,7 +163,7 @@ extension PageTables {
     unsafe ckvm_store(slot, PageTableEntry(table: table.frame).rawValue)
   }
 
-  /// The same as a superpage, if its leaves permit it; else nothing changes, and no flush is needed.
+  /// Attaches a region as a superpage, if its leaves permit it; else nothing changes, and no flush is needed.
   /// - Returns: whether it is a superpage now.
   public mutating func attachAsSuperpage(_ page: PageNumber) -> Bool {
     guard let slot = unsafe directorySlot(page), let leaf = promotableLeaf(page) else { return false }

@@ -76,7 +76,7 @@ public struct Container: ~Copyable, FrameSpace {
   /// Allocates fresh frames, which read as zero, for the ids.
   public func allocate(_ frames: Range<UInt32>, options: AllocationOptions = []) throws(PMError) {
     var count = UInt32(frames.count)
-    // SAFETY: the pointer is used within the call only; so below.
+    // SAFETY: the pointer is used within the call only; the same holds below.
     try PMError.check(unsafe pm_container_allocate(handle, frames.lowerBound, &count, options.rawValue))
   }
 

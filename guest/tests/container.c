@@ -18,7 +18,7 @@ static pm_error_t deallocate(pm_container_t container, pm_frame_t start, uint32_
   return pm_container_deallocate(container, start, &last_count, flags);
 }
 
-PM_TEST(bad_handles, 0, 1, "R15: every call refuses a handle that the task does not hold") {
+PM_TEST(bad_handles, 0, 1, "R15: every call rejects a handle that the task does not hold") {
   uint64_t before = allocated_frames();
   FOR_BAD_HANDLES(handle) {
     CHECK_ERROR(pm_container_destroy(*handle), PM_EINVAL);

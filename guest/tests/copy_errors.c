@@ -273,7 +273,7 @@ PM_TEST(result_in_shared_page, 0, 1, "Safety: the id at fault is stored to a pag
   check_numbered(REGION, 10, 100);
 }
 
-PM_TEST(random_copies, 0, 4, "Safety: copies with random handles, ids, counts and pointers do no harm") {
+PM_TEST(random_copies, 0, 4, "Safety: copies with random handles, ids, counts and pointers are harmless") {
   uint64_t state = pm_clock_us() | 1;
   set_up();
   for (int i = 0; i < 3000; i++) {

@@ -30,7 +30,7 @@ PM_TEST(reuse, 0, 1, "free: freed blocks are reused, and neighbours merge") {
   CHECK_EQ(allocated_frames(), before);
 }
 
-PM_TEST(gives_back, 0, 1, "free: large pieces at the heap's end go back to the server") {
+PM_TEST(gives_back, 0, 1, "free: large free blocks at the heap's end go back to the server") {
   free(malloc(1));
   uint64_t before = allocated_frames();
   char *large = malloc(16 << 20);
@@ -98,7 +98,7 @@ PM_TEST(alignments, 0, 1, "posix_memalign and aligned_alloc: every power of two 
   CHECK_EQ(posix_memalign(&block, 64, SIZE_MAX - 10), 12);
 }
 
-PM_TEST(freed_twice, DIES_OF_INVALID_INSTRUCTION, 1, "free: freeing twice is caught") {
+PM_TEST(freed_twice, DIES_OF_INVALID_INSTRUCTION, 1, "free: a double free is caught") {
   char *block = malloc(100), *after = malloc(100);
   free(block);
   free(block);

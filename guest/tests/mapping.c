@@ -50,7 +50,7 @@ PM_TEST(squashed_is_zero, 0, 1, "R18: SQUASH gives a fresh, zero frame under the
   check_pages(PAGE(REGION, 6), 2, 3);
 }
 
-PM_TEST(two_addresses, 0, 1, "R25: one frame at two addresses: a write at one is seen at the other") {
+PM_TEST(two_addresses, 0, 1, "R25: one frame at two addresses: a write at one is visible at the other") {
   pm_container_t container = map_fresh(REGION, 16);
   CHECK_OK(pm_container_map(container, 0, 16, REGION_2, LAZY_READ_WRITE));
   for (int i = 0; i < 16; i++) {

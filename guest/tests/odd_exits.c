@@ -61,8 +61,8 @@ PM_TEST(out_string_lazy, 0, 1, "R25: a string to the call port from untouched pa
 
 // ---- calls at the boundary of two pages ------------------------------------------------------------------
 
-/// Two pages of code at REGION with `out %al, $0x50; ret` placed so that `tail` bytes of the first page follow its first
-/// byte. Maps `pages` of them.
+/// Two pages of code at REGION with `out %al, $0x50; ret` placed so that `tail` bytes of the first page follow its
+/// first byte. Maps `pages` of them.
 static void (*call_at_border(size_t tail, uint32_t pages, uint32_t flags))(void) {
   static const uint8_t code[] = {0xe6, PM_CALL_PORT, 0xc3};
   pm_container_t container = map_fresh(REGION_2, 2);

@@ -38,7 +38,7 @@ PM_TEST(private, 0, 1, "R22: a frame with a shared content gets a private copy")
   check_numbered(REGION, 3, 100);
 }
 
-PM_TEST(busy, 0, 1, "R22: freeing, replacing, destroying and copying pinned frames: PM_EBUSY, nothing changed") {
+PM_TEST(busy, 0, 1, "R22: freeing, replacing, destroying and copying pinned frames: PM_EBUSY, nothing changes") {
   pm_container_t container = map_numbered(REGION, 10, 100), other = map_numbered(REGION_2, 10, 500);
   CHECK_OK(pin(container, 4, 3, PM_LOCK_MAXIMUM_US));
   uint64_t before = allocated_frames();

@@ -51,7 +51,7 @@ PM_TEST(last_sharer, 0, 1, "R38: the last sharer keeps its data, even in the mid
   CHECK_OK(release(copies, 0, 2));
   CHECK_OK(release(source, 0, 2));
   check_numbered(REGION, 2, 100);
-  // Two frames of one container with one content: one of them keeps it.
+  // Two frames of one container share a content: one of them keeps it.
   CHECK_OK(pm_container_copy(source, 0, source, 1, 1, NULL));
   CHECK_OK(release(source, 0, 2));
   CHECK_EQ(WORD(REGION, 0) + WORD(REGION, 1), 100);

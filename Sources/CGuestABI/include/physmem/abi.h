@@ -272,7 +272,7 @@ PM_ASSERT_LAYOUT(sizeof(struct pm_policy_entry) == 64 && offsetof(struct pm_poli
 // Section .physmem of an image: lines of text, each "key: value\n".
 //   summary: one line for `physmem list`
 // Section .physmem.tests: one line a test, "name|expected|copies|summary\n", where expected is an exit status or
-// several, "134 or 141", and copies may be "2 900 8": 2 tasks with 900 guaranteed frames each, in 8 MiB; and a
-// disk behind that: "1 disk,readonly". See guest/tests/test.h.
+// several, "134 or 141", and copies may be "2 900 8": 2 tasks with 900 guaranteed frames each, in 8 MiB; or with a
+// disk: "1 disk,readonly". See guest/tests/test.h.
 
 #endif
