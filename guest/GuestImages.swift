@@ -1,33 +1,32 @@
-// The bundled guest programs, as the build embedded them.
+// The bundled guest programs, as embedded by the build.
 
 /// All bundled guest programs.
 public enum GuestImages {
   /// Ordered by group and name; names differ from each other.
   public static var all: [GuestImage] { embedded }
 
-  /// - Returns: the program of that name, or nil where there is none.
+  /// - Returns: the program of that name, if there is one.
   public static func named(_ name: String) -> GuestImage? { embedded.first { $0.name == name } }
 }
 
 /// One guest program: an ELF image.
 public struct GuestImage: Sendable {
-  /// The name to run it by: its source file's, without extension.
+  /// The name to run it by: its source file's, without the extension.
   public let name: String
   /// The folder it comes from: `tests`, `examples`, `servers` or `bench`.
   public let group: String
   let base64: StaticString
 
-  /// The ELF image. It is decoded anew each time.
+  /// The ELF image. Each access decodes it anew.
   public var bytes: [UInt8] {
     base64.withUTF8Buffer { text in
-      // SAFETY: the buffer is that of a string literal, which is never freed.
+      // SAFETY: the buffer is a string literal's, which is never freed.
       unsafe decodeBase64(text.span)
     }
   }
 }
 
-/// The bytes that base64 `text` stands for. The build made it, so its length is a multiple of 4, and it is not checked
-/// for what is not of the alphabet.
+/// Decodes base64. The build wrote `text`, so its length is a multiple of 4 and its characters are not checked.
 private func decodeBase64(_ text: Span<UInt8>) -> [UInt8] {
   var padding = 0
   while padding < text.count, text[text.count - 1 - padding] == UInt8(ascii: "=") { padding += 1 }
@@ -43,7 +42,7 @@ private func decodeBase64(_ text: Span<UInt8>) -> [UInt8] {
   }
 }
 
-/// The six bits that each byte of base64 stands for.
+/// The six bits of each base64 character.
 private let base64Values: InlineArray<256, UInt8> = {
   var values = InlineArray<256, UInt8>(repeating: 0)
   var next: UInt8 = 0

@@ -1,5 +1,5 @@
-// The first and only process of the machines that scripts/test-backends boots: loads KVM, runs each line of a plan, says
-// on the console how each ended, and turns the machine off. Statically linked, since nothing else is there.
+// The only process of the machines that scripts/test-backends boots: loads KVM, runs each line of a plan, prints
+// its status on the console, and turns the machine off. Statically linked, since there are no libraries.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -15,13 +15,14 @@
 #include <time.h>
 #include <unistd.h>
 
-/// What the script looks for. Each run ends with one line "RESULT STATUS SECONDS NUMBER", the last with "RESULT end".
+/// The marker that the script searches for. Each run ends with a line "RESULT STATUS SECONDS NUMBER", the last "RESULT
+/// end".
 #define RESULT "physmem-result:"
 
 static void require(int result, const char *what) {
   if (result >= 0) return;
   printf("init: %s: %s\n", what, strerror(errno));
-  // The console's end is shown, and a missing result is a failure.
+  // The script shows the end of the console, and takes a missing result for a failure.
   reboot(RB_POWER_OFF);
 }
 
@@ -32,9 +33,10 @@ static void load(const char *path, const char *parameters) {
   close(module);
 }
 
-/// Makes a virtual machine with a vCPU that stays. With the first one and after the last one the kernel patches its own
-/// code (static keys: preempt_notifier_key, kvm_has_noapic_vcpu), for each case anew. QEMU before 8.1 may go on with what
-/// it translated meanwhile, a breakpoint that is not there any more: both vCPUs hang in it (docs/notes/backends.md).
+/// Creates a virtual machine with a vCPU and keeps it. At the first and after the last one the kernel patches its own
+/// code (static keys: preempt_notifier_key, kvm_has_noapic_vcpu), for every case again. QEMU before 8.1 may keep
+/// running code that it translated meanwhile, with a removed breakpoint: both vCPUs hang in it
+/// (docs/notes/backends.md).
 static void keep_machine(void) {
   int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
   require(kvm, "/dev/kvm");
@@ -43,7 +45,7 @@ static void keep_machine(void) {
   require(ioctl(machine, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
 }
 
-/// A descriptor for each vCPU, more than the usual limit.
+/// A descriptor for each vCPU, which exceeds the usual limit.
 static void raise_limits(void) {
   struct rlimit files = {65536, 65536};
   require(setrlimit(RLIMIT_NOFILE, &files), "setrlimit");
@@ -55,7 +57,7 @@ static double seconds(void) {
   return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/// Runs one line of words between single spaces. 128 + a signal as the shell has it.
+/// Runs one line of words between single spaces. Returns 128 + the number of a signal, as the shell does.
 static int run(char *line) {
   enum { MOST_WORDS = 120 };
   char *words[MOST_WORDS + 1];
@@ -63,7 +65,7 @@ static int run(char *line) {
   for (char *word = strtok(line, " "); word && count < MOST_WORDS; word = strtok(NULL, " ")) words[count++] = word;
   words[count] = NULL;
   if (!count) return 0;
-  // Through a pipe: who writes to a terminal shows its progress on it.
+  // Through a pipe: on a terminal the command would show its progress.
   int ends[2];
   require(pipe2(ends, O_CLOEXEC), "pipe2");
   pid_t child = fork();
@@ -103,7 +105,7 @@ int main(void) {
   setenv("SWIFT_ROOT", "/", 1);
   setenv("LD_LIBRARY_PATH", "/lib", 1);
 
-  // /plan.races or /plan.rest: also from the kernel's command line.
+  // /plan.races or /plan.rest: selected by the kernel's command line.
   char path[64];
   const char *part = getenv("plan");
   snprintf(path, sizeof path, "/plan.%s", part ? part : "");

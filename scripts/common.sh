@@ -1,12 +1,12 @@
-# What demo, test and the other scripts share. Sourced, not run.
+# Functions of demo, test and the other scripts. Sourced, not run.
 
-# One sentence on stderr, and the end.
+# Prints one sentence on stderr, and exits.
 fail() { printf '%s: %s\n' "$(basename "$0")" "$1" >&2; exit "${2:-1}"; }
 
-# What is being done, on stderr.
+# Prints the current step on stderr.
 say() { printf '== %s\n' "$1" >&2; }
 
-# A Swift toolchain, and the C library's headers, which are all that is needed beside it.
+# Checks for a Swift toolchain and the C library's headers, the only requirements.
 require_tools() {
   command -v swift >/dev/null || fail "there is no swift on the PATH: install a Swift 6.3 toolchain"
   swift --version 2>/dev/null | grep -Eq 'Swift version (6\.([3-9]|[1-9][0-9])|[7-9])' ||
@@ -34,5 +34,5 @@ build_simulation() {
   simulate=$(swift build -c release --show-bin-path)/simulate
 }
 
-# True where /dev/kvm can be used.
+# True if /dev/kvm is usable.
 have_kvm() { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }

@@ -1,4 +1,4 @@
-// Runs before all constructors, of libraries and of Swift's runtime too: the functions of a program's .preinit_array.
+// Runs before all constructors, those of libraries and of Swift's runtime included: functions in .preinit_array.
 #include <cstart.h>
 #include <malloc.h>
 #include <stdlib.h>
@@ -9,14 +9,14 @@
 static int count;
 static char **values;
 
-// Swift's runtime: its constructors ask where the program lies, to find its tool for backtraces, and abort where /proc
-// does not tell (stdlib/public/runtime/Paths.cpp). They do not ask where SWIFT_ROOT says it; nothing there is used then.
+// The constructors of Swift's runtime look up the program's path to find its backtrace tool, and abort if /proc does
+// not give it (stdlib/public/runtime/Paths.cpp). With SWIFT_ROOT set they do not ask, nor use the files there.
 static void begin(int argument_count, char **arguments, char **environment) {
   (void)environment;
   count = argument_count;
   values = arguments;
-  // Each thread's own arena would take 128 MiB of address space for a moment: where that is limited, one must do for all,
-  // and nothing in a hot path allocates.
+  // Each thread's own arena reserves 128 MiB of address space for a moment. If that is limited, all threads use one
+  // arena; no hot path allocates.
   struct rlimit space;
   if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY) mallopt(M_ARENA_MAX, 1);
   if (access("/proc/self/exe", F_OK) != 0) setenv("SWIFT_ROOT", "/", 0);

@@ -1,23 +1,23 @@
-// One run of a compiler or the linker, and running many: at most two at a time, and none whose result is there.
+// One run of a compiler or the linker, and running many: at most two at a time, and none whose result exists.
 
 import Foundation
 import Synchronization
 
-/// The compilers that run now. A signal that ends this process ends them first: each is in a process group of its own, so
-/// that nobody else would.
+/// The compilers that are running. A signal that ends this process kills them first: each has its own process group, so
+/// the terminal does not signal them.
 enum RunningTools {
   private static let processes = Mutex<Set<Int32>>([])
 
   static func insert(_ process: Int32) { processes.withLock { _ = $0.insert(process) } }
   static func remove(_ process: Int32) { processes.withLock { _ = $0.remove(process) } }
 
-  /// From now on; the result is to be kept.
+  /// Installs the handlers; the caller must keep the result.
   static func endOnSignals() -> [any DispatchSourceSignal] {
     [SIGHUP, SIGINT, SIGTERM].map { number in
       signal(number, SIG_IGN)
       let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
       source.setEventHandler {
-        // They ignore what is ignored here.
+        // Children inherit signals that are ignored here, so SIGKILL.
         processes.withLock { for process in $0 { kill(process, SIGKILL) } }
         exit(128 + number)
       }
@@ -28,8 +28,8 @@ enum RunningTools {
 }
 
 struct BuildStep: Sendable {
-  /// Stands for the result's path among the arguments: a step writes beside it and moves the whole result there, so
-  /// that what is there is never half of one.
+  /// A placeholder for the result's path in the arguments: a step writes a temporary file and renames it, so the
+  /// result is never incomplete.
   static let output = "%output%"
 
   let tool: String
@@ -50,14 +50,14 @@ struct BuildStep: Sendable {
         try process.run()
         if process.isRunning { RunningTools.insert(process.processIdentifier) }
       } catch {
-        ended.resume(throwing: BuildError.environment("\(tool) cannot be started: is the Swift toolchain whole?"))
+        ended.resume(throwing: BuildError.environment("\(tool) cannot be started: is the Swift toolchain complete?"))
       }
     }
     guard status == 0 else {
       try? FileManager.default.removeItem(atPath: partial)
       throw BuildError.toolFailed(status: status)
     }
-    // SAFETY: both strings outlive the call. FileManager does not replace a file that is there.
+    // SAFETY: both strings outlive the call. FileManager does not replace an existing file.
     guard unsafe rename(partial, output) == 0 else {
       throw BuildError.environment("\(output) cannot be written.")
     }
@@ -76,7 +76,7 @@ struct BuildStep: Sendable {
   }
 }
 
-/// A short name for contents, so that a result is named by all that it was made from and never has to be made twice.
+/// A hash of everything a result is made from, which names the result, so that it is never built twice.
 struct Fingerprint {
   private var hash: UInt64 = 0xcbf2_9ce4_8422_2325
 

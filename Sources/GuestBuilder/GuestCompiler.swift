@@ -1,13 +1,13 @@
-// How a guest program is compiled and linked: the steps, and the flags that make code for the bare machine.
+// Compiling and linking a guest program: the steps, and the flags for bare-metal code.
 
 import Foundation
 
-/// A folder, with those it lies in, unless it is there.
+/// Creates a folder and its parents, unless it exists.
 func makeFolder(_ path: String) throws {
   do {
     try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
   } catch {
-    throw BuildError.environment("the folder \(path) cannot be made: make it, or let this user write there.")
+    throw BuildError.environment("the folder \(path) cannot be created: create it, or let this user write there.")
   }
 }
 
@@ -17,10 +17,10 @@ struct GuestCompiler {
   let guest: String
   /// The folder with the contract's header, physmem/abi.h.
   let contract: String
-  /// Where results go, named by what they were made from.
+  /// The folder for results, which are named by hashes of their inputs.
   let objects: String
 
-  /// The library's object files, C and Swift, as `prepare` made them.
+  /// The library's object files, C and Swift, as built by `prepare`.
   private(set) var library: [String] = []
   private var swiftModule = ""
   private var common = Fingerprint()
@@ -38,7 +38,7 @@ struct GuestCompiler {
     for header in headers + [contract + "/physmem/abi.h"] { try common.add(contentsOf: header) }
   }
 
-  /// The files of some of the guest's folders, sorted.
+  /// The files of some folders of the guest, sorted.
   func files(in folders: String..., where wanted: (String) -> Bool) -> [String] {
     folders.flatMap { folder in
       let path = "\(guest)/\(folder)"
@@ -69,19 +69,19 @@ struct GuestCompiler {
 
   // MARK: Steps
 
-  /// What the project asks of its own guests, and leaves to users for theirs.
+  /// Flags for the project's own guests, optional for a user's.
   static let strict = ["-Werror"]
   static let strictSwift = ["-warnings-as-errors"]
 
-  /// - Parameter output: where the result goes; nil for a place that is named by what it is made from, which takes
-  ///   that the source includes no headers but the guest's own.
+  /// - Parameter output: the path of the result; nil for one named by a hash of its inputs; the source must then
+  ///   include no headers except the guest's own.
   func compileC(_ source: String, options: [String], output: String? = nil) throws -> BuildStep {
     let arguments =
       [
         "--target=x86_64-unknown-none-elf", "-std=c23", "-nostdlibinc", "-fno-builtin",
-        // One image at a fixed address, and no run-time support but the library's.
+        // One image at a fixed address, with no run-time support except the library's.
         "-fno-pic", "-mcmodel=small", "-fno-stack-protector", "-fno-asynchronous-unwind-tables",
-        // A report of a task's death follows the frame pointers.
+        // The report of a task's death follows the frame pointers.
         "-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer",
         "-ffunction-sections", "-fdata-sections",
         "-Wall", "-Wextra",
@@ -93,7 +93,7 @@ struct GuestCompiler {
     )
   }
 
-  /// All `sources` make one module; the library's own leaves a module file beside its object file.
+  /// Compiles `sources` as one module; the library's own module leaves a module file beside its object file.
   func compileSwift(
     _ sources: [String],
     module: String,
@@ -116,7 +116,7 @@ struct GuestCompiler {
     return BuildStep(tool: toolchain.swiftc, arguments: arguments + ["-c", "-o", BuildStep.output], output: output)
   }
 
-  /// Links a program's object files with what they use of the library.
+  /// Links a program's object files with the parts of the library that they use.
   func link(_ program: [String], to output: String, keepDebugInformation: Bool = false) -> BuildStep {
     var arguments = ["-static", "-T", layout, "--gc-sections", "--build-id=none", "-z", "noexecstack"]
     // The symbols stay, for backtraces.
@@ -126,7 +126,7 @@ struct GuestCompiler {
     return BuildStep(tool: toolchain.linker, arguments: arguments, output: output)
   }
 
-  /// The same, to a place that is named by what the image is made from.
+  /// The same, to a path named by a hash of the image's inputs.
   func link(_ program: [String], named name: String) throws -> BuildStep {
     let arguments = link(program, to: "").arguments
     return link(program, to: try place(for: name + ".elf", arguments: arguments, sources: [layout]))

@@ -1,4 +1,4 @@
-// The Swift toolchain's own compilers and linker, which build the guests: nothing else need be installed.
+// The Swift toolchain's own compilers and linker, which build the guests: no other tool is needed.
 
 import Foundation
 
@@ -6,19 +6,19 @@ struct Toolchain: Sendable {
   let clang: String
   let linker: String
   let swiftc: String
-  /// What String needs to compare and to count characters in Embedded Swift.
+  /// Tables that String needs to compare and to count characters in Embedded Swift.
   let unicodeTables: String
-  /// What clang and swiftc call for what the processor has no instruction for, such as dividing numbers of 128 bits.
+  /// Functions that clang and swiftc call for missing instructions, such as the division of 128-bit numbers.
   let compilerRuntime: String
 
-  /// - Parameter root: the folder that holds bin and lib.
+  /// - Parameter root: the folder with bin and lib.
   init(root: URL) throws {
-    // Only the folder is resolved: swiftc is a link to a program that goes by the name it is called with.
+    // Resolves only the folder: swiftc is a link to a program that acts by the name it is called with.
     let root = root.resolvingSymlinksInPath().path
     func path(_ relative: String) throws -> String {
       let path = "\(root)/\(relative)"
       guard FileManager.default.fileExists(atPath: path) else {
-        throw BuildError.environment("\(path) is missing: a whole Swift toolchain of version 6.3 or later is needed.")
+        throw BuildError.environment("\(path) is missing: a complete Swift toolchain, version 6.3 or later, is needed.")
       }
       return path
     }
@@ -26,13 +26,13 @@ struct Toolchain: Sendable {
     linker = try path("bin/ld.lld")
     swiftc = try path("bin/swiftc")
     unicodeTables = try path("lib/swift/embedded/x86_64-unknown-none-elf/libswiftUnicodeDataTables.a")
-    // Its folder is named by clang's version.
+    // The folder is named by clang's version.
     let versions = (try? FileManager.default.contentsOfDirectory(atPath: "\(root)/lib/clang")) ?? []
     let runtime = "lib/linux/libclang_rt.builtins-x86_64.a"
     compilerRuntime = try path("lib/clang/\(versions.sorted().last ?? "*")/\(runtime)")
   }
 
-  /// The toolchain that `swiftc` on the path belongs to. It is asked, since what lies there may only be a launcher.
+  /// The toolchain of the `swiftc` on the path. It is asked for its root, since the file may only be a launcher.
   static func installed() throws -> Toolchain {
     struct TargetInfo: Decodable {
       struct Paths: Decodable { let runtimeResourcePath: String }

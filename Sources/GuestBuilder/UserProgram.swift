@@ -1,4 +1,4 @@
-// Builds one program from sources that a user names, anywhere on the machine: what scripts/guest-cc runs.
+// Builds one program from a user's sources, anywhere on the machine: scripts/guest-cc runs it.
 
 import Foundation
 import OutputFiles
@@ -32,10 +32,10 @@ struct UserProgram {
     output = try Self.output(name, sources: sources)
   }
 
-  /// A source is never replaced, whatever it is called there, nor what may be the header of one.
+  /// Never replaces a source, under whatever name, nor a possible header of one.
   private static func output(_ name: String, sources: [String]) throws -> OutputFile {
     for ending in [".c", ".h", ".swift"] where name.hasSuffix(ending) {
-      throw BuildError.usage("\(name): is named like a source: name a program's file, such as program.elf.")
+      throw BuildError.usage("\(name): has the name of a source: name a program's file, such as program.elf.")
     }
     do throws(OutputError) {
       return try OutputFile(Array(name.utf8), inputs: Set(sources.compactMap { FileIdentity(path: Array($0.utf8)) }))
@@ -82,11 +82,11 @@ struct UserProgram {
     case _ where ["-W", "-std=", "-f", "-m"].contains(where: option.hasPrefix):
       optionsOfC.append(option)
     default:
-      throw BuildError.usage("the option \(option) is not known; \(Self.usage)")
+      throw BuildError.usage("unknown option \(option); \(Self.usage)")
     }
   }
 
-  /// - Parameter scratch: a folder for what is made on the way; whoever made it removes it.
+  /// - Parameter scratch: a folder for intermediate files; its creator removes it.
   func build(with compiler: GuestCompiler, scratch: String) async throws {
     guard let output else { return }
     var steps = try sources.filter { $0.hasSuffix(".c") }.enumerated().map { index, source in

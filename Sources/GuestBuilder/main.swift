@@ -6,7 +6,7 @@
 
 import Foundation
 
-/// The options before `--`, each with one value, and what follows `--`.
+/// The options before `--`, each with one value, and the arguments after it.
 struct Invocation {
   let use: String
   private(set) var options: [String: String] = [:]
@@ -40,7 +40,7 @@ struct Invocation {
   }
 }
 
-/// Names that Swift and the compilers cannot be given as text are refused here, and not taken for other ones.
+/// Rejects names that are not UTF-8: as text, Swift and the compilers would get other names.
 func arguments() throws -> [String] {
   // SAFETY: main's own arguments, which end with a null.
   try unsafe (1..<max(1, Int(CommandLine.argc))).compactMap { unsafe CommandLine.unsafeArgv[$0] }.map {
@@ -69,7 +69,7 @@ func build() async throws {
   }
 }
 
-/// Names are part of messages: what would act on a terminal, or look like another line, becomes a question mark.
+/// Makes a name safe for a message: characters that control a terminal or end the line become question marks.
 func visible(_ text: String) -> String {
   let categories: Set<Unicode.GeneralCategory> = [
     .control, .format, .privateUse, .unassigned, .lineSeparator, .paragraphSeparator,

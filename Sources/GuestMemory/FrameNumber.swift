@@ -1,6 +1,6 @@
-// The name of a frame: 4,096 bytes of guest-physical memory, counted from the start of the pool.
+// Numbers of frames: 4,096 bytes of guest-physical memory, counted from the start of the pool.
 
-/// A physical frame, by its position in the pool. Frame 0 is never handed out, so 0 means no frame.
+/// A physical frame, by its index in the pool. Frame 0 is never handed out, so 0 means no frame.
 @frozen
 public struct FrameNumber: Hashable, Comparable, Sendable, BitwiseCopyable {
   public let rawValue: UInt32
@@ -19,7 +19,7 @@ public struct FrameNumber: Hashable, Comparable, Sendable, BitwiseCopyable {
   @inlinable
   public var address: UInt64 { UInt64(rawValue) << 12 }
 
-  /// The frame `count` frames further on. Traps when there is no such number.
+  /// The frame `count` frames after this one. Traps if the number overflows.
   @inlinable
   public func advanced(by count: Int) -> FrameNumber { FrameNumber(UInt32(Int(rawValue) + count)) }
 

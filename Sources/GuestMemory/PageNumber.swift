@@ -1,4 +1,4 @@
-// Names for places in a task's address space.
+// Addresses in a task's address space.
 
 /// A virtual page: virtual address divided by 4,096.
 @frozen

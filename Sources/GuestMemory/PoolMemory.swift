@@ -1,16 +1,16 @@
 // The frame pool's memory: one memfd, mapped twice.
 //
-// The *guest window* is what KVM is given as the memory slot: the guest's accesses go through it, and dropping
-// its host page-table entries is what makes KVM forget its own translations of a frame. The *host window* is
-// where the server itself reads and writes frames; dropping the guest window's entries does not disturb it.
+// The *guest window* is KVM's memory slot: the guest's accesses go through it, and dropping
+// its host page-table entries makes KVM forget its translations of a frame. Through the *host window*
+// the server itself reads and writes frames; dropping the guest window's entries does not affect it.
 
 internal import CKVM
 internal import Glibc
 public import SystemPackage
 
 // SAFETY: both windows are mapped for the object's whole life and unmapped only in deinit; every access by
-// frame or address is checked against `byteCount` first. The memory is shared with running guests, so nothing
-// read from it is trusted twice.
+// frame or address is first checked against `byteCount`. The memory is shared with running guests, so no value
+// is read from it twice.
 @safe
 public final class PoolMemory: Sendable {
   public let frameCount: Int
@@ -20,10 +20,10 @@ public final class PoolMemory: Sendable {
   nonisolated(unsafe) private let guestWindow: UnsafeMutableRawPointer
   nonisolated(unsafe) private let hostWindow: UnsafeMutableRawPointer
 
-  /// Both windows begin at a multiple of this, so that a huge page of the memfd can be mapped as one in both.
+  /// Both windows begin at a multiple of this, so that a huge page of the memfd is mapped as one in both.
   static let windowAlignment = 2 << 20
 
-  /// Makes a pool of `frameCount` zero frames. No memory is used until a frame is touched.
+  /// Creates a pool of `frameCount` zero frames. No memory is used until a frame is touched.
   public init(frameCount: Int) throws(Errno) {
     precondition(frameCount > 0 && frameCount <= 1 << 31)
     let descriptor = unsafe memfd_create("physmem-pool", CKVM_MFD_CLOEXEC)
@@ -76,43 +76,43 @@ public final class PoolMemory: Sendable {
     return unsafe window
   }
 
-  /// The address KVM is given as the memory slot's `userspace_addr`.
+  /// The memory slot's `userspace_addr`.
   public var guestWindowAddress: UInt64 { unsafe UInt64(UInt(bitPattern: guestWindow)) }
 
   // MARK: Translations
 
   /// Makes KVM drop every translation of the frames: when this returns, no vCPU reads or writes them through an
-  /// entry cached before the call. A shared memfd keeps its data. Page-table entries are rewritten before this is
-  /// called, and a frame is copied or reused only after it.
+  /// entry cached before the call. A shared memfd keeps its data. Rewrite page-table entries before the call, and
+  /// copy or reuse a frame only after it.
   public func zap(_ run: FrameRun) {
     check(run)
-    // Cannot fail for a range inside one shared mapping, and going on with a stale translation would hand one
+    // Cannot fail for a range inside one shared mapping, and continuing with a stale translation would hand one
     // task's frame to another: stop instead.
     let result = unsafe ckvm_advise(guestWindow + Int(run.start.address), run.count << 12, MADV_DONTNEED)
     precondition(result == 0, "madvise(MADV_DONTNEED) failed")
   }
 
-  /// Gives the frames memory and host page-table entries in both windows, so that a later fault does not pay for them.
+  /// Gives the frames memory and host page-table entries in both windows, so that later faults are cheaper.
   public func populate(_ run: FrameRun) throws(Errno) {
     check(run)
     try unsafe Self.populate(hostWindow + Int(run.start.address), byteCount: run.count << 12)
     try unsafe Self.populate(guestWindow + Int(run.start.address), byteCount: run.count << 12)
   }
 
-  /// Makes a huge page of the host of 512 frames from a multiple of 512 on, mapped as one in both windows. Their data stays,
-  /// and who uses them meanwhile only waits. 0.3 ms where the frames had no memory yet, else several milliseconds.
-  /// - Throws: where the host has none free, or this is not Linux 6.1 or newer.
+  /// Makes the 512 frames from a multiple of 512 on a huge page of the host, mapped as one in both windows. They keep
+  /// their data, and concurrent accesses only wait. Takes 0.3 ms if the frames had no memory, else some milliseconds.
+  /// - Throws: if the host has no free huge page, or is older than Linux 6.1.
   public func collapse(_ run: FrameRun) throws(Errno) {
     check(run)
     precondition(run.count == Self.framesPerBlock && Int(run.start.rawValue) % Self.framesPerBlock == 0)
-    // The kernel collapses what has a page at least.
+    // The kernel collapses only a range with at least one page present.
     try populate(FrameRun(start: run.start, count: 1))
     let result = unsafe ckvm_advise(guestWindow + Int(run.start.address), run.count << 12, CKVM_MADV_COLLAPSE)
     guard result == 0 else { throw Errno(rawValue: -result) }
     try populate(run)
   }
 
-  /// Frames that can be a huge page of the host.
+  /// Frames in a huge page of the host.
   public static let framesPerBlock = 512
 
   private static func populate(_ start: UnsafeMutableRawPointer, byteCount: Int) throws(Errno) {
@@ -120,11 +120,10 @@ public final class PoolMemory: Sendable {
     guard result == 0 else { throw Errno(rawValue: -result) }
   }
 
-  /// Gives the frames' memory back to the host: the memfd has a hole there, which reads zero, and both windows' entries
-  /// are gone.
+  /// Returns the frames' memory to the host: the memfd gets a hole, which reads as zero; both windows' entries go.
   public func discard(_ run: FrameRun) {
     check(run)
-    // Cannot fail for a memfd of this size; whoever counts on the zeros must not go on without.
+    // Cannot fail for a memfd of this size; callers depend on the zeros, so do not continue without.
     let result = ckvm_punch_hole(descriptor, Int64(run.start.address), Int64(run.count << 12))
     precondition(result == 0, "fallocate(FALLOC_FL_PUNCH_HOLE) failed")
   }
@@ -140,7 +139,7 @@ public final class PoolMemory: Sendable {
     unsafe memcpy(pointer(to: destination), pointer(to: source), 4096)
   }
 
-  /// The 4,096 bytes of a frame in the host window; valid as long as the pool lives.
+  /// The 4,096 bytes of a frame in the host window; valid as long as the pool.
   @unsafe
   public func pointer(to frame: FrameNumber) -> UnsafeMutableRawPointer {
     check(FrameRun(start: frame, count: 1))

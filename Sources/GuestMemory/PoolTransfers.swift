@@ -1,11 +1,12 @@
-// A device's way to the pool: words of a queue's rings, and bytes between a file and frames without another copy. All of
-// it goes through the host window. Who may reach which frame is the server's to say (PhysicalMemory/Transfers.swift).
+// A device's access to the pool: words of a queue's rings, and transfers between a file and frames without another
+// copy. All go through the host window. The server decides which frames a device may reach
+// (PhysicalMemory/Transfers.swift).
 
 internal import CKVM
 internal import Glibc
 public import SystemPackage
 
-/// A guest-physical address, as a device's driver gives it.
+/// A guest-physical address, as passed by a device's driver.
 @frozen
 public struct PhysicalAddress: Hashable, Comparable, Sendable, BitwiseCopyable {
   public let rawValue: UInt64
@@ -16,12 +17,12 @@ public struct PhysicalAddress: Hashable, Comparable, Sendable, BitwiseCopyable {
   }
 }
 
-/// Adjacent bytes of guest-physical memory, at least one, which end at 2^64 at the latest.
+/// Adjacent bytes of guest-physical memory, at least one, ending at 2^64 at most.
 public struct PhysicalRange: Hashable, Sendable {
   public let start: PhysicalAddress
   public let count: Int
 
-  /// Nil: none, or beyond the end of all addresses.
+  /// Returns nil if the range is empty or exceeds the address space.
   public init?(_ start: PhysicalAddress, count: Int) {
     guard count > 0, UInt64(count) - 1 <= .max - start.rawValue else { return nil }
     self.start = start
@@ -31,7 +32,7 @@ public struct PhysicalRange: Hashable, Sendable {
   /// The last byte.
   public var last: PhysicalAddress { PhysicalAddress(start.rawValue + (UInt64(count) - 1)) }
 
-  /// The frames that hold it; nil: beyond the frame numbers that there are.
+  /// The frames that contain it; nil if they exceed the range of frame numbers.
   public var frames: FrameRun? {
     guard last.rawValue >> 12 < UInt64(UInt32.max) else { return nil }
     let first = start.rawValue >> 12
@@ -39,11 +40,10 @@ public struct PhysicalRange: Hashable, Sendable {
   }
 }
 
-// SAFETY: `pointer` checks each range against the pool, which is mapped for as long as it lives; words are naturally
-// aligned there. A driver may write the memory at the same time: words are read and written whole, and nothing that was
-// read is read again.
+// SAFETY: `pointer` checks each range against the pool, which is mapped as long as it lives; words are naturally
+// aligned. A driver may write the memory concurrently: words are read and written whole, none twice.
 extension PoolMemory {
-  /// The range in the host window; the pool's end is checked.
+  /// The range in the host window; checks the pool's end.
   @unsafe
   private func pointer(_ address: PhysicalAddress, _ count: Int) -> UnsafeMutableRawPointer {
     let end = UInt64(byteCount)
@@ -52,19 +52,19 @@ extension PoolMemory {
     return unsafe pointer(to: FrameNumber(UInt32(address.rawValue >> 12))) + offset
   }
 
-  /// The two bytes at an even address, before all that is read later.
+  /// Loads the two bytes at an even address (acquire).
   public func load16(_ address: PhysicalAddress) -> UInt16 {
     precondition(address.rawValue % 2 == 0)
     return unsafe ckvm_load16(pointer(address, 2).assumingMemoryBound(to: UInt16.self))
   }
 
-  /// The eight bytes at an address that is a multiple of 8.
+  /// Loads the eight bytes at a multiple of 8.
   public func load64(_ address: PhysicalAddress) -> UInt64 {
     precondition(address.rawValue % 8 == 0)
     return unsafe ckvm_load(pointer(address, 8).assumingMemoryBound(to: UInt64.self))
   }
 
-  /// After all that was written before.
+  /// Stores two bytes (release).
   public func store16(_ address: PhysicalAddress, _ value: UInt16) {
     precondition(address.rawValue % 2 == 0)
     unsafe ckvm_store16(pointer(address, 2).assumingMemoryBound(to: UInt16.self), value)
@@ -83,11 +83,11 @@ extension PoolMemory {
     unsafe ckvm_load8(pointer(address, 1).assumingMemoryBound(to: UInt8.self))
   }
 
-  /// What was written before is seen by whoever then writes something that is read after this.
+  /// Orders earlier writes before later reads, in this thread.
   public static func fence() { ckvm_fence() }
 
   /// Reads bytes of a file from `offset` on into the ranges, in order.
-  /// - Returns: how many; fewer than they hold at the file's end.
+  /// - Returns: the number of bytes; fewer than the ranges hold at the file's end.
   public func read(_ file: FileDescriptor, at offset: Int64, into ranges: [PhysicalRange]) throws(Errno) -> Int {
     try unsafe transfer(ranges) { vector, count, done in
       unsafe preadv(file.rawValue, vector, count, Int(offset) + done)
@@ -101,7 +101,7 @@ extension PoolMemory {
     }
   }
 
-  /// Calls `move` until all is done, or it moves nothing.
+  /// Calls `move` until all bytes are moved, or it moves none.
   private func transfer(
     _ ranges: [PhysicalRange], _ move: (UnsafePointer<iovec>, Int32, _ done: Int) -> Int
   ) throws(Errno) -> Int {
@@ -109,7 +109,7 @@ extension PoolMemory {
     unsafe vectors.reserveCapacity(ranges.count)
     for range in ranges {
       let bytes = unsafe pointer(range.start, range.count)
-      // What is adjacent goes in one.
+      // Merges adjacent ranges.
       if let last = unsafe vectors.last, unsafe last.iov_base + last.iov_len == bytes {
         unsafe vectors[vectors.count - 1].iov_len += range.count
       } else {

@@ -1,15 +1,15 @@
-// Why a superpage was split: what was done to one of its pages. The server says so where it changes a leaf, and the page
-// tables count it where that costs something.
+// Why a superpage was split: the change to one of its pages. The server passes the cause when it changes a leaf, and
+// the page tables count those that cost a flush.
 
 public enum SplitCause: CaseIterable, Sendable {
-  /// A logical copy: nobody may write the page then.
+  /// A logical copy: the page must become read-only.
   case copied
-  /// Its content went to another frame.
+  /// Its content moved to another frame.
   case moved
-  /// Unmapped, or something else was mapped there.
+  /// Unmapped, or replaced by another mapping.
   case unmapped
   /// Deallocated, released or replaced.
   case freed
-  /// A container was locked or its share cancelled, or the frame had too many leaves.
+  /// A container was locked or its share revoked, or the frame had too many leaves.
   case withdrawn
 }

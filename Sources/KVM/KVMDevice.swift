@@ -1,4 +1,4 @@
-// /dev/kvm itself: what the machine offers, and new virtual machines.
+// /dev/kvm: the host's capabilities, and new virtual machines.
 // Source: Documentation/virt/kvm/api.rst, "System ioctls".
 
 internal import CKVM
@@ -8,7 +8,7 @@ public import SystemPackage
 public final class KVMDevice: Sendable {
   let descriptor: Int32
 
-  /// Opens /dev/kvm. ENOENT: no KVM in this kernel; EACCES: not for this user.
+  /// Opens /dev/kvm. ENOENT: this kernel has no KVM; EACCES: no permission.
   public init() throws(Errno) {
     // SAFETY: the path is a literal.
     descriptor = unsafe ckvm_open("/dev/kvm", O_RDWR | O_CLOEXEC)
@@ -17,10 +17,10 @@ public final class KVMDevice: Sendable {
 
   deinit { close(descriptor) }
 
-  /// 12 on every kernel this runs on.
+  /// 12 on every supported kernel.
   public var apiVersion: Int { Int(ckvm_ioctl_value(descriptor, CKVM_GET_API_VERSION, 0)) }
 
-  /// The value of a capability: 0 where it is missing, else 1 or a number of its own.
+  /// The value of a capability: 0 if it is missing, else 1 or a value of its own.
   public func capability(_ capability: Capability) -> Int {
     max(0, Int(ckvm_ioctl_value(descriptor, CKVM_CHECK_EXTENSION, UInt(capability.rawValue))))
   }
@@ -33,7 +33,7 @@ public final class KVMDevice: Sendable {
     Int(try check(ckvm_ioctl_value(descriptor, CKVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE"))
   }
 
-  /// The CPUID leaves KVM can give a guest.
+  /// The CPUID leaves that KVM can offer to a guest.
   func supportedCPUID() throws(KVMError) -> CPUIDTable {
     let table = CPUIDTable()
     try check(unsafe ckvm_ioctl(descriptor, CKVM_GET_SUPPORTED_CPUID, table.pointer), "KVM_GET_SUPPORTED_CPUID")
@@ -41,7 +41,7 @@ public final class KVMDevice: Sendable {
   }
 }
 
-/// Capabilities this project asks about, by the kernel's numbers (KVM_CAP_…).
+/// Capabilities that this project checks, by the kernel's numbers (KVM_CAP_…).
 public enum Capability: Int32, CaseIterable, Sendable {
   case userMemory = 3
   case extendedCPUID = 7

@@ -1,16 +1,16 @@
-// The one error of this module: which call on which KVM descriptor failed, and why.
+// The error of this module: the call that failed, and its errno.
 
 public import SystemPackage
 
 public struct KVMError: Error, CustomStringConvertible {
-  /// The ioctl's name or the system call's.
+  /// The name of the ioctl or system call.
   public let call: String
   public let errno: Errno
 
   public var description: String { "\(call): \(errno)" }
 }
 
-/// Turns a shim's result into a value or a thrown error.
+/// Converts a shim's result to a value or a thrown error.
 @discardableResult
 @inline(__always)
 func check(_ result: Int32, _ call: @autoclosure () -> String) throws(KVMError) -> Int32 {

@@ -1,19 +1,19 @@
-// When vCPUs are inside KVM, for who must know that one has left: KVM carries out instructions itself, by translating an
-// address and then using the frame, and until it returns from KVM_RUN it may be between the two.
+// Tracks when vCPUs are inside KVM_RUN. KVM emulates instructions by translating an
+// address and then using the frame; until it returns from KVM_RUN it may be between the two.
 
 internal import CKVM
 internal import Glibc
 import Synchronization
 
-/// One stay inside KVM of one vCPU.
+/// One stay of one vCPU inside KVM.
 public struct VCPUVisit: Equatable, Sendable, BitwiseCopyable {
   public let rawValue: UInt64
   public init(rawValue: UInt64) { self.rawValue = rawValue }
 }
 
-/// The visits of one vCPU, one after the other. Written by its thread, but for one bit.
+/// The visits of one vCPU, one after the other. Only its thread writes them, except for one bit.
 final class VCPUVisits: Sendable {
-  /// Bit 0: inside. Bit 1: somebody waits for the visit's end. Above: how many visits there have been.
+  /// Bit 0: inside. Bit 1: a thread waits for the visit's end. Above: the number of visits.
   private let word = Atomic<UInt64>(0)
   private let departures: VCPUDepartures
 
@@ -22,26 +22,26 @@ final class VCPUVisits: Sendable {
 
   init(_ departures: VCPUDepartures) { self.departures = departures }
 
-  /// Before KVM_RUN. Whoever does not see the visit has changed the page tables before KVM looks at them.
+  /// Call before KVM_RUN. A thread that does not see this visit changed the page tables before KVM reads them.
   @inline(__always)
   func begin() {
     word.store(word.load(ordering: .relaxed) &+ 4 | Self.inside, ordering: .sequentiallyConsistent)
   }
 
-  /// After KVM_RUN.
+  /// Call after KVM_RUN.
   @inline(__always)
   func end() {
     let outside = word.load(ordering: .relaxed) & ~(Self.inside | Self.isAwaited)
     if word.exchange(outside, ordering: .sequentiallyConsistent) & Self.isAwaited != 0 { departures.add() }
   }
 
-  /// The visit under way.
+  /// The current visit, if any.
   var current: VCPUVisit? {
     let word = word.load(ordering: .sequentiallyConsistent)
     return word & Self.inside == 0 ? nil : VCPUVisit(rawValue: word & ~Self.isAwaited)
   }
 
-  /// Has the end of a visit counted among the departures. False: it is over.
+  /// Requests that the visit's end counts as a departure. Returns false if it is over already.
   func await(_ visit: VCPUVisit) -> Bool {
     let (exchanged, original) = word.compareExchange(
       expected: visit.rawValue, desired: visit.rawValue | Self.isAwaited, ordering: .sequentiallyConsistent)
@@ -49,7 +49,7 @@ final class VCPUVisits: Sendable {
   }
 }
 
-/// The ends of visits that somebody waited for.
+/// Counts the ends of visits that a thread waits for.
 // SAFETY: one allocation that lives as long as the object and never moves.
 @safe
 public final class VCPUDepartures: Sendable {
@@ -75,7 +75,7 @@ public final class VCPUDepartures: Sendable {
     unsafe storage.deallocate()
   }
 
-  /// How many there have been.
+  /// The number so far.
   public var count: UInt64 { number.load(ordering: .sequentiallyConsistent) }
 
   func add() {
@@ -85,7 +85,7 @@ public final class VCPUDepartures: Sendable {
     unsafe pthread_mutex_unlock(&storage.pointee.mutex)
   }
 
-  /// Waits until there have been more than `count`.
+  /// Waits until the number exceeds `count`.
   public func wait(after count: UInt64) {
     unsafe pthread_mutex_lock(&storage.pointee.mutex)
     while number.load(ordering: .relaxed) == count {

@@ -1,7 +1,7 @@
 // One vCPU, confined to the thread that runs it.
 //
-// Registers travel in the run area (KVM_CAP_SYNC_REGS): KVM stores them at every exit, and takes back those
-// marked as changed at the next KVM_RUN. That costs nothing measurable, where a vCPU ioctl costs microseconds.
+// Registers are passed in the run area (KVM_CAP_SYNC_REGS): KVM stores them at every exit, and loads those
+// marked as changed at the next KVM_RUN. That costs nothing measurable, while a vCPU ioctl costs microseconds.
 // Source: Documentation/virt/kvm/api.rst, "vcpu ioctls" and 4.15 ff.
 
 public import CKVM
@@ -16,7 +16,7 @@ public struct VirtualCPU: ~Copyable {
   private let descriptor: Int32
   private let run: UnsafeMutablePointer<kvm_run>
 
-  /// `index`: unique in the machine for good, below KVM_CAP_MAX_VCPUS. Where this throws, it may be tried again.
+  /// `index`: unique in the machine for good, below KVM_CAP_MAX_VCPUS. If this throws it may be retried.
   public init(_ machine: VirtualMachine, index: Int) throws(KVMError) {
     let created = unsafe try Self.create(machine, index: index)
     descriptor = unsafe created.descriptor
@@ -46,7 +46,7 @@ public struct VirtualCPU: ~Copyable {
     }
   }
 
-  // MARK: Registers as of the last exit
+  // MARK: Registers at the last exit
 
   public var registers: kvm_regs {
     unsafeAddress { unsafe UnsafePointer(ckvm_sync_regs(run)) }
@@ -58,11 +58,11 @@ public struct VirtualCPU: ~Copyable {
     nonmutating unsafeMutableAddress { unsafe ckvm_sync_sregs(run) }
   }
 
-  /// Makes the next KVM_RUN take the general registers from `registers`.
+  /// Makes the next KVM_RUN load the general registers from `registers`.
   @inline(__always)
   public func useChangedRegisters() { unsafe run.pointee.kvm_dirty_regs |= CKVM_SYNC_REGS }
 
-  /// Makes the next KVM_RUN take the system registers from `systemRegisters`.
+  /// Makes the next KVM_RUN load the system registers from `systemRegisters`.
   @inline(__always)
   public func useChangedSystemRegisters() { unsafe run.pointee.kvm_dirty_regs |= CKVM_SYNC_SREGS }
 
@@ -103,7 +103,7 @@ public struct VirtualCPU: ~Copyable {
     }
   }
 
-  /// With an emulation that failed comes the processor's own reason for the exit, behind a word of flags: zero without the
+  /// After a failed emulation the processor's own exit reason follows a word of flags, which is zero without the
   /// instruction's bytes. Source: prepare_emulation_failure_exit in arch/x86/kvm/x86.c, Linux 5.17 and later.
   private var internalError: VMExit {
     let error = unsafe run.pointee.internal
@@ -114,9 +114,9 @@ public struct VirtualCPU: ~Copyable {
     return isIdentification ? .identifiedOnly : .internalError(suberror: error.suberror)
   }
 
-  /// Finishes what the last exit left open, without running the guest: an `out` is skipped over only at the next entry,
-  /// and only then a string that was read from a port is written to memory, through the address space of that moment.
-  /// - Throws: EBUSY as well, when there is no end to it.
+  /// Completes the last exit without running the guest: KVM advances past an `out` only at the next entry,
+  /// and stores a string read from a port only then, through the address space of that moment.
+  /// - Throws: also EBUSY, if it does not complete.
   public func completePendingExit() throws(KVMError) {
     for _ in 0..<16 {
       handle.setImmediateExit(true)
@@ -127,29 +127,29 @@ public struct VirtualCPU: ~Copyable {
 
   // MARK: Interrupts
 
-  /// Queues an external interrupt; only when `isReadyForInterrupt`.
+  /// Queues an external interrupt; only if `isReadyForInterrupt`.
   public func queueInterrupt(vector: UInt8) throws(KVMError) {
     var interrupt = kvm_interrupt()
     interrupt.irq = UInt32(vector)
     try check(unsafe ckvm_ioctl(descriptor, CKVM_INTERRUPT, &interrupt), "KVM_INTERRUPT")
   }
 
-  /// As of the last exit.
+  /// At the last exit.
   public var isReadyForInterrupt: Bool { unsafe run.pointee.ready_for_interrupt_injection != 0 }
 
-  /// Asks for `.interruptWindow` as soon as the guest can take an interrupt.
+  /// Requests `.interruptWindow` as soon as the guest can take an interrupt.
   public func requestInterruptWindow(_ wanted: Bool) {
     unsafe run.pointee.request_interrupt_window = wanted ? 1 : 0
   }
 
   // MARK: Set-up and reset, never in a hot path
 
-  /// Reads the system registers by ioctl into `systemRegisters`: what a fresh vCPU begins with.
+  /// Reads the system registers by ioctl into `systemRegisters`: the initial ones of a fresh vCPU.
   public func readSystemRegisters() throws(KVMError) {
     try check(unsafe ckvm_ioctl(descriptor, CKVM_GET_SREGS, ckvm_sync_sregs(run)), "KVM_GET_SREGS")
   }
 
-  /// - Throws: EINVAL as well, where KVM knows no such register.
+  /// - Throws: also EINVAL, if KVM does not know the register.
   public func setModelSpecificRegister(_ index: UInt32, to value: UInt64) throws(KVMError) {
     let call = "KVM_SET_MSRS"
     guard try check(ckvm_set_msr(descriptor, index, value), call) == 1 else {
@@ -157,8 +157,8 @@ public struct VirtualCPU: ~Copyable {
     }
   }
 
-  /// Forgets what a task may have left in vector, floating-point and debug registers and in pending events. Every XSAVE
-  /// component is as at power-on afterwards but PKRU, which KVM leaves alone.
+  /// Clears the task's vector, floating-point and debug registers and pending events. Every XSAVE component has its
+  /// power-on value then, except PKRU, which KVM does not change.
   public func resetForNextTask() throws(KVMError) {
     requestInterruptWindow(false)
     var state = kvm_xsave()
@@ -171,15 +171,15 @@ public struct VirtualCPU: ~Copyable {
     try forgetPendingEvents()
   }
 
-  /// Takes back queued exceptions and interrupts.
+  /// Removes queued exceptions and interrupts.
   public func forgetPendingEvents() throws(KVMError) {
     var events = kvm_vcpu_events()
     try check(unsafe ckvm_ioctl(descriptor, CKVM_SET_VCPU_EVENTS, &events), "KVM_SET_VCPU_EVENTS")
   }
 
-  /// FCW = 0x37F and MXCSR = 0x1F80: Intel SDM volume 1, 13.6 "initial configuration". X87 and SSE count as in use
-  /// (XSTATE_BV at byte 512), or a kernel on a CPU without XSAVES leaves MXCSR what the last task made it: it takes
-  /// MXCSR from us for components in use only (copy_uabi_to_xstate), and XRSTOR loads it for all (13.8.1).
+  /// FCW = 0x37F and MXCSR = 0x1F80: Intel SDM volume 1, 13.6 "initial configuration". X87 and SSE are marked as in use
+  /// (XSTATE_BV at byte 512); otherwise a kernel on a CPU without XSAVES keeps the last task's MXCSR: it copies
+  /// MXCSR only for components in use (copy_uabi_to_xstate), and XRSTOR loads it for all (13.8.1).
   private static func setInitialExtendedState(_ state: inout kvm_xsave) {
     state.region.0 = 0x37f
     state.region.6 = 0x1f80

@@ -1,16 +1,16 @@
-// The part of a vCPU that other threads may touch: the kick, and whether it is inside KVM.
+// The part of a vCPU that other threads may use: the kick, and whether it is inside KVM.
 
 internal import CKVM
 internal import Glibc
 import Synchronization
 
-// SAFETY: owns the mapping of the run area, so the pointer is good as long as anyone can kick. The only thing
-// written through it by other threads is `immediate_exit`, atomically; the kernel reads it at KVM_RUN.
+// SAFETY: owns the mapping of the run area, so the pointer is valid while any thread can kick. Other threads write only
+// `immediate_exit` through it, atomically; the kernel reads it at KVM_RUN.
 @safe
 public final class VirtualCPUHandle: Sendable {
   nonisolated(unsafe) let run: UnsafeMutablePointer<kvm_run>
   private let byteCount: Int
-  /// The thread that runs this vCPU. Locked while it is signalled, so that it cannot be gone by then.
+  /// The thread that runs this vCPU. Locked during a signal, so that it cannot end meanwhile.
   private let thread = Mutex<pthread_t?>(nil)
   let visits: VCPUVisits
 
@@ -22,9 +22,9 @@ public final class VirtualCPUHandle: Sendable {
 
   deinit { unsafe munmap(run, byteCount) }
 
-  /// Says that the calling thread runs this vCPU from now on. Kicks before this are seen at its first KVM_RUN.
-  /// The kick's signal reaches the thread from then on, whatever mask its creator had: threads of a task pool block
-  /// signals, and what they create inherits that.
+  /// Makes the calling thread run this vCPU from now on. Earlier kicks take effect at its first KVM_RUN.
+  /// Unblocks the kick's signal: threads of a task pool block
+  /// signals, and threads that they create inherit the mask.
   public func attachThread() {
     var signals = sigset_t()
     unsafe sigemptyset(&signals)
@@ -36,8 +36,8 @@ public final class VirtualCPUHandle: Sendable {
   /// Must be called before the thread ends.
   public func detachThread() { thread.withLock { $0 = nil } }
 
-  /// Makes KVM_RUN return `.interrupted`, now or the next time it is called. Kicks coalesce: the receiver clears
-  /// the flag first and looks at its mailbox afterwards.
+  /// Makes KVM_RUN return `.interrupted`, now or at the next call. Kicks coalesce: the receiver clears
+  /// the flag first and then checks its mailbox.
   public func kick() {
     setImmediateExit(true)
     thread.withLock { thread in
@@ -45,15 +45,15 @@ public final class VirtualCPUHandle: Sendable {
     }
   }
 
-  /// The visit to KVM that is under way.
+  /// The current visit to KVM, if any.
   public var visit: VCPUVisit? { visits.current }
 
-  /// Makes a visit end soon, and its end one of the machine's departures; nothing, if it is over.
+  /// Ends a visit soon, and counts its end as a departure of the machine; has no effect if it is over.
   public func hurry(_ visit: VCPUVisit) { if visits.await(visit) { kick() } }
 
   func setImmediateExit(_ wanted: Bool) { unsafe ckvm_set_immediate_exit(run, wanted ? 1 : 0) }
 
-  /// A kick needs a handler that does nothing and does not restart system calls. Once a process.
+  /// Installs the kick's handler, which does nothing and does not restart system calls. Once per process.
   public static func installKickHandler() {
     var action = sigaction()
     unsafe action.__sigaction_handler.sa_handler = { _ in }

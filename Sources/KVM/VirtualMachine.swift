@@ -10,17 +10,17 @@ public final class VirtualMachine: Sendable {
   let descriptor: Int32
   let runAreaSize: Int
   let cpuid: CPUIDTable
-  /// Bit mask for XCR0: what KVM supports and this machine lets tasks use.
+  /// Bit mask for XCR0: features that KVM supports and this machine offers to tasks.
   public let extendedFeatures: UInt64
   /// Whether tasks may set their FS and GS bases themselves.
   public let hasFSGSBase: Bool
   /// Whether SGDT, SIDT, SLDT, STR and SMSW can be forbidden to tasks (UMIP).
   public let hasInstructionPrevention: Bool
-  /// Leaf 7, EBX, as guests are to see it.
+  /// Leaf 7, EBX, as offered to guests.
   public let processorFeatures: UInt32
-  /// Of vCPUs from KVM, where `VirtualCPUHandle.hurry` asked for it.
+  /// Counts the departures of vCPUs from KVM that `VirtualCPUHandle.hurry` requested.
   public let departures = VCPUDepartures()
-  /// Descriptors of vCPUs that could not be set up, by index. KVM makes each index once: the next attempt goes on here.
+  /// Descriptors of vCPUs whose set-up failed, by index. KVM creates an index only once: a retry reuses them.
   private let unfinished = Mutex<[Int: Int32]>([:])
 
   private static let memorySlot: UInt32 = 0
@@ -28,7 +28,7 @@ public final class VirtualMachine: Sendable {
   private static let settleSlot: UInt32 = 2
   /// KVM_MEM_LOG_DIRTY_PAGES.
   private static let logsWrites: UInt32 = 1
-  /// A slot of one page that nobody uses; nil: there is none yet.
+  /// An unused slot of one page; nil until it is first needed.
   private let settling = Mutex<kvm_userspace_memory_region?>(nil)
 
   public init(_ device: KVMDevice) throws(KVMError) {
@@ -53,20 +53,20 @@ public final class VirtualMachine: Sendable {
     try setSlot(Self.memorySlot, at: 0, hostAddress: hostAddress, byteCount: byteCount)
   }
 
-  /// A new vCPU's descriptor, or that of an attempt that came to nothing.
+  /// A new vCPU's descriptor, or that of a failed attempt.
   func makeVCPU(index: Int) throws(KVMError) -> Int32 {
     if let descriptor = unfinished.withLock({ $0.removeValue(forKey: index) }) { return descriptor }
     return try check(ckvm_ioctl_value(descriptor, CKVM_CREATE_VCPU, UInt(index)), "KVM_CREATE_VCPU")
   }
 
-  /// Keeps the descriptor of a vCPU that could not be set up.
+  /// Keeps the descriptor of a vCPU whose set-up failed.
   func keepUnfinished(_ vcpu: Int32, index: Int) { unfinished.withLock { $0[index] = vcpu } }
 
-  /// kHz of the time-stamp counter of new vCPUs; 0 where KVM does not tell.
+  /// kHz of the time-stamp counter of new vCPUs; 0 if KVM does not report it.
   public var timestampFrequency: UInt64 { UInt64(max(0, ckvm_ioctl_value(descriptor, CKVM_GET_TSC_KHZ, 0))) }
 
   /// Makes KVM forget every translation and every cached page table of this machine, by adding and deleting a
-  /// one-page slot at `unusedAddress` (about 1 ms). Needed only before a page-table page gets another role.
+  /// one-page slot at `unusedAddress` (about 1 ms). Needed only before a page-table page is reused for another purpose.
   public func flushTranslations(unusedAddress: UInt64) throws(KVMError) {
     let address = try Self.mapPage()
     defer { Self.unmapPage(address) }
@@ -74,12 +74,12 @@ public final class VirtualMachine: Sendable {
     try setSlot(Self.flushSlot, at: unusedAddress, hostAddress: address, byteCount: 0)
   }
 
-  /// Returns when KVM is done with what it was carrying out itself, for any vCPU, through translations that it had looked
-  /// up before: it does so within a read-side section of SRCU, which KVM_RUN leaves while the guest runs
-  /// (vcpu_enter_guest in arch/x86/kvm/x86.c), and each change of a slot waits for the ends of such sections
-  /// (kvm_swap_active_memslots in virt/kvm/kvm_main.c). That a slot comes, or has other flags, drops no translation.
-  /// About 10 µs.
-  /// - Parameter unusedAddress: the same each time, and another one than that of flushes.
+  /// Waits until KVM has completed every emulation, on all vCPUs, that uses translations looked up before the call.
+  /// KVM emulates within a read-side section of SRCU, which KVM_RUN leaves while the guest runs
+  /// (vcpu_enter_guest in arch/x86/kvm/x86.c), and each change of a slot waits for such sections to end
+  /// (kvm_swap_active_memslots in virt/kvm/kvm_main.c). Adding a slot or changing its flags drops no translation.
+  /// Takes about 10 µs.
+  /// - Parameter unusedAddress: the same in each call, and different from that of flushes.
   public func settle(unusedAddress: UInt64) throws(KVMError) {
     try settling.withLock { (slot) throws(KVMError) in
       var region = kvm_userspace_memory_region()

@@ -1,9 +1,9 @@
-// A file that a program writes for its user: a report, a trace, an executable. It is there as a whole or not at all, and
-// takes the place of a regular file only.
+// A file that a program writes for its user: a report, a trace, an executable. It is written whole or not at all, and
+// replaces only a regular file.
 
 internal import Glibc
 
-/// Which file something is, whatever it is called.
+/// The identity of a file, under whatever name.
 public struct FileIdentity: Hashable, Sendable {
   private let device: UInt64
   private let number: UInt64
@@ -13,25 +13,25 @@ public struct FileIdentity: Hashable, Sendable {
     number = UInt64(status.st_ino)
   }
 
-  /// Of the file that a path leads to; nil where there is none.
+  /// The file at a path; nil if there is none.
   public init?(path: [UInt8]) {
     var status = stat()
-    // SAFETY: a string that ends with a NUL, and a place for the answer; both outlive the call.
+    // SAFETY: a string that ends with a NUL, and a buffer for the result; both outlive the call.
     guard unsafe stat(path.map { CChar(bitPattern: $0) } + [0], &status) == 0 else { return nil }
     self.init(status)
   }
 }
 
-/// Why a file is not written. A description goes behind the file's name and a colon.
+/// Why a file is not written. The description follows the file's name and a colon.
 public enum OutputError: Error, Equatable, CustomStringConvertible {
   case directory
   /// A device, a named pipe or a socket.
   case notRegular
   case input
-  /// A link whose file is missing.
+  /// A link whose target is missing.
   case danglingLink
   case protected
-  /// What the system said, as `errno`; of the folder, where that cannot be written.
+  /// An `errno` of the system; `folder`: its folder is not writable.
   case system(Int32)
   case folder(Int32)
 
@@ -40,7 +40,7 @@ public enum OutputError: Error, Equatable, CustomStringConvertible {
     case .directory: "is a directory: name a file"
     case .notRegular: "is not a regular file: name one that may be replaced, or a new one"
     case .input: "is read by this command and would be replaced: name another file"
-    case .danglingLink: "is a link that leads nowhere: remove it, or name another file"
+    case .danglingLink: "is a dangling link: remove it, or name another file"
     case .protected: "is write-protected: name another file"
     case .system(let code): "cannot be written (\(Self.text(code))): name another file"
     case .folder(let code): "cannot be written (\(Self.text(code))): name a file in a folder that can be written to"
@@ -54,21 +54,21 @@ public enum OutputError: Error, Equatable, CustomStringConvertible {
 }
 
 public struct OutputFile: Sendable {
-  /// As it was given.
+  /// As given.
   public let path: [UInt8]
   private let inputs: Set<FileIdentity>
 
-  /// Checks that the file can be written, and writes nothing.
-  /// - Parameter inputs: what the command reads: none of these is replaced.
+  /// Checks that the file can be written, without writing it.
+  /// - Parameter inputs: the files that the command reads, none of which is replaced.
   public init(_ path: [UInt8], inputs: Set<FileIdentity> = []) throws(OutputError) {
     self.path = path
     self.inputs = inputs
     _ = try place()
   }
 
-  /// Makes the file, or replaces it, with these bytes. Who had it open before goes on with what it was.
+  /// Creates or replaces the file with these bytes. A process that has the old file open keeps the old contents.
   public func write(_ bytes: [UInt8], isExecutable: Bool = false) throws(OutputError) {
-    // Looked at once more: it may be something else by now.
+    // Checked again, since it may have changed.
     let place = try place()
     let partial = place.folder + Array("/.physmem-\(getpid())-\(UInt32.random(in: 0 ... .max))".utf8)
     let descriptor = retried { unsafe open(Self.string(partial), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666) }
@@ -77,7 +77,7 @@ public struct OutputFile: Sendable {
       defer { close(descriptor) }
       try Self.write(bytes, to: descriptor)
       try setMode(descriptor, replacing: place.mode, isExecutable)
-      // What a file system reports when a file is closed, it reports here.
+      // fsync reports errors that some file systems report only at close.
       guard retried({ fsync(descriptor) }) == 0 || errno == EINVAL else { throw .system(errno) }
     } catch {
       // SAFETY: a string that ends with a NUL.
@@ -95,16 +95,16 @@ public struct OutputFile: Sendable {
   // MARK: Where
 
   private struct Place {
-    /// With links followed: the file that one leads to is replaced, and the link stays.
+    /// With links resolved: a link's target is replaced, and the link stays.
     let file: [UInt8]
     let folder: [UInt8]
-    /// Of the file that is there.
+    /// The mode of the existing file.
     let mode: mode_t?
   }
 
   private func place() throws(OutputError) -> Place {
     var status = stat()
-    // SAFETY: a string that ends with a NUL, and a place for the answer.
+    // SAFETY: a string that ends with a NUL, and a buffer for the result.
     let found = unsafe stat(Self.string(path), &status) == 0
     if !found, errno != ENOENT { throw .system(errno) }
     if !found {
@@ -130,7 +130,7 @@ public struct OutputFile: Sendable {
   }
 
   private func resolved() throws(OutputError) -> [UInt8] {
-    // SAFETY: with no place for the answer the call allocates one, which is copied and freed.
+    // SAFETY: without a buffer the call allocates one, which is copied and freed.
     guard let real = unsafe realpath(Self.string(path), nil) else { throw .system(errno) }
     defer { unsafe free(real) }
     return unsafe (0..<strlen(real)).map { unsafe UInt8(bitPattern: real[$0]) }
@@ -149,7 +149,7 @@ public struct OutputFile: Sendable {
   private static func write(_ bytes: [UInt8], to descriptor: Int32) throws(OutputError) {
     var done = 0
     while done < bytes.count {
-      // SAFETY: the buffer is the array's, whose bytes from `done` on are passed on.
+      // SAFETY: the buffer is the array's; its bytes from `done` on are passed on.
       let count = unsafe bytes.withUnsafeBytes { buffer in
         retried { unsafe Glibc.write(descriptor, buffer.baseAddress.map { unsafe $0 + done }, buffer.count - done) }
       }
@@ -158,18 +158,18 @@ public struct OutputFile: Sendable {
     }
   }
 
-  /// A file that takes another's place may be used by whom that one could be used by; a new one as the umask says.
+  /// A replacement keeps the permissions of the old file; a new file gets those of the umask.
   private func setMode(_ descriptor: Int32, replacing old: mode_t?, _ isExecutable: Bool) throws(OutputError) {
     var status = stat()
     guard unsafe fstat(descriptor, &status) == 0 else { throw .system(errno) }
     var mode = old ?? (status.st_mode & 0o777)
-    // For whom it may read.
+    // Executable for those who may read it.
     if isExecutable { mode |= (mode & 0o444) >> 2 }
     guard fchmod(descriptor, mode & 0o777) == 0 else { throw .system(errno) }
   }
 }
 
-/// A system call again, for as long as a signal interrupts it.
+/// Retries a system call that a signal interrupts.
 func retried<Result: SignedInteger>(_ call: () -> Result) -> Result {
   while true {
     let result = call()

@@ -15,18 +15,17 @@ public struct PageTableEntry: RawRepresentable, Hashable, Sendable, BitwiseCopya
   public static let accessed: UInt64 = 1 << 5
   public static let dirty: UInt64 = 1 << 6
   public static let pageSize: UInt64 = 1 << 7
-  /// Of a directory entry that is not present, where the processor ignores it: the entry names nothing for now, and the
-  /// leaf table behind it is kept aside.
+  /// In a non-present directory entry, ignored by the processor: the region is detached, its leaf table aside.
   static let detached: UInt64 = 1 << 9
-  /// Of a leaf, where the processor ignores it: a fault found the leaf as it should be. Any change of the leaf clears it.
+  /// In a leaf, ignored by the processor: a fault found the leaf correct. Any change of the leaf clears it.
   static let suspected: UInt64 = 1 << 10
   public static let noExecute: UInt64 = 1 << 63
   public static let addressMask: UInt64 = 0x000f_ffff_ffff_f000
 
   public static var empty: PageTableEntry { PageTableEntry(rawValue: 0) }
 
-  /// A leaf. The accessed bit is set ahead, and the dirty bit where it may be written: KVM's shadow pager fills
-  /// neighbours at once only when they are, and no hardware walk has to set them.
+  /// A leaf. The accessed bit is preset, and in a writable leaf the dirty bit: only then KVM's shadow pager fills
+  /// neighbours at once, and no hardware walk has to set them.
   @inlinable
   public init(leaf frame: FrameNumber, isWritable: Bool, isExecutable: Bool, isUser: Bool = true) {
     rawValue = frame.address | Self.present | Self.accessed
@@ -35,21 +34,21 @@ public struct PageTableEntry: RawRepresentable, Hashable, Sendable, BitwiseCopya
     if !isExecutable { rawValue |= Self.noExecute }
   }
 
-  /// A directory entry: it permits everything, the leaf decides.
+  /// A directory entry: it permits everything, and the leaf decides.
   @inlinable
   public init(table frame: FrameNumber) {
     rawValue = frame.address | Self.present | Self.writable | Self.user | Self.accessed
   }
 
-  /// A leaf of a page directory, for the 512 frames from a multiple of 512 on. `leaf` is that of the first frame.
+  /// A leaf in a page directory, for the 512 frames from a multiple of 512 on. `leaf` is that of the first frame.
   init(superpage leaf: PageTableEntry) { rawValue = leaf.rawValue | Self.pageSize }
 
   @inlinable public var isPresent: Bool { rawValue & Self.present != 0 }
   @inlinable public var isWritable: Bool { rawValue & Self.writable != 0 }
   @inlinable public var isExecutable: Bool { rawValue & Self.noExecute == 0 }
-  /// Of a directory entry: a leaf of 2 MiB.
+  /// For a directory entry: it is a leaf of 2 MiB.
   @inlinable public var isSuperpage: Bool { rawValue & (Self.present | Self.pageSize) == Self.present | Self.pageSize }
-  /// Of a directory entry: a leaf table belongs to it.
+  /// For a directory entry: it has a leaf table.
   @inline(__always) var hasTable: Bool { rawValue & (Self.present | Self.detached) != 0 }
   @inlinable public var isUser: Bool { rawValue & Self.user != 0 }
   @inlinable public var frame: FrameNumber {

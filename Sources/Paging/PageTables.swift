@@ -1,8 +1,8 @@
 // The page tables of one address space, in frames of the pool.
 //
-// A directory entry, once written, is never changed while the tree lives: KVM may keep a shadow of it that
-// nothing short of a flush of all translations removes. The one exception are superpages (Superpages.swift), which wait
-// for that flush. Leaves are rewritten freely; who takes away a right or a frame zaps the frame afterwards.
+// A directory entry, once written, never changes while the tree lives: KVM may keep a shadow of it that
+// only a flush of all translations removes. Superpages (Superpages.swift) are the one exception, and wait
+// for that flush. Leaves are rewritten freely; the caller zaps the frame after it takes away a right or a frame.
 //
 //      root ──▶ 512 GiB each ──▶ 1 GiB each ──▶ leaf table, 2 MiB ──▶ frame
 //      47..39       38..30          29..21            20..12
@@ -10,20 +10,20 @@
 internal import CKVM
 public import GuestMemory
 
-// SAFETY: every table pointer is a whole frame inside the pool, which this value keeps alive. The only tables
-// followed are those this value linked itself; guests cannot write them, since no leaf ever names one.
+// SAFETY: every table pointer is a whole frame inside the pool, which this value keeps alive. It follows only
+// tables that it has linked itself; guests cannot write them, since no leaf ever names one.
 @safe
 public struct PageTables: ~Copyable {
   public let root: FrameNumber
-  /// Frames of the tree, the root included; what lies in the shared supervisor half is not counted.
+  /// Frames of the tree, the root included; the shared supervisor half is not counted.
   public private(set) var tableCount = 1
 
   let memory: PoolMemory
   let history: TranslationHistory
-  /// Leaf tables that their directory entries do not name, by region.
+  /// Leaf tables detached from their directory entries, by region.
   var aside: [UInt64: AsideTable] = [:]
   var splits: [UInt64: SplitHistory] = [:]
-  /// The leaf table looked up last: faults come in neighbourhoods.
+  /// The region of the last leaf table looked up: faults are local.
   private var lastRegion: UInt64 = .max
   private var lastTable: UnsafeMutablePointer<UInt64>
   var lastIsSuperpage = false
@@ -31,7 +31,7 @@ public struct PageTables: ~Copyable {
   public static let pagesPerTable = 512
 
   /// - root: a zeroed frame, which this tree owns from now on.
-  /// - history: that of the machine whose tree this is.
+  /// - history: shared by all trees of the machine.
   public init(root: FrameNumber, memory: PoolMemory, history: TranslationHistory = TranslationHistory()) {
     self.root = root
     self.memory = memory
@@ -54,7 +54,7 @@ public struct PageTables: ~Copyable {
 
   // MARK: Tables
 
-  /// Points a root entry at a table that other trees share.
+  /// Points a root entry at a table shared with other trees.
   public mutating func shareTopLevel(index: Int, table: FrameNumber) {
     unsafe ckvm_store(Self.table(root, memory) + index, PageTableEntry(table: table).rawValue)
   }
@@ -73,7 +73,7 @@ public struct PageTables: ~Copyable {
     return unsafe lastTable
   }
 
-  /// The leaf table for a page, one of whose leaves is about to change: a superpage is detached first.
+  /// The leaf table for a page of which a leaf is about to change: detaches a superpage first.
   @inline(__always)
   private mutating func changingLeafTable(_ page: PageNumber, _ cause: SplitCause) -> UnsafeMutablePointer<UInt64>? {
     guard let table = unsafe leafTable(page) else { return nil }
@@ -81,7 +81,7 @@ public struct PageTables: ~Copyable {
     return unsafe table
   }
 
-  /// Where the directory entry of a page's region is, if there is that directory.
+  /// The address of the directory entry of a page's region, if its directory exists.
   @inline(__always)
   func directorySlot(_ page: PageNumber) -> UnsafeMutablePointer<UInt64>? {
     var table = unsafe Self.table(root, memory)
@@ -105,13 +105,13 @@ public struct PageTables: ~Copyable {
   }
 
   /// Links the tables that `page` needs, each from a zeroed frame.
-  /// - Returns: false when `takeFrame` has none; what was linked stays, and is used by the next attempt.
+  /// - Returns: false if `takeFrame` has none; tables linked so far stay, for the next attempt.
   public mutating func makeTables(for page: PageNumber, takeFrame: () -> FrameNumber?) -> Bool {
     guard let slot = unsafe makeDirectories(for: page, takeFrame: takeFrame) else { return false }
     return unsafe PageTableEntry(rawValue: ckvm_load(slot)).hasTable || makeTable(at: slot, takeFrame) != nil
   }
 
-  /// Links the two directories above a leaf table; gives the entry that is to name it.
+  /// Links the two directories above a leaf table; returns the entry that is to name it.
   mutating func makeDirectories(
     for page: PageNumber, takeFrame: () -> FrameNumber?
   ) -> UnsafeMutablePointer<UInt64>? {
@@ -133,14 +133,14 @@ public struct PageTables: ~Copyable {
     return frame
   }
 
-  /// A frame for a table that is this tree's from now on.
+  /// A frame for a table, owned by this tree from now on.
   mutating func takeTable(_ takeFrame: () -> FrameNumber?) -> FrameNumber? {
     guard let frame = takeFrame() else { return nil }
     tableCount += 1
     return frame
   }
 
-  /// Hands every frame of the tree to `giveFrame`, the root last. The lower half must hold no leaf any more.
+  /// Passes every frame of the tree to `giveFrame`, the root last. The lower half must hold no leaf any more.
   public consuming func dismantle(giveFrame: (FrameNumber) -> Void) {
     for table in aside.values { giveFrame(table.frame) }
     dismantle(table: root, level: 3, giveFrame: giveFrame)
@@ -160,44 +160,44 @@ public struct PageTables: ~Copyable {
 
   // MARK: Leaves
 
-  /// The leaf entry of a page; empty where there is no table.
+  /// The leaf entry of a page; empty if there is no table.
   public mutating func entry(_ page: PageNumber) -> PageTableEntry {
     guard let table = unsafe leafTable(page) else { return .empty }
     return unsafe PageTableEntry(rawValue: ckvm_load(table + Self.index(page, level: 0)))
   }
 
-  /// Writes a leaf; its tables must exist. It takes effect once the region is attached.
+  /// Writes a leaf; its tables must exist. If the region is detached, it takes effect at the attach.
   public mutating func set(_ page: PageNumber, _ entry: PageTableEntry) {
     guard let table = unsafe changingLeafTable(page, .unmapped) else { preconditionFailure("no table for the page") }
     unsafe ckvm_store(table + Self.index(page, level: 0), entry.rawValue)
   }
 
-  /// Empties a leaf and gives what it was. Accessed and dirty bits set up to this moment are in the result.
+  /// Clears a leaf and returns its old value, with accessed and dirty bits set up to this moment.
   public mutating func clear(_ page: PageNumber, _ cause: SplitCause) -> PageTableEntry {
     guard let table = unsafe changingLeafTable(page, cause) else { return .empty }
     return unsafe PageTableEntry(rawValue: ckvm_exchange(table + Self.index(page, level: 0), 0))
   }
 
-  /// Takes the right to write from a leaf. The frame must be zapped before that holds.
+  /// Makes a leaf read-only. Takes effect only after the frame is zapped.
   public mutating func writeProtect(_ page: PageNumber) {
     guard let table = unsafe changingLeafTable(page, .copied) else { return }
     _ = unsafe ckvm_and(
       table + Self.index(page, level: 0), ~(PageTableEntry.writable | PageTableEntry.suspected))
   }
 
-  /// Notes in a leaf that a fault found it as it should be.
-  /// - Returns: whether that had been noted, and the leaf has not changed since.
+  /// Marks a leaf that a fault found correct.
+  /// - Returns: whether it was marked already, and has not changed since.
   public mutating func suspect(_ page: PageNumber) -> Bool {
     guard let table = unsafe leafTable(page) else { return false }
     let before = unsafe ckvm_or(table + Self.index(page, level: 0), PageTableEntry.suspected)
     return before & PageTableEntry.suspected != 0
   }
 
-  /// Entries that one search looks at, at most: a task can make as many empty tables as there are frames.
+  /// The maximum of entries that one search visits: a task can make as many empty tables as there are frames.
   public static let searchLimit = 1 << 15
 
-  /// The first page in `page ..< end` with a present leaf, skipping absent tables whole.
-  /// - Returns: nil when there is none; a page without a leaf, to go on from, when the search took too long.
+  /// The first page in `page ..< end` with a present leaf; skips absent tables as a whole.
+  /// - Returns: nil if there is none; at the search limit, a page without a leaf at which to continue.
   public func firstPresent(from page: PageNumber, to end: PageNumber) -> PageNumber? {
     var page = page
     var budget = Self.searchLimit
@@ -228,7 +228,7 @@ public struct PageTables: ~Copyable {
     return index
   }
 
-  /// How many pages from `page` on have no present leaf: up to `limit`, and not past the end of the leaf table.
+  /// The number of pages from `page` on without a present leaf: up to `limit`, and not past the end of the leaf table.
   public mutating func absentRun(from page: PageNumber, limit: Int) -> Int {
     guard let table = unsafe leafTable(page) else { return 0 }
     let first = Self.index(page, level: 0)

@@ -1,33 +1,33 @@
 // Superpages: a directory entry that is itself a leaf of 2 MiB, for 512 adjacent frames from a multiple of 512 on.
 //
-// The region's leaf table stays, full, and is what everybody above this sees: 512 leaves. While the directory entry does
-// not name it, it is kept aside.
+// The region keeps its full leaf table, and all code above this sees 512 leaves. While the directory entry does
+// not name the table, it is kept aside.
 //
 //  A region is
 //  1. bare: the entry is empty and has always been.
 //  2. tabled: the entry names the leaf table.
-//  3. a superpage: the entry is a leaf; the table behind it is full and says the same.
-//  4. detached: the entry is not present; the table behind it may say anything, and the processor sees none of it.
+//  3. a superpage: the entry is a leaf; the table aside is full and has the same leaves.
+//  4. detached: the entry is not present; the table aside may hold anything, and the processor sees none of it.
 //
-//   bare ──▶ tabled, superpage       nothing ever saw the entry otherwise
-//   tabled, superpage ──▶ detached   at any time; the leaves that change are zapped, as always
+//   bare ──▶ tabled, superpage       no earlier entry can be cached
+//   tabled, superpage ──▶ detached   at any time; leaves that change are zapped, as always
 //   detached ──▶ tabled, superpage   after a flush of all translations since then
 //
-// The flush is for KVM's shadow of the directory. A shadow entry that is linked to the shadow of a table stays so when
-// frames are zapped, and KVM takes it for what the entry names next: the next superpage's, or the next table's. On kernels
-// without the fixes of 2026 that harms the host's kernel (docs/decisions/0012). With nested paging nothing is lost by it.
-// Between detaching and attaching no walk gets past the entry, so nothing new is linked to it.
+// The flush is needed for KVM's shadow of the directory. A shadow entry that links the shadow of a table survives a zap
+// of frames, and KVM takes it for the entry's next target: the next superpage's, or the next table's. On kernels
+// without the fixes of 2026 that corrupts the host kernel (docs/decisions/0012). Nested paging loses nothing by it.
+// Between detaching and attaching no walk gets past the entry, so no new shadow is linked to it.
 
 internal import CKVM
 public import GuestMemory
 
-/// What the trees of one machine have in common. Used with the server's lock held.
+/// State shared by the trees of one machine. Used under the server's lock.
 public final class TranslationHistory {
   /// Flushes of all translations so far.
   public var flushes: UInt64 = 0
-  /// Superpages whose regions have leaf tables again.
+  /// Superpages that were split into leaf tables, by cause.
   public internal(set) var splits: [SplitCause: Int] = [:]
-  /// Superpages there are.
+  /// The current number of superpages.
   public internal(set) var superpages = 0
 
   public init() {}
@@ -36,14 +36,14 @@ public final class TranslationHistory {
 /// A leaf table that its directory entry does not name.
 struct AsideTable {
   let frame: FrameNumber
-  /// Of a detached region: the flushes there had been by then.
+  /// Of a detached region: the number of flushes at that time.
   var detachedAt: UInt64
-  /// It was a superpage before.
+  /// The region was a superpage before.
   var split: SplitCause?
 }
 
-/// How a region fared that was a superpage, and cost a flush to be used otherwise. It is no superpage again at once: not for
-/// a second after the first time, for two after the second, and so on.
+/// The backoff of a region whose superpage was split at the cost of a flush: it does not become a superpage again for a
+/// second after the first time, for two after the second, and so on.
 struct SplitHistory {
   private var count: UInt64 = 0
   private var time: UInt64 = 0
@@ -57,7 +57,7 @@ struct SplitHistory {
 }
 
 extension PageTables {
-  /// The directory entry of a page's region; empty where there is no directory.
+  /// The directory entry of a page's region; empty if there is no directory.
   private func directoryEntry(_ page: PageNumber) -> PageTableEntry {
     guard let slot = unsafe directorySlot(page) else { return .empty }
     return unsafe PageTableEntry(rawValue: ckvm_load(slot))
@@ -66,20 +66,20 @@ extension PageTables {
   private static func region(_ page: PageNumber) -> UInt64 { page.rawValue >> 9 }
   private static func firstPage(_ page: PageNumber) -> PageNumber { PageNumber(page.rawValue & ~511) }
 
-  /// The entry of the superpage that a page is in.
+  /// The entry of the superpage that contains a page.
   public func superpage(_ page: PageNumber) -> PageTableEntry? {
     let entry = directoryEntry(page)
     return entry.isSuperpage ? entry : nil
   }
 
-  /// The region has no leaf, and no directory entry that would have to be changed.
+  /// Whether the region has no leaf, and no directory entry that would have to change.
   public mutating func isFreeForSuperpage(_ page: PageNumber) -> Bool {
     let entry = directoryEntry(page)
     if !entry.hasTable { return true }
     return !entry.isPresent && absentRun(from: Self.firstPage(page), limit: Self.pagesPerTable) == Self.pagesPerTable
   }
 
-  /// Whether something was changed behind a detached entry or before it: the region must be attached to be seen.
+  /// Whether the region is detached or was changed: it must be attached to take effect.
   @inline(__always)
   public func isDetached(_ page: PageNumber) -> Bool {
     if aside.isEmpty { return false }
@@ -94,8 +94,8 @@ extension PageTables {
   }
 
   /// Fills the leaf table of a region that is free for a superpage with the leaves of 512 frames from `first`'s on. The
-  /// region is detached afterwards, and was never seen if it was bare.
-  /// - Returns: false when there is no frame for a table; nothing has changed for the processor.
+  /// region is detached then, and if it was bare, no flush is needed.
+  /// - Returns: false if there is no frame for a table; nothing has changed for the processor.
   public mutating func fillAside(
     _ page: PageNumber, first: PageTableEntry, takeFrame: () -> FrameNumber?
   ) -> Bool {
@@ -104,7 +104,7 @@ extension PageTables {
     let entry = unsafe PageTableEntry(rawValue: ckvm_load(slot))
     if !entry.hasTable {
       guard let frame = takeTable(takeFrame) else { return false }
-      // Nobody has seen this entry: as good as detached before the last flush.
+      // This entry was never visible: treat it as detached before the last flush.
       aside[Self.region(page)] = AsideTable(frame: frame, detachedAt: .max)
       unsafe ckvm_store(slot, PageTableEntry.detached)
     }
@@ -114,8 +114,7 @@ extension PageTables {
     return true
   }
 
-  /// The first of a region's leaves, if together they can be a superpage: all present, frames adjacent and aligned, rights
-  /// the same.
+  /// The first leaf of a region, if its leaves can be a superpage: present, adjacent, aligned, with equal rights.
   public mutating func promotableLeaf(_ page: PageNumber) -> PageTableEntry? {
     guard let table = unsafe leafTable(page) else { return nil }
     let used = PageTableEntry.accessed | PageTableEntry.dirty
@@ -133,9 +132,9 @@ extension PageTables {
     return PageTableEntry(rawValue: bits)
   }
 
-  /// Takes a region's directory entry away. The processor may go on using what it knew: each leaf that changes must be
+  /// Clears a region's directory entry. The processor may still use cached translations: each leaf that changes must be
   /// zapped.
-  /// - Parameter cause: why, if it is a superpage's.
+  /// - Parameter cause: why, if it was a superpage.
   public mutating func detach(_ page: PageNumber, _ cause: SplitCause = .unmapped) {
     guard let slot = unsafe directorySlot(page), let table = unsafe leafTable(page) else { return }
     let entry = unsafe PageTableEntry(rawValue: ckvm_exchange(slot, PageTableEntry.detached))
@@ -151,9 +150,9 @@ extension PageTables {
     lastIsSuperpage = false
   }
 
-  /// Lets the processor see a detached region through its leaf table. All translations have been flushed meanwhile.
+  /// Points the directory entry of a detached region at its leaf table. All translations have been flushed meanwhile.
   public mutating func attach(_ page: PageNumber, now: UInt64) {
-    precondition(!needsFlush(page), "a directory entry gets another role before KVM has forgotten the last one")
+    precondition(!needsFlush(page), "a directory entry is reused before a flush")
     guard let slot = unsafe directorySlot(page), let table = aside.removeValue(forKey: Self.region(page)) else {
       return
     }
@@ -164,11 +163,11 @@ extension PageTables {
     unsafe ckvm_store(slot, PageTableEntry(table: table.frame).rawValue)
   }
 
-  /// The same as a superpage, if its leaves permit it; else nothing changes, and no flush is needed.
-  /// - Returns: whether it is one.
+  /// Attaches a region as a superpage, if its leaves permit it; else nothing changes, and no flush is needed.
+  /// - Returns: whether it is a superpage now.
   public mutating func attachAsSuperpage(_ page: PageNumber) -> Bool {
     guard let slot = unsafe directorySlot(page), let leaf = promotableLeaf(page) else { return false }
-    precondition(!needsFlush(page), "a directory entry gets another role before KVM has forgotten the last one")
+    precondition(!needsFlush(page), "a directory entry is reused before a flush")
     aside[Self.region(page)]?.split = nil
     unsafe ckvm_store(slot, PageTableEntry(superpage: leaf).rawValue)
     history.superpages += 1
@@ -176,19 +175,19 @@ extension PageTables {
     return true
   }
 
-  /// The region was a superpage, and now there is a flush because of that.
+  /// Records that splitting the region's superpage now costs a flush.
   public mutating func noteSplit(_ page: PageNumber, now: UInt64) {
     splits[Self.region(page), default: SplitHistory()].note(now)
   }
 
-  /// The region was a superpage, and cost a flush.
+  /// Whether the region was a superpage that cost a flush.
   public func wasSplit(_ page: PageNumber) -> Bool { !splits.isEmpty && splits[Self.region(page)] != nil }
 
-  /// Whether that is long enough ago.
+  /// Whether the backoff of the region is over.
   public func mayBeSuperpage(_ page: PageNumber, now: UInt64) -> Bool {
     splits[Self.region(page)]?.permits(now) ?? true
   }
 
-  /// The tree is another task's from now on.
+  /// Forgets the backoff: the tree goes to another task.
   public mutating func forgetSplits() { splits.removeAll() }
 }

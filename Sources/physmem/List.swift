@@ -45,7 +45,7 @@ extension GuestTest {
   }
 }
 
-/// A bundled program, with what it says of itself.
+/// A bundled program, with its metadata.
 struct BundledProgram {
   let group: String
   let name: String

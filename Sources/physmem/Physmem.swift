@@ -1,4 +1,4 @@
-// The command as a whole: which part of it is asked for, and what is said when that goes wrong.
+// The command as a whole: selects the subcommand, and reports usage errors.
 
 internal import ArgumentParser
 internal import Glibc
@@ -7,17 +7,17 @@ internal import Machine
 struct Physmem: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "physmem",
-    abstract: "A physical memory server: one virtual machine, whose memory it gives to small guest tasks.",
+    abstract: "A physical memory server: one virtual machine whose memory it hands out to small guest tasks.",
     version: "0.1.0",
     subcommands: [Run.self, List.self, TestCommand.self, Bench.self, Doctor.self]
   )
 
-  /// Does what the arguments ask for.
-  /// - Returns: what to exit with; everything is written.
+  /// Runs the command.
+  /// - Returns: the exit status; everything is written.
   static func start(_ arguments: [String]) -> Int32 {
     StandardStream.ensureOpen()
     resetSignals()
-    // What goes beyond the limit of file sizes, such as the pool or standard output, shall be an error with a sentence.
+    // So that exceeding the limit of file sizes, with the pool or standard output, is an error with a message.
     signal(SIGXFSZ, SIG_IGN)
     do {
       if let request = RunRequest(plain: arguments) { return try request.perform() }
@@ -35,11 +35,11 @@ struct Physmem: ParsableCommand {
     }
   }
 
-  /// Signals as a program expects them, whatever the parent made of them. One that ignores ends of children would have
-  /// those of this process go unseen; one that blocks signals would let no limit of time end it.
+  /// Resets signals to their defaults, whatever the parent set. With SIGCHLD ignored, ends of this process's children
+  /// would go unseen; with blocked signals a time limit could not end it.
   private static func resetSignals() {
     signal(SIGCHLD, SIG_DFL)
-    // Until a machine has its own handler, what others send by chance is nothing.
+    // Ignored until a machine installs its own handler, since other processes may send it.
     signal(SIGUSR1, SIG_IGN)
     var none = sigset_t()
     // SAFETY: one set, which outlives the calls.
@@ -68,14 +68,14 @@ struct Physmem: ParsableCommand {
 
   private static var commandNames: [String] { configuration.subcommands.map { $0._commandName } }
 
-  /// ArgumentParser takes the name of a command that is not there for an argument, or asks for no help on it.
+  /// ArgumentParser takes an unknown command's name for an argument, and prints no error for help on it.
   private static func checkCommand(_ arguments: [String]) throws(CommandFailure) {
     let names = arguments.first == "help" ? arguments.dropFirst() : arguments[...]
     guard let name = names.first, !name.hasPrefix("-"), name != "help", !commandNames.contains(name) else { return }
     throw .usage("there is no command \(quoted(name)) (see `physmem help`)")
   }
 
-  /// ArgumentParser's message as one sentence, with where to look.
+  /// ArgumentParser's message as one sentence, with a pointer to the help.
   static func oneSentence(_ message: String, _ arguments: [String]) -> String {
     var text = message.split(whereSeparator: \.isNewline).joined(separator: " ")
     text = text.replacing(". Please provide", with: ": give").replacing(". Did you mean", with: ", did you mean")

@@ -1,4 +1,4 @@
 internal import Glibc
 
-// Without the machine's teardown: the kernel takes back everything at once, and that is faster.
+// Without the machine's teardown: the kernel frees everything at once, which is faster.
 _exit(Physmem.start(ArgumentText.all()))

@@ -1,4 +1,4 @@
-// Walks from a seed until there are enough steps, or one list of operations from a file. What goes wrong is shrunk.
+// Random walks from a seed for a number of steps, or one list of operations from a file. Shrinks a walk that fails.
 
 internal import ArgumentParser
 internal import Dispatch
@@ -12,19 +12,19 @@ enum ProcessorCount {
 struct Simulate: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "simulate",
-    abstract: "Drives the server without KVM, with operations by chance, and compares it with a naive model.")
+    abstract: "Drive the server without KVM by random operations, and compare it with a naive model.")
 
-  @Option(help: "Where chance begins; the same seed does the same. (default: a fresh one)")
+  @Option(help: "The random seed; a seed determines the walks. (default: a fresh one)")
   var seed: UInt64?
 
-  @Option(help: "How many operations to do at least.")
+  @Option(help: "The least number of operations.")
   var steps = 200_000
 
-  @Option(help: "A file with operations to do instead, as printed for a failure.")
+  @Option(help: "A file of operations to run instead, as printed for a failure.")
   var operations: String?
 
   func validate() throws {
-    guard steps > 0 else { throw ValidationError("--steps wants a number above 0.") }
+    guard steps > 0 else { throw ValidationError("give --steps a number above 0.") }
     guard operations == nil || seed == nil else { throw ValidationError("--operations and --seed exclude each other.") }
   }
 
@@ -49,11 +49,11 @@ struct Simulate: ParsableCommand {
     }
     if let error = outcome.error { throw error }
     let rate = Int(Double(outcome.steps) / ((clock.now - start) / .seconds(1)))
-    print("\(outcome.steps) steps in \(outcome.walks) walks, nothing wrong: \(rate) steps a second")
+    print("\(outcome.steps) steps in \(outcome.walks) walks, no disagreement: \(rate) steps a second")
     print(outcome.figures)
   }
 
-  /// The shortest list that shows the same, to be put in a file.
+  /// Prints the shortest list that shows the same failure, to be saved to a file.
   private func report(_ walk: Walk, _ disagreement: Disagreement, _ place: String) {
     print("# \(place): \(disagreement.text)")
     var shrinker = Shrinker(walk, disagreement)
@@ -72,10 +72,10 @@ struct Simulate: ParsableCommand {
       print("operation \(disagreement.step + 1) of \(file.operations.count): \(disagreement.text)")
       throw ExitCode.failure
     }
-    print("\(file.operations.count) operations, nothing wrong")
+    print("\(file.operations.count) operations, no disagreement")
   }
 
-  /// A whole file as text; nil: it cannot be read.
+  /// A whole file as text; nil if it cannot be read.
   private func read(_ path: String) -> String? {
     // SAFETY: both strings are C strings for the call; the stream is closed once, and not used after that.
     guard let file = unsafe fopen(path, "r") else { return nil }
@@ -96,7 +96,7 @@ struct Simulate: ParsableCommand {
   private func write(_ text: String) {
     guard isatty(2) == 1 else { return }
     let bytes = Array(text.utf8)
-    // SAFETY: as many bytes as the array has.
+    // SAFETY: passes the array's own length.
     unsafe bytes.withUnsafeBytes { unsafe _ = Glibc.write(2, $0.baseAddress, $0.count) }
   }
 }

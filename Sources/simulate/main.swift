@@ -1,4 +1,4 @@
-// `scripts/simulate`: the server without KVM, driven by chance and compared with a naive model after every step.
+// `scripts/simulate`: the server without KVM, with random operations, compared with a naive model after every step.
 
 internal import ArgumentParser
 

@@ -1,4 +1,4 @@
-// Sizes, times and the border between the command's arguments and the task's.
+// Sizes, times, and splitting the command's arguments from the task's.
 
 import ArgumentParser
 import Testing
@@ -18,16 +18,16 @@ import Testing
     "", "M", "1.5G", "-1", "+1", "1 M", "M1", "1MB", "1P", "x", "0x10", "9223372036854775808", "8388608T", "１M",
     "1_000",
   ])
-  func `What is no size`(text: String) {
+  func `Invalid sizes`(text: String) {
     #expect(byteCount(text) == nil)
   }
 
   @Test(arguments: [0, 1, 1023, 1024, 1025, 1 << 20, 3 << 30, 1 << 40, (1 << 40) + 4096, 8_388_607 << 40])
-  func `A size is told so that it reads back`(bytes: Int) {
+  func `The text of a size reads back as the same size`(bytes: Int) {
     #expect(byteCount(sizeText(bytes)) == bytes)
   }
 
-  @Test func `Times are told shortly`() {
+  @Test func `Times are printed briefly`() {
     #expect([1, 2, 0.5, 1e300].map(secondsText) == ["1 second", "2 seconds", "0.5 seconds", "1e+300 seconds"])
     #expect(
       [0, 7.4, 9.99, 9.996, 99.94, 99.96].map(timeText) == [
@@ -55,19 +55,19 @@ import Testing
       (["list", "--stats", "a"], ["list", "--stats", "a"], []),
     ] as [([String], [String], [String])]
   )
-  func `Behind the task nothing is the command's`(arguments: [String], own: [String], forTask: [String]) {
+  func `No argument after the task is the command's`(arguments: [String], own: [String], forTask: [String]) {
     let split = RunArguments.split(arguments)
     #expect(split.own == own && split.forTask == forTask)
   }
 
   @Test func `The options with values are known`() {
-    // As the help has them: "  --memory <size>".
+    // The help's format: "  --memory <size>".
     let help = Run.helpMessage(columns: 200)
     let options = help.matches(of: /(?m)^  (--[a-z-]+) </).map { String($0.1) }
     #expect(Set(options) == RunArguments.optionsWithValue.union(["--stats"]))
   }
 
-  @Test func `The usual case is not parsed at all`() {
+  @Test func `The usual case skips the parser`() {
     #expect(RunRequest(plain: ["run", "noop", "--help"])?.arguments == [OutsideName("--help")])
     #expect(RunRequest(plain: ["run", "--extra", "noop"]) == nil)
     #expect(RunRequest(plain: ["run", "--", "noop"]) == nil)

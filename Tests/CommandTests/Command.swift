@@ -8,7 +8,7 @@ import SystemPackage
   import Glibc
 #endif
 
-/// What a run of the command left behind.
+/// The result of a run of the command.
 struct CommandResult {
   let status: Int32
   let output: String
@@ -21,13 +21,13 @@ struct CommandResult {
     try self.init(program: Self.command, ["physmem"] + arguments)
   }
 
-  /// Runs a line of sh(1), in which `$0` is the command.
+  /// Runs a line of sh(1), with the command as `$0`.
   init(shell line: String) throws {
     try self.init(program: "/bin/sh", ["sh", "-c", line, Self.command])
   }
 
   private init(program: String, _ arguments: [String]) throws {
-    // Files, not pipes: nobody needs to empty two of them at once.
+    // Files, since two pipes would have to be read concurrently.
     let output = try temporaryFile()
     let error = try temporaryFile()
     status = try ChildProcess(program, arguments, output: output, error: error).wait()
@@ -35,19 +35,19 @@ struct CommandResult {
     self.error = try text(error)
   }
 
-  /// The build puts it beside the test runner.
+  /// The build puts the command beside the test runner.
   private static let command = commandPath()
 }
 
 private func commandPath() -> String {
   var buffer = [UInt8](repeating: 0, count: 4096)
-  // SAFETY: as many bytes as the array has.
+  // SAFETY: passes the array's own length.
   let count = unsafe readlink("/proc/self/exe", &buffer, buffer.count)
   precondition(count > 0, "this process's executable is not known")
   return FilePath(String(decoding: buffer[..<count], as: UTF8.self)).removingLastComponent().appending("physmem").string
 }
 
-/// What mkstemp and mkdtemp make a name of: its last six letters are theirs to change.
+/// A template for mkstemp and mkdtemp, which replace its last six letters.
 private func temporaryNameTemplate() -> [CChar] {
   Array(("/tmp/physmem-test-" + String(repeating: "X", count: 6)).utf8CString)
 }
@@ -80,7 +80,7 @@ private func text(_ file: FileDescriptor) throws -> String {
   }
 }
 
-/// A directory that is empty at first and gone at the end.
+/// A directory that is empty at first and removed at the end.
 final class TemporaryDirectory {
   let path: String
 

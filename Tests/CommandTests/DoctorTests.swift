@@ -1,4 +1,4 @@
-// The doctor examines machines that are made up: one that is fine, and others with one thing wrong.
+// The doctor on simulated machines: one that is fine, and others with one problem.
 
 import KVM
 import SystemPackage
@@ -7,7 +7,7 @@ import Testing
 @testable import physmem
 
 @Suite struct DoctorTests {
-  /// A machine as a handful of files. A directory is there if a file in it is.
+  /// A machine as a set of files. A directory exists if a file in it does.
   private struct Machine {
     var files = [
       "/proc/cpuinfo":
@@ -63,7 +63,7 @@ import Testing
       )
     }
 
-    /// The one check that is not ok.
+    /// The only check that is not ok.
     func finding(_ location: SourceLocation = #_sourceLocation) throws -> DoctorCheck {
       let findings = checks.filter { $0.verdict != .ok }
       #expect(findings.count == 1, sourceLocation: location)
@@ -79,7 +79,7 @@ import Testing
     return machine
   }
 
-  @Test func `A good machine is ok in everything`() {
+  @Test func `A good machine passes all checks`() {
     let report = Machine().report
     #expect(report.checks.allSatisfy { $0.verdict == .ok && $0.advice.isEmpty && !$0.detail.isEmpty })
     #expect(Set(report.checks.map(\.name)).count == report.checks.count)
@@ -107,7 +107,7 @@ import Testing
   }
 
   @Test(arguments: [("lm svm xsave", "kvm_amd"), ("lm xsave", "enable virtualization")])
-  func `What to load depends on the CPU`(flags: String, advice: String) throws {
+  func `The module to load depends on the CPU`(flags: String, advice: String) throws {
     let machine = machine {
       $0.opening = .noSuchFileOrDirectory
       $0.files["/proc/cpuinfo"] = "flags : \(flags)\n"
@@ -115,12 +115,12 @@ import Testing
     #expect(try machine.finding().advice.contains(advice))
   }
 
-  @Test func `Another interface version is refused`() throws {
+  @Test func `Another interface version is rejected`() throws {
     let finding = try machine { $0.apiVersion = 11 }.finding()
     #expect(finding.verdict == .missing && finding.detail == "version 11, not 12")
   }
 
-  @Test func `A machine is made, not only asked about`() throws {
+  @Test func `A virtual machine is created`() throws {
     let busy = try machine { $0.making = .resourceBusy }.finding()
     #expect(busy.verdict == .missing && busy.detail == "cannot be made: KVM_CREATE_VM: \(Errno.resourceBusy)")
     #expect(busy.advice.contains("hypervisors"))
@@ -132,14 +132,14 @@ import Testing
       .userMemory, .extendedCPUID, .xsave, .extendedControlRegisters, .immediateExit, .syncRegisters,
     ] as [Capability]
   )
-  func `A capability that is needed is missed`(capability: Capability) throws {
+  func `A missing capability is reported`(capability: Capability) throws {
     let finding = try machine { $0.capabilities[capability] = 0 }.finding()
     #expect(finding.verdict == .missing && finding.name == capability.name && finding.detail == "not offered")
     #expect(finding.advice.contains("kernel"))
   }
 
   @Test(arguments: [(1, "regs"), (2, "sregs"), (6, "sregs, events")])
-  func `Regs and sregs are both shared`(bits: Int, detail: String) throws {
+  func `Both regs and sregs must be shared`(bits: Int, detail: String) throws {
     let finding = try machine { $0.capabilities[.syncRegisters] = bits }.finding()
     #expect(finding.verdict == .missing && finding.detail == detail)
     #expect(machine { $0.capabilities[.syncRegisters] = 3 }.report.isOK)
@@ -174,7 +174,7 @@ import Testing
     }
     let check = try machine.check("paging")
     #expect(check.detail.hasPrefix(detail) && check.verdict == verdict)
-    // Where KVM keeps its own tables, making a large pool takes long.
+    // With shadow paging, creating a large pool takes long.
     #expect(check.detail.contains("1T") == detail.contains("shadow paging: "))
     #expect(machine.report.isOK)
   }
@@ -207,7 +207,7 @@ import Testing
     #expect(try machine { $0.files[folder + "enabled"] = nil }.finding().advice.contains("CONFIG_TRANSPARENT"))
   }
 
-  @Test func `Little memory is a warning, also if a control group is the reason`() throws {
+  @Test func `Little memory is a warning, even if a control group limits it`() throws {
     let little = try machine { $0.files["/proc/meminfo"] = "MemTotal: 600000 kB\nMemAvailable: 500000 kB\n" }.finding()
     #expect(little.detail == "488 MiB available of 585" && little.advice.contains("--memory"))
     let group = try machine { $0.files["/sys/fs/cgroup/user.slice/memory.max"] = "268435456\n" }.finding()
@@ -265,7 +265,7 @@ import Testing
     #expect(finding.name == name && finding.verdict == .warning)
   }
 
-  @Test func `A machine without proc and sys still gets an answer`() {
+  @Test func `A machine without proc and sys still gets a report`() {
     let report = machine { $0.files = [:] }.report
     #expect(report.isOK && report.checks.filter { $0.verdict == .warning }.count == 10)
     #expect(report.text.contains("with 10 warnings"))
@@ -286,7 +286,7 @@ import Testing
     )
   }
 
-  @Test func `The machine this runs on can be examined`() {
+  @Test func `The current machine can be checked`() {
     let report = DoctorReport(.live)
     #expect(report.checks.count >= 11)
     #expect(report.text.contains(report.isOK ? "this machine can run physmem" : "this machine cannot run physmem"))

@@ -28,7 +28,7 @@ import Testing
     #expect(JSONValue.object([.init(key: string, value: nil)]).description == "{\(text):null}")
   }
 
-  @Test func `Members keep their order, and the text is always the same`() {
+  @Test func `Members keep their order, and the text is deterministic`() {
     let value: JSONValue = ["z": 1, "a": [["y": 2.5, "b": "x"]], "m": ["deep": ["er": [nil, false]]]]
     #expect(value.description == #"{"z":1,"a":[{"y":2.5,"b":"x"}],"m":{"deep":{"er":[null,false]}}}"#)
     #expect(value.description == value.description)

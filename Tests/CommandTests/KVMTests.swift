@@ -1,4 +1,4 @@
-// The command with machines: one after the other, so that benchmarks and time limits mean something.
+// The command with machines, serialized so that benchmarks and time limits are meaningful.
 
 import Foundation
 import KVM
@@ -9,7 +9,7 @@ import Testing
 
 @testable import physmem
 
-/// Why no machine can be made here; nil: it can.
+/// Why no machine can be created here; nil if it can.
 private let obstacle: String? = {
   do throws(Errno) {
     _ = try KVMDevice()
@@ -17,11 +17,11 @@ private let obstacle: String? = {
   } catch { return "\(error)" }
 }()
 
-@Suite(.serialized, .enabled(if: obstacle == nil, "needs a usable /dev/kvm: \(obstacle ?? "it is there")"))
+@Suite(.serialized, .enabled(if: obstacle == nil, "needs a usable /dev/kvm: \(obstacle ?? "it is usable")"))
 struct KVMTests {
   // MARK: run
 
-  @Test func `A task's output and status are the command's`() throws {
+  @Test func `The command passes on a task's output and status`() throws {
     let hello = try CommandResult("run", "hello", "--help", "--stats", "a b", "--", "")
     #expect(hello.status == 0 && hello.error == "")
     #expect(
@@ -41,13 +41,13 @@ struct KVMTests {
     #expect(result.error.contains(/\n +rax 0x/) && result.error.hasSuffix("\n"))
   }
 
-  @Test func `A handler's stack that overflows is reported`() throws {
+  @Test func `A handler's stack overflow is reported`() throws {
     let result = try CommandResult("run", "tests/pager_limits", "handler_overflows")
     #expect(result.status == 142)
     #expect(result.error.contains(", the guard below the fault handler's stack: the stack overflowed\n"))
   }
 
-  @Test func `What a task's faults came to is the same in its rows, in the server's and in the trace`() throws {
+  @Test func `The counts of a task's faults agree in its statistics, the server's and the trace`() throws {
     let result = try CommandResult(
       shell:
         "f=$(mktemp) && \"$0\" run --stats=json --trace \"$f\" selfpager 40 10 >/dev/null && cat \"$f\" && rm \"$f\"")
@@ -63,7 +63,7 @@ struct KVMTests {
     #expect(
       faults.count == task["faults", default: 0] + task["spurious_faults", default: 0]
         + task["delivered_faults", default: 0])
-    // Some pages were served for pointers of calls.
+    // Some pages were served for pointer arguments of calls.
     #expect(pages.count == faults.count && pages.reduce(0, +) <= task["pages_served", default: 0])
     #expect(pages.count { $0 == 0 } >= task["delivered_faults", default: 0])
   }
@@ -75,7 +75,7 @@ struct KVMTests {
     #expect(try CommandResult("run", "--trace", "/nowhere/trace", "hello").status == 64)
   }
 
-  @Test func `What is read is not replaced by a trace`() throws {
+  @Test func `A trace does not replace an input`() throws {
     let result = try CommandResult(
       shell:
         "cd $(mktemp -d) && echo program >p && ln p q && \"$0\" run --trace q ./p; s=$?; cat p; rm -r $PWD; exit $s")
@@ -83,7 +83,7 @@ struct KVMTests {
     #expect(result.error == "physmem: q: is read by this command and would be replaced: name another file\n")
   }
 
-  @Test func `Names and arguments that are no text`() throws {
+  @Test func `Names and arguments that are not text`() throws {
     let result = try CommandResult(
       shell: "exec \"$0\" run hello \"$(printf 'a\\351b')\" | od -An -tx1 | tr -d ' \\n'")
     #expect(result.output.hasSuffix("61e9620a"))
@@ -93,19 +93,19 @@ struct KVMTests {
     #expect(report.output.hasSuffix(" e9 1b 0a\n"))
   }
 
-  @Test func `What the parent made of signals does not matter`() throws {
+  @Test func `The parent's signal settings have no effect`() throws {
     let ignored = try CommandResult(shell: "trap '' CHLD USR1; exec \"$0\" bench launch --quick")
     #expect(ignored.status == 0 && ignored.output.contains("launch.cold"))
   }
 
   @Test func `Signals from outside interrupt nothing`() throws {
     let result = try CommandResult(
-      // Until the command has a say the signal would end it, as any program. It takes the place of the shell.
+      // exec keeps the shell's pid and ignored signals: before the command sets them up, the signal would kill it.
       shell: "trap '' USR1; (while kill -USR1 $$; do :; done) 2>/dev/null & exec \"$0\" test stack/guard_read")
     #expect(result.status == 0 && result.output == "1 passed, 0 failed\n")
   }
 
-  @Test func `Little address space will do for a small machine`() throws {
+  @Test func `Little address space is enough for a small machine`() throws {
     let result = try CommandResult(shell: "ulimit -v 500000; exec \"$0\" run --memory 1M hello")
     #expect(result.status == 0 && result.output == "Hello from task 1.\n")
     let large = try CommandResult(shell: "ulimit -v 500000; exec \"$0\" run --memory 1G hello")
@@ -115,7 +115,7 @@ struct KVMTests {
       tables.status == 1 && tables.error.hasPrefix("physmem: the limit on address space, 132324 MiB, leaves no room"))
   }
 
-  @Test func `Each failure to load has its own sentence`() throws {
+  @Test func `Each failure to load has its own message`() throws {
     let small = try CommandResult(
       "run", "--memory", "1M", "--with", "other=fileserver", "--with", "more=cache", "hungry")
     #expect(small.status == 64 && small.error.contains("cache needs 128 frames and the pool has"))
@@ -127,11 +127,11 @@ struct KVMTests {
     #expect(result.error == "physmem: nullcall did not end within 0.2 seconds and was stopped\n")
   }
 
-  /// A pipe that is full, and that nobody reads, in the shell's descriptor 3.
+  /// A full pipe without a reader, as the shell's descriptor 3.
   private static let fullPipe = "d=$(mktemp -d) && mkfifo $d/p && exec 3<>$d/p && head -c 65536 /dev/zero >&3"
 
   @Test(arguments: [">&3", "2>&3 >&3"])
-  func `A time limit holds where nobody reads what is written`(streams: String) throws {
+  func `A time limit holds if the output is not read`(streams: String) throws {
     let result = try CommandResult(
       shell: "\(Self.fullPipe); timeout 60 \"$0\" run --timeout 0.2 hello \(streams); s=$?; rm -r $d; exit $s")
     #expect(result.status == 192)
@@ -139,7 +139,7 @@ struct KVMTests {
     #expect(result.error == (isTold ? "physmem: hello did not end within 0.2 seconds and was stopped\n" : ""))
   }
 
-  @Test func `It holds where nobody reads the report of a task that died beside it`() throws {
+  @Test func `A time limit holds if the report of a companion that died is not read`() throws {
     let result = try CommandResult(
       shell:
         "\(Self.fullPipe); timeout 60 \"$0\" run --timeout 20 --with other=broken broken calls 2>&3; s=$?; rm -r $d; exit $s"
@@ -148,7 +148,7 @@ struct KVMTests {
   }
 
   @Test(arguments: ["INT", "TERM"])
-  func `A signal ends it`(signal: String) throws {
+  func `A signal ends the command`(signal: String) throws {
     let result = try CommandResult(shell: "timeout -s \(signal) 0.3 \"$0\" run nullcall 1000000000000")
     #expect(result.status == 124 && result.error == "" && result.output == "")
   }
@@ -182,16 +182,16 @@ struct KVMTests {
     let large = try run("%070000d", "hello")
     #expect(large.status == 64 && large.error.contains("has 70000 bytes: a policy may have 61440"))
     #expect(try run("a\\000b", "hello").error.contains("is not text"))
-    // Which must not go unseen: it is before the first line.
+    // A byte order mark before the first line must not hide that line.
     let marked = try run("\\357\\273\\277contract 500 fixed\\n", "contract 700 extra")
     #expect(marked.status == 0 && marked.output.contains("at the start: 500 frames guaranteed"))
     let companion = try CommandResult("run", "--with", "policy=policy-server", "--timeout", "600", "contract")
     #expect(companion.status == 0 && companion.error == "")
   }
 
-  @Test func `What goes beyond the limit of file sizes fails with a sentence`() throws {
+  @Test func `Exceeding the limit of file sizes fails with a message`() throws {
     let directory = try TemporaryDirectory()
-    // sh(1) counts in 512 bytes: 32 MiB; bash(1) in 1,024.
+    // sh(1) counts in units of 512 bytes: 32 MiB; bash(1) in 1,024.
     func run(_ limit: Int, _ arguments: String) throws -> CommandResult {
       try CommandResult(
         shell: "cd \(directory.path) && truncate -s 128M image && ulimit -f \(limit) && exec \"$0\" run \(arguments)")
@@ -220,7 +220,7 @@ struct KVMTests {
     #expect((object["task"] as? [String: Int])?["pages_served"] != nil)
   }
 
-  @Test func `A task that keeps frames is dropped, and the statistics say so`() throws {
+  @Test func `A task that keeps frames is dropped, as the statistics show`() throws {
     let result = try CommandResult(
       shell:
         "f=$(mktemp) && printf 'rogue 400 extra\\nhungry 2000 fixed\\n' > \"$f\" && \"$0\" run --memory 16M --timeout 600 --stats=json "
@@ -235,7 +235,7 @@ struct KVMTests {
   }
 
   @Test func `Other tasks are started first, and write to standard error`() throws {
-    // Long enough for the others to come to their end.
+    // Long enough for the others to end.
     let result = try CommandResult("run", "--with", "first=hello", "--with=second=noop", "nullcall", "20000")
     #expect(result.status == 0 && result.output == "" && result.error == "Hello from task 1.\n")
     #expect(try CommandResult("run", "--with=first=noop", "hello").output == "Hello from task 2.\n")
@@ -243,17 +243,17 @@ struct KVMTests {
     #expect(unknown.status == 64 && unknown.error.contains("no bundled program nope") && unknown.output == "")
   }
 
-  @Test func `One of them that dies is told, and makes the command fail`() throws {
+  @Test func `The death of a companion is reported, and makes the command fail`() throws {
     let died = try CommandResult("run", "--with", "other=broken", "broken", "calls")
     #expect(died.status == 142 && died.output == "The call ended with PM_ECANCELED.\n")
     #expect(died.error.hasPrefix("other: broken: task 1 died: page fault: write to 0x8"))
-    // A status of its own comes first.
+    // The main task's own status takes precedence.
     let both = try CommandResult("run", "--with", "fileserver=broken", "--timeout", "0.3", "spin")
     #expect(both.status == 192)
   }
 
-  @Test func `A server keeps no capability that it did not ask for`() throws {
-    // Four with each call: more than a task has handles.
+  @Test func `A server drops unwanted capabilities`() throws {
+    // Four capabilities in each call: more than a task has handles.
     let result = try CommandResult("run", "--with", "server=fileserver", "fileclient", "17000")
     #expect(
       result.status == 0 && result.error == "" && result.output.contains("The file's page 4 : page 4, line 0, second"))
@@ -266,14 +266,14 @@ struct KVMTests {
     let line = try #require(result.error.split(separator: "\n").last { $0.hasPrefix("{") })
     let server = try #require(try object(String(line))["server"] as? [String: Int])
     #expect(server["tasks_created"] == 201)
-    // One of the program, and one of each task that has not ended yet.
+    // One container for the program, and one for each task that has not ended yet.
     let containers = try #require(server["containers"]), tasks = try #require(server["tasks"])
     #expect(containers - tasks < 10)
   }
 
-  @Test func `Nobody reads what a task writes`() throws {
+  @Test func `A task's output without a reader`() throws {
     let quiet = try CommandResult(shell: "{ \"$0\" run hello; echo $? >&2; } | true")
-    // It may have been written before the reader was gone.
+    // The task may have written before the reader ended.
     #expect(quiet.error == "141\n" || quiet.error == "0\n")
     let closed = try CommandResult(shell: "exec \"$0\" run hello >&-")
     #expect(closed.status == 1 && closed.error.hasPrefix("physmem: standard output cannot be written (Bad file"))
@@ -294,7 +294,7 @@ struct KVMTests {
     #expect(try object(json.output)["passed"] as? Int == 2 && json.error == "2 passed, 0 failed\n")
   }
 
-  @Test func `A case that fails is told with what it said`() throws {
+  @Test func `A failed case is reported with its output`() throws {
     let program = try #require(BundledProgram.all().first { $0.name == "stack" })
     var pace = TestPace()
     func run(_ test: GuestTest) -> TestResult {

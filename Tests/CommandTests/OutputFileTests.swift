@@ -1,4 +1,4 @@
-// Files that the command writes: whole or not at all, in the place of regular files only, and never of what it reads.
+// Files that the command writes: whole or not at all, replacing only regular files, and never its inputs.
 
 import Foundation
 import OutputFiles
@@ -33,13 +33,13 @@ import Testing
     #expect(try shell("cat new; ls -A | grep -c physmem") == "text0\n")
   }
 
-  @Test func `A file is replaced, and keeps its mode; who had it open sees the old one`() throws {
+  @Test func `A file is replaced, and keeps its mode; processes that have it open see the old one`() throws {
     #expect(try shell("exec 3<file; echo; cat hard") == "\nold")
     try write("file", "new", isExecutable: true)
     #expect(try shell("cat file hard; stat -c %a file") == "newold750\n")
   }
 
-  @Test func `A link stays, and what it leads to is replaced`() throws {
+  @Test func `A link stays, and its target is replaced`() throws {
     try write("link", "new")
     #expect(try shell("readlink link; cat file") == "file\nnew")
   }
@@ -50,24 +50,24 @@ import Testing
       ("dangling", .danglingLink), ("nowhere/new", .folder(ENOENT)), ("file/new", .system(ENOTDIR)),
     ] as [(String, OutputError)]
   )
-  func `What is no file is not replaced`(name: String, error: OutputError) throws {
+  func `Only regular files are replaced`(name: String, error: OutputError) throws {
     let before = try shell("ls -lA")
     #expect(throws: error) { try write(name, "new") }
     #expect(try shell("ls -lA") == before)
   }
 
   @Test(arguments: ["file", "link", "hard", "folder/../file", "./file"])
-  func `What is read is not replaced, by whatever name`(name: String) throws {
+  func `An input is not replaced, under any name`(name: String) throws {
     for input in ["file", "link", "hard"] {
       #expect(throws: OutputError.input) { try write(name, "new", inputs: ["folder", input]) }
     }
     #expect(try shell("cat file") == "old")
   }
 
-  @Test func `What cannot be written whole leaves what was there`() throws {
+  @Test func `A failed write keeps the old file`() throws {
     let status = try CommandResult(
       shell: "cd \(path) && (ulimit -f 0; exec \"$0\" test stack/guard_read --junit file >/dev/null 2>&1); echo $?")
-    // The machine cannot be made either, which the report would say.
+    // The machine cannot be created either, which the report would say.
     #expect(status.output == "1\n")
     #expect(try shell("cat file; ls -A | grep -c physmem") == "old0\n")
   }

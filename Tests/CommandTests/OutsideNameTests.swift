@@ -1,4 +1,4 @@
-// Bytes from outside: they arrive as they were, and no terminal acts on them.
+// Bytes from outside: they are preserved, and never control a terminal.
 
 import Machine
 import Testing
@@ -12,11 +12,11 @@ import Testing
       [0xf4, 0x8f, 0xbc, 0x80],
       [0xff, 0xfe], [0xef, 0xbf, 0xbd], [0x1b, 0x5b, 0x33, 0x31, 0x6d], [0xf0, 0x9f, 0x91, 0xa9, 0xe2, 0x80, 0x8d],
     ] as [[UInt8]])
-  func `Bytes come through`(bytes: [UInt8]) {
+  func `Bytes are preserved`(bytes: [UInt8]) {
     #expect(ArgumentText.bytes(ArgumentText.text(bytes)) == bytes)
   }
 
-  @Test func `Any bytes come through`() {
+  @Test func `Random bytes are preserved`() {
     var random = SystemRandomNumberGenerator()
     for _ in 0..<2000 {
       let bytes = (0..<Int.random(in: 0..<40)).map { _ in
@@ -33,11 +33,11 @@ import Testing
       ("it's\n", #"$'it\'s\n'"#), ("a\u{202e}b", #"$'a\xe2\x80\xaeb'"#), ("\u{85}", #"$'\xc2\x85'"#),
     ] as [(String, String)]
   )
-  func `Names show, and do nothing else`(name: String, text: String) {
+  func `Names are printed safely`(name: String, text: String) {
     #expect(OutsideName(name).description == text)
   }
 
-  @Test func `A name that is no text shows as a shell reads it`() {
+  @Test func `A name that is not text is printed as a shell reads it`() {
     #expect(OutsideName(bytes: [0x61, 0xe9]).description == #"$'a\xe9'"#)
     #expect(OutsideName(bytes: [0x61, 0xe9]).text == nil)
   }
@@ -48,7 +48,7 @@ import Testing
     #"run --disk "$(printf '/\033/x')" hello"#, #"run --policy "$(printf '/\033/x')" hello"#,
     #"run --memory "$(printf '\0331M')" hello"#, #"test "$(printf '\033')""#, #"test --junit "$(printf '/\033/x')""#,
   ])
-  func `Complaints are one line, whatever they name`(arguments: String) throws {
+  func `Errors are one line, for all names`(arguments: String) throws {
     let result = try CommandResult(shell: "exec \"$0\" \(arguments)")
     #expect(result.status == 64 && result.output == "")
     #expect(result.error.hasPrefix("physmem: ") && result.error.count { $0.isNewline } == 1)

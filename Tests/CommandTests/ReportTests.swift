@@ -1,4 +1,4 @@
-// What `physmem list`, `test` and `bench` write, without a machine.
+// The output of `physmem list`, `test` and `bench`, without a machine.
 
 import Testing
 
@@ -21,7 +21,7 @@ import Testing
     TestResult(program: program, name: name, summary: "R1: x", failure: failure, output: output, seconds: 0.0125)
   }
 
-  @Test func `A line a case, and what went wrong below it`() {
+  @Test func `A line for each case, with its failures below`() {
     #expect(result("a", "b").line(nameWidth: 5) == "a/b    passed     13 ms  R1: x\n")
     #expect(
       result("a", "b", failure: "first\n\nsecond", output: "x\u{1b}[1m\r\ny\t\u{9b}\n").line(nameWidth: 3) == """
@@ -36,7 +36,7 @@ import Testing
     )
   }
 
-  @Test func `JUnit has a suite a program`() {
+  @Test func `JUnit has one suite for each program`() {
     let text = junitText([
       result("p", "a"), result("p", "b", failure: "1 < 2\nmore", output: "\0\u{1b}&"),
       result("q", "\"c\"", output: "x"),
@@ -70,7 +70,7 @@ import Testing
     ("\0\u{1}\u{8}\u{b}\u{1f}\u{7f}\u{85}", String(repeating: "\u{fffd}", count: 7)),
     ("\u{fffe}\u{ffff}", "\u{fffd}\u{fffd}"), ("", ""),
   ])
-  func `What XML cannot hold is replaced`(text: String, escaped: String) {
+  func `Characters that XML cannot represent are replaced`(text: String, escaped: String) {
     #expect(xmlEscaped(text) == escaped)
   }
 
@@ -92,7 +92,7 @@ import Testing
     #expect(TestCase.matching(["noop"], in: programs).isEmpty)
   }
 
-  @Test func `Percentiles are in order, and exact enough`() {
+  @Test func `Percentiles are ordered, and exact enough`() {
     var measurement = Measurement("x", per: .page)
     #expect(measurement.values.isEmpty)
     for value in 1...1000 { measurement.record(nanoseconds: Double(value)) }
@@ -105,7 +105,7 @@ import Testing
     #expect(measurement.values.first?.nanoseconds == 0)
   }
 
-  @Test func `The table of benchmarks has its numbers at the right`() {
+  @Test func `The table of benchmarks right-aligns its numbers`() {
     var first = Measurement("a", per: .page)
     first.record(nanoseconds: 7.5)
     var second = Measurement("longer", per: .operation)

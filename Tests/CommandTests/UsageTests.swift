@@ -1,4 +1,4 @@
-// What the command says when it is not used as it should be, and where to find help. None of this needs KVM.
+// Messages about wrong usage, and the help. None of this needs KVM.
 
 import Testing
 
@@ -33,7 +33,7 @@ import Testing
       ),
       (
         ["run"] + (0...64).flatMap { _ in ["--disk", "x"] } + ["noop"],
-        "give --disk 64 times at most (see `physmem help run`)"
+        "give --disk at most 64 times (see `physmem help run`)"
       ),
       (["run", "nope"], "there is no bundled program nope: see `physmem list`, or name a program's file"),
       (["run", ""], "there is no bundled program '': see `physmem list`, or name a program's file"),
@@ -107,8 +107,8 @@ import Testing
     ("ln -s f f", "f: cannot be read (Too many levels of symbolic links): name a program's file that can"),
     ("mkdir f", "f: is a directory: name a program's file"),
   ])
-  func `Files that are no programs`(make: String, sentence: String) throws {
-    // Whether the file is looked at before the machine is made does not matter here; some are.
+  func `Files that are not programs`(make: String, sentence: String) throws {
+    // Some files are checked before the machine is created, some after; both must give the message.
     let directory = try TemporaryDirectory()
     let result = try CommandResult(shell: "cd \(directory.path) && \(make) && exec \"$0\" run f")
     #expect(result.error == "physmem: \(sentence)\n" && result.output == "" && result.status == 64)
@@ -128,7 +128,7 @@ import Testing
   @Test func `A file that may not be read`() throws {
     let directory = try TemporaryDirectory()
     let result = try CommandResult(shell: "cd \(directory.path) && echo x >f && chmod 0 f && exec \"$0\" run f")
-    // The superuser may read anything.
+    // Root may read any file.
     let reasons = ["physmem: f: cannot be read (Permission denied)", "physmem: f: is not an ELF file"]
     #expect(result.status == 64 && reasons.contains { result.error.hasPrefix($0) })
   }
@@ -156,8 +156,8 @@ import Testing
     #expect(Physmem.oneSentence("", []) == " (see `physmem help`)")
   }
 
-  @Test func `Nobody reads standard output`() throws {
-    // The status of the shell's last command is that of the pipe's reader.
+  @Test func `Standard output without a reader`() throws {
+    // A pipeline's status is that of the reader, so the writer's is printed.
     let quiet = try CommandResult(shell: "{ \"$0\" list; echo $? >&2; } | true")
     #expect(quiet.error == "141\n")
     let ignored = try CommandResult(shell: "trap '' PIPE; { \"$0\" list; echo $? >&2; } | true")

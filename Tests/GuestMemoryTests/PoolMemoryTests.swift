@@ -1,9 +1,9 @@
-// The pool's memory: two windows on the same bytes, and nothing outside of them.
+// The pool's memory: two windows on the same bytes, with no access outside of them.
 
 import GuestMemory
 import Testing
 
-/// What the guest window has at a frame, read through that window itself.
+/// A byte of a frame, read through the guest window.
 private func guestByte(_ memory: PoolMemory, _ frame: FrameNumber, _ offset: Int) -> UInt8? {
   // SAFETY: the window is mapped as long as `memory` lives, and the frame was checked by the caller.
   unsafe UnsafePointer<UInt8>(bitPattern: UInt(memory.guestWindowAddress + frame.address))?[offset]
@@ -48,7 +48,7 @@ private func run(_ start: UInt32, _ count: Int) -> FrameRun { FrameRun(start: Fr
     }
   }
 
-  @Test func whatTheHostWritesTheGuestReadsAndTheOtherWayRound() throws {
+  @Test func bothWindowsShowTheSameBytes() throws {
     let memory = try PoolMemory(frameCount: 16)
     memory.write(FrameNumber(3), at: 100, [1, 2, 3].span)
     #expect(guestByte(memory, FrameNumber(3), 99) == 0)
@@ -90,14 +90,14 @@ private func run(_ start: UInt32, _ count: Int) -> FrameRun { FrameRun(start: Fr
     }
   }
 
-  @Test func nothingAtAllIsReadAndWrittenAnywhere() throws {
+  @Test func zeroBytesAreReadAndWrittenAnywhere() throws {
     let memory = try PoolMemory(frameCount: 2)
     memory.write(FrameNumber(1), at: 4096, [UInt8]().span)
     #expect(read(memory, FrameNumber(1), at: 4096, count: 0) == [])
   }
 
-  /// The windows are unmapped and the memory given back: a hundred pools of 64 GiB at a time would not fit otherwise.
-  @Test func aPoolGivesItsAddressSpaceBack() throws {
+  /// deinit unmaps the windows and frees the memory: otherwise a hundred pools of 64 GiB would not fit.
+  @Test func aPoolFreesItsAddressSpace() throws {
     for _ in 0..<3000 {
       let memory = try PoolMemory(frameCount: 1 << 24)
       memory.write(FrameNumber(1 << 24 - 1), at: 0, [1].span)
@@ -138,7 +138,7 @@ private func run(_ start: UInt32, _ count: Int) -> FrameRun { FrameRun(start: Fr
     }
   }
 
-  @Test func aPoolOfNothingTraps() async {
+  @Test func anEmptyPoolTraps() async {
     await #expect(processExitsWith: .failure) { _ = try PoolMemory(frameCount: 0) }
     await #expect(processExitsWith: .failure) { _ = try PoolMemory(frameCount: 1 << 31 + 1) }
   }

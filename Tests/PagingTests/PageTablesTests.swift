@@ -1,10 +1,10 @@
-// Page tables in a real pool: what the processor would read there, and what the server is told about it.
+// Page tables in a real pool: as the processor reads them, and as the server sees them.
 
 import GuestMemory
 import Paging
 import Testing
 
-/// Gives frames from 1 on, and notes what comes back.
+/// Hands out frames from 1 on, and records those that come back.
 private final class Frames {
   var next: UInt32 = 1
   var limit: UInt32 = .max
@@ -17,7 +17,7 @@ private final class Frames {
   }
 }
 
-/// What the processor finds for a page, walking the tables in memory by itself.
+/// The leaf that the processor finds for a page by walking the tables in memory.
 private func walk(_ memory: PoolMemory, root: FrameNumber, _ page: PageNumber) -> PageTableEntry? {
   var table = root
   for level in [3, 2, 1, 0] as [UInt64] {
@@ -86,7 +86,7 @@ private func leaf(_ frame: UInt32, isWritable: Bool = true) -> PageTableEntry {
     #expect(frames.next == 5)
   }
 
-  @Test func everyFrameOfATreeIsGivenBackOnceTheRootLast() throws {
+  @Test func everyFrameOfATreeIsFreedOnceTheRootLast() throws {
     var tables = tables()
     let shared = try #require(frames.take())
     tables.shareTopLevel(index: 256, table: shared)
@@ -149,8 +149,8 @@ private func leaf(_ frame: UInt32, isWritable: Bool = true) -> PageTableEntry {
     }
   }
 
-  /// Looking at one region must not make another be mistaken for it.
-  @Test func regionsAreToldApart() {
+  /// The cached region of one look-up must not be used for another.
+  @Test func regionsAreDistinguished() {
     var tables = tables()
     let pages = [0, 512, 1024, 1 << 18, 1 << 27].map { PageNumber($0 + 5) }
     for (index, page) in pages.enumerated() {
@@ -182,7 +182,7 @@ private func leaf(_ frame: UInt32, isWritable: Bool = true) -> PageTableEntry {
     #expect(tables.absentRun(from: start.advanced(by: 101), limit: 5000) == 411)
   }
 
-  @Test func theFirstLeafIsFoundAcrossWhatIsAbsent() {
+  @Test func theFirstLeafIsFoundAcrossAbsentTables() {
     var tables = tables()
     let end = PageNumber(1 << 35)
     let pages = [5, 511, 512, 1 << 18 - 1, 1 << 27 + 77, 1 << 35 - 1].map { PageNumber($0) }
@@ -191,7 +191,7 @@ private func leaf(_ frame: UInt32, isWritable: Bool = true) -> PageTableEntry {
       #expect(make(&tables, page))
       tables.set(page, leaf(9))
     }
-    // Empty tables are no leaves.
+    // Empty tables have no leaves.
     #expect(make(&tables, PageNumber(3 << 27)))
     var found: [PageNumber] = []
     var from = PageNumber(0)
@@ -214,9 +214,9 @@ private func leaf(_ frame: UInt32, isWritable: Bool = true) -> PageTableEntry {
     #expect(tables.firstPresent(from: PageNumber(0), to: PageNumber(1 << 35)) == nil)
   }
 
-  @Test func aSearchThroughManyEmptyTablesStopsAndGoesOn() throws {
+  @Test func aSearchThroughManyEmptyTablesStopsAndContinues() throws {
     var tables = tables()
-    // 300 leaf tables without a leaf, and one behind them.
+    // 300 leaf tables, empty except for the last page.
     for region in 0..<300 as Range<UInt64> { #expect(make(&tables, PageNumber(region << 9))) }
     let last = PageNumber(300 << 9 - 1)
     tables.set(last, leaf(9))

@@ -1,4 +1,4 @@
-// Superpages in page tables: what the processor would find, walking them by itself, and what the server is told.
+// Superpages in page tables: as the processor walks them, and as the server sees them.
 
 import GuestMemory
 import Paging
@@ -22,7 +22,7 @@ import Testing
     PageTableEntry(leaf: FrameNumber(frame), isWritable: isWritable, isExecutable: false)
   }
 
-  /// The frame that the processor finds for a page, and whether it may write it; nil: a page fault.
+  /// The frame that the processor finds for a page, and whether it is writable; nil: a page fault.
   private func walk(_ page: PageNumber) -> (frame: UInt32, isWritable: Bool)? {
     var table = FrameNumber(1)
     for level in [3, 2, 1, 0] as [UInt64] {
@@ -32,7 +32,7 @@ import Testing
       let entry = PageTableEntry(rawValue: bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) })
       guard entry.isPresent else { return nil }
       if level == 1, entry.rawValue & PageTableEntry.pageSize != 0 {
-        // Bits 12 to 20 of such an entry are reserved.
+        // Bits 12 to 20 of a superpage's entry are reserved.
         #expect(entry.frame.rawValue % 512 == 0)
         return (entry.frame.rawValue + UInt32(page.rawValue & 511), entry.isWritable)
       }
@@ -78,7 +78,7 @@ import Testing
     #expect(tables.missingTables(for: page) == 0)
   }
 
-  @Test(arguments: [0, 1, 2]) func anyChangeOfALeafTakesTheEntryAway(change: Int) {
+  @Test(arguments: [0, 1, 2]) func anyChangeOfALeafDetachesTheRegion(change: Int) {
     #expect(makeSuperpage())
     switch change {
     case 0: #expect(tables.clear(page, .freed) == Self.leaf(1024 + 77))
@@ -88,7 +88,7 @@ import Testing
     #expect(history.superpages == 0)
     #expect(tables.superpage(page) == nil)
     #expect(tables.isDetached(page) == true)
-    // The processor must not see the table before KVM has forgotten what the entry was.
+    // The processor must not see the table before KVM has flushed its shadow of the entry.
     #expect(walk(start) == nil)
     #expect(tables.needsFlush(page) == true)
     #expect(tables.entry(start.advanced(by: 78)) == Self.leaf(1024 + 78))
@@ -105,10 +105,10 @@ import Testing
     #expect((found?.isWritable ?? false) == (change == 2))
   }
 
-  @Test(arguments: [false, true]) func whatCannotBeASuperpageStaysDetached(isGone: Bool) {
+  @Test(arguments: [false, true]) func aRegionWithAnUnfitLeafStaysDetached(isGone: Bool) {
     #expect(makeSuperpage())
     if isGone { _ = tables.clear(page, .freed) } else { tables.writeProtect(page) }
-    // Nobody has flushed anything for it.
+    // No flush has happened yet.
     #expect(tables.needsFlush(page) == true)
     #expect(tables.attachAsSuperpage(page) == false)
     #expect(tables.isDetached(page) == true)
@@ -124,7 +124,7 @@ import Testing
     }
   }
 
-  @Test func whatTheProcessorNotedIsKept() {
+  @Test func accessedAndDirtyBitsAreKept() {
     #expect(makeTables())
     fillLeaves()
     let clean = PageTableEntry(
@@ -154,7 +154,7 @@ import Testing
     #expect(tables.tableCount == 4)
   }
 
-  @Test func leavesThatAreNotAlikeInOrderAlignedAndPresentCannot() {
+  @Test func leavesThatAreUnequalUnorderedUnalignedOrAbsentCannotBePromoted() {
     #expect(makeTables())
     fillLeaves(1025)
     #expect(tables.promotableLeaf(page) == nil)
@@ -202,7 +202,7 @@ import Testing
     #expect(tables.entry(page) == .empty)
   }
 
-  @Test func everyTableIsGivenBackOnce() {
+  @Test func everyTableIsFreedOnce() {
     var tables = PageTables(root: FrameNumber(1), memory: memory)
     #expect(tables.makeTables(for: start.advanced(by: 512), takeFrame: take) == true)
     #expect(tables.fillAside(start, first: Self.leaf(1024), takeFrame: take) == true)
@@ -215,7 +215,7 @@ import Testing
     #expect(returned.last == 1)
   }
 
-  @Test func aSplitRegionIsLeftAloneForAWhile() {
+  @Test func aSplitRegionBacksOff() {
     let second: UInt64 = 1_000_000_000
     #expect(makeSuperpage())
     #expect(tables.wasSplit(page) == false)

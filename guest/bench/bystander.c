@@ -1,7 +1,7 @@
-// Reads and writes its own memory, over and over, while others have theirs moved: the time of each round.
+// Reads and writes its own memory in rounds while other tasks' memory is moved; prints the time of each round.
 #include <physmem.h>
 
-PM_PROGRAM("Goes over its memory again and again, and prints each round's microseconds. Arguments: PAGES ROUNDS.");
+PM_PROGRAM("Goes over its memory in rounds, and prints each round's microseconds. Arguments: PAGES ROUNDS.");
 
 #define REGION 0x200000000000ull
 
@@ -13,7 +13,7 @@ int main(int argc, char **argv) {
   if (!error) error = pm_container_allocate(container, 0, &pages, PM_ALLOC_EXTRA);
   if (!error) error = pm_container_map(container, 0, pages, (void *)REGION, PM_MAP_READ | PM_MAP_WRITE | PM_MAP_LAZY);
   uint64_t physical;
-  // Pinned, so that they are not among those that are moved.
+  // Pinned, so that they are not moved themselves.
   for (uint32_t page = 0; !error && page < pages; page++) {
     error = pm_container_pin(container, page, 1, PM_LOCK_MAXIMUM_US, &physical);
   }

@@ -1,5 +1,5 @@
-// Claims frames of its guarantee that others have: between two marker calls, COUNT of them in one call, or each with a call
-// and a touch of its own.
+// Claims frames of its guarantee that other tasks have borrowed: between two marker calls, COUNT of them in one call,
+// or each with a call and a touch.
 #include <physmem.h>
 
 PM_PROGRAM("Allocates guaranteed frames. Arguments: COUNT together|singly.");

@@ -1,7 +1,7 @@
-// Counts in every page, for as long as it is told: what is taken from it and given back meanwhile must not show.
+// Counts in every page until the time is up; pages that are taken and restored meanwhile must keep their counts.
 #include <physmem.h>
 
-PM_PROGRAM("Counts up in each of PAGES lazy pages for MILLISECONDS, and looks at each count. Arguments: PAGES MILLISECONDS.");
+PM_PROGRAM("Counts up in each of PAGES lazy pages for MILLISECONDS, and checks each count. Arguments: PAGES MILLISECONDS.");
 
 #define REGION 0x200000000000ull
 

@@ -1,5 +1,5 @@
 // Copy on write: fresh pages, a logical copy of them, and between two marker calls one write to each page of the copy.
-// With `copy` nothing is written: then the call between the markers is the logical copy itself.
+// With `copy` nothing is written, and the call between the markers is the logical copy itself.
 #include <physmem.h>
 
 PM_PROGRAM("Writes each page of a logical copy, or copies them. Arguments: PAGES write|copy untouched|resident|mapped.");

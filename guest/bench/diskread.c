@@ -1,8 +1,8 @@
-// Reads a disk from its beginning to its end, again and again, in requests of so many frames with so many under way, and
-// prints bytes and nanoseconds of each pass.
+// Reads a disk sequentially in passes, with the given request size and queue depth, and prints bytes and nanoseconds of
+// each pass.
 #include <physmem/block.h>
 
-PM_PROGRAM("Reads a disk sequentially. Arguments: passes, frames of a request, requests under way, scattered.");
+PM_PROGRAM("Reads a disk sequentially. Arguments: passes, frames per request, queue depth, scattered.");
 
 #define BUFFERS ((char *)0x200000000000ull)
 #define MOST 1024
@@ -30,7 +30,7 @@ static void read_all(pm_container_t container, uint32_t frames, uint32_t depth) 
       take_one();
       under_way--;
     }
-    // A buffer is free again when the request before it came back: they are served in order.
+    // A buffer is free when its previous request has completed: they complete in order.
     if (request % 1024 == 0)
       check("pinning", pm_container_pin(container, 0, frames * depth, PM_LOCK_MAXIMUM_US, physical));
     check("submitting", pm_block_submit(&disk, PM_BLOCK_READ, request * sectors, physical + request % depth * frames,
@@ -48,7 +48,7 @@ int main(int argc, char **argv) {
   check("opening", pm_block_open(&disk, 0));
   pm_container_t container;
   check("creating", pm_container_create(&container));
-  // Adjacent frames are one descriptor; scattered ones do as well.
+  // Adjacent frames need one descriptor; scattered frames are the fallback.
   struct pm_placement placement = {.contiguous = 1, .below = disk.address_bits < 64 ? 1ull << disk.address_bits : 0};
   if (argc > 4 || pm_container_allocate_placed(container, 0, &count, 0, &placement)) {
     count = frames * depth;

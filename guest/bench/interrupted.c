@@ -1,8 +1,8 @@
-// Upcalls into a loop: what it takes from the wish for frames to the first instruction of the handler, which is a call
-// that does nothing.
+// Upcalls into a loop: measures the time from the demand for frames to the first instruction of the handler, which
+// makes a null call.
 #include <physmem.h>
 
-PM_PROGRAM("Computes for ever, and takes upcalls.");
+PM_PROGRAM("Computes forever, and takes upcalls.");
 
 static _Alignas(16) uint8_t stack[256];
 

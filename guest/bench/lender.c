@@ -1,8 +1,8 @@
-// Takes extra frames, touches them, and gives back what is asked for, the youngest first, in one call. Between upcalls it
-// waits for messages.
+// Takes extra frames, touches them, and gives back what is asked for, the most recent first, in one call. Between
+// upcalls it waits for messages.
 #include <physmem.h>
 
-PM_PROGRAM("Takes extra frames and gives them back when asked. Arguments: FRAMES, as many as there are for 0; rogue.");
+PM_PROGRAM("Takes extra frames and gives them back when asked. Arguments: FRAMES, 0 for all; rogue.");
 
 #define REGION ((char *)0x200000000000ull)
 #define MOST 65536u
@@ -26,7 +26,7 @@ int main(int argc, char **argv) {
   struct pm_task_info info;
   pm_cap_t endpoint;
   if (pm_endpoint_create(&endpoint) || pm_container_create(&container) || pm_task_info(&info)) return 1;
-  // The list of ids is touched now: a handler that faults is slow.
+  // Touches the list of ids now, so that the handler does not fault.
   memset(ids, 0, sizeof ids);
   if (pm_on_return_pages(give_back)) return 2;
   held = wanted ? wanted : (uint32_t)info.available;

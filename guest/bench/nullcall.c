@@ -1,7 +1,7 @@
-// Calls that do nothing, as fast as they go: what an exit and the server's dispatch cost.
+// Null calls in a tight loop: measures an exit and the server's dispatch.
 #include <physmem.h>
 
-PM_PROGRAM("Makes COUNT calls that do nothing. Argument: COUNT.");
+PM_PROGRAM("Makes COUNT null calls. Argument: COUNT.");
 
 int main(int argc, char **argv) {
   uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 0) : 1000;

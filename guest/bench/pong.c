@@ -1,4 +1,4 @@
-// Answers every call, for ever.
+// Answers every call, forever.
 #include <physmem.h>
 
 PM_PROGRAM("Answers the calls of ping.");
@@ -10,7 +10,7 @@ int main(void) {
   pm_error_t error = pm_receive(endpoint, &message, PM_FOREVER);
   for (;;) {
     if (error) {
-      // The caller has gone away meanwhile: on to the next one.
+      // The caller has ended meanwhile: serve the next one.
       error = pm_receive(endpoint, &message, PM_FOREVER);
       continue;
     }

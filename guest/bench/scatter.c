@@ -1,4 +1,4 @@
-// A pool full of scattered contents, and a long run of adjacent frames out of it, between two marker calls.
+// Fills the pool with scattered contents, and allocates a long run of adjacent frames, between two marker calls.
 #include <physmem.h>
 
 PM_PROGRAM("Scatters contents over the pool, then allocates adjacent frames. Arguments: PAGES FREED-EVERY RUN.");
@@ -20,7 +20,7 @@ int main(int argc, char **argv) {
   if (!error) error = pm_container_create(&placed);
   if (!error) error = pm_container_allocate(container, 0, &pages, PM_ALLOC_EXTRA);
   if (!error) error = pm_container_map(container, 0, pages, (void *)REGION, PM_MAP_READ | PM_MAP_WRITE | PM_MAP_LAZY);
-  // Sixteen pages a fault would be adjacent frames: a stride that comes to each page once, in no order.
+  // Fault-around would make 16 pages adjacent: this stride visits each page once, out of order.
   uint64_t stride = 7919;
   while (pages % stride == 0) stride += 2;
   for (uint64_t i = 0, page = 0; !error && i < pages; i++, page = (page + stride) % pages) *word(page) = page + 1;

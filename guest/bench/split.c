@@ -1,8 +1,8 @@
-// Splits superpages: a logical copy of each 2 MiB of its memory, the first write there, and a call that does nothing, which
-// pays for what the write made the processor forget.
+// Splits superpages: a logical copy of each 2 MiB of its memory, the first write there, and a null call, which pays for
+// the translations that the write invalidated.
 #include <physmem.h>
 
-PM_PROGRAM("Copies 2 MiB logically and writes a page of it, region by region. Arguments: REGIONS.");
+PM_PROGRAM("Copies 2 MiB logically and writes one page of it, region by region. Arguments: REGIONS.");
 
 enum { PAGES = 512 };
 #define REGION ((volatile char *)0x200000000000ull)

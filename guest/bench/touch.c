@@ -1,5 +1,5 @@
-// First touches of lazily mapped pages, between two marker calls a round: what a fault costs. Between the markers
-// there is nothing but the loop.
+// First touches of lazily mapped pages, between two marker calls a round: measures a fault. Between the markers
+// there is only the loop.
 #include <physmem.h>
 
 PM_PROGRAM("Touches PAGES lazy pages once a round. Arguments: PAGES seq|random ROUNDS [DELAY_MS].");
@@ -35,7 +35,7 @@ static void touch_list(const uint64_t *addresses, uint64_t pages) {
       : "memory", "cc");
 }
 
-/// The addresses of all pages in an order that is random and the same in each run; null when there is no memory.
+/// The addresses of all pages in a random order that is the same in each run; null if out of memory.
 static uint64_t *random_order(uint64_t pages) {
   uint64_t *addresses = malloc(pages * sizeof *addresses), state = 1;
   if (!addresses) return NULL;

@@ -1,5 +1,5 @@
-// Reads all over memory, each at an address that follows from the read before: what the processor's translations cost.
-// Between two marker calls there are the reads alone.
+// Reads at addresses all over memory, each computed from the previous read: measures address translation.
+// Between two marker calls there are only the reads.
 #include <physmem.h>
 
 PM_PROGRAM("Touches PAGES lazy pages, a power of two, and reads READS words all over them. Arguments: PAGES READS.");
@@ -12,7 +12,7 @@ static void mark(void) {
   __asm__ volatile("out %%al, %1" ::"a"(PM_CALL_NULL), "i"(PM_CALL_PORT) : "memory");
 }
 
-/// All memory is zero, which the compiler does not know. Full period, so every line is read before one is read again.
+/// All memory is zero, unknown to the compiler. A full-period sequence, so every line is read once before any repeats.
 static uint64_t walk(uint64_t lines, uint64_t reads, uint64_t line) {
   while (reads--) {
     uint64_t value = *(const volatile uint64_t *)(REGION + line * LINE);

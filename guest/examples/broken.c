@@ -1,7 +1,7 @@
-// A task that dies of its own fault: what a report looks like, and what others see of it.
+// A task that dies of its own fault: shows the report, and the error that its caller gets.
 #include <physmem.h>
 
-PM_PROGRAM("Dies of a fault when it is called; with an argument it calls such a task, and says how the call ended.");
+PM_PROGRAM("Dies of a fault when it is called; with an argument it calls such a task and prints the call's error.");
 
 #define NAME "broken"
 

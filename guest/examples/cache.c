@@ -1,7 +1,7 @@
-// A cache of computed blocks that uses all memory nobody else wants (R5), gives it back when asked (R28), and takes up
-// again what was not used meanwhile (R31). docs/reclaim.md walks through it.
+// A cache of computed blocks that uses all extra frames (R5), gives them back when asked (R28), and later recovers
+// those that were not reused (R31). docs/reclaim.md walks through it.
 //
-// Block n has the id n in one container and its own page, whether it is there or not.
+// Block n has id n in one container and a fixed page, whether it is cached or not.
 //
 //      absent ── allocated, computed ──▶ here ── released: the least recently used ──▶ released
 //                                          ◀── recovered, if the server did not use the frame, else computed ──┘
@@ -16,7 +16,7 @@ PM_PROGRAM("Caches blocks in extra frames, and gives them back when asked: cache
 
 enum state { ABSENT, HERE, RELEASED };
 
-/// Those that are here are in a ring through block 0, which is never asked for; the one used last is the head's next.
+/// The blocks that are here form a ring through block 0, which is never requested; the head's next was used last.
 static struct block {
   enum state state;
   uint32_t previous, next;
@@ -45,7 +45,7 @@ static void enter_ring(uint32_t block) {
   blocks[0].next = block;
 }
 
-/// Releases the `count` blocks that were used longest ago. The server keeps their contents while it can.
+/// Releases the `count` least recently used blocks. The server keeps their contents while it can.
 static void release_oldest(uint32_t count) {
   static pm_frame_t oldest[BLOCKS];
   uint32_t found = 0;
@@ -58,9 +58,9 @@ static void release_oldest(uint32_t count) {
   if (found) check("releasing", pm_release_pages(container, oldest, found));
 }
 
-// ---- being asked for frames --------------------------------------------------------
+// ---- requests for frames --------------------------------------------------------
 
-/// While the ring is being changed the request waits here, until it is not any more: some microseconds.
+/// While the ring is being changed a request is deferred until the change is done, for some microseconds.
 static volatile bool is_busy;
 static volatile uint32_t owed;
 
@@ -70,7 +70,7 @@ static void give_back(uint32_t count) {
   else release_oldest(count);
 }
 
-/// The compiler must not move the changes out of the time they are announced for.
+/// Keeps the compiler from moving the changes out of the section that the flag protects.
 static void set_busy(bool value) {
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
   is_busy = value;
@@ -84,7 +84,7 @@ static void end_change(void) {
     uint32_t count = __atomic_exchange_n(&owed, 0, __ATOMIC_RELAXED);
     release_oldest(count);
     set_busy(false);
-    // A request may have come just before that.
+    // A request may have arrived just before.
     if (!owed) return;
     set_busy(true);
   }
@@ -101,8 +101,8 @@ static bool is_right(uint32_t block) {
   return PAGES[block][0] == block * 6364136223846793005u + 1442695040888963407u;
 }
 
-/// Tries a call that takes a frame. Where there is none, the block that was used longest ago makes room; or more of them,
-/// since while another task waits for what is guaranteed to it, that one gets what is released.
+/// Tries a call that takes a frame. If none is left it releases the least recently used block; or more of them, since
+/// another task may be waiting for its guarantee and gets the released frames first.
 #define WITH_ROOM(call)                                                     \
   ({                                                                        \
     pm_error_t room_error;                                                  \
@@ -123,7 +123,7 @@ static void show(uint32_t block) {
   check("mapping", pm_container_map(container, block, 1, PAGES[block], rights));
 }
 
-/// False: its content is gone.
+/// Returns false if the block's content is gone.
 static bool recover(uint32_t block) {
   pm_frame_t frame = block;
   pm_error_t error = WITH_ROOM(pm_recover_pages(container, &frame, 1, NULL));
@@ -136,7 +136,7 @@ static void fetch(uint32_t block) {
     recovered++;
   } else {
     check("allocating", WITH_ROOM(allocate(block)));
-    // A mapping names an id: it is there already where the id had another frame before.
+    // A mapping names an id, so it still applies if the id had another frame before.
     if (blocks[block].state == ABSENT) show(block);
     compute(block);
     misses++;
@@ -155,13 +155,13 @@ static void look_up(uint32_t block) {
     fetch(block);
   }
   if (!is_right(block)) {
-    printf("cache: block %u is not what it was\n", block);
+    printf("cache: block %u has changed\n", block);
     exit(1);
   }
   end_change();
 }
 
-/// Low numbers are wanted more often than high ones.
+/// Low numbers are more frequent than high ones.
 static uint32_t next_block(void) {
   static uint64_t state = 1;
   state = state * 6364136223846793005u + 1442695040888963407u;

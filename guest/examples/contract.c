@@ -14,7 +14,7 @@ static void show(const char *when) {
          info.available);
 }
 
-/// Waits until the guarantee is another one than was agreed.
+/// Waits until the guarantee differs from the agreed one.
 static void await_change(uint64_t guaranteed) {
   struct pm_task_info info = {.guaranteed = guaranteed};
   while (info.guaranteed == guaranteed && !pm_task_info(&info)) pm_sleep(1000);

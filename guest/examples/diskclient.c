@@ -1,5 +1,5 @@
-// Reads and writes a disk through blockdriver without a copy: the frames are this task's, the driver pins them, and the
-// device fills them (R22, R40). The driver has no access after the share is revoked.
+// Reads and writes a disk through blockdriver without copying: the frames are this task's, the driver pins them, and
+// the device fills them (R22, R40). Once the share is revoked the driver has no access.
 #include <physmem/block.h>
 
 PM_PROGRAM("Reads and writes a disk: --disk IMAGE --with disk=blockdriver. Arguments: sector, text to write there.");
@@ -22,7 +22,7 @@ static struct pm_message ask(enum pm_disk_request what, uint64_t sector, uint64_
   return message;
 }
 
-/// Lets the driver use the container for one request, and takes it back.
+/// Shares the container with the driver for one request, and revokes the share.
 static void move(enum pm_disk_request what, uint64_t sector, uint64_t sectors, pm_container_t container) {
   pm_container_t weak;
   check("sharing", pm_container_share(container, driver, &weak));
@@ -57,7 +57,7 @@ int main(int argc, char **argv) {
     snprintf(BUFFER, PM_BLOCK_SECTOR, "%s\n", argv[2]);
     move(PM_DISK_WRITE, sector, 1, container);
     ask(PM_DISK_FLUSH, 0, 0, PM_CAP_NONE);
-    printf("It says something else now.\n");
+    printf("It has been rewritten.\n");
   }
   return 0;
 }

@@ -1,4 +1,4 @@
-// What the first access to a page costs, seen from the task: each access timed by the processor's counter.
+// The cost of the first access to a page, as the task sees it: times each access with the processor's counter.
 #include <physmem.h>
 
 PM_PROGRAM("Times the first access to each of PAGES lazy pages, in order and at random. Argument: PAGES.");
@@ -17,7 +17,7 @@ static int compare(const void *left, const void *right) {
   return a < b ? -1 : a > b;
 }
 
-/// Writes to every page once, in the order given; leaves each access's time in `times`.
+/// Writes to every page once, in the given order; stores each access's time in `times`.
 static void touch(const uint32_t *order, uint64_t *times, uint32_t pages) {
   for (uint32_t i = 0; i < pages; i++) {
     volatile char *page = REGION + (size_t)order[i] * PM_PAGE_SIZE;
@@ -52,7 +52,7 @@ static double measure_ticks_per_us(void) {
   return (double)(ticks() - start) / (double)(pm_clock_us() - us);
 }
 
-/// Puts fresh, lazily mapped frames at REGION.
+/// Maps fresh frames lazily at REGION.
 static pm_error_t make_fresh(pm_container_t container, uint32_t pages) {
   pm_error_t error = pm_container_allocate(container, 0, &pages, PM_ALLOC_SQUASH);
   if (error) return error;

@@ -1,5 +1,5 @@
-// Reads a file from fileserver into a container of its own, and looks at whose physical frames the pages are in. Both
-// sides then write, and each keeps what it had: R40, R42, and copy on write.
+// Reads a file from fileserver into its own container and compares physical frames with the server's. Both sides then
+// write, and each keeps its data: R40, R42, and copy on write.
 #include <physmem.h>
 
 #include "files.h"
@@ -27,7 +27,7 @@ static void request(uint64_t what, uint64_t page, pm_cap_t cap) {
   memcpy(server_frames, message.words + 1, sizeof server_frames);
 }
 
-/// A container of one's own goes to the server and comes back full; the server cannot touch it after that.
+/// Sends an empty container to the server, which fills it; after that the server has no access.
 static pm_container_t read_file(void) {
   pm_container_t container, weak;
   check("making a container", pm_container_create_with(&container, FILE_PAGES, server, &weak));
@@ -42,7 +42,7 @@ static uint64_t own_frame(uint64_t page) {
   return mapping.physical;
 }
 
-/// Adds a line to the table: how many frames hold the client's pages and the server's.
+/// Adds a row to the table: how many frames hold the client's pages and the server's.
 static void report(const char *what) {
   request(FILE_WHERE, 0, PM_CAP_NONE);
   int shared = 0;
@@ -50,13 +50,13 @@ static void report(const char *what) {
   printf("%-34s %6d %9d %7d\n", what, 2 * FILE_PAGES, shared, 2 * FILE_PAGES - shared);
 }
 
-/// The first line of a page, without its end.
+/// Prints the first line of a page, without the line's end.
 static void show(const char *what, uint64_t page) {
   const char *start = page_at(page), *end = strchr(start, '\n');
   printf("%s: %.*s\n", what, end ? (int)(end - start) : 0, start);
 }
 
-/// Calls with as many capabilities as a message holds, which the server has no use for.
+/// Makes calls with as many capabilities as a message holds, all of them useless to the server.
 static void pester(uint64_t calls) {
   struct pm_message message = {.words = {FILE_WHERE}, .caps = {server, server, server, server}};
   while (calls--) {

@@ -1,5 +1,5 @@
-// A file server whose answers are logical copies of its cache: no byte is copied, and the client pays for the frames.
-// Its file is made up here; a driver would read it from a disk.
+// A file server that answers with logical copies of its cache: no data is copied, and the client is charged for the
+// frames. It generates its file; a real server would read a disk.
 #include <physmem.h>
 
 #include "files.h"
@@ -12,7 +12,7 @@ static pm_container_t cache;
 
 static char *page_at(uint64_t page) { return CACHE + page * PM_PAGE_SIZE; }
 
-/// Where a disk would come in.
+/// A real server would read the disk here.
 static void read_block(uint64_t page, const char *edition) {
   size_t length = 0;
   for (int line = 0; length < PM_PAGE_SIZE - 80; line++)
@@ -28,12 +28,12 @@ static pm_error_t fill_cache(void) {
   return error;
 }
 
-/// Fills the client's container, which it can neither use nor destroy meanwhile (R21, R40).
+/// Fills the client's container, which the client can neither use nor destroy meanwhile (R21, R40).
 static pm_error_t read_file(pm_container_t container) {
   pm_error_t error = pm_container_lock(container, 1000000);
   if (error) return error;
   error = pm_container_copy(cache, 0, container, 0, FILE_PAGES, NULL);
-  // Whatever came of the copy counts, also when the lock's time was up.
+  // The copy's result counts, even if the lock has timed out.
   (void)pm_container_unlock(container);
   return error;
 }
@@ -51,7 +51,7 @@ static pm_error_t serve(const struct pm_message *request) {
   }
 }
 
-/// The result, and where the cache's pages are in physical memory: for the client's table only.
+/// The result, and the physical addresses of the cache's pages, which only the client's table needs.
 static struct pm_message reply_to(const struct pm_message *request, pm_error_t result) {
   struct pm_message reply = {.words = {(uint64_t)result}, .reply = request->reply};
   for (uint64_t page = 0; page < FILE_PAGES; page++) {
@@ -73,7 +73,7 @@ int main(void) {
     pm_message_drop_caps(&message);
     message = reply_to(&message, result);
     error = pm_reply_receive(endpoint, &message, PM_FOREVER);
-    // The client has gone away: on to the next one.
+    // The client has ended: serve the next one.
     if (error == PM_ECANCELED) error = pm_receive(endpoint, &message, PM_FOREVER);
   }
   printf("fileserver: %s\n", pm_strerror(error));

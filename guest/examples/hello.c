@@ -1,7 +1,7 @@
-// The smallest program that says something.
+// The smallest C program that prints something.
 #include <physmem.h>
 
-PM_PROGRAM("Greets, and tells the task's id and arguments.");
+PM_PROGRAM("Prints a greeting, the task's id and its arguments.");
 
 int main(int argc, char **argv) {
   struct pm_task_info info;

@@ -1,4 +1,4 @@
-// What hello_swift.swift says of itself: Swift cannot place text in a section of the image.
+// The summary of hello_swift.swift: Swift cannot place text in a section of the image.
 #include <physmem.h>
 
-PM_PROGRAM("Greets from Embedded Swift, and tells the task's id and arguments.");
+PM_PROGRAM("Prints a greeting, the task's id and its arguments, in Embedded Swift.");

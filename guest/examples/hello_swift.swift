@@ -1,4 +1,4 @@
-// The smallest Swift program that says something.
+// The smallest Swift program that prints something.
 
 import Physmem
 

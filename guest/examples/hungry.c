@@ -1,8 +1,8 @@
-// A task that makes use of its guarantee late (R3): it waits, takes its frames step by step, holds them, and ends. With
-// tasks around that borrowed these frames, the server asks those first. docs/reclaim.md walks through it.
+// A task that claims its guarantee late (R3): it waits, allocates step by step, holds the frames, and ends. The server
+// asks the tasks that have borrowed these frames for them first. docs/reclaim.md walks through it.
 #include <physmem.h>
 
-PM_PROGRAM("Takes what it is guaranteed step by step, holds it, and ends: hungry [WAIT_MS [STEPS [HOLD_MS]]].");
+PM_PROGRAM("Allocates its guarantee step by step, holds it, and ends: hungry [WAIT_MS [STEPS [HOLD_MS]]].");
 
 #define PAGES ((char *)0x100000000000ull)
 
@@ -18,7 +18,7 @@ static uint64_t argument(int argc, char **argv, int index, uint64_t otherwise) {
   return argc > index ? strtoul(argv[index], NULL, 10) : otherwise;
 }
 
-/// Takes `count` frames from id `first` on, and writes to each.
+/// Allocates `count` frames from id `first` on, and writes to each.
 static void take(uint32_t first, uint32_t count) {
   uint64_t start = pm_clock_us();
   uint32_t done = count;
@@ -38,7 +38,7 @@ int main(int argc, char **argv) {
   check("pm_task_info", pm_task_info(&info));
   uint32_t count = (uint32_t)((info.guaranteed - info.allocated) / (steps ? steps : 1));
   if (count == 0) {
-    printf("hungry: nothing is guaranteed to it: give it a guarantee.\n");
+    printf("hungry: the task has no guarantee: give it one.\n");
     return 2;
   }
   uint32_t total = count * (uint32_t)steps;

@@ -1,4 +1,4 @@
-// Asks for frames by their physical address, and says where they are, or what was in the way.
+// Allocates frames at given physical addresses, and prints where they are or which obstacle there is.
 #include <physmem.h>
 
 PM_PROGRAM("Places frames: [count=N] [below=A] [alignment=A] [boundary=A] [fixed=A] [contiguous] [scatter=PERCENT].");
@@ -8,7 +8,7 @@ PM_PROGRAM("Places frames: [count=N] [below=A] [alignment=A] [boundary=A] [fixed
 
 static uint64_t physical[MOST];
 
-/// A number, with K, M or G behind it or not. False: it is none, or too large.
+/// Reads a number with an optional K, M or G. Returns false if there is none, or it is too large.
 static bool read_size(const char *text, uint64_t *number) {
   char *end;
   *number = strtoull(text, &end, 0);
@@ -23,7 +23,7 @@ static int fail(const char *what, pm_error_t error) {
   return 1;
 }
 
-/// Fills so much of the machine with contents that are scattered over it: every other page goes again.
+/// Fills that much of the machine and frees every other page, which leaves contents scattered over it.
 static pm_error_t scatter(uint64_t percent) {
   struct pm_task_info info;
   pm_container_t container;
@@ -56,7 +56,7 @@ int main(int argc, char **argv) {
   for (int i = 1; i < argc; i++) {
     char *equals = strchr(argv[i], '=');
     uint64_t value = 0;
-    if (equals && !read_size(equals + 1, &value)) return printf("place: %s is no number\n", equals + 1), 64;
+    if (equals && !read_size(equals + 1, &value)) return printf("place: %s is not a number\n", equals + 1), 64;
     if (!strncmp(argv[i], "count=", 6)) count = value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
     else if (!strncmp(argv[i], "below=", 6)) placement.below = value;
     else if (!strncmp(argv[i], "alignment=", 10)) placement.alignment = value;
@@ -64,7 +64,7 @@ int main(int argc, char **argv) {
     else if (!strncmp(argv[i], "fixed=", 6)) placement.fixed = value;
     else if (!strcmp(argv[i], "contiguous")) placement.contiguous = 1;
     else if (!strncmp(argv[i], "scatter=", 8)) percent = value > 95 ? 95 : value;
-    else return printf("place: what is %s?\n", argv[i]), 64;
+    else return printf("place: unknown argument %s\n", argv[i]), 64;
   }
   pm_container_t container;
   pm_error_t error = percent ? scatter(percent) : PM_OK;

@@ -1,8 +1,8 @@
-// What a task sees of the processor's state that is not its own. On most KVMs all of it is made for the guest; a KVM in
-// software may show what the host has there (docs/notes/task-state.md).
+// The processor state that a task can see but does not own. On most KVMs all of it belongs to the guest; a KVM in
+// software may show the host's (docs/notes/task-state.md).
 #include <physmem.h>
 
-PM_PROGRAM("Prints state of the processor that a task can look at; `processor tables`: dies if it may not read the tables.");
+PM_PROGRAM("Prints the processor state that a task can read; `processor tables` dies if it may not read the tables.");
 
 static void identify(uint32_t leaf, uint32_t registers[4]) {
   registers[0] = leaf;

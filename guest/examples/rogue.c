@@ -1,7 +1,7 @@
-// A task that borrows frames and does not give them back: it is dropped (R30). docs/reclaim.md walks through it.
+// A task that borrows frames and never gives them back: the server drops it (R30). docs/reclaim.md walks through it.
 #include <physmem.h>
 
-PM_PROGRAM("Takes all extra frames and keeps them when asked: rogue [ignores|spins].");
+PM_PROGRAM("Takes all extra frames and keeps them when asked for them: rogue [ignores|spins].");
 
 static volatile bool spins;
 
@@ -21,7 +21,7 @@ static void check(const char *what, pm_error_t error) {
 int main(int argc, char **argv) {
   spins = argc > 1 && !strcmp(argv[1], "spins");
   check("pm_on_return_pages", pm_on_return_pages(keep_all));
-  // Others are loaded first: nobody is asked for the frames of a program's image.
+  // Lets other tasks load first: the frames of a program's image are not reclaimed.
   pm_sleep(200000);
   pm_container_t container;
   check("making a container", pm_container_create(&container));

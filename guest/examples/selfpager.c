@@ -1,5 +1,5 @@
-// A task that pages itself (R37): a large table whose pages are computed when they are touched and forgotten when
-// the few frames it has are needed for others, the one that came first going first.
+// A task that pages itself (R37): a large table whose pages are computed on access and evicted first in, first out
+// when its few frames are needed for others.
 #include <physmem.h>
 
 PM_PROGRAM("Pages itself: a table of PAGES pages in FRAMES frames. Arguments: PAGES FRAMES.");
@@ -10,8 +10,8 @@ PM_PROGRAM("Pages itself: a table of PAGES pages in FRAMES frames. Arguments: PA
 static struct {
   pm_container_t container;
   uint32_t frames;
-  uint32_t next;      // the frame to use next: they go round
-  uint64_t *page_of;  // what each frame holds; UINT64_MAX: nothing
+  uint32_t next;      // the frame to use next, round robin
+  uint64_t *page_of;  // the page in each frame; UINT64_MAX: none
   uint64_t faults, evictions;
 } pager;
 

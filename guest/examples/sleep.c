@@ -1,4 +1,4 @@
-// Sleeps, and says nothing.
+// Sleeps without printing anything.
 #include <physmem.h>
 
 PM_PROGRAM("Sleeps for the given number of milliseconds.");

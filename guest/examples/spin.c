@@ -1,7 +1,7 @@
-// A task that never ends by itself and makes no calls: what --timeout is for.
+// A task that never ends and makes no calls: for trying --timeout.
 #include <physmem.h>
 
-PM_PROGRAM("Spins for ever without a call; try it with --timeout 1.");
+PM_PROGRAM("Spins forever without a call; try it with --timeout 1.");
 
 int main(void) {
   for (;;) __asm__ volatile("pause");

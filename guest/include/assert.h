@@ -1,4 +1,4 @@
-// assert: where it fails the task says so on its console and aborts. No include guard: each inclusion heeds NDEBUG.
+// assert: on failure the task prints the condition and aborts. No include guard: each inclusion heeds NDEBUG.
 #undef assert
 #ifdef NDEBUG
 #define assert(condition) ((void)0)

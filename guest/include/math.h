@@ -1,4 +1,4 @@
-// What compiled code may call for by itself, and C programs and Swift by name: rounding, remainders, roots. All results
+// What compiled code may call implicitly, and C and Swift programs by name: rounding, remainders, roots. All results
 // are exact or rounded once, to nearest; there are no exponentials and no trigonometry.
 #ifndef PHYSMEM_MATH_H
 #define PHYSMEM_MATH_H
@@ -15,9 +15,9 @@
 double floor(double value);
 double ceil(double value);
 double trunc(double value);
-/// Half goes away from zero.
+/// Halves round away from zero.
 double round(double value);
-/// Half goes to even: rint and nearbyint as well, whatever the rounding mode is.
+/// Halves round to even: so do rint and nearbyint, in every rounding mode.
 double roundeven(double value);
 double rint(double value);
 double nearbyint(double value);

@@ -1,4 +1,4 @@
-// The task's arguments, for programs whose main does not get them.
+// The task's arguments, for programs whose main does not receive them.
 #include <physmem.h>
 
 #include "library.h"

@@ -1,5 +1,5 @@
-// A driver for virtio block devices: claiming one, agreeing with it, and giving it up. Its queue is of 256 descriptors, with
-// an event index on both sides, so that while both sides are at work there is neither a notification nor an interrupt.
+// A driver for virtio block devices: claiming, negotiating and releasing one. Its queue has 256 descriptors, with an
+// event index on both sides, so that while both sides are busy there are neither notifications nor interrupts.
 #include "block_device.h"
 
 #define MEMORY_START 0x7ffe00000000ull
@@ -24,7 +24,7 @@ pm_error_t pm_block_set_up(struct pm_block *block) {
   block->broken = false;
   for (uint16_t i = 0; i < SIZE; i++) block->next[i] = i + 1;
   memset(block->lengths, 0, sizeof block->lengths);
-  // No interrupt before one is waited for.
+  // No interrupt until the driver waits for one.
   block->memory->available.used_event = (uint16_t)-1;
 
   set(block, STATUS, ACKNOWLEDGE | DRIVER);

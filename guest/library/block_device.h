@@ -1,5 +1,5 @@
-// A virtio block device as its driver sees it: registers, and the memory that the two share. For the driver's two files:
-// block.c makes the device ready, block_queue.c gives it requests. Source: virtio 1.2, 2.7, 4.2 and 5.2.
+// A virtio block device as its driver sees it: registers, and the memory that the two share. For the driver's two
+// files: block.c sets the device up, block_queue.c submits requests. Source: virtio 1.2, 2.7, 4.2 and 5.2.
 #ifndef PHYSMEM_BLOCK_DEVICE_H
 #define PHYSMEM_BLOCK_DEVICE_H
 
@@ -24,7 +24,7 @@ struct descriptor {
   uint16_t flags, next;
 };
 
-// Three frames, wherever they are.
+// Three frames, which need not be adjacent.
 struct pm_block_memory {
   struct descriptor descriptors[SIZE];
   // The second frame.
@@ -63,9 +63,9 @@ static inline void set(const struct pm_block *block, uint32_t offset, uint32_t v
   (void)pm_device_write(block->device, offset, value);
 }
 
-/// Makes the device ready, from any state of it, with nothing under way.
+/// Sets the device up from any state, with no request outstanding.
 pm_error_t pm_block_set_up(struct pm_block *block);
-/// Pins the shared memory for as long as can be, and says where it is.
+/// Pins the shared memory for the longest time allowed, and stores its addresses.
 pm_error_t pm_block_pin(struct pm_block *block, uint64_t addresses[3]);
 
 #endif

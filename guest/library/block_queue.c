@@ -1,16 +1,16 @@
-// Requests to a virtio block device: offered in its queue, taken back when they are done, or when the device broke.
+// Requests to a virtio block device: offered in its queue, and taken back when they are done or the device is broken.
 #include "block_device.h"
 
-// Half of what a pin lasts.
+// Half of a pin's time.
 #define PIN_AGAIN_US (PM_LOCK_MAXIMUM_US / 2)
-// About as long as it takes to be woken.
+// About as long as a wake-up takes.
 #define LOOK_US 100
 
 static void fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 static uint16_t load(uint16_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
 static void store(uint16_t *at, uint16_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
 
-/// The queue's pins last for as long as it is used. Where they had ended, the frames may have moved.
+/// Renews the queue's pins while it is in use. If they had ended, the frames may have moved.
 static pm_error_t keep_pinned(struct pm_block *block) {
   uint64_t age = pm_clock_us() - block->pinned_us;
   if (age < PIN_AGAIN_US) return PM_OK;
@@ -22,7 +22,7 @@ static pm_error_t keep_pinned(struct pm_block *block) {
     block->broken = true;
     return PM_EIO;
   }
-  // The device may have gone to rest without a word while it could not look at the queue.
+  // The device may have gone idle without notice while it could not read the queue.
   if (age >= PM_LOCK_MAXIMUM_US) set(block, NOTIFY, 0);
   return PM_OK;
 }
@@ -37,7 +37,7 @@ static struct descriptor *add(struct pm_block *block, uint16_t *index, uint64_t 
   return added;
 }
 
-/// The length of the piece that begins at frame `i`: frames that lie one behind the other are one.
+/// The length of the segment that begins at frame `i`: adjacent frames make one.
 static uint32_t piece(const struct pm_block *block, const uint64_t *frames, uint32_t i, uint32_t bytes) {
   uint32_t length = PM_PAGE_SIZE;
   while (length < bytes && length + PM_PAGE_SIZE <= block->most_segment && frames[i] + length == frames[i + length / PM_PAGE_SIZE])
@@ -77,7 +77,7 @@ pm_error_t pm_block_submit(struct pm_block *block, enum pm_block_operation opera
 
   memory->available.ring[block->available % SIZE] = head;
   store(&memory->available.index, ++block->available);
-  // The device says where it wants to be notified, then looks at the index.
+  // The device stores where it wants a notification, then reads the index.
   fence();
   if ((uint16_t)(block->available - load(&memory->used.available_event) - 1) < 1) set(block, NOTIFY, 0);
   return PM_OK;
@@ -106,7 +106,7 @@ static bool take_used(struct pm_block *block, struct pm_block_result *result) {
   return true;
 }
 
-/// After a device that broke: one request after the other comes back as failed, and then it begins anew.
+/// After the device broke: returns the requests as failed, one a call, and then sets the device up again.
 static pm_error_t take_lost(struct pm_block *block, struct pm_block_result *result) {
   uint16_t head = 0;
   while (head < SIZE && !block->lengths[head]) head++;
@@ -126,7 +126,7 @@ pm_error_t pm_block_complete(struct pm_block *block, struct pm_block_result *res
       now = pm_clock_us();
     } while (now - looked < LOOK_US && now - start < timeout_us);
     if (now - start >= timeout_us) return PM_ETIMEDOUT;
-    // An error is of no interest here: what is done is to be seen in the queue, and a queue that has moved is broken.
+    // The error does not matter: the queue shows what is done, and a queue that has moved is broken.
     (void)keep_pinned(block);
     store(&block->memory->available.used_event, block->used);
     fence();

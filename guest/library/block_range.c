@@ -1,7 +1,7 @@
-// Whole ranges of a container between a disk and its frames.
+// Transfers of whole ranges of a container between a disk and its frames.
 #include <physmem/block.h>
 
-// Frames that are pinned at a time.
+// Frames pinned at a time.
 #define BATCH 1024
 
 static void take_one(struct pm_block *block, pm_error_t *failure) {
@@ -11,7 +11,7 @@ static void take_one(struct pm_block *block, pm_error_t *failure) {
   if (error && !*failure) *failure = error;
 }
 
-/// Up to BATCH frames' worth.
+/// At most BATCH frames.
 static pm_error_t move(struct pm_block *block, enum pm_block_operation operation, uint64_t sector, uint32_t sectors,
                        const uint64_t *physical) {
   pm_error_t failure = PM_OK;

@@ -1,9 +1,9 @@
-// The calls to the server, one function each: the arguments are where the C calling order has put them already.
+// The calls to the server, one function each: the C calling convention puts the arguments in place already.
 #include <physmem.h>
 
 #include "library.h"
 
-// Only RAX changes over a call, so nothing need be saved or listed.
+// A call changes only RAX, so there is nothing to save or to list as clobbered.
 #define CALL(result, name, number, ...)                                         \
   __attribute__((naked)) result name(__VA_ARGS__) {                             \
     __asm__("mov %0, %%eax\n\tout %%al, %1\n\tret" ::"i"(number), "i"(PM_CALL_PORT)); \

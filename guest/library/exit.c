@@ -1,4 +1,4 @@
-// The C library's names for the end of the program.
+// The C library's names for ending the program.
 #include <physmem.h>
 
 #include "library.h"

@@ -4,7 +4,7 @@
 #include "library.h"
 #include "state.h"
 
-// Room for two handlers: a fault in one, or in a pm_return_pages handler that interrupts it, may enter it once more.
+// Room for two handlers: a fault in one, or in a pm_return_pages handler that interrupts it, may enter it again.
 static PM_HANDLER_STACK(fault) uint8_t fault_stack[2 * PM_HANDLER_STACK_SIZE];
 static int (*fault_handler)(const struct pm_fault *fault);
 
@@ -18,7 +18,7 @@ static pm_error_t set_entry(void (*entry)(void), void *stack_top) {
 }
 
 /// Where the server enters: RDI = address, RSI = rip, RDX = access, RCX = present, RSP = the top of the fault stack, or
-/// below what another fault's handler has there. The frame looks like a call from the faulting instruction, for backtraces.
+/// below the frame of an interrupted handler. For backtraces the frame looks like a call from the fault.
 __attribute__((naked)) static void fault_entry(void) {
   __asm__(
       "cld\n\t"

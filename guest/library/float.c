@@ -1,5 +1,5 @@
-// Floating-point numbers in decimal, exactly, to text and from it: the number is laid out in base 10^9, where doubling
-// and halving lose nothing, and rounded once at the digit that is asked for.
+// Exact conversion of floating-point numbers to and from decimal text: the number is stored in base 10^9, where
+// doubling and halving lose nothing, and rounded once at the digit that is asked for.
 #include <physmem.h>
 
 #include "library.h"
@@ -29,8 +29,8 @@ static void shift_left(uint32_t *limbs, int bits) {
   }
 }
 
-/// `bits` is at most 9: 10^9 is a multiple of 2^9, so what leaves one limb is a whole part of the next. Returns whether
-/// something was left behind the last one.
+/// `bits` is at most 9: 10^9 is a multiple of 2^9, so the bits shifted out of one limb are a whole part of the next.
+/// Returns whether bits were lost behind the last one.
 static bool shift_right(uint32_t *limbs, int bits) {
   uint32_t carry = 0, mask = (1u << bits) - 1;
   for (int i = 0; i < LIMBS; i++) {
@@ -65,7 +65,7 @@ static void expand(struct decimal *decimal, double value) {
 /// Rounds to the digits before `end`, half to even.
 static void round_at(struct decimal *decimal, int end) {
   if (end >= DIGITS) return;
-  if (end < 1) end = 1;  // the number has fewer digits than fit, so nothing that counts lies there
+  if (end < 1) end = 1;  // the number has fewer digits than fit, so no significant digit is lost
   bool tail = false;
   for (int i = end + 1; i < DIGITS && !tail; i++) tail = decimal->digit[i] != 0;
   bool up = decimal->digit[end] > 5 || (decimal->digit[end] == 5 && (tail || decimal->digit[end - 1] % 2));
@@ -78,7 +78,7 @@ static void round_at(struct decimal *decimal, int end) {
   if (at + 1 < decimal->first) decimal->first = at + 1;
 }
 
-/// Puts `count` digits at `text`, from the one at `from` on; those beyond the last are 0.
+/// Writes `count` digits to `text`, starting at `from`; those beyond the last are 0.
 static char *put_digits(char *text, const struct decimal *decimal, int from, int count) {
   for (int i = from; i < from + count; i++) *text++ = (char)('0' + (i < DIGITS ? decimal->digit[i] : 0));
   return text;
@@ -105,7 +105,7 @@ static char *put_scientific(char *text, struct decimal *decimal, int precision, 
   return text;
 }
 
-/// `precision` significant digits, in whichever form is shorter, without closing zeros unless `alternative`.
+/// `precision` significant digits, in the shorter form, without trailing zeros unless `alternative`.
 static char *put_shorter(char *text, struct decimal *decimal, int precision, int alternative, char letter) {
   if (precision == 0) precision = 1;
   round_at(decimal, decimal->first + precision);
@@ -166,7 +166,7 @@ static const char *skip_word(const char *text, const char *word) {
   return text;
 }
 
-/// "e-12" or "p-12", if there is such a thing; saturates where any number would be infinite or 0.
+/// "e-12" or "p-12", if present; saturates where every number would be infinite or 0.
 static const char *read_exponent(const char *text, char letter, int *exponent) {
   if ((*text | 0x20) != letter) return text;
   const char *at = text + 1;
@@ -180,14 +180,14 @@ static const char *read_exponent(const char *text, char letter, int *exponent) {
   return at;
 }
 
-/// Digits with a point among them.
+/// Digits with an optional point among them.
 struct digits {
   const char *first, *end;
-  /// How many lie before the point, leading zeros not counted; below 0: zeros behind it.
+  /// The number of digits before the point, without leading zeros; below 0: zeros behind the point.
   long whole;
 };
 
-/// False: there is no digit.
+/// Returns false if there is no digit.
 static bool find_digits(const char *text, int base, struct digits *digits) {
   bool any = false, point = false, significant = false;
   *digits = (struct digits){.first = text};
@@ -208,11 +208,11 @@ static bool find_digits(const char *text, int base, struct digits *digits) {
   return any;
 }
 
-/// The value of limbs, of which the last before the point count, times 2^exponent.
+/// The value of the limbs before the point, times 2^exponent; the limbs behind it only affect rounding.
 static double round_limbs(uint32_t *limbs, bool rest, struct format format) {
   int exponent = 0, first = 0;
   while (first < WHOLE_LIMBS - 4 && !limbs[first]) first++;
-  // 10^36 fits into the mantissa, and 10^18 has more digits than are wanted.
+  // 10^36 fits into the mantissa, and 10^18 has more digits than needed.
   for (; first < WHOLE_LIMBS - 4; exponent += 9) {
     rest |= shift_right(limbs, 9);
     while (first < WHOLE_LIMBS - 4 && !limbs[first]) first++;
@@ -237,7 +237,7 @@ static double decimal_value(const struct digits *digits, long exponent, struct f
       for (int i = (int)(at % LIMB_DIGITS); i < LIMB_DIGITS - 1; i++) digit *= 10;
       limbs[at / LIMB_DIGITS] += digit;
     } else {
-      // Too far behind the point to be more than a hint for rounding.
+      // Too far behind the point to matter except for rounding.
       rest |= digit != 0;
     }
     at++;
@@ -265,7 +265,7 @@ static double hexadecimal_value(const struct digits *digits, long exponent, stru
                         format.least);
 }
 
-/// What follows the sign; `*end` becomes null where that is no number.
+/// Reads the number after the sign; `*end` becomes null if there is none.
 static double read_magnitude(const char *text, const char **end, struct format format) {
   if ((*end = skip_word(text, "infinity")) || (*end = skip_word(text, "inf"))) return __builtin_inf();
   if ((*end = skip_word(text, "nan"))) return __builtin_nan("");
@@ -297,7 +297,7 @@ double strtod(const char *text, char **end) { return read_float(text, end, forma
 float strtof(const char *text, char **end) { return (float)read_float(text, end, format_of_float); }
 double atof(const char *text) { return strtod(text, NULL); }
 
-// Swift's Double("1.5") and Float("1.5"): null for what is no number; blanks are none.
+// Swift's Double("1.5") and Float("1.5"): null if the text is not a number; blanks are not skipped.
 const char *_swift_stdlib_strtod_clocale(const char *text, double *value) {
   char *end;
   *value = strtod(text, &end);

@@ -1,12 +1,12 @@
-// What the task has mapped, for a server that keeps no mappings: a page it has unmapped is mapped again from here, before
-// the task's own fault handler is asked. With a server that keeps them nothing is remembered.
+// A record of the task's mappings, for a server that keeps none: a page that the server has unmapped is mapped again
+// from here, before the task's own fault handler is called. With a server that keeps mappings, nothing is recorded.
 #include <physmem.h>
 
 #include "library.h"
 #include "state.h"
 
 #define CAPACITY 4096
-// How long an access to a locked container waits before it looks again.
+// How long an access to a locked container sleeps between retries.
 #define LOCKED_US 100
 
 struct mapped {
@@ -22,7 +22,7 @@ static struct mapped table[CAPACITY];
 static uint32_t used;
 static int (*task_handler)(const struct pm_fault *fault);
 
-// The table is used by the fault handler, and by a pm_return_pages handler that may interrupt it or whoever changes it.
+// The fault handler uses the table, and a pm_return_pages handler may interrupt it or code that changes the table.
 static void begin(void) {
   if (pm_hold_upcalls) pm_hold_upcalls();
 }
@@ -40,7 +40,7 @@ static void remember(struct mapped mapped) {
     last->end = mapped.end;
     return;
   }
-  // Beyond that a page that goes is the task's own affair.
+  // The table is full: for further mappings a lost page is a fault to the task.
   if (used < CAPACITY) table[used++] = mapped;
 }
 
@@ -62,20 +62,20 @@ static void forget(uint64_t start, uint64_t end) {
   }
 }
 
-/// Whether the fault is of a pointer that the task gave to a call, which is one instruction: `out`.
+/// Whether the fault is at a call's `out` instruction, so is about a pointer argument.
 static int is_of_call(const struct pm_fault *fault) {
   return fault->access != PM_ACCESS_EXECUTE && *(const uint8_t *)fault->rip == 0xe6;
 }
 
 /// Maps a page again that the server has unmapped.
 static pm_error_t map_page(const struct mapped *mapped, uint64_t page) {
-  // Enforced writing copies what is shared when it is mapped. That is done: from now on only a write shall copy.
+  // PM_MAP_FORCE_WRITE has copied shared contents already, at the first mapping: from now on copy on write only.
   uint32_t flags = mapped->flags & PM_MAP_FORCE_WRITE ? mapped->flags | PM_MAP_LAZY : mapped->flags;
   pm_frame_t frame = mapped->frame + (pm_frame_t)((page - mapped->start) / PM_PAGE_SIZE);
   return pm_map_call(mapped->container, frame, 1, (void *)page, flags);
 }
 
-/// PM_ENOENT: there is nothing to map again; the page is mapped, only not for that, or never was.
+/// PM_ENOENT: no mapping to restore; the page is mapped without this right, or never was mapped.
 static pm_error_t map_again(const struct pm_fault *fault) {
   if (fault->present) return PM_ENOENT;
   for (uint32_t i = 0; i < used; i++) {
@@ -87,7 +87,7 @@ static pm_error_t map_again(const struct pm_fault *fault) {
 
 static int handle_fault(const struct pm_fault *fault) {
   pm_error_t error;
-  // An access to a locked container waits for the lock's end; the pointer of a call does not.
+  // An access to a locked container waits for the lock's end; a call's pointer does not.
   for (;;) {
     begin();
     error = map_again(fault);
@@ -96,7 +96,7 @@ static int handle_fault(const struct pm_fault *fault) {
     pm_sleep(LOCKED_US);
   }
   if (!error) return 0;
-  // For a pointer of a call the server answers; and a fault in the task's own handler is the end.
+  // For a call's pointer the server returns an error; a fault in the task's own handler ends the task.
   if (is_of_call(fault) || !task_handler || pm_calls_task_handler) return 1;
   pm_calls_task_handler = 1;
   int result = task_handler(fault);
@@ -127,7 +127,7 @@ pm_error_t pm_unmap(void *address, uint32_t count) {
   return error;
 }
 
-/// The server keeps this one; what was there before is not to come back when it goes.
+/// The server keeps this mapping itself; the one it replaces must not come back.
 pm_error_t pm_get_policy_buffer(pm_cap_t control, void *address, uint32_t *entries) {
   pm_error_t error = pm_get_policy_buffer_call(control, address, entries);
   if (error || !remembers()) return error;

@@ -1,4 +1,4 @@
-// Rounding, remainders and roots: <math.h>. The processors that tasks run on need not have SSE 4.1 or FMA.
+// Rounding, remainders and roots: <math.h>. The tasks' processors may lack SSE 4.1 and FMA.
 #include <math.h>
 #include <stdint.h>
 
@@ -6,7 +6,7 @@
 
 // ---- whole numbers -----------------------------------------------------------------
 
-/// From here on, and for what is no number, every double is whole already.
+/// From 2^52 on every double is whole; infinities and NaN count as whole too.
 static bool is_whole(double value) { return !(value > -0x1p52 && value < 0x1p52); }
 
 double trunc(double value) {
@@ -42,7 +42,7 @@ double roundeven(double value) {
 double rint(double value) { return roundeven(value); }
 double nearbyint(double value) { return roundeven(value); }
 
-// A float is a double, and what these answer for one is a float.
+// A float is exact as a double, and for a float these functions' results are floats.
 float truncf(float value) { return (float)trunc(value); }
 float floorf(float value) { return (float)floor(value); }
 float ceilf(float value) { return (float)ceil(value); }
@@ -53,7 +53,7 @@ float nearbyintf(float value) { return (float)roundeven(value); }
 
 // ---- remainders and roots ------------------------------------------------------------
 
-/// The processor works a few bits of the quotient off at a time, exactly, and says in C2 whether some are left.
+/// The processor takes off a few bits of the quotient at a time, exactly, and sets C2 while bits are left.
 #define PARTIAL_REMAINDER(instruction, value, divisor)                                                  \
   ({                                                                                                    \
     long double rest = (value), by = (divisor);                                                         \
@@ -84,7 +84,7 @@ float fabsf(float value) { return __builtin_fabsf(value); }
 double copysign(double value, double sign) { return __builtin_copysign(value, sign); }
 float copysignf(float value, float sign) { return __builtin_copysignf(value, sign); }
 
-// What is no number gives way to a number.
+// If one argument is NaN the result is the other.
 double fmin(double left, double right) { return left < right || right != right ? left : right; }
 double fmax(double left, double right) { return left > right || right != right ? left : right; }
 float fminf(float left, float right) { return left < right || right != right ? left : right; }
@@ -130,7 +130,7 @@ double pm_round_float(unsigned __int128 mantissa, int exponent, bool rest, int d
     if (below > half || (below == half && (rest || kept % 2))) kept++;
     exponent += excess;
   }
-  // The result has a double's digits, so that scaling it in two steps loses none.
+  // The result has a double's digits, so scaling it in two steps loses none.
   if (exponent > 1100) exponent = 1100;
   return (double)kept * power_of_two(exponent / 2) * power_of_two(exponent - exponent / 2);
 }
@@ -152,7 +152,7 @@ float ldexpf(float value, int exponent) {
 }
 float scalbnf(float value, int exponent) { return ldexpf(value, exponent); }
 
-/// A number whose first digit is bit 125: the sum of two has room.
+/// A number whose first digit is bit 125, which leaves room for the sum of two.
 struct wide {
   unsigned __int128 mantissa;
   int exponent;
@@ -164,8 +164,8 @@ static struct wide widen(unsigned __int128 mantissa, int exponent, bool negative
   return (struct wide){mantissa << shift, exponent - shift, negative};
 }
 
-/// The sum of two numbers that are not 0. The product of two doubles has 106 digits, so that the larger of the two
-/// summands loses none, and the smaller one only such as lie far below the result's last place.
+/// The sum of two numbers that are not 0. The product of two doubles has 106 digits, so the larger summand loses
+/// none, and the smaller one only digits far below the result's last place.
 static double add_wide(struct wide left, struct wide right, int digits, int least) {
   bool ordered = left.exponent != right.exponent ? left.exponent > right.exponent : left.mantissa >= right.mantissa;
   struct wide large = ordered ? left : right, small = ordered ? right : left;
@@ -190,7 +190,7 @@ static bool is_plain(double value) { return value != 0 && isfinite(value); }
 double fma(double left, double right, double addend) {
   if (!is_plain(left) || !is_plain(right)) return left * right + addend;
   if (is_plain(addend)) return multiply_and_add(left, right, addend, 53, -1074);
-  // Without an addend one rounding is all there is; and beside one that is infinite a large product shall not be.
+  // Without an addend there is only one rounding; and a large product must not overflow beside an infinite addend.
   return addend == 0 ? left * right : addend;
 }
 

@@ -1,9 +1,8 @@
-// The heap: blocks with boundary tags in one run of pages that grows and shrinks at its end. The frames are those
-// of a container of the heap's own, frame n at PM_HEAP_START + n pages, mapped lazily: what is never touched takes
-// no memory.
+// The heap: blocks with boundary tags in one run of pages that grows and shrinks at its end. The heap has its own
+// container; frame n is mapped lazily at PM_HEAP_START + n pages, so untouched pages take no memory.
 //
-// A block's life: 1. part of the run's last, free block → 2. cut off, in use → 3. free, merged with its free
-// neighbours, in the bin of its size → 2. again, or back to the server when it is the last and large.
+// The life of a block: 1. part of the run's last, free block → 2. cut off, in use → 3. free, merged with its free
+// neighbours, in the bin of its size → 2. again, or returned to the server if it is the last and large.
 #include <physmem.h>
 
 #define GROWTH_FRAMES 16u
@@ -19,7 +18,7 @@
 #define PREVIOUS_IN_USE 2u
 #define FLAGS (IN_USE | PREVIOUS_IN_USE)
 
-/// The tag before each block's bytes. The two links lie in the bytes and count only while the block is free, as does
+/// The tag before each block's bytes. The two links overlay the bytes and are valid only while the block is free; so is
 /// `previous_size`, which is the last word of the block before.
 struct block {
   size_t previous_size;
@@ -27,15 +26,15 @@ struct block {
   struct block *next, *previous;
 };
 
-// One bin a size up to SMALL_LIMIT, then four for each doubling.
+// One bin for each size up to SMALL_LIMIT, then four for each doubling.
 #define SMALL_LIMIT 1024u
 #define SMALL_BINS (SMALL_LIMIT / ALIGNMENT)
 #define BINS 160
 
 static struct {
-  pm_container_t container;  // 0: not made yet
+  pm_container_t container;  // 0: not created yet
   uint32_t frames;
-  struct block *end;  // a block of no bytes, in use, which closes the run
+  struct block *end;  // an empty block, in use, that ends the run
   uint64_t filled[(BINS + 63) / 64];
   struct block *bins[BINS];
 } heap;
@@ -94,7 +93,7 @@ static void mark_free(struct block *block, size_t size) {
   after(block)->size_and_flags &= ~(size_t)PREVIOUS_IN_USE;
 }
 
-/// Frees a block that is in no bin, with its free neighbours; returns what they became, in its bin.
+/// Frees a block that is in no bin and merges it with its free neighbours; returns the merged block, in its bin.
 static struct block *merge(struct block *block) {
   size_t size = size_of(block);
   if (!(block->size_and_flags & PREVIOUS_IN_USE)) {
@@ -112,7 +111,7 @@ static struct block *merge(struct block *block) {
   return block;
 }
 
-/// Makes a block of `size` bytes, that is in no bin and may be longer, be in use, and frees the rest of it.
+/// Takes a block, in no bin and possibly longer than needed, into use with `size` bytes, and frees the rest.
 static void *use(struct block *block, size_t size) {
   size_t whole = size_of(block), rest = whole - size;
   if (rest < MIN_BLOCK) size = whole;
@@ -141,7 +140,7 @@ static bool map_frames(uint32_t count) {
   return false;
 }
 
-/// Adds pages for a block of `size` bytes; more than that at once if they are to be had, for each time costs two calls.
+/// Adds pages for a block of `size` bytes, and more if available, since each growth costs two calls.
 static bool grow(size_t size) {
   if (size > (size_t)MAX_FRAMES * PM_PAGE_SIZE) return false;
   uint32_t needed = (uint32_t)((size + 2 * HEADER + PM_PAGE_SIZE - 1) / PM_PAGE_SIZE);
@@ -161,7 +160,7 @@ static bool grow(size_t size) {
   return true;
 }
 
-/// Gives the server the pages at the run's end, all but a few, when many of them are free.
+/// Returns the pages at the run's end to the server, except for a few, when many of them are free.
 static void trim(struct block *last) {
   uint32_t used = (uint32_t)(((uintptr_t)last - PM_HEAP_START) / PM_PAGE_SIZE + 1);
   uint32_t kept = used + GROWTH_FRAMES, count = heap.frames - kept;
@@ -177,7 +176,7 @@ static void trim(struct block *last) {
 
 // ---- the C library's functions ----------------------------------------------------
 
-/// The size of a block for `size` bytes of the program; 0 where there can be none.
+/// The size of a block for `size` bytes of the program; 0 if no block can be that large.
 static size_t block_size(size_t size) {
   if (size > (size_t)MAX_FRAMES * PM_PAGE_SIZE) return 0;
   size = (size + sizeof(size_t) + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
@@ -197,7 +196,7 @@ void *malloc(size_t size) {
 void free(void *bytes) {
   if (!bytes) return;
   struct block *block = block_of(bytes);
-  // Freed twice, or never allocated: going on would damage the heap far from the mistake.
+  // A double free, or a pointer never allocated: continuing would damage the heap far from the bug.
   if (!(block->size_and_flags & IN_USE)) abort();
   block = merge(block);
   if (after(block) == heap.end && size_of(block) >= (size_t)TRIM_FRAMES * PM_PAGE_SIZE) trim(block);
@@ -237,7 +236,7 @@ int posix_memalign(void **result, size_t alignment, size_t size) {
   if (!bytes) return NO_MEMORY;
   struct block *block = block_of(bytes);
   if ((uintptr_t)bytes % alignment) {
-    // The bytes before the aligned place become a free block, so they must be enough for one.
+    // The bytes before the aligned address become a free block, so there must be enough for one.
     char *aligned = (char *)(((uintptr_t)bytes + MIN_BLOCK + alignment - 1) & ~(alignment - 1));
     size_t before = (size_t)(aligned - bytes), whole = size_of(block);
     block->size_and_flags -= before;

@@ -1,4 +1,4 @@
-// Numbers from text, sorting, and bytes by chance.
+// Numbers from text, sorting, and random bytes.
 #include <physmem.h>
 
 static int digit_value(char character) {
@@ -76,7 +76,7 @@ void qsort(void *base, size_t count, size_t size, int (*compare)(const void *, c
   }
 }
 
-// ---- chance ----------------------------------------------------------------------
+// ---- random bytes ----------------------------------------------------------------------
 
 void arc4random_buf(void *buffer, size_t size) {
   static uint64_t state;

@@ -1,4 +1,4 @@
-// Contracts with the policy server: messages to the endpoint that is named "policy".
+// Contracts with the policy server: messages to the endpoint named "policy".
 #include <physmem/policy.h>
 
 static pm_error_t request(struct pm_message *message) {

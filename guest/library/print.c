@@ -1,4 +1,4 @@
-// The printf family. Text for the console is held back to the end of the line, the buffer or the task, since a
+// The printf family. Console text is buffered up to the end of the line, of the buffer or of the task, since a
 // call to the server costs as much as formatting a page of text.
 #include <physmem.h>
 
@@ -27,9 +27,9 @@ int puts(const char *text) {
   return 0;
 }
 
-// ---- where formatted text goes -----------------------------------------------
+// ---- output of formatted text -----------------------------------------------
 
-/// Memory of `size` bytes, or the console where `console` is set; `length` counts what does not fit as well.
+/// Memory of `size` bytes, or the console if `console` is set; `length` also counts text that does not fit.
 struct output {
   char *text;
   size_t size, length;
@@ -57,7 +57,7 @@ struct conversion {
   char kind;
 };
 
-/// Puts out `prefix` (sign or 0x) and `body`, padded to the width.
+/// Writes `prefix` (sign or 0x) and `body`, padded to the width.
 static void emit_field(struct output *out, const struct conversion *c, const char *prefix, const char *body,
                        size_t size, bool zeros_allowed) {
   size_t prefix_size = strlen(prefix);
@@ -79,7 +79,7 @@ static unsigned base_of(char kind) {
 }
 
 static void format_integer(struct output *out, const struct conversion *c, uint64_t value, const char *prefix) {
-  // A precision beyond this is no number anyone prints; it is cut rather than kept on the stack.
+  // No sensible precision is larger; cut it rather than reserve more stack.
   char digits[128];
   size_t at = sizeof digits;
   unsigned base = base_of(c->kind);

@@ -1,11 +1,11 @@
-// The first and the last instructions of a task. A program that prints nothing and asks for no time touches its
-// text page and one stack page, and leaves the task once: the rest of the library is reached through weak symbols
-// that are null unless something else in the program links it.
+// The first and the last instructions of a task. A program that neither prints nor reads the time touches its
+// text page and one stack page, and exits to the host once: the rest of the library is reached through weak symbols
+// that are null unless the program links it.
 #include <physmem.h>
 
 #include "library.h"
 
-/// The entry point: see abi.h for what the registers hold.
+/// The entry point; abi.h describes the registers.
 __attribute__((naked, noreturn, section(".text.pm_start"))) void _start(void) {
   __asm__(
       "xor %%ebp, %%ebp\n\t"

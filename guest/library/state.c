@@ -1,4 +1,4 @@
-// How much vector and floating-point state a handler must save.
+// The size of the vector and floating-point state that a handler must save.
 #include <cpuid.h>
 #include <physmem.h>
 
@@ -8,7 +8,7 @@ uint64_t pm_state_size;
 uint32_t pm_uses_xsave;
 uint32_t pm_calls_task_handler;
 
-/// The bytes that XSAVE writes for all state the server has enabled, or 0 where it has not enabled XSAVE.
+/// The bytes that XSAVE writes for all state the server has enabled; 0 if XSAVE is not enabled.
 static unsigned xsave_size(void) {
   unsigned eax, ebx, ecx, edx;
   if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE)) return 0;

@@ -1,30 +1,29 @@
-// Handlers that the server enters in the midst of other code: their trampolines. The server keeps the interrupted
-// general registers; vector and floating-point state is kept here, which costs the server more than the task.
+// Trampolines of handlers that the server enters by interrupting other code. The server saves the general registers;
+// the trampoline saves vector and floating-point state, which would cost the server more than the task.
 #ifndef PHYSMEM_STATE_H
 #define PHYSMEM_STATE_H
 
 #include <stdint.h>
 
-/// Bytes that PM_SAVE_STATE needs, and whether XSAVE writes them; set by pm_measure_state.
+/// Bytes that PM_SAVE_STATE needs, and whether it uses XSAVE; set by pm_measure_state.
 extern uint64_t pm_state_size;
 extern uint32_t pm_uses_xsave;
 
-/// The task's own fault handler is at work: a fault in it is the end. A pm_return_pages handler that interrupts it may have
-/// faults of its own.
+/// The task's own fault handler is running: a fault in it ends the task. A pm_return_pages handler above it may fault.
 extern uint32_t pm_calls_task_handler;
 
-/// Finds out what state there is to save. PM_ENOMEM: more than a handler's stack has room for.
+/// Determines the state to save. PM_ENOMEM: it is too large for a handler's stack.
 int32_t pm_measure_state(void);
 
 /// Whole pages, with unmapped ones below them: see task.ld.
 #define PM_HANDLER_STACK(name) __attribute__((section(".bss.pm_" #name "_stack"), aligned(4096)))
-/// A handler's stack: room for the state, and 32 KiB for the handler, in any case.
+/// A handler's stack: room for the state, and at least 32 KiB for the handler.
 #define PM_HANDLER_STACK_SIZE (48u << 10)
-/// The largest state there is today, with matrix tiles, takes 11 KiB.
+/// The largest state today, with matrix tiles, takes 11 KiB.
 #define PM_STATE_MOST (16u << 10)
 
-/// Saves the state below RSP, which is aligned for a call then; RBX says where. Destroys RAX and RDX.
-/// XSAVE leaves most of the area's header alone, and XRSTOR wants that zero.
+/// Saves the state below RSP, aligns RSP for a call, and sets RBX to the saved state. Destroys RAX and RDX.
+/// XSAVE does not write most of the area's header, and XRSTOR needs it to be zero.
 #define PM_SAVE_STATE              \
   "sub pm_state_size, %%rsp\n\t"   \
   "and $-64, %%rsp\n\t"            \
@@ -48,7 +47,7 @@ int32_t pm_measure_state(void);
   "fxsave64 (%%rbx)\n"             \
   "2:\n\t"
 
-/// Puts the state back that lies at RBX. Destroys RAX and RDX.
+/// Restores the state at RBX. Destroys RAX and RDX.
 #define PM_RESTORE_STATE       \
   "mov $-1, %%eax\n\t"         \
   "mov $-1, %%edx\n\t"         \

@@ -1,7 +1,7 @@
-// Bytes and strings. The compiler calls the first four on its own, so no file here may be built with builtins.
+// Bytes and strings. The compiler emits calls to the first four, so no file here may be built with builtins.
 #include <physmem.h>
 
-// Below this the microcode's start costs more than a loop.
+// Below this the start-up cost of the microcode exceeds that of a loop.
 #define REP_THRESHOLD 128
 
 void *memcpy(void *restrict to, const void *restrict from, size_t size) {
@@ -48,7 +48,7 @@ int memcmp(const void *left, const void *right, size_t size) {
   return 0;
 }
 
-/// The compiler may call it where only equality counts.
+/// The compiler may call it where only equality matters.
 int bcmp(const void *left, const void *right, size_t size) { return memcmp(left, right, size); }
 
 void *memchr(const void *from, int byte, size_t size) {

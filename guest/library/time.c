@@ -1,18 +1,18 @@
-// The clock. The server is asked once a second at most; in between the TSC tells how much later it is.
+// The clock. It asks the server at most once a second; in between it adds the time elapsed on the TSC.
 #include <physmem.h>
 
 #include "library.h"
 
-// Microseconds a tick are kept as a fixed-point number with this many bits after the point.
+// Microseconds per tick are a fixed-point number with this many bits after the point.
 #define FRACTION_BITS 53
 #define RESYNC_US 1000000u
 
 uint64_t pm_tsc_khz;
 
 static struct {
-  uint64_t ticks, us;  // the same moment on both clocks; ticks 0: not known yet
+  uint64_t ticks, us;  // one moment on both clocks; ticks 0: not known yet
   uint64_t us_per_tick;
-  uint64_t last;  // the latest time given out: a new moment may lie a little before it
+  uint64_t last;  // the latest time returned: a new moment may be slightly earlier
 } reference;
 
 static uint64_t ask_server(void) {

@@ -1,5 +1,4 @@
-// The task's pm_return_pages handler, and the one for interrupts of its devices. One of them runs at a time, so that they
-// have one stack between them.
+// The handlers for pm_return_pages and for device interrupts. Only one of them runs at a time, so they share one stack.
 #include <physmem.h>
 
 #include "library.h"
@@ -8,7 +7,7 @@
 static PM_HANDLER_STACK(upcall) uint8_t upcall_stack[PM_HANDLER_STACK_SIZE];
 static void (*upcall_handler)(uint32_t count);
 
-// Nobody else writes these while the handler runs, and it never runs twice at a time.
+// No other code writes these while the handler runs, and the handler does not nest.
 static volatile uint32_t holds, held_back;
 static volatile uint64_t held_interrupts;
 
@@ -72,7 +71,7 @@ pm_error_t pm_on_interrupt(void (*handler)(uint64_t devices)) {
   pm_error_t error = handler ? pm_measure_state() : PM_OK;
   if (error) return error;
   if (!handler) {
-    // None comes from here on, and then there is no handler.
+    // From here on no interrupt arrives, so the handler can be cleared.
     error = set_entry(PM_CALL_ON_INTERRUPT, NULL);
     if (!error) interrupt_handler = NULL;
     return error;
@@ -88,7 +87,7 @@ void pm_let_upcalls(void) {
     holds--;
     return;
   }
-  // One that comes while the handler runs here is held back as well, until nothing is.
+  // An upcall that arrives while the handler runs here is held back too: repeat until there is none.
   do {
     holds = 1;
     for (uint32_t count; (count = __atomic_exchange_n(&held_back, 0, __ATOMIC_RELAXED));)

@@ -1,5 +1,5 @@
-// Drives a disk for other tasks. A client shares a container with it and says which sectors; the driver pins the client's
-// frames, the device moves the data straight between them and the file, and the driver never sees a byte (R22, R40).
+// Drives a disk for other tasks. A client shares a container and names the sectors; the driver pins the client's
+// frames, the device moves the data directly between them and the disk, and the driver never sees the data (R22, R40).
 #include <physmem/block.h>
 
 PM_PROGRAM("Drives a disk for other tasks: --disk IMAGE --with disk=blockdriver. Arguments: device, name.");
@@ -42,7 +42,7 @@ int main(int argc, char **argv) {
     pm_message_drop_caps(&message);
     message = reply;
     error = pm_reply_receive(endpoint, &message, PM_FOREVER);
-    // The client has gone away: on to the next one.
+    // The client has ended: serve the next one.
     if (error == PM_ECANCELED) error = pm_receive(endpoint, &message, PM_FOREVER);
   }
   printf("blockdriver: %s\n", pm_strerror(error));

@@ -1,27 +1,27 @@
-// The default memory policy server (R7, R14): an ordinary task that decides who gets how much memory, by a file and by
-// contracts. `policy-server [TEXT OF THE FILE]`. Where another policy server is at work it takes over from that one,
+// The default memory policy server (R7, R14): an ordinary task that sets guarantees by a file of quotas and by
+// contracts. `policy-server [TEXT OF THE FILE]`. If another policy server is running, it takes over from that one,
 // with all contracts (R10).
 //
-// The life of a task, as seen from here:
-//  1. new: it gets what the file says for its name, and not less than it has at that moment, as far as that fits.
-//  2. under contract: it gets what was agreed, until the contract expires or is released.
-//  3. after that: what the file says.
-// A guarantee goes up at once, or not at all; it goes down when a time of grace is over.
+// The life of a task, as the policy server sees it:
+//  1. new: it gets the file's quota for its name, and at least what it has allocated, as far as memory allows.
+//  2. under contract: it gets the contract's guarantee, until the contract expires or is released.
+//  3. after that: the file's quota.
+// A guarantee rises at once, or not at all; it falls when a grace time is over.
 #include <physmem/policy.h>
 
 #include "support/policy_file.h"
 
-PM_PROGRAM("Decides who gets how much memory, by a file of quotas and by contracts.");
+PM_PROGRAM("Sets guarantees by a file of quotas and by contracts.");
 
 #define BUFFER ((volatile struct pm_policy_entry *)0x200000000000ull)
 #define CAPACITY 1024  // slots
 #define TAKE_OVER_US 2000000
 
 struct client {
-  uint64_t task;      // 0: nobody is in this slot
+  uint64_t task;      // 0: the slot is free
   uint64_t level;     // the guarantee in force
   uint64_t due;       // when a smaller one takes effect; 0: none does
-  struct quota base;  // what it gets without a contract
+  struct quota base;  // its quota without a contract
   bool has_contract;
   struct quota contract;
   uint64_t expires;
@@ -36,7 +36,7 @@ __attribute__((noreturn)) static void fail(const char *what, pm_error_t error) {
   exit(1);
 }
 
-/// The buffer has grown, or was never there: asks for it (R13).
+/// The buffer has grown, or was never mapped: asks for it (R13).
 static int map_buffer(const struct pm_fault *fault) {
   uint64_t offset = fault->address - (uint64_t)BUFFER;
   uint32_t count;
@@ -45,21 +45,21 @@ static int map_buffer(const struct pm_fault *fault) {
   return 0;
 }
 
-// ---- who is there ----------------------------------------------------------------
+// ---- clients ----------------------------------------------------------------
 
 static void adopt(uint32_t slot, uint64_t task) {
   char name[PM_NAME_MAXIMUM + 1] = "";
-  // It may have gone again: then the next look finds the slot empty.
+  // The task may have ended already: then the next scan finds the slot empty.
   (void)pm_task_name(control, task, name);
   struct client client = {.task = task, .base = quota_of(name)};
   uint64_t allocated = BUFFER[slot].allocated, granted = BUFFER[slot].granted;
   if (client.base.guaranteed < allocated) client.base.guaranteed = allocated;
-  // Before the first commit a task has no guarantee, and what it has is as good as one.
+  // Before the first commit a task has no guarantee, so its allocation serves as one.
   client.level = granted ? granted : allocated;
   clients[slot] = client;
 }
 
-/// Looks for tasks that have come or gone.
+/// Scans for tasks that have come or gone.
 static void look_around(void) {
   (void)BUFFER[0].task;
   for (uint32_t slot = 0; slot < entries; slot++) {
@@ -76,7 +76,7 @@ static struct client *client_of(uint64_t task) {
   return NULL;
 }
 
-// ---- what they get ---------------------------------------------------------------
+// ---- guarantees ---------------------------------------------------------------
 
 static struct quota wanted(const struct client *client) {
   return client->has_contract ? client->contract : client->base;
@@ -95,7 +95,7 @@ static void end_contract(struct client *client) {
   client->base = quota_of(name);
 }
 
-/// What time does: contracts expire, reductions take effect.
+/// Applies what is due: contracts expire, reductions take effect.
 static void follow_time(struct client *client, uint64_t now) {
   if (client->has_contract && now >= client->expires) end_contract(client);
   uint64_t guaranteed = wanted(client).guaranteed;
@@ -113,7 +113,7 @@ static uint64_t raised(const struct client *client) {
   for (struct client *client = clients; client < clients + entries; client++) \
     if (client->task)
 
-/// Brings what is in force as near as it can be to what everybody is to have.
+/// Brings the guarantees in force as close as possible to the intended ones.
 static void settle(uint64_t now) {
   FOR_EACH_CLIENT(client) {
     follow_time(client, now);
@@ -123,10 +123,10 @@ static void settle(uint64_t now) {
     FOR_EACH_CLIENT(client) client->level = raised(client);
     return;
   }
-  // Not all of it can be had. What is in force can, and then one after the other.
+  // Memory does not cover all of them. It covers those in force, and then as many of the new ones as fit.
   FOR_EACH_CLIENT(client) offer(client, client->level);
   if (pm_policy_commit(control)) {
-    // Somebody took memory since it was looked at: at the first contact there is nothing in force that one can rely on.
+    // A task has allocated since the scan: before the first commit nothing holds allocations back.
     FOR_EACH_CLIENT(client) offer(client, client->level = BUFFER[client - clients].granted);
     pm_error_t error = pm_policy_commit(control);
     if (error) fail("committing", error);
@@ -139,7 +139,7 @@ static void settle(uint64_t now) {
   }
 }
 
-/// When time changes something next; PM_FOREVER: never.
+/// The next time at which something falls due; PM_FOREVER: never.
 static uint64_t next_change(void) {
   uint64_t next = PM_FOREVER;
   FOR_EACH_CLIENT(client) {
@@ -194,7 +194,7 @@ static struct pm_message answer_to(const struct pm_message *request, uint64_t no
 
 // ---- replacing a policy server (R10) -----------------------------------------------
 
-/// A client in a message, and back: all that counts but its slot.
+/// Converts a client to a message, and back: everything except its slot.
 static struct pm_message message_of(const struct client *client) {
   uint64_t flags = client->base.extra | (uint64_t)client->has_contract << 1 | (uint64_t)client->contract.extra << 2;
   return (struct pm_message){.words = {client->task, client->level, client->due, client->base.guaranteed,
@@ -207,7 +207,7 @@ static struct client client_in(const struct pm_message *message) {
                          {words[4], words[6] >> 2 & 1}, words[5]};
 }
 
-/// Answers the next call of the task that takes over. False: it does not call any more.
+/// Answers the next call of the task that takes over. Returns false if it does not call any more.
 static bool answer_successor(pm_cap_t line, uint64_t successor, struct pm_message answer) {
   struct pm_message request;
   pm_error_t error;
@@ -220,13 +220,13 @@ static bool answer_successor(pm_cap_t line, uint64_t successor, struct pm_messag
   return !pm_reply(&answer);
 }
 
-/// Only who launched the tasks gave them their names: a task cannot make itself a policy server.
+/// A task's launcher chooses its name, so a task cannot make itself a policy server.
 static bool may_take_over(uint64_t task) {
   char name[PM_NAME_MAXIMUM + 1];
   return !pm_task_name(control, task, name) && (!strcmp(name, "policy") || !strcmp(name, "policy-server"));
 }
 
-/// Hands everything to the task that asks for it, and ends; comes back if that task does not go on.
+/// Hands everything over to the task that asks for it, and ends; returns if that task does not go on.
 static void hand_over(const struct pm_message *request) {
   struct pm_message answer = {.words = {PM_EPERM}, .reply = request->reply};
   pm_cap_t line = 0;
@@ -238,7 +238,7 @@ static void hand_over(const struct pm_message *request) {
   struct pm_message last = {.caps = {control, endpoint}, .moves = 3};
   if (goes_on && answer_successor(line, request->sender, last)) exit(0);
   if (line) pm_cap_drop(line);
-  // What there was to be told may have been told to the line.
+  // PM_EAGAIN about tasks that came or went may have been returned on the line, so scan now.
   look_around();
 }
 
@@ -247,11 +247,11 @@ static struct client taken[CAPACITY];
 static void take_over(void) {
   pm_cap_t old;
   pm_error_t error = pm_name_lookup(PM_POLICY_NAME, &old, TAKE_OVER_US);
-  if (error) fail("another task has control of the memory, and is no policy server", error);
+  if (error) fail("another task has control, and is not a policy server", error);
   struct pm_message message = {.words = {PM_POLICY_TAKE_OVER}};
   error = pm_call(old, &message, TAKE_OVER_US);
   if (!error) error = (pm_error_t)message.words[0];
-  if (error) fail("the policy server there is does not hand over", error);
+  if (error) fail("the running policy server does not hand over", error);
   pm_cap_t line = message.caps[0];
   message.caps[0] = PM_CAP_NONE;
   pm_message_drop_caps(&message);
@@ -299,7 +299,7 @@ static void serve(struct pm_message *request, uint64_t now) {
   pm_message_drop_caps(request);
   if (request->words[0] == PM_POLICY_TAKE_OVER) return hand_over(request);
   struct pm_message answer = answer_to(request, now);
-  // Whoever asked may be gone: what was agreed holds, and goes with the task.
+  // The caller may be gone: the contract holds all the same, and ends with the task.
   (void)pm_reply(&answer);
 }
 

@@ -1,4 +1,4 @@
-// The C interface, as Swift imports it: where a function and a structure share a name, Swift sees the structure only.
+// The C interface as imported to Swift: if a function and a structure share a name, Swift sees only the structure.
 #include <physmem.h>
 
 static inline pm_error_t pm_get_task_info(struct pm_task_info *info) { return pm_task_info(info); }

@@ -2,7 +2,7 @@
 
 import CPhysmem
 
-/// What a mapping permits.
+/// The rights of a mapping.
 public struct Rights: OptionSet, Sendable {
   public let rawValue: UInt32
   public init(rawValue: UInt32) { self.rawValue = rawValue }
@@ -10,28 +10,28 @@ public struct Rights: OptionSet, Sendable {
   public static let read = Rights(rawValue: UInt32(PM_MAP_READ))
   public static let write = Rights(rawValue: UInt32(PM_MAP_WRITE))
   public static let execute = Rights(rawValue: UInt32(PM_MAP_EXECUTE))
-  /// Writing, with a private copy made first where the content is shared (R26).
+  /// Writing, after a private copy if the content is shared (R26).
   public static let forceWrite = Rights(rawValue: UInt32(PM_MAP_FORCE_WRITE))
 }
 
-/// How frames are allocated (R18).
+/// Options of an allocation (R18).
 public struct AllocationOptions: OptionSet, Sendable {
   public let rawValue: UInt32
   public init(rawValue: UInt32) { self.rawValue = rawValue }
 
   /// Ids in use get fresh frames.
   public static let squash = AllocationOptions(rawValue: UInt32(PM_ALLOC_SQUASH))
-  /// Beyond the guarantee, if need be.
+  /// Frames beyond the guarantee, if necessary.
   public static let extra = AllocationOptions(rawValue: UInt32(PM_ALLOC_EXTRA))
 }
 
-/// A name space of frame ids, each naming a virtual frame. The value owns the container: its end is the container's.
+/// A name space of frame ids, each naming a virtual frame. The value owns the container and destroys it at its end.
 public struct Container: ~Copyable, FrameSpace {
   /// The handle in the C interface.
   public let handle: UInt32
   private let isOwned: Bool
 
-  /// Makes an empty container.
+  /// Creates an empty container.
   public init() throws(PMError) {
     var handle: pm_container_t = 0
     // SAFETY: the pointer is used within the call only.
@@ -39,7 +39,7 @@ public struct Container: ~Copyable, FrameSpace {
     self.init(handle: handle, isOwned: true)
   }
 
-  /// Makes a container with `count` fresh frames, numbered from 0 on, and a weak capability to it (R23).
+  /// Creates a container with `count` fresh frames, numbered from 0, and a weak capability to it (R23).
   /// - Parameter remote: as for `share`.
   public init(
     count: UInt32, sharedAs weak: inout WeakContainer?, with remote: UInt32 = 0
@@ -51,7 +51,7 @@ public struct Container: ~Copyable, FrameSpace {
     self.init(handle: handle, isOwned: true)
   }
 
-  /// Makes a container whose frames, numbered from 0 on, are logical copies of these (R23).
+  /// Creates a container whose frames, numbered from 0, are logical copies of these (R23).
   public init(
     copying frames: Range<UInt32>, of source: borrowing some FrameSpace & ~Copyable
   ) throws(PMError) {
@@ -73,15 +73,15 @@ public struct Container: ~Copyable, FrameSpace {
     if isOwned { _ = pm_container_destroy(handle) }
   }
 
-  /// Makes the ids name fresh frames, which read as zero.
+  /// Allocates fresh frames, which read as zero, for the ids.
   public func allocate(_ frames: Range<UInt32>, options: AllocationOptions = []) throws(PMError) {
     var count = UInt32(frames.count)
-    // SAFETY: the pointer is used within the call only; so below.
+    // SAFETY: the pointer is used within the call only; the same holds below.
     try PMError.check(unsafe pm_container_allocate(handle, frames.lowerBound, &count, options.rawValue))
   }
 
-  /// Does so for as many ids as possible, from the first on.
-  /// - Returns: how many, and why not more.
+  /// Allocates as many ids as possible, from the first on.
+  /// - Returns: their number, and the error that stopped it.
   public func allocatePart(
     of frames: Range<UInt32>,
     options: AllocationOptions = []
@@ -92,14 +92,14 @@ public struct Container: ~Copyable, FrameSpace {
     return (count, PMError.of(result))
   }
 
-  /// Frees the frames; pages that show them fault from then on. Ids not in use are an error unless `ignoringUnused`.
+  /// Frees the frames; pages mapped to them fault from then on. Unused ids are an error unless `ignoringUnused`.
   public func deallocate(_ frames: Range<UInt32>, ignoringUnused: Bool = false) throws(PMError) {
     var count = UInt32(frames.count)
     let flags = ignoringUnused ? UInt32(PM_DEALLOC_SQUASH) : 0
     try PMError.check(unsafe pm_container_deallocate(handle, frames.lowerBound, &count, flags))
   }
 
-  /// Releases frames: they cost nothing from then on, and can be recovered until the server uses them (R31).
+  /// Releases frames: they are no longer charged, and can be recovered until the server reuses them (R31).
   public func releasePages(_ frames: [UInt32]) throws(PMError) {
     let result = unsafe frames.withUnsafeBufferPointer {
       unsafe pm_release_pages(handle, $0.baseAddress, UInt32($0.count))
@@ -107,7 +107,7 @@ public struct Container: ~Copyable, FrameSpace {
     try PMError.check(result)
   }
 
-  /// Takes released frames back with their contents, all or none (R31).
+  /// Recovers released frames with their contents, all or none (R31).
   public func recoverPages(_ frames: [UInt32]) throws(CopyError) {
     let handle = handle
     try Self.check { frameError in
@@ -117,7 +117,7 @@ public struct Container: ~Copyable, FrameSpace {
     }
   }
 
-  /// Of each frame, whether there is nothing to recover any more and nothing in use (R31).
+  /// Whether each frame is not in use and has nothing to recover (R31).
   public func expiredPages(_ frames: [UInt32]) throws(PMError) -> [Bool] {
     var expired = [UInt8](repeating: 0, count: frames.count)
     let result = unsafe frames.withUnsafeBufferPointer { ids in
@@ -129,7 +129,7 @@ public struct Container: ~Copyable, FrameSpace {
     return expired.map { $0 != 0 }
   }
 
-  /// Lets each of the frames go of a content that it shares with others: it reads as zero then (R38).
+  /// Makes each of the frames drop a content that it shares: it reads as zero then (R38).
   public func releaseData(_ frames: [UInt32]) throws(PMError) {
     let result = unsafe frames.withUnsafeBufferPointer {
       unsafe pm_release_data(handle, $0.baseAddress, UInt32($0.count))
@@ -137,31 +137,31 @@ public struct Container: ~Copyable, FrameSpace {
     try PMError.check(result)
   }
 
-  /// A weak capability, to be sent to others (R20).
-  /// - Parameter remote: who may use it: 0 for whoever holds it, or a handle of a task or of an endpoint.
+  /// Makes a weak capability, to be sent to other tasks (R20).
+  /// - Parameter remote: who may use it: 0 for every holder, or a handle of a task or of an endpoint.
   public func share(with remote: UInt32 = 0) throws(PMError) -> WeakContainer {
     var weak: pm_container_t = 0
     try PMError.check(unsafe pm_container_share(handle, remote, &weak))
     return WeakContainer(handle: weak)
   }
 
-  /// Ends all weak capabilities, and what others mapped through them (R21).
+  /// Revokes all weak capabilities, and removes the mappings made through them (R21).
   public func revoke() throws(PMError) { try PMError.check(pm_container_revoke(handle)) }
 }
 
 /// A page of the task's address space (R27).
 public struct Mapping {
-  /// A handle of the task, 0 where it holds none.
+  /// A handle of the task, 0 if it holds none.
   public let container: UInt32
   public let frame: UInt32
-  /// In force now; the next access faults where it is not among them.
+  /// The rights in force now; an access that needs another one faults.
   public let rights: Rights
-  /// Asked for when the mapping was made.
+  /// The rights that the mapping was made with.
   public let requested: Rights
   /// The frame's physical address; nil while it has none.
   public let physical: UInt64?
 
-  /// - Returns: what is mapped at the page of `address`; throws `noEntry` where nothing is.
+  /// Reads the mapping at the page of `address`; throws `noEntry` if there is none.
   public init(at address: UInt) throws(PMError) {
     var mapping = pm_mapping()
     // SAFETY: the server does not access the page.
@@ -173,7 +173,7 @@ public struct Mapping {
     physical = mapping.physical == 0 ? nil : mapping.physical
   }
 
-  /// Drops the mappings of `count` pages from `address` on.
+  /// Removes the mappings of `count` pages from `address` on.
   public static func remove(at address: UInt, count: UInt32) throws(PMError) {
     // SAFETY: the server checks the address; the program no longer uses the pages.
     try PMError.check(unsafe pm_unmap(UnsafeMutableRawPointer(bitPattern: address), count))

@@ -1,8 +1,8 @@
-// Messages between tasks: endpoints, what is sent to them, and their names (R20, R40).
+// Messages between tasks: endpoints, their messages and their names (R20, R40).
 
 import CPhysmem
 
-/// Eight words and four capabilities, on their way to a task or back.
+/// Eight words and four capabilities, sent to a task or back.
 public struct Message {
   fileprivate var content = pm_message()
 
@@ -15,7 +15,7 @@ public struct Message {
   public subscript(word index: Int) -> UInt64 {
     get {
       precondition((0..<Int(PM_MESSAGE_WORDS)).contains(index))
-      // SAFETY: the index is inside the array that C has there; so below.
+      // SAFETY: the index is inside the C array; the same holds below.
       return unsafe withUnsafeBytes(of: content.words) { unsafe $0.load(fromByteOffset: 8 * index, as: UInt64.self) }
     }
     set {
@@ -26,7 +26,7 @@ public struct Message {
     }
   }
 
-  /// The capabilities, from 0 to 3: handles of the task; 0 where there is none.
+  /// The capabilities, from 0 to 3: handles of the task; 0 for none.
   public subscript(capability index: Int) -> UInt32 {
     get {
       precondition((0..<Int(PM_MESSAGE_CAPS)).contains(index))
@@ -40,19 +40,19 @@ public struct Message {
     }
   }
 
-  /// Sends a capability that the task gives up by that.
+  /// Sends a capability and gives it up.
   public mutating func move(_ capability: UInt32, at index: Int) {
     self[capability: index] = capability
     content.moves |= 1 << UInt32(index)
   }
 
-  /// Gives up all capabilities that came with it, and has none then: callers may send some that nobody asked for.
+  /// Drops all capabilities that came with the message: callers may send unwanted ones.
   public mutating func dropCapabilities() { unsafe pm_message_drop_caps(&content) }
 
-  /// The id of the task it came from, as the server says.
+  /// The sender's task id, written by the server.
   public var sender: UInt64 { content.sender }
 
-  /// The same call's message without words and capabilities, to be filled with the reply.
+  /// A message for the same call without words and capabilities, to be filled with the reply.
   public var emptied: Message {
     var message = Message()
     message.content.reply = content.reply
@@ -60,24 +60,24 @@ public struct Message {
   }
 }
 
-/// Where messages go. The value owns the handle; the maker's is the endpoint itself, which ends with it.
+/// Where messages are sent to. The value owns the handle; its creator's handle is the endpoint, which ends with it.
 @frozen
 public struct Endpoint: ~Copyable {
   /// The handle in the C interface.
   public let handle: UInt32
 
-  /// A timeout that never comes.
+  /// No timeout.
   public static var forever: UInt64 { UInt64.max }
 
-  /// Makes an endpoint, to receive on.
+  /// Creates an endpoint, to receive on.
   public init() throws(PMError) {
     var handle: pm_cap_t = 0
-    // SAFETY: the pointer is used within the call only; so below.
+    // SAFETY: the pointer is used within the call only; the same holds below.
     try PMError.check(unsafe pm_endpoint_create(&handle))
     self.handle = handle
   }
 
-  /// Looks up an endpoint, to call; waits until there is one of that name.
+  /// Looks up an endpoint, to call; waits until one of that name is registered.
   public init(named name: String, timeout: UInt64 = Endpoint.forever) throws(PMError) {
     var handle: pm_cap_t = 0
     let result = unsafe name.withCString { unsafe pm_name_lookup($0, &handle, timeout) }
@@ -85,12 +85,12 @@ public struct Endpoint: ~Copyable {
     self.handle = handle
   }
 
-  /// Takes over a handle, such as one from a message.
+  /// Takes ownership of a handle, such as one from a message.
   public init(handle: UInt32) { self.handle = handle }
 
   deinit { _ = pm_cap_drop(handle) }
 
-  /// The handle, which is the caller's to give up from now on: to be moved in a message.
+  /// Gives the handle to the caller, for example to be moved in a message.
   public consuming func take() -> UInt32 {
     let handle = handle
     discard self
@@ -102,7 +102,7 @@ public struct Endpoint: ~Copyable {
     try PMError.check(unsafe name.withCString { unsafe pm_name_register($0, handle) })
   }
 
-  /// Sends the message and waits for the reply, which takes its place. Times are in microseconds.
+  /// Sends the message and waits for the reply, which replaces it. Timeouts are in microseconds.
   public func call(_ message: inout Message, timeout: UInt64 = Endpoint.forever) throws(PMError) {
     try PMError.check(unsafe pm_call(handle, &message.content, timeout))
     message.content.moves = 0
@@ -115,12 +115,12 @@ public struct Endpoint: ~Copyable {
     return message
   }
 
-  /// Answers the call that the message came with.
+  /// Answers the message's call.
   public static func reply(_ message: consuming Message) throws(PMError) {
     try PMError.check(unsafe pm_reply(&message.content))
   }
 
-  /// Answers the call that the message came with and waits for the next, which takes its place.
+  /// Answers the message's call and waits for the next, which replaces the message.
   public func replyAndReceive(_ message: inout Message, timeout: UInt64 = Endpoint.forever) throws(PMError) {
     try PMError.check(unsafe pm_reply_receive(handle, &message.content, timeout))
   }

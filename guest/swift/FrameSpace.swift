@@ -1,5 +1,5 @@
-// What can be done with the frames of a container, one's own or somebody's: mapping (R25), logical copies (R24), pins
-// (R22). And the weak capability to somebody's (R20, R21).
+// Operations on the frames of a container, owned or another task's: mapping (R25), logical copies (R24), pins (R22).
+// And weak capabilities (R20, R21).
 
 import CPhysmem
 
@@ -9,10 +9,10 @@ public protocol FrameSpace: ~Copyable {
   var handle: UInt32 { get }
 }
 
-/// An error of a copy, with nothing changed.
+/// An error of a copy, which changed nothing.
 public struct CopyError: Error, Equatable {
   public let error: PMError
-  /// The id it is about; nil where it is about none.
+  /// The id that the error concerns, if any.
   public let frame: UInt32?
 
   public init(_ error: PMError, frame: UInt32?) {
@@ -22,7 +22,7 @@ public struct CopyError: Error, Equatable {
 }
 
 extension FrameSpace where Self: ~Copyable {
-  /// Maps the frames in order from the page at `address` on, in place of what was mapped there.
+  /// Maps the frames in order from the page at `address` on, replacing what was mapped there.
   public func map(
     _ frames: Range<UInt32>,
     at address: UInt,
@@ -30,7 +30,7 @@ extension FrameSpace where Self: ~Copyable {
     lazily: Bool = true
   ) throws(PMError) {
     let flags = rights.rawValue | (lazily ? UInt32(PM_MAP_LAZY) : 0)
-    // SAFETY: the server checks the address; the program says what it uses the pages for.
+    // SAFETY: the server checks the address; the program decides how it uses the pages.
     let place = unsafe UnsafeMutableRawPointer(bitPattern: address)
     try PMError.check(unsafe pm_container_map(handle, frames.lowerBound, UInt32(frames.count), place, flags))
   }
@@ -43,7 +43,7 @@ extension FrameSpace where Self: ~Copyable {
     try Self.check { unsafe pm_container_copy(from, frames.lowerBound, to, start, count, &$0) }
   }
 
-  /// Does so with frames named one by one.
+  /// The same with frames listed one by one.
   public func copy(
     _ frames: [UInt32], to destination: borrowing some FrameSpace & ~Copyable, at start: UInt32
   ) throws(CopyError) {
@@ -55,7 +55,7 @@ extension FrameSpace where Self: ~Copyable {
     }
   }
 
-  /// Does so to ids named one by one, one for each frame; of an id that is there twice, the last one counts.
+  /// The same to ids listed one by one, one for each frame; if an id occurs twice, the last one counts.
   public func copy(
     _ frames: Range<UInt32>, to destination: borrowing some FrameSpace & ~Copyable, at ids: [UInt32]
   ) throws(CopyError) {
@@ -68,7 +68,7 @@ extension FrameSpace where Self: ~Copyable {
     }
   }
 
-  /// Does so with both.
+  /// The same with both listed one by one.
   public func copy(
     _ frames: [UInt32], to destination: borrowing some FrameSpace & ~Copyable, at ids: [UInt32]
   ) throws(CopyError) {
@@ -84,16 +84,16 @@ extension FrameSpace where Self: ~Copyable {
     }
   }
 
-  /// Makes a call that may store the id it fails for.
+  /// Makes a call that may store the id that it fails for.
   static func check(_ call: (inout UInt32) -> pm_error_t) throws(CopyError) {
-    // Stays as it is where the error is about no id.
+    // Unchanged if the error does not concern an id.
     var frame = UInt32.max
     guard let error = PMError.of(call(&frame)) else { return }
     let isAlwaysAboutOne = error == .noEntry || error == .noMemory
     throw CopyError(error, frame: isAlwaysAboutOne || frame != .max ? frame : nil)
   }
 
-  /// Keeps the frames in place, each in a physical frame of its own.
+  /// Pins the frames, each in a physical frame of its own.
   /// - Parameter microseconds: at most PM_LOCK_MAXIMUM_US.
   /// - Returns: their physical addresses.
   public func pin(_ frames: Range<UInt32>, microseconds: UInt64) throws(PMError) -> [UInt64] {
@@ -112,25 +112,25 @@ extension FrameSpace where Self: ~Copyable {
   }
 }
 
-/// A weak capability to somebody's container. Its calls throw `canceled` once the owner has revoked it. The value owns
-/// the handle.
+/// A weak capability to another task's container. Its calls throw `canceled` once the owner has revoked it. The value
+/// owns the handle.
 @frozen
 public struct WeakContainer: ~Copyable, FrameSpace {
   public let handle: UInt32
 
-  /// Takes over a handle, such as one from a message.
+  /// Takes ownership of a handle, such as one from a message.
   public init(handle: UInt32) { self.handle = handle }
 
   deinit { _ = pm_cap_drop(handle) }
 
-  /// The handle, which is the caller's to give up from now on: to be moved in a message.
+  /// Gives the handle to the caller, for example to be moved in a message.
   public consuming func take() -> UInt32 {
     let handle = handle
     discard self
     return handle
   }
 
-  /// Keeps the owner from the container for a time, at most PM_LOCK_MAXIMUM_US.
+  /// Locks the owner out of the container, for at most PM_LOCK_MAXIMUM_US.
   public func lock(microseconds: UInt64) throws(PMError) {
     try PMError.check(pm_container_lock(handle, microseconds))
   }

@@ -30,7 +30,7 @@ public struct PMError: Error, Equatable, CustomStringConvertible {
     unsafe String(cString: pm_strerror(code))
   }
 
-  /// The error that a call's result stands for; nil for success.
+  /// The error for a call's result; nil for success.
   static func of(_ result: pm_error_t) -> PMError? { result == 0 ? nil : PMError(code: result) }
 
   static func check(_ result: pm_error_t) throws(PMError) {

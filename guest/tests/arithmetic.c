@@ -1,5 +1,5 @@
-// What the compiler calls for by itself, and mathematics: programs that use it link, and the results are right. The
-// operands come through `opaque`, so that the compiler cannot know the results.
+// Functions that the compiler calls implicitly, and mathematics: programs that use them link, and the results are
+// right. Operands pass through `opaque`, so the compiler cannot compute the results.
 #include <math.h>
 
 #include "test.h"
@@ -10,7 +10,7 @@
     held;                               \
   })
 
-/// Two doubles are the same number, with the same sign.
+/// Checks that two doubles are equal, with the same sign.
 #define CHECK_DOUBLE(left, right)                      \
   ({                                                   \
     double l = (left), r = (right);                    \
@@ -61,7 +61,8 @@ PM_TEST(conversions, 0, 1, "128-bit numbers, half precision and powers: conversi
   CHECK_DOUBLE(__builtin_cimag(number), 4);
 }
 
-PM_TEST(rounding, 0, 1, "mathematics: to whole numbers, half way, with the sign of zero, and beyond all fractions") {
+PM_TEST(rounding, 0, 1,
+        "mathematics: rounding to whole numbers, halves, the sign of zero, and values without fractions") {
   static const struct {
     double value, down, up, cut, away, even;
   } rows[] = {
@@ -93,7 +94,7 @@ PM_TEST(rounding, 0, 1, "mathematics: to whole numbers, half way, with the sign 
   }
 }
 
-PM_TEST(remainders, 0, 1, "mathematics: remainders, roots, and products with a summand, exact or rounded once") {
+PM_TEST(remainders, 0, 1, "mathematics: remainders, roots, and fused multiply-add, exact or rounded once") {
   CHECK_DOUBLE(fmod(opaque(5.5), 2), 1.5);
   CHECK_DOUBLE(fmod(opaque(-6.0), 2), -0.0);
   CHECK_DOUBLE(fmod(opaque(0x1p1000), 3), 1);
@@ -105,7 +106,7 @@ PM_TEST(remainders, 0, 1, "mathematics: remainders, roots, and products with a s
   CHECK_DOUBLE(remainderf(opaque(7.0f), 4), -1);
   CHECK_DOUBLE(sqrt(opaque(2.0)), 0x1.6a09e667f3bcdp+0);
   CHECK_DOUBLE(sqrtf(opaque(2.0f)), 0x1.6a09e6p+0f);
-  // Two roundings would make 0 of the first, and lose the last place of the third.
+  // Two roundings would make the first 0, and lose the last digit of the third.
   CHECK_DOUBLE(fma(opaque(0x1.0000000000001p0), 0x1.0000000000001p0, -0x1.0000000000002p0), 0x1p-104);
   CHECK_DOUBLE(fma(opaque(0x1p600), 0x1p600, -INFINITY), -INFINITY);
   CHECK_DOUBLE(fma(opaque(0x1.0000000000001p0), 0x1.8p0, 0x1p-1074), 0x1.8000000000002p0);
@@ -123,7 +124,8 @@ static void check_number(const char *text, double value, size_t length) {
   CHECK_EQ(end - text, length);
 }
 
-PM_TEST(from_text, 0, 1, "strtod: decimal and hexadecimal, the ends of the range, half way, and what is none") {
+PM_TEST(from_text, 0, 1,
+        "strtod: decimal and hexadecimal, the ends of the range, halves, and text that is not a number") {
   check_number("1.5", 1.5, 3);
   check_number("  -.5e1x", -5, 7);
   check_number("1e", 1, 1);
@@ -131,7 +133,7 @@ PM_TEST(from_text, 0, 1, "strtod: decimal and hexadecimal, the ends of the range
   check_number("-1e-400", -0.0, 7);
   check_number("4.9406564584124654e-324", 0x1p-1074, 23);
   check_number("1.7976931348623157e308", 0x1.fffffffffffffp1023, 22);
-  // Half way between two doubles, and a little more.
+  // Half way between two doubles, and slightly more.
   check_number("9007199254740993", 0x1p53, 16);
   check_number("9007199254740993.00000000000000000000000000000000000001", 0x1p53 + 2, 55);
   check_number("0x1.8p-1075", 0x1p-1074, 11);
@@ -157,7 +159,7 @@ PM_TEST(round_trip, 0, 1, "strtod reads back every double that printf writes wit
   }
 }
 
-PM_TEST(whole_from_text, 0, 1, "strtoul: a number with a minus wraps, one beyond the range does not") {
+PM_TEST(whole_from_text, 0, 1, "strtoul: a negative number wraps, one out of range does not") {
   CHECK_EQ(strtoul("-1", NULL, 10), UINT64_MAX);
   CHECK_EQ(strtoul("-18446744073709551615", NULL, 10), 1);
   CHECK_EQ(strtoul("18446744073709551615", NULL, 0), UINT64_MAX);

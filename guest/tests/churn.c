@@ -1,4 +1,4 @@
-// The same things over and over: what leaks, or is confused by an order it did not expect, shows here.
+// The same operations repeated many times: for leaks, and for bugs that depend on order.
 #include "test.h"
 
 PM_TEST(allocate_and_free, 0, 1, "R18: 1,000 times: allocate, map, touch, deallocate; nothing leaks") {
@@ -42,10 +42,10 @@ PM_TEST(map_and_unmap, 0, 1, "R25: 1,000 times: map, touch, unmap the same frame
   }
 }
 
-PM_TEST(far_apart, 0, 1, "R25: a frame mapped and unmapped at 3,000 places, each with page tables of its own") {
+PM_TEST(far_apart, 0, 1, "R25: a frame mapped and unmapped at 3,000 addresses, each with its own page tables") {
   pm_container_t container = make_container(1);
   for (uint64_t i = 0; i < 3000; i++) {
-    // Each needs page tables of its own at two levels.
+    // Each address needs its own page tables at two levels.
     char *place = REGION + i * 0x40000000;
     CHECK_OK(pm_container_map(container, 0, 1, place, LAZY_READ_WRITE));
     CHECK_EQ(*(uint64_t *)place, i);
@@ -56,7 +56,7 @@ PM_TEST(far_apart, 0, 1, "R25: a frame mapped and unmapped at 3,000 places, each
 
 // ---- a model ---------------------------------------------------------------------------
 
-// A naive model of one container and one region: what each id holds and which id each page shows.
+// A naive model of one container and one region: the number in each id, and the id that each page maps.
 enum { IDS = 48, PAGES = 64, NONE = -1 };
 static struct {
   bool in_use[IDS];
@@ -69,7 +69,7 @@ static uint64_t state = 20031017;
 
 static uint32_t below(uint32_t limit) { return (uint32_t)(next_random(&state) >> 20) % limit; }
 
-/// Unmaps the pages that show a frame which is no more: they would show the next one of that id.
+/// Unmaps the pages that map a freed frame: they would show the next frame of that id.
 static void model_hide(int id) {
   for (int page = 0; page < PAGES; page++) {
     if (model.shows[page] != id) continue;
@@ -141,7 +141,7 @@ static void model_access(void) {
   if (model.writable[page]) *word = model.value[id] = next_random(&state);
 }
 
-PM_TEST(model, 0, 1, "R15, R18, R25: 20,000 random steps do to a container what they do to a naive model of it") {
+PM_TEST(model, 0, 1, "R15, R18, R25: 20,000 random steps change a container as they change a naive model") {
   for (int page = 0; page < PAGES; page++) model.shows[page] = NONE;
   container = make_container(0);
   uint64_t before = allocated_frames();

@@ -1,13 +1,13 @@
 // Containers, their handles, and frames allocated and freed in them (R15-R18).
 #include "test.h"
 
-// Handles that no task holds: none, the task itself, never given out, absurd.
+// Handles that no task holds: none, the task itself, one never given out, and absurd ones.
 static const pm_container_t bad_handles[] = {PM_CAP_NONE, PM_CAP_SELF, 3,          4,          100,       0xffff,
                                              0x10000,     0x10002,     0x7fffffff, 0x80000002, 0xfffffffe, 0xffffffff};
 #define FOR_BAD_HANDLES(handle) \
   for (const pm_container_t *handle = bad_handles; handle < bad_handles + sizeof bad_handles / 4; handle++)
 
-/// allocate and deallocate with a count by value; what they make of it goes to `last_count`.
+/// allocate and deallocate with the count by value; the resulting count goes to `last_count`.
 static uint32_t last_count;
 static pm_error_t allocate(pm_container_t container, pm_frame_t start, uint32_t count, uint32_t flags) {
   last_count = count;
@@ -18,7 +18,7 @@ static pm_error_t deallocate(pm_container_t container, pm_frame_t start, uint32_
   return pm_container_deallocate(container, start, &last_count, flags);
 }
 
-PM_TEST(bad_handles, 0, 1, "R15: every call refuses a handle that the task does not hold") {
+PM_TEST(bad_handles, 0, 1, "R15: every call rejects a handle that the task does not hold") {
   uint64_t before = allocated_frames();
   FOR_BAD_HANDLES(handle) {
     CHECK_ERROR(pm_container_destroy(*handle), PM_EINVAL);
@@ -30,7 +30,7 @@ PM_TEST(bad_handles, 0, 1, "R15: every call refuses a handle that the task does 
   CHECK_EQ(allocated_frames(), before);
 }
 
-PM_TEST(stale_handle, 0, 1, "R15: a destroyed container's handle is void, also when others were made since") {
+PM_TEST(stale_handle, 0, 1, "R15: a destroyed container's handle is invalid, even after others were created") {
   pm_container_t container = make_container(3);
   CHECK_OK(pm_container_destroy(container));
   for (int i = 0; i < 20; i++) {
@@ -54,7 +54,7 @@ PM_TEST(initial_container, 0, 1, "R15: the initial container cannot be destroyed
   check_pages(REGION, 5, 1);
 }
 
-PM_TEST(many_containers, 0, 1, "R15: 1,000 containers at once, each with a frame of its own") {
+PM_TEST(many_containers, 0, 1, "R15: 1,000 containers at once, each with its own frame") {
   static pm_container_t containers[1000];
   for (uint32_t i = 0; i < 1000; i++) {
     containers[i] = make_container(1);
@@ -65,7 +65,8 @@ PM_TEST(many_containers, 0, 1, "R15: 1,000 containers at once, each with a frame
   for (uint32_t i = 0; i < 1000; i++) CHECK_OK(pm_container_destroy(containers[i]));
 }
 
-PM_TEST(containers_without_end, 0, 1, "R15: making containers ends with PM_ENOMEM at worst, and the task goes on") {
+PM_TEST(containers_without_end, 0, 1,
+        "R15: creating containers without end fails with PM_ENOMEM at worst, and the task continues") {
   pm_error_t error = PM_OK;
   pm_container_t container, last = 0;
   int made = 0;
@@ -88,7 +89,7 @@ PM_TEST(charged, 0, 1, "R2, R6, R16: allocation is charged to the task at once, 
   CHECK_EQ(allocated_frames(), before);
 }
 
-PM_TEST(limits_of_ids, 0, 1, "R15: the last ids there are, and counts that go beyond them") {
+PM_TEST(limits_of_ids, 0, 1, "R15: the last ids of the id space, and counts that go beyond it") {
   pm_container_t container = make_container(0);
   CHECK_OK(allocate(container, UINT32_MAX, 1, 0));
   CHECK_ERROR(allocate(container, UINT32_MAX, 1, 0), PM_EEXIST);
@@ -104,7 +105,7 @@ PM_TEST(limits_of_ids, 0, 1, "R15: the last ids there are, and counts that go be
   CHECK_ERROR(pm_container_map(container, UINT32_MAX - 10, 12, REGION, LAZY_READ_WRITE), PM_EINVAL);
 }
 
-PM_TEST(bad_arguments, 0, 1, "R18: count 0 and unknown flags are refused with nothing changed") {
+PM_TEST(bad_arguments, 0, 1, "R18: count 0 and unknown flags fail and change nothing") {
   pm_container_t container = make_container(4);
   uint64_t before = allocated_frames();
   CHECK_ERROR(allocate(container, 0, 0, 0), PM_EINVAL);
@@ -117,7 +118,7 @@ PM_TEST(bad_arguments, 0, 1, "R18: count 0 and unknown flags are refused with no
   CHECK_OK(deallocate(container, 0, 4, 0));
 }
 
-PM_TEST(id_in_use, 0, 1, "R18: PM_EEXIST where an id is in use, with nothing changed") {
+PM_TEST(id_in_use, 0, 1, "R18: PM_EEXIST if an id is in use, and nothing changes") {
   pm_container_t container = make_container(0);
   CHECK_OK(allocate(container, 5, 1, 0));
   uint64_t before = allocated_frames();
@@ -130,7 +131,7 @@ PM_TEST(id_in_use, 0, 1, "R18: PM_EEXIST where an id is in use, with nothing cha
   CHECK_OK(allocate(container, 6, 7, 0));
 }
 
-PM_TEST(partial, 0, 1, "R18: PARTIAL goes on to the first id in use and tells how far it came") {
+PM_TEST(partial, 0, 1, "R18: PARTIAL stops at the first id in use and returns the count") {
   pm_container_t container = make_container(0);
   CHECK_OK(allocate(container, 5, 1, 0));
   uint64_t before = allocated_frames();
@@ -143,7 +144,7 @@ PM_TEST(partial, 0, 1, "R18: PARTIAL goes on to the first id in use and tells ho
   CHECK_EQ(last_count, 10);
 }
 
-PM_TEST(squash, 0, 1, "R18: SQUASH takes ids in use too, and charges only for those that were not") {
+PM_TEST(squash, 0, 1, "R18: SQUASH also allocates ids in use, and charges only for the others") {
   pm_container_t container = map_fresh(REGION, 10);
   fill_pages(REGION, 10, 1);
   uint64_t before = allocated_frames();
@@ -172,7 +173,7 @@ PM_TEST(deallocate_unused, 0, 1, "R18: deallocating ids not in use: PM_ENOENT, P
   CHECK_OK(deallocate(container, 0, 1000000, PM_DEALLOC_SQUASH));
 }
 
-PM_TEST(scattered_ids, 0, 1, "R15: ids far apart, each naming its own frame") {
+PM_TEST(scattered_ids, 0, 1, "R15: distant ids, each naming its own frame") {
   pm_container_t container = make_container(0);
   for (uint32_t i = 0; i < 32; i++) {
     pm_frame_t id = i ? 1u << i | i : 0;

@@ -1,4 +1,4 @@
-// Control and the policy buffer (R4, R8-R13), as the tasks see it. Each case is its own policy server.
+// Control and the policy buffer (R4, R8-R13), as tasks see them. Each case is its own policy server.
 #include "test.h"
 
 #define BUFFER ((volatile struct pm_policy_entry *)REGION)
@@ -31,7 +31,7 @@ static volatile struct pm_policy_entry *own_entry(void) {
   return entry;
 }
 
-/// Hands over control in answer to the client's question.
+/// Answers the client's question with control.
 static void hand_over(bool is_moved) {
   struct pm_message message = next_question();
   message.caps[0] = control;
@@ -39,7 +39,7 @@ static void hand_over(bool is_moved) {
   CHECK_OK(pm_reply(&message));
 }
 
-PM_TEST(once, 0, 1, "R9: control is given once, whatever becomes of it") {
+PM_TEST(once, 0, 1, "R9: control is given only once, even after it is gone") {
   CHECK_OK(pm_get_control(&control));
   pm_cap_t second = 5;
   CHECK_ERROR(pm_get_control(&second), PM_EPERM);
@@ -48,7 +48,7 @@ PM_TEST(once, 0, 1, "R9: control is given once, whatever becomes of it") {
   CHECK_EQ(second, 5);
 }
 
-PM_TEST(bad_arguments, 0, 1, "R11, safety: handles that are not control, addresses and results that are not to be had") {
+PM_TEST(bad_arguments, 0, 1, "R11, safety: handles that are not control, bad addresses and bad result pointers") {
   const uint64_t wild[] = {0, 8, 0xfff, 0x1001, PM_USER_END, PM_USER_END + 8, 1ull << 47, UINT64_MAX, UINT64_MAX - 4095};
   const uint64_t beyond[] = {0, 8, PM_USER_END, 1ull << 47, UINT64_MAX};
   char name[PM_NAME_MAXIMUM + 1];
@@ -71,7 +71,7 @@ PM_TEST(bad_arguments, 0, 1, "R11, safety: handles that are not control, address
   CHECK(read_faults(REGION));
 }
 
-PM_TEST(first_buffer, 0, 1, "R12: the first buffer shows what there is, and guarantees nothing") {
+PM_TEST(first_buffer, 0, 1, "R12: the first buffer shows the current tasks, and guarantees nothing") {
   pm_container_t container = make_container(10);
   take_control();
   CHECK(entries >= 64);
@@ -88,7 +88,7 @@ PM_TEST(first_buffer, 0, 1, "R12: the first buffer shows what there is, and guar
   CHECK_EQ(own->allocated, allocated_frames());
 }
 
-PM_TEST(commit, 0, 1, "R7, R8: what is written counts when it is committed") {
+PM_TEST(commit, 0, 1, "R7, R8: written values take effect at the commit") {
   take_control();
   pm_container_t container = make_container(0);
   uint64_t guaranteed = allocated_frames() + 20;
@@ -114,7 +114,7 @@ PM_TEST(commit, 0, 1, "R7, R8: what is written counts when it is committed") {
   CHECK_OK(pm_container_allocate(container, 20, &count, PM_ALLOC_EXTRA));
 }
 
-PM_TEST(overcommit, 0, 1, "R4: promising more than there is changes nothing") {
+PM_TEST(overcommit, 0, 1, "R4: guaranteeing more than memory fails and changes nothing") {
   const uint64_t absurd[] = {UINT64_MAX, UINT64_MAX - 1, 1ull << 63, INT64_MAX, 1ull << 32, 1 << 20};
   take_control();
   volatile struct pm_policy_entry *own = own_entry();
@@ -127,7 +127,7 @@ PM_TEST(overcommit, 0, 1, "R4: promising more than there is changes nothing") {
     CHECK_EQ(own_info().guaranteed, 100);
     CHECK(own_info().available > 100);
   }
-  // The most there is can be found by trying.
+  // Finds the largest possible guarantee by bisection.
   uint64_t low = 100, high = 1 << 20;
   while (low + 1 < high) {
     own->guaranteed = (low + high) / 2;
@@ -141,7 +141,7 @@ PM_TEST(overcommit, 0, 1, "R4: promising more than there is changes nothing") {
   CHECK_EQ(own_info().available, 0);
 }
 
-PM_TEST(garbage, 0, 1, "R4, R11, safety: any bytes in the buffer are committed as they are meant, or refused") {
+PM_TEST(garbage, 0, 1, "R4, R11, safety: random bytes in the buffer are committed as they are, or rejected") {
   take_control();
   uint64_t state = 1, refused = 0;
   uint32_t slot = (uint32_t)(own_entry() - BUFFER);
@@ -163,13 +163,13 @@ PM_TEST(garbage, 0, 1, "R4, R11, safety: any bytes in the buffer are committed a
   CHECK(refused > 50 && refused < 290);
 }
 
-PM_TEST(mapped_anew, 0, 1, "R11: the buffer is where it was asked for last") {
+PM_TEST(mapped_anew, 0, 1, "R11: the buffer is mapped at the address of the last call only") {
   take_control();
   own_entry()->guaranteed = 9;
   CHECK_OK(pm_get_policy_buffer(control, REGION_2, &entries));
   CHECK(read_faults(REGION));
   CHECK_EQ(((struct pm_policy_entry *)REGION_2)[own_info().id - 1].guaranteed, 9);
-  // In place of other mappings, and of itself.
+  // Over other mappings, and over itself.
   pm_container_t container = map_fresh(REGION, 1);
   WORD(REGION, 0) = 77;
   map_buffer();
@@ -184,7 +184,7 @@ PM_TEST(mapped_anew, 0, 1, "R11: the buffer is where it was asked for last") {
   CHECK_EQ(WORD(REGION, 0), 77);
 }
 
-PM_TEST(dropped, 0, 1, "R11: who drops control has no buffer any more") {
+PM_TEST(dropped, 0, 1, "R11: dropping control unmaps the buffer") {
   take_control();
   own_entry()->guaranteed = 200;
   CHECK_OK(pm_policy_commit(control));
@@ -194,7 +194,7 @@ PM_TEST(dropped, 0, 1, "R11: who drops control has no buffer any more") {
   CHECK_EQ(own_info().guaranteed, 200);
 }
 
-PM_TEST(names, 0, 1, "R14: a task's name is what it was launched as") {
+PM_TEST(names, 0, 1, "R14: a task's name is the one it was launched under") {
   char name[PM_NAME_MAXIMUM + 1];
   take_control();
   CHECK_OK(pm_task_name(control, own_info().id, name));
@@ -203,7 +203,7 @@ PM_TEST(names, 0, 1, "R14: a task's name is what it was launched as") {
   CHECK_ERROR(pm_task_name(control, UINT64_MAX, name), PM_ENOENT);
 }
 
-PM_TEST(only_one, 0, 8, "R9: of many that ask for control one gets it") {
+PM_TEST(only_one, 0, 8, "R9: of many tasks that ask for control one gets it") {
   unsigned number = join(8), got = 0;
   if (number) {
     pm_cap_t cap;
@@ -221,7 +221,7 @@ PM_TEST(only_one, 0, 8, "R9: of many that ask for control one gets it") {
   CHECK_ERROR(pm_get_control(&control), PM_EPERM);
 }
 
-PM_TEST(moved, 0, 2, "R10: control is moved: the one has it, the other has not, and the buffer is the same") {
+PM_TEST(moved, 0, 2, "R10: control is moved: the receiver has it, the sender has not, and the buffer is the same") {
   if (!join(2)) {
     take_control();
     own_entry()->guaranteed = 123;
@@ -238,7 +238,7 @@ PM_TEST(moved, 0, 2, "R10: control is moved: the one has it, the other has not, 
   ask(0, 0);
 }
 
-PM_TEST(copied, 0, 2, "R10, R11: control is copied: both have it, and one at a time the buffer") {
+PM_TEST(copied, 0, 2, "R10, R11: control is copied: both have it, and one at a time has the buffer") {
   unsigned number = join(2);
   if (!number) {
     take_control();
@@ -294,7 +294,7 @@ PM_TEST(race, 0, 2, "R4, R11, safety: one task writes to the buffer while anothe
   ask(0, 0);
 }
 
-PM_TEST(dies, 0, 2, "R9: the policy server ends: its last policy stays, and nobody can decide any more") {
+PM_TEST(dies, 0, 2, "R9: the policy server ends: its last policy stays in force for good") {
   if (!join(2)) {
     take_control();
     struct pm_message message = next_question();
@@ -312,7 +312,8 @@ PM_TEST(dies, 0, 2, "R9: the policy server ends: its last policy stays, and nobo
   fill_pages(REGION_2, 4, 1);
 }
 
-PM_TEST(handed_to_the_dying, 0, 2, "R9, R10: control goes to a task that ends: nobody has it then, and all go on") {
+PM_TEST(handed_to_the_dying, 0, 2,
+        "R9, R10: control is moved to a task that ends: it is gone, and all others continue") {
   if (join(2)) {
     control = ask(0, 0).caps[0];
     CHECK(control != 0);
@@ -330,7 +331,7 @@ PM_TEST(handed_to_the_dying, 0, 2, "R9, R10: control goes to a task that ends: n
   fill_pages(REGION_2, 10, 1);
 }
 
-PM_TEST(never_maps, 0, 2, "R8: control alone changes nothing for anybody") {
+PM_TEST(never_maps, 0, 2, "R8: taking control without the buffer changes nothing for any task") {
   if (join(2)) {
     ask(0, 0);
     CHECK_EQ(own_info().guaranteed, 0);
@@ -345,7 +346,8 @@ PM_TEST(never_maps, 0, 2, "R8: control alone changes nothing for anybody") {
   answer(&message, 0, 0);
 }
 
-PM_TEST(takes_everything, 0, 2, "R3, R5: a policy server that guarantees itself all leaves others what they have") {
+PM_TEST(takes_everything, 0, 2,
+        "R3, R5: a policy server that guarantees itself everything leaves others what they have") {
   if (join(2)) {
     map_fresh(REGION, 8);
     fill_pages(REGION, 8, 3);
@@ -387,6 +389,6 @@ PM_TEST(told, 0, 3, "R14: the holder of the buffer learns in pm_receive that tas
     clients[answered++] = message.sender;
     answer(&message, 0, 0);
   }
-  // Both went before it received: it is told now.
+  // Both ended before it received: it learns so now.
   if (!told) CHECK_ERROR(pm_receive(partner, &message, 0), PM_EAGAIN);
   }

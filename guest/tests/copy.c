@@ -1,4 +1,4 @@
-// Logical copies: what they hold, whatever is written after (R24).
+// Logical copies: their data, under all later writes (R24).
 #include "test.h"
 
 static void copy(pm_container_t from, pm_frame_t start, pm_container_t to, pm_frame_t to_start, uint32_t count) {
@@ -23,7 +23,7 @@ PM_TEST(same_data, 0, 1, "R24: a copy has the source's data, to the byte") {
   check_pages(REGION, 20, 1);
 }
 
-PM_TEST(write_to_copy, 0, 1, "R24: what is written to the copy does not show in the source") {
+PM_TEST(write_to_copy, 0, 1, "R24: a write to the copy does not change the source") {
   pm_container_t source = map_numbered(REGION, 20, 100);
   map_lazily(copy_of(source, 20), 0, 20, REGION_2);
   for (uint32_t i = 0; i < 20; i++) WORD(REGION_2, i) = 500 + i;
@@ -31,7 +31,7 @@ PM_TEST(write_to_copy, 0, 1, "R24: what is written to the copy does not show in 
   check_numbered(REGION_2, 20, 500);
 }
 
-PM_TEST(write_to_source, 0, 1, "R24: what is written to the source, writable before, does not show in the copy") {
+PM_TEST(write_to_source, 0, 1, "R24: a write to the source, writable before, does not change the copy") {
   pm_container_t source = map_numbered(REGION, 20, 100);
   map_lazily(copy_of(source, 20), 0, 20, REGION_2);
   for (uint32_t i = 0; i < 20; i++) WORD(REGION, i) = 500 + i;
@@ -39,7 +39,7 @@ PM_TEST(write_to_source, 0, 1, "R24: what is written to the source, writable bef
   check_numbered(REGION_2, 20, 100);
 }
 
-PM_TEST(write_to_both, 0, 1, "R24: both are written, in turns, a byte at a time; the rest of the page is kept") {
+PM_TEST(write_to_both, 0, 1, "R24: both are written in turn, a byte at a time; the rest of the page stays") {
   pm_container_t source = map_fresh(REGION, 8);
   fill_pages(REGION, 8, 1);
   map_lazily(copy_of(source, 8), 0, 8, REGION_2);
@@ -55,7 +55,7 @@ PM_TEST(write_to_both, 0, 1, "R24: both are written, in turns, a byte at a time;
   }
 }
 
-PM_TEST(charged, 0, 1, "R6, R24: a copy is charged to its owner, but not where an id was in use") {
+PM_TEST(charged, 0, 1, "R6, R24: a copy is charged to its owner, except for ids already in use") {
   pm_container_t source = map_numbered(REGION, 10, 1), destination = make_container(4);
   uint64_t before = allocated_frames();
   copy(source, 0, destination, 0, 10);
@@ -66,7 +66,7 @@ PM_TEST(charged, 0, 1, "R6, R24: a copy is charged to its owner, but not where a
   CHECK_EQ(allocated_frames(), before - 4);
 }
 
-PM_TEST(source_goes, 0, 1, "R24: the copy stays when the source is freed, and the source when the copy is") {
+PM_TEST(source_goes, 0, 1, "R24: the copy survives freeing the source, and the source freeing the copy") {
   pm_container_t source = map_numbered(REGION, 10, 1), first = copy_of(source, 10), second = copy_of(source, 10);
   CHECK_OK(pm_container_destroy(first));
   check_numbered(REGION, 10, 1);
@@ -75,9 +75,9 @@ PM_TEST(source_goes, 0, 1, "R24: the copy stays when the source is freed, and th
   check_numbered(REGION_2, 10, 1);
 }
 
-// ---- onto what is there ------------------------------------------------------------------
+// ---- onto ids in use ------------------------------------------------------------------
 
-PM_TEST(onto_used, 0, 1, "R24: ids in use get the new content, which their mappings show at once") {
+PM_TEST(onto_used, 0, 1, "R24: ids in use get the new content, and their mappings show it at once") {
   pm_container_t source = map_numbered(REGION, 10, 1), destination = map_numbered(REGION_2, 10, 1000);
   copy(source, 2, destination, 5, 3);
   check_numbered(REGION_2, 5, 1000);
@@ -87,7 +87,7 @@ PM_TEST(onto_used, 0, 1, "R24: ids in use get the new content, which their mappi
   check_numbered(REGION, 10, 1);
 }
 
-PM_TEST(onto_a_copy, 0, 1, "R24: a copy onto a frame that is itself a copy, or was copied") {
+PM_TEST(onto_a_copy, 0, 1, "R24: a copy onto a frame that is a copy or a source") {
   pm_container_t one = map_numbered(REGION, 4, 10), two = map_numbered(REGION_2, 4, 20), three = copy_of(one, 4);
   copy(two, 0, one, 0, 4);
   check_numbered(REGION, 4, 20);
@@ -110,7 +110,7 @@ PM_TEST(onto_itself, 0, 1, "R24: a copy of frames onto themselves changes nothin
   CHECK_SAME_FRAME(mapping_at(REGION).physical, physical);
 }
 
-PM_TEST(same_content, 0, 1, "R24: a copy onto a frame that has the same content already changes nothing") {
+PM_TEST(same_content, 0, 1, "R24: a copy onto a frame that shares the content already changes nothing") {
   pm_container_t source = map_numbered(REGION, 3, 10), destination = copy_of(source, 3);
   for (int i = 0; i < 10; i++) copy(source, 0, destination, 0, 3);
   for (int i = 0; i < 10; i++) copy(destination, 0, source, 0, 3);
@@ -134,7 +134,7 @@ PM_TEST(overlap_down, 0, 1, "R24: ranges that overlap, copied to lower ids, as m
   check_numbered(PAGE(REGION, 12), 4, 112);
 }
 
-PM_TEST(overlap_and_beyond, 0, 1, "R24: a range that overlaps and goes on to ids that are not in use") {
+PM_TEST(overlap_and_beyond, 0, 1, "R24: a range that overlaps and extends to unused ids") {
   pm_container_t container = map_numbered(REGION, 16, 100);
   uint64_t before = allocated_frames();
   copy(container, 0, container, 1, 16);
@@ -148,7 +148,7 @@ PM_TEST(overlap_and_beyond, 0, 1, "R24: a range that overlaps and goes on to ids
 
 // ---- scatter and gather -----------------------------------------------------------------
 
-PM_TEST(gather, 0, 1, "R24: copy_gather takes ids in any order, also twice") {
+PM_TEST(gather, 0, 1, "R24: copy_gather takes ids in any order, even twice") {
   pm_container_t source = map_numbered(REGION, 10, 100), destination = make_container(0);
   const pm_frame_t frames[] = {9, 0, 5, 5, 3};
   pm_frame_t error = 1;
@@ -170,7 +170,7 @@ PM_TEST(scatter, 0, 1, "R24: copy_scatter puts frames at ids in any order, in us
   CHECK_EQ(WORD(REGION_2, 3), 103);
 }
 
-PM_TEST(scatter_twice, 0, 1, "R24: of an id that is given twice, the last one counts, and it is charged once") {
+PM_TEST(scatter_twice, 0, 1, "R24: if an id occurs twice the last one counts, and it is charged once") {
   pm_container_t source = map_numbered(REGION, 10, 100), destination = map_numbered(REGION_2, 4, 50);
   const pm_frame_t frames[] = {2, 7, 2, 7, 7, 2};
   uint64_t before = allocated_frames();
@@ -190,7 +190,7 @@ PM_TEST(scatter_gather, 0, 1, "R24: copy_scatter_gather, from some ids to others
   for (int i = 0; i < 4; i++) CHECK_EQ(WORD(REGION_2, i), 100 + from[i]);
 }
 
-PM_TEST(permutations, 0, 1, "R24: scattering within one container: all sources count as they were before") {
+PM_TEST(permutations, 0, 1, "R24: scattering within one container reads all sources first") {
   enum { COUNT = 64 };
   pm_container_t container = map_numbered(REGION, COUNT, 0);
   static pm_frame_t from[COUNT], to[COUNT];
@@ -211,12 +211,12 @@ PM_TEST(permutations, 0, 1, "R24: scattering within one container: all sources c
   }
 }
 
-PM_TEST(many_ids, 0, 1, "R24: arrays of as many ids as are allowed") {
+PM_TEST(many_ids, 0, 1, "R24: arrays of the maximum length") {
   static pm_frame_t from[PM_FRAMES_MAXIMUM], to[PM_FRAMES_MAXIMUM];
   pm_container_t source = map_numbered(REGION, 4, 100), destination = make_container(0);
   for (uint32_t i = 0; i < PM_FRAMES_MAXIMUM; i++) from[i] = i % 4, to[i] = i % 5000 * 3;
   CHECK_OK(pm_container_copy_scatter_gather(source, from, destination, to, PM_FRAMES_MAXIMUM, NULL));
-  // The last i with a given i % 5000 decides.
+  // The last i with a given i % 5000 counts.
   for (uint32_t id = 0; id < 5000; id += 61) {
     uint32_t last = id + (PM_FRAMES_MAXIMUM - 1 - id) / 5000 * 5000;
     map_lazily(destination, id * 3, 1, REGION_2);
@@ -226,7 +226,7 @@ PM_TEST(many_ids, 0, 1, "R24: arrays of as many ids as are allowed") {
 
 // ---- copies of copies ----------------------------------------------------------------------
 
-PM_TEST(chain, 0, 1, "R24: copies of copies 100 deep, each level written at a page of its own, some then dropped") {
+PM_TEST(chain, 0, 1, "R24: copies of copies 100 deep, each level with its own page written, some dropped then") {
   enum { LEVELS = 100 };
   static pm_container_t level[LEVELS];
   level[0] = map_numbered(REGION, LEVELS, 1000);
@@ -235,7 +235,7 @@ PM_TEST(chain, 0, 1, "R24: copies of copies 100 deep, each level written at a pa
     char *place = PAGE(REGION, i * LEVELS);
     map_lazily(level[i], 0, LEVELS, place);
     WORD(place, i) = i;
-    // The level above changes after it was copied.
+    // The level above is written after it was copied.
     WORD(PAGE(REGION, (i - 1) * LEVELS), LEVELS - 1) = 7000 + i;
   }
   for (uint32_t i = 0; i < LEVELS; i += 3) CHECK_OK(pm_container_destroy(level[i]));
@@ -257,7 +257,8 @@ PM_TEST(many_copies, 0, 1, "R24: 1,000 copies of one frame in one container, eac
   check_numbered(REGION, 1000, 0);
 }
 
-PM_TEST(shown_everywhere, 0, 1, "R24, R27: 6,000 copies of one frame, all shown at once: more than it has leaves") {
+PM_TEST(shown_everywhere, 0, 1,
+        "R24, R27: 6,000 copies of one frame, all mapped at once: more than the leaf chain holds") {
   enum { COUNT = 6000 };
   pm_container_t container = map_numbered(REGION, 1, 5);
   for (uint32_t count = 1; count < COUNT; count *= 2)
@@ -269,7 +270,7 @@ PM_TEST(shown_everywhere, 0, 1, "R24, R27: 6,000 copies of one frame, all shown 
   for (uint32_t i = 0; i < COUNT; i++) CHECK_EQ(WORD(REGION, i), i % 100 ? 5 : i);
 }
 
-PM_TEST(everything_twice, 0, 1, "R3, R24: half of all frames, copied to the other half: each can still be written") {
+PM_TEST(everything_twice, 0, 1, "R3, R24: half of all frames copied to the other half: each can still be written") {
   struct pm_task_info info;
   pm_container_t source = make_container(0), destination = make_container(0);
   CHECK_OK(pm_task_info(&info));
@@ -289,10 +290,10 @@ PM_TEST(everything_twice, 0, 1, "R3, R24: half of all frames, copied to the othe
 
 // ---- frames without data, and those of the image --------------------------------------------------
 
-PM_TEST(empty, 0, 1, "R16, R24: a copy of a frame that was never touched is such a frame, and takes none") {
+PM_TEST(empty, 0, 1, "R16, R24: a copy of an untouched frame is empty too, and takes no memory") {
   pm_container_t source = map_fresh(REGION, 4), destination = map_numbered(REGION_2, 4, 70);
   copy(source, 0, destination, 0, 4);
-  // Again, if the server has forgotten it: touching it to have it mapped would take a frame.
+  // The server may have forgotten the mapping: map it again without touching it, which would take a frame.
   if (pm_start_flags & PM_START_NO_MAPPING_CACHE) map_lazily(destination, 0, 4, REGION_2);
   for (int i = 0; i < 4; i++) {
     CHECK_EQ(mapping_at(PAGE(REGION, i)).physical, 0);
@@ -306,7 +307,7 @@ PM_TEST(empty, 0, 1, "R16, R24: a copy of a frame that was never touched is such
   CHECK_EQ(WORD(REGION, 0) + WORD(REGION_2, 1), 3);
 }
 
-PM_TEST(no_memory_yet, 0, 1, "R16: a copy takes no frame: both show the same one until one of them is written") {
+PM_TEST(no_memory_yet, 0, 1, "R16: a copy takes no frame: both map the same one until one of them is written") {
   pm_container_t source = map_numbered(REGION, 50, 1);
   map_lazily(copy_of(source, 50), 0, 50, REGION_2);
   check_numbered(REGION_2, 50, 1);
@@ -317,7 +318,7 @@ PM_TEST(no_memory_yet, 0, 1, "R16: a copy takes no frame: both show the same one
 
 __attribute__((noinline, aligned(64))) static int forty_two(void) { return 42; }
 
-PM_TEST(text, 0, 1, "R24: frames of the image's text are copied, run elsewhere, and written as a copy") {
+PM_TEST(text, 0, 1, "R24: frames of the image's text are copied, executed elsewhere, and written") {
   struct pm_mapping mapping = mapping_at((const void *)(uintptr_t)&forty_two);
   CHECK_EQ(mapping.container, PM_CAP_CONTAINER);
   pm_container_t container = make_container(0);
@@ -335,7 +336,7 @@ PM_TEST(text, 0, 1, "R24: frames of the image's text are copied, run elsewhere, 
 
 static volatile int variable = 1;
 
-PM_TEST(data_and_stack, 0, 4, "R24: copies of all of the task's own data and stack; the task goes on") {
+PM_TEST(data_and_stack, 0, 4, "R24: copies of all of the task's data and stack; the task continues") {
   volatile int local = 1;
   struct pm_mapping data = mapping_at((const void *)&variable);
   pm_container_t container = make_container(0);
@@ -350,7 +351,7 @@ PM_TEST(data_and_stack, 0, 4, "R24: copies of all of the task's own data and sta
   CHECK_EQ(variable + local, 4);
 }
 
-PM_TEST(onto_data, 0, 1, "R24: the frame under a variable of the program is replaced, and its mapping shows that") {
+PM_TEST(onto_data, 0, 1, "R24: the frame under a program's variable is replaced, and its mapping shows the new one") {
   struct pm_mapping data = mapping_at((const void *)&variable);
   pm_container_t container = make_container(0);
   copy(PM_CAP_CONTAINER, data.frame, container, 0, 1);

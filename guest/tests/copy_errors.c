@@ -1,9 +1,9 @@
-// Logical copies that fail: the frame at fault is named, and nothing is changed (R24).
+// Logical copies that fail: they report the id and change nothing (R24).
 #include "test.h"
 
 enum { GATHERS = 1, SCATTERS = 2 };
 
-/// One of the four calls on the ids [from, from + count) and [to, to + count): with arrays of ids or without.
+/// One of the four calls on the ids [from, from + count) and [to, to + count), as ranges or as arrays.
 static pm_frame_t error_frame;
 static pm_error_t copy(int variant, pm_container_t source, pm_frame_t from, pm_container_t destination, pm_frame_t to,
                        uint32_t count) {
@@ -20,7 +20,7 @@ static pm_error_t copy(int variant, pm_container_t source, pm_frame_t from, pm_c
 }
 #define FOR_ALL_VARIANTS(variant) for (int variant = 0; variant < 4; variant++)
 
-// Ids that are in use, 0 to 9, and none at 10 and 11, in two containers, one for each region.
+// Two containers, each mapped at a region, with ids 0 to 9 in use, and 10 and 11 not.
 static pm_container_t first, second;
 static uint64_t allocated;
 static void set_up(void) {
@@ -32,7 +32,7 @@ static void set_up(void) {
   allocated = allocated_frames();
 }
 
-/// Everything is as set_up made it: the data, the charge, the ids in use and that nothing is shared.
+/// Checks that everything is as set_up left it: the data, the charge, the ids in use and that nothing is shared.
 static void check_unchanged(void) {
   check_numbered(REGION, 10, 100);
   check_numbered(REGION_2, 10, 200);
@@ -41,7 +41,7 @@ static void check_unchanged(void) {
     CHECK_ERROR(pm_container_map(first, id, 1, PAGE(REGION, 50), LAZY_READ_WRITE), PM_ENOENT);
     CHECK_ERROR(pm_container_map(second, id, 1, PAGE(REGION, 50), LAZY_READ_WRITE), PM_ENOENT);
   }
-  // A leaf may be gone, but one that is there permits writing.
+  // A leaf may be absent, but a present one is writable.
   for (int i = 0; i < 10; i++) CHECK(mapping_at(PAGE(REGION, i)).rights != PM_MAP_READ);
 }
 
@@ -56,9 +56,9 @@ static void leave_available(uint32_t count) {
   allocated = info.allocated;
 }
 
-// ---- what is wrong with ids --------------------------------------------------------------
+// ---- wrong ids --------------------------------------------------------------
 
-PM_TEST(source_not_in_use, 0, 1, "R24: PM_ENOENT with the first source id that is not in use") {
+PM_TEST(source_not_in_use, 0, 1, "R24: PM_ENOENT with the first unused source id") {
   set_up();
   FOR_ALL_VARIANTS(variant) {
     CHECK_ERROR(copy(variant, first, 10, second, 0, 1), PM_ENOENT);
@@ -75,7 +75,7 @@ PM_TEST(source_not_in_use, 0, 1, "R24: PM_ENOENT with the first source id that i
   }
 }
 
-PM_TEST(far_source, 0, 1, "R24: ids at the end of the id space that are not in use") {
+PM_TEST(far_source, 0, 1, "R24: unused ids at the end of the id space") {
   set_up();
   FOR_ALL_VARIANTS(variant) {
     CHECK_ERROR(copy(variant, first, UINT32_MAX, second, 0, 1), PM_ENOENT);
@@ -86,7 +86,7 @@ PM_TEST(far_source, 0, 1, "R24: ids at the end of the id space that are not in u
   }
 }
 
-PM_TEST(id_limits, 0, 1, "R24: the last ids there are, as source and as destination") {
+PM_TEST(id_limits, 0, 1, "R24: the last ids of the id space, as source and as destination") {
   set_up();
   FOR_ALL_VARIANTS(variant) {
     CHECK_OK(copy(variant, first, 3, second, UINT32_MAX - 2, 3));
@@ -96,7 +96,7 @@ PM_TEST(id_limits, 0, 1, "R24: the last ids there are, as source and as destinat
   }
 }
 
-PM_TEST(error_order, 0, 1, "R24: copy_gather names the first of its ids that is wrong, not the lowest") {
+PM_TEST(error_order, 0, 1, "R24: copy_gather reports the first wrong id in the array, not the lowest") {
   set_up();
   const pm_frame_t sources[] = {3, 11, 10, 4};
   pm_frame_t frame = 0;
@@ -105,7 +105,7 @@ PM_TEST(error_order, 0, 1, "R24: copy_gather names the first of its ids that is 
   check_unchanged();
 }
 
-PM_TEST(no_memory, 0, 1, "R24: PM_ENOMEM with the first destination id that there is no frame for") {
+PM_TEST(no_memory, 0, 1, "R24: PM_ENOMEM with the first destination id that no frame is left for") {
   set_up();
   leave_available(1);
   FOR_ALL_VARIANTS(variant) {
@@ -117,7 +117,7 @@ PM_TEST(no_memory, 0, 1, "R24: PM_ENOMEM with the first destination id that ther
   }
 }
 
-PM_TEST(just_enough_memory, 0, 1, "R24: as many frames as there are: ids in use and ids given twice take none") {
+PM_TEST(just_enough_memory, 0, 1, "R24: exactly enough frames: ids in use and repeated ids take none") {
   set_up();
   leave_available(2);
   CHECK_OK(pm_container_copy(first, 0, second, 4, 10, NULL));
@@ -125,7 +125,7 @@ PM_TEST(just_enough_memory, 0, 1, "R24: as many frames as there are: ids in use 
   CHECK_EQ(allocated_frames(), allocated + 2);
   CHECK_ERROR(copy(0, first, 0, second, 100, 1), PM_ENOMEM);
   CHECK_EQ(error_frame, 100);
-  // The two that are no more make room for two.
+  // The two freed frames make room for two.
   uint32_t two = 2;
   CHECK_OK(pm_container_deallocate(second, 10, &two, 0));
   const pm_frame_t destinations[] = {70, 71, 70, 71, 70};
@@ -133,7 +133,7 @@ PM_TEST(just_enough_memory, 0, 1, "R24: as many frames as there are: ids in use 
   CHECK_EQ(allocated_frames(), allocated + 2);
 }
 
-PM_TEST(no_place_for_error, 0, 1, "R24: the id at fault may be of no interest") {
+PM_TEST(no_place_for_error, 0, 1, "R24: the pointer for the id at fault may be null") {
   set_up();
   const pm_frame_t ids[] = {9, 10};
   CHECK_ERROR(pm_container_copy(first, 0, second, 0, 11, NULL), PM_ENOENT);
@@ -143,7 +143,7 @@ PM_TEST(no_place_for_error, 0, 1, "R24: the id at fault may be of no interest") 
   check_unchanged();
 }
 
-// ---- arguments that can never be right ------------------------------------------------------
+// ---- invalid arguments ------------------------------------------------------
 
 PM_TEST(bad_counts, 0, 1, "R24: count 0, ids beyond the last, and more ids than an array may have") {
   set_up();
@@ -162,9 +162,9 @@ PM_TEST(bad_counts, 0, 1, "R24: count 0, ids beyond the last, and more ids than 
   }
 }
 
-PM_TEST(huge_counts, 0, 1, "R24: four billion frames are PM_ENOENT or PM_ENOMEM, without a look at all of them") {
+PM_TEST(huge_counts, 0, 1, "R24: four billion frames fail with PM_ENOENT or PM_ENOMEM without visiting each") {
   set_up();
-  // If each were looked at, that would take longer than a case may.
+  // Visiting each would exceed the case's time limit.
   for (int i = 0; i < 100; i++) {
     CHECK_ERROR(copy(0, first, 0, second, 0, UINT32_MAX), PM_ENOENT);
     CHECK_EQ(error_frame, 10);
@@ -174,7 +174,7 @@ PM_TEST(huge_counts, 0, 1, "R24: four billion frames are PM_ENOENT or PM_ENOMEM,
   check_unchanged();
 }
 
-PM_TEST(bad_handles, 0, 1, "Safety: copies from and to what is no container of the task's") {
+PM_TEST(bad_handles, 0, 1, "Safety: copies from and to handles that are not the task's containers") {
   set_up();
   pm_cap_t endpoint;
   CHECK_OK(pm_endpoint_create(&endpoint));
@@ -210,7 +210,8 @@ PM_TEST(wild_arrays, 0, 1, "Safety: arrays of ids at addresses that the task can
   }
 }
 
-PM_TEST(array_at_border, 0, 1, "Safety: an array whose last id lies in a page that is not mapped, and one at its end") {
+PM_TEST(array_at_border, 0, 1,
+        "Safety: an array whose last id is in an unmapped page, and one that ends just before it") {
   set_up();
   map_fresh(PAGE(REGION, 1000), 1);
   allocated = allocated_frames();
@@ -225,7 +226,7 @@ PM_TEST(array_at_border, 0, 1, "Safety: an array whose last id lies in a page th
   check_numbered(REGION_2, 3, 100);
 }
 
-PM_TEST(odd_arrays, 0, 1, "Safety: arrays that are not aligned, cross a page or lie in read-only memory") {
+PM_TEST(odd_arrays, 0, 1, "Safety: arrays that are unaligned, cross a page or are in read-only memory") {
   set_up();
   map_fresh(PAGE(REGION, 1000), 2);
   char *at = PAGE(REGION, 1001) - 5;
@@ -238,7 +239,7 @@ PM_TEST(odd_arrays, 0, 1, "Safety: arrays that are not aligned, cross a page or 
   CHECK_EQ(WORD(REGION_2, 9), 100);
 }
 
-PM_TEST(wild_results, 0, 1, "Safety: no place for the id at fault: PM_EFAULT, also where there would be none") {
+PM_TEST(wild_results, 0, 1, "Safety: a bad pointer for the id at fault: PM_EFAULT, even if no id is at fault") {
   set_up();
   pm_container_t read_only = make_container(1);
   CHECK_OK(pm_container_map(read_only, 0, 1, PAGE(REGION, 1000), PM_MAP_READ));
@@ -254,7 +255,7 @@ PM_TEST(wild_results, 0, 1, "Safety: no place for the id at fault: PM_EFAULT, al
   }
 }
 
-PM_TEST(array_in_destination, 0, 1, "Safety: the ids lie in pages that the copy replaces") {
+PM_TEST(array_in_destination, 0, 1, "Safety: the array of ids is in pages that the copy replaces") {
   set_up();
   pm_frame_t *ids = (pm_frame_t *)REGION_2;
   for (uint32_t i = 0; i < 3; i++) ids[i] = i;
@@ -263,7 +264,7 @@ PM_TEST(array_in_destination, 0, 1, "Safety: the ids lie in pages that the copy 
   check_numbered(REGION, 10, 100);
 }
 
-PM_TEST(result_in_shared_page, 0, 1, "Safety: the id at fault goes to a page that is a copy: a private one is made") {
+PM_TEST(result_in_shared_page, 0, 1, "Safety: the id at fault is stored to a page that is a copy: it becomes private") {
   set_up();
   CHECK_OK(pm_container_copy(first, 0, second, 0, 10, NULL));
   pm_frame_t *result = (pm_frame_t *)PAGE(REGION_2, 3);
@@ -272,7 +273,7 @@ PM_TEST(result_in_shared_page, 0, 1, "Safety: the id at fault goes to a page tha
   check_numbered(REGION, 10, 100);
 }
 
-PM_TEST(random_copies, 0, 4, "Safety: copies with random handles, ids, counts and pointers do no harm") {
+PM_TEST(random_copies, 0, 4, "Safety: copies with random handles, ids, counts and pointers are harmless") {
   uint64_t state = pm_clock_us() | 1;
   set_up();
   for (int i = 0; i < 3000; i++) {
@@ -282,7 +283,7 @@ PM_TEST(random_copies, 0, 4, "Safety: copies with random handles, ids, counts an
       const uint64_t kinds[] = {random, random % 16, first, (uint64_t)REGION_2 + random % 0xc000, random << 40};
       argument[j] = kinds[(random >> 32) % 5];
     }
-    // The image's own frames are not to be replaced.
+    // The image's own frames must not be replaced.
     if (argument[2] % (1ull << 32) == PM_CAP_CONTAINER) argument[2] = second;
     (void)raw_call(number, argument[0], argument[1], argument[2], argument[3], argument[4]);
   }

@@ -3,8 +3,8 @@
 
 enum { CONTAINERS = 4, IDS = 40, STEPS = 12000 };
 
-// Each container is mapped at a region of its own, id n at page n. A page holds one number, 0 or one that was never
-// used before; frames that share a content are of one group.
+// Each container is mapped at its own region, id n at page n. A page holds one number, 0 or one never used before;
+// frames that share a content belong to one group.
 static struct {
   pm_container_t container, weak;
   bool in_use[IDS];
@@ -24,11 +24,11 @@ static void set(int which, uint32_t id, uint64_t value, uint64_t group) {
 
 /// Maps ids that are in use, so that every write is served.
 static void show(int which, pm_frame_t start, uint32_t count) {
-  // Neighbours show through one mapping or through several; the owner's handle or the weak one.
+  // Adjacent pages may be one mapping or several, by the owner's handle or the weak one.
   pm_container_t handle = below(2) ? model[which].container : model[which].weak;
   uint32_t flags = below(2) ? LAZY_READ_WRITE : PM_MAP_FORCE_WRITE | (below(2) ? PM_MAP_LAZY : 0);
   CHECK_OK(pm_container_map(handle, start, count, page_of(which, start), flags));
-  // An enforced mapping that is not lazy ends all sharing.
+  // An eager mapping with PM_MAP_FORCE_WRITE ends all sharing.
   if (flags == PM_MAP_FORCE_WRITE)
     for (uint32_t id = start; id < start + count; id++) model[which].group[id] = ++last_number;
 }
@@ -74,7 +74,7 @@ static void step_release(void) {
   if (in_use && sharers > 1) set(which, id, 0, ++last_number);
 }
 
-/// Any of the four variants, between any two containers, by any handles.
+/// Any of the four calls, between any two containers, by any handles.
 static void step_copy(void) {
   int from = (int)below(CONTAINERS), to = (int)below(CONTAINERS), variant = (int)below(4);
   bool owns = below(2);
@@ -124,7 +124,7 @@ static void step_access(void) {
   set(which, id, number, number);
 }
 
-/// Frames of one group that hold something are one physical frame, and those of two are not.
+/// Checks that non-empty frames of one group are one physical frame, and frames of two groups are not.
 static void check_physical(void) {
   static uint64_t physical[CONTAINERS * IDS], group[CONTAINERS * IDS];
   int count = 0;
@@ -168,11 +168,11 @@ static void run_model(uint64_t seed) {
   CHECK_EQ(allocated_frames(), before + in_use);
 }
 
-PM_TEST(model, 0, 1, "R24, R38: 12,000 random steps do to four containers what they do to a naive model of them") {
+PM_TEST(model, 0, 1, "R24, R38: 12,000 random steps change four containers as they change a naive model") {
   run_model(1);
 }
 
-PM_TEST(model_again, 0, 1, "R24, R38: the same with a seed that is different in each run") {
+PM_TEST(model_again, 0, 1, "R24, R38: the same with a different seed in each run") {
   uint64_t seed = pm_clock_us();
   printf("seed %lu\n", seed);
   run_model(seed);

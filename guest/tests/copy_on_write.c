@@ -1,4 +1,4 @@
-// When a shared content is copied, and for whom (R24, R26): by rights, faults and physical addresses.
+// When a shared content is copied, and for which frame (R24, R26): by rights, faults and physical addresses.
 #include "test.h"
 
 /// `count` numbered frames mapped lazily at REGION, and a container of copies of them.
@@ -24,7 +24,7 @@ PM_TEST(read_only_leaf, 0, 1, "R26: a read-write request on a shared content yie
   check_numbered(REGION_2, 4, 100);
 }
 
-PM_TEST(source_loses_write, 0, 1, "R26: what the source's pages permit in force is not writing any more") {
+PM_TEST(source_loses_write, 0, 1, "R26: the source's pages lose the right to write") {
   source = map_numbered(REGION, 4, 100);
   CHECK_EQ(rights_at(REGION), PM_MAP_READ | PM_MAP_WRITE);
   CHECK_OK(pm_container_copy(source, 0, make_container(4), 0, 4, NULL));
@@ -33,7 +33,7 @@ PM_TEST(source_loses_write, 0, 1, "R26: what the source's pages permit in force 
   for (int i = 0; i < 4; i++) CHECK_EQ(rights_at(PAGE(REGION, i)), PM_MAP_READ);
 }
 
-PM_TEST(force_write, 0, 1, "R26: with the enforced-write flag the copy is made and the mapping is read-write") {
+PM_TEST(force_write, 0, 1, "R26: with PM_MAP_FORCE_WRITE the content is copied and the mapping is read-write") {
   set_up(4);
   CHECK_OK(pm_container_map(copies, 0, 4, REGION_2, PM_MAP_FORCE_WRITE));
   for (int i = 0; i < 4; i++) {
@@ -45,7 +45,7 @@ PM_TEST(force_write, 0, 1, "R26: with the enforced-write flag the copy is made a
   check_numbered(REGION, 4, 100);
 }
 
-PM_TEST(force_write_alone, 0, 1, "R26: the enforced-write flag copies nothing that is not shared") {
+PM_TEST(force_write_alone, 0, 1, "R26: PM_MAP_FORCE_WRITE copies nothing that is not shared") {
   source = map_numbered(REGION, 4, 100);
   uint64_t before = physical_at(REGION);
   CHECK_OK(pm_container_map(source, 0, 4, REGION_2, PM_MAP_FORCE_WRITE));
@@ -53,7 +53,8 @@ PM_TEST(force_write_alone, 0, 1, "R26: the enforced-write flag copies nothing th
   CHECK_SAME_FRAME(physical_at(REGION), before);
 }
 
-PM_TEST(force_write_of_source, 0, 1, "R26: the source gets a frame of its own, and the copy keeps the old one") {
+PM_TEST(force_write_of_source, 0, 1,
+        "R26: PM_MAP_FORCE_WRITE of the source gives it a new frame, and the copy keeps the old one") {
   set_up(4);
   map_lazily(copies, 0, 4, REGION_2);
   check_numbered(REGION_2, 4, 100);
@@ -67,7 +68,7 @@ PM_TEST(force_write_of_source, 0, 1, "R26: the source gets a frame of its own, a
 
 // ---- writes ---------------------------------------------------------------------------------
 
-PM_TEST(lazy_write, 0, 1, "R26: a write on a lazy mapping copies the one page, and only then") {
+PM_TEST(lazy_write, 0, 1, "R26: a write to a lazy mapping copies that page, and only then") {
   set_up(4);
   map_lazily(copies, 0, 4, REGION_2);
   check_numbered(REGION_2, 4, 100);
@@ -81,7 +82,7 @@ PM_TEST(lazy_write, 0, 1, "R26: a write on a lazy mapping copies the one page, a
   check_numbered(REGION, 4, 100);
 }
 
-PM_TEST(first_access_writes, 0, 1, "R26: a write without a read before, on lazy and on enforced-write mappings") {
+PM_TEST(first_access_writes, 0, 1, "R26: a write as the first access, to lazy and to PM_MAP_FORCE_WRITE mappings") {
   set_up(4);
   CHECK_OK(pm_container_map(copies, 0, 2, REGION_2, LAZY_READ_WRITE));
   CHECK_OK(pm_container_map(copies, 2, 2, PAGE(REGION_2, 2), PM_MAP_FORCE_WRITE | PM_MAP_LAZY));
@@ -102,7 +103,7 @@ static int force(const struct pm_fault *fault) {
   return pm_container_map(plain, frame, 1, PAGE(REGION_2, frame), PM_MAP_FORCE_WRITE);
 }
 
-PM_TEST(plain_write, 0, 1, "R26, R37: on a plain mapping the write is the task's own fault") {
+PM_TEST(plain_write, 0, 1, "R26, R37: a write to a plain mapping is a fault to the task") {
   set_up(4);
   plain = copies;
   CHECK_OK(pm_container_map(copies, 0, 4, REGION_2, PM_MAP_READ | PM_MAP_WRITE));
@@ -117,14 +118,14 @@ PM_TEST(plain_write, 0, 1, "R26, R37: on a plain mapping the write is the task's
   check_numbered(REGION_2, 4, 100);
 }
 
-PM_TEST(plain_write_dies, DIES_OF_PAGE_FAULT, 1, "R26: without a handler it is the task's end") {
+PM_TEST(plain_write_dies, DIES_OF_PAGE_FAULT, 1, "R26: without a handler a write to a plain mapping ends the task") {
   set_up(1);
   CHECK_OK(pm_container_map(copies, 0, 1, REGION_2, PM_MAP_READ | PM_MAP_WRITE));
   check_numbered(REGION_2, 1, 100);
   WORD(REGION_2, 0) = 1;
 }
 
-PM_TEST(plain_source, DIES_OF_PAGE_FAULT, 1, "R26: a plain mapping that was writable before the copy is not after it") {
+PM_TEST(plain_source, DIES_OF_PAGE_FAULT, 1, "R26: a plain mapping loses the right to write by the copy") {
   source = make_container(1);
   CHECK_OK(pm_container_map(source, 0, 1, REGION, PM_MAP_READ | PM_MAP_WRITE));
   WORD(REGION, 0) = 1;
@@ -132,7 +133,7 @@ PM_TEST(plain_source, DIES_OF_PAGE_FAULT, 1, "R26: a plain mapping that was writ
   WORD(REGION, 0) = 2;
 }
 
-PM_TEST(read_only_request, 0, 1, "R26: a write on a mapping without the right is a fault, shared or not") {
+PM_TEST(read_only_request, 0, 1, "R26: a write to a read-only mapping is a fault, shared or not") {
   set_up(1);
   CHECK_OK(pm_container_map(copies, 0, 1, REGION_2, PM_MAP_READ | PM_MAP_LAZY));
   CHECK(!read_faults(REGION_2));
@@ -170,7 +171,7 @@ PM_TEST(across_pages, 0, 1, "R26: one write across two shared pages") {
   check_numbered(REGION, 2, 100);
 }
 
-PM_TEST(exchange, 0, 1, "R26: a locked instruction on a shared page is one whole") {
+PM_TEST(exchange, 0, 1, "R26: a locked instruction on a shared page is atomic") {
   set_up(1);
   map_lazily(copies, 0, 1, REGION_2);
   volatile uint64_t *word = (volatile uint64_t *)REGION_2;
@@ -179,7 +180,7 @@ PM_TEST(exchange, 0, 1, "R26: a locked instruction on a shared page is one whole
   CHECK_EQ(WORD(REGION, 0), 100);
 }
 
-PM_TEST(server_writes, 0, 1, "R26: a call's result into a shared page makes a copy, as the task's own write would") {
+PM_TEST(server_writes, 0, 1, "R26: a call's result to a shared page copies it, as the task's own write would") {
   set_up(2);
   map_lazily(copies, 0, 2, REGION_2);
   CHECK_OK(pm_task_info((struct pm_task_info *)PAGE(REGION_2, 1)));
@@ -187,7 +188,7 @@ PM_TEST(server_writes, 0, 1, "R26: a call's result into a shared page makes a co
   check_numbered(REGION, 2, 100);
 }
 
-PM_TEST(server_may_not, 0, 1, "R26: a call's result into a shared page that is mapped plainly is PM_EFAULT") {
+PM_TEST(server_may_not, 0, 1, "R26: a call's result to a shared page with a plain mapping fails with PM_EFAULT") {
   set_up(2);
   CHECK_OK(pm_container_map(copies, 0, 2, REGION_2, PM_MAP_READ | PM_MAP_WRITE));
   CHECK_ERROR(pm_task_info((struct pm_task_info *)PAGE(REGION_2, 1)), PM_EFAULT);
@@ -207,7 +208,7 @@ PM_TEST(last_sharer, 0, 1, "R24: the last frame that names a content writes it i
   CHECK_EQ(rights_at(REGION), PM_MAP_READ | PM_MAP_WRITE);
 }
 
-PM_TEST(last_sharer_is_copy, 0, 1, "R24: so does a copy whose source is gone, replaced, or written") {
+PM_TEST(last_sharer_is_copy, 0, 1, "R24: so does a copy whose source is freed, replaced, or written") {
   set_up(3);
   uint64_t before[3];
   for (int i = 0; i < 3; i++) before[i] = physical_at(PAGE(REGION, i));
@@ -233,7 +234,7 @@ PM_TEST(last_sharer_plain, 0, 1, "R24, R26: the last sharer writes through a pla
   CHECK_SAME_FRAME(physical_at(REGION_2), before);
 }
 
-PM_TEST(last_of_many, 0, 1, "R24: of 50 sharers each that writes gets a frame, and the last keeps the first one") {
+PM_TEST(last_of_many, 0, 1, "R24: of 50 sharers each writer gets a new frame, and the last keeps the old one") {
   enum { COUNT = 50 };
   pm_container_t container = map_numbered(REGION, 1, 9);
   uint64_t first = physical_at(REGION), seen[COUNT];
@@ -269,7 +270,8 @@ PM_TEST(takes_no_memory, 0, 1, "R3, R24: with all frames allocated, every sharer
 
 // ---- several mappings ------------------------------------------------------------------------------
 
-PM_TEST(two_mappings, 0, 1, "R25, R26: a frame at three addresses: a write at one shows at all, not in the copy") {
+PM_TEST(two_mappings, 0, 1,
+        "R25, R26: a frame at three addresses: a write at one is seen at all of them, but not in the copy") {
   set_up(3);
   char *second = PAGE(REGION, 100), *third = PAGE(REGION, 200), *copy = REGION_2;
   map_lazily(source, 0, 3, second);
@@ -287,7 +289,7 @@ PM_TEST(two_mappings, 0, 1, "R25, R26: a frame at three addresses: a write at on
   }
 }
 
-PM_TEST(copied_again, 0, 1, "R24: 200 times: copy, write the source, and the copy still has what was there before") {
+PM_TEST(copied_again, 0, 1, "R24: 200 times: copy, write the source, and the copy keeps the old data") {
   source = map_numbered(REGION, 4, 0);
   copies = make_container(4);
   map_lazily(copies, 0, 4, REGION_2);

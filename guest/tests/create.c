@@ -1,9 +1,9 @@
-// Containers made, filled and shared in one call (R23).
+// Containers created, filled and shared in one call (R23).
 #include "test.h"
 
 static pm_container_t container, weak;
 
-PM_TEST(with, 0, 1, "R23: create_with: fresh frames, charged, and a weak capability that shows the same ones") {
+PM_TEST(with, 0, 1, "R23: create_with: fresh frames, charged, and a weak capability to the same ones") {
   uint64_t before = allocated_frames();
   CHECK_OK(pm_container_create_with(&container, 10, PM_CAP_NONE, &weak));
   CHECK_EQ(allocated_frames(), before + 10);
@@ -19,7 +19,7 @@ PM_TEST(with, 0, 1, "R23: create_with: fresh frames, charged, and a weak capabil
   CHECK_EQ(allocated_frames(), before);
 }
 
-PM_TEST(from, 0, 1, "R23: create_from: logical copies, numbered from 0 on") {
+PM_TEST(from, 0, 1, "R23: create_from: logical copies, numbered from 0") {
   pm_container_t source = map_numbered(REGION, 10, 100);
   uint64_t before = allocated_frames();
   CHECK_OK(pm_container_create_from(&container, source, 3, 5, PM_CAP_NONE, &weak));
@@ -33,7 +33,7 @@ PM_TEST(from, 0, 1, "R23: create_from: logical copies, numbered from 0 on") {
   check_numbered(PAGE(REGION_2, 1), 4, 104);
 }
 
-PM_TEST(gather, 0, 1, "R23: create_gather: the ids that are named, in that order") {
+PM_TEST(gather, 0, 1, "R23: create_gather: the listed ids, in that order") {
   pm_container_t source = map_numbered(REGION, 10, 100);
   const pm_frame_t ids[] = {9, 2, 2, 0};
   CHECK_OK(pm_container_create_gather(&container, source, ids, 4, PM_CAP_NONE, &weak));
@@ -41,7 +41,7 @@ PM_TEST(gather, 0, 1, "R23: create_gather: the ids that are named, in that order
   for (int i = 0; i < 4; i++) CHECK_EQ(WORD(REGION_2, i), 100 + ids[i]);
 }
 
-PM_TEST(from_weak, 0, 1, "R23: the source may be somebody's through a weak capability") {
+PM_TEST(from_weak, 0, 1, "R23: the source may be a weak capability") {
   pm_container_t source = map_numbered(REGION, 4, 100), copies;
   CHECK_OK(pm_container_share(source, PM_CAP_NONE, &weak));
   CHECK_OK(pm_container_create_from(&copies, weak, 0, 4, PM_CAP_NONE, &container));
@@ -50,7 +50,7 @@ PM_TEST(from_weak, 0, 1, "R23: the source may be somebody's through a weak capab
   check_numbered(REGION_2, 4, 100);
 }
 
-PM_TEST(errors, 0, 1, "R23: what is wrong with source, ids or remote: nothing is made, nothing is stored") {
+PM_TEST(errors, 0, 1, "R23: a wrong source, id or remote: nothing is created or stored") {
   pm_container_t source = map_numbered(REGION, 4, 100);
   uint64_t before = allocated_frames();
   const pm_frame_t ids[] = {1, 4};
@@ -75,7 +75,7 @@ PM_TEST(errors, 0, 1, "R23: what is wrong with source, ids or remote: nothing is
   check_numbered(REGION, 4, 100);
 }
 
-PM_TEST(no_memory, 0, 1, "R23: PM_ENOMEM where the copies cannot be charged") {
+PM_TEST(no_memory, 0, 1, "R23: PM_ENOMEM if the copies cannot be charged") {
   pm_container_t source = map_numbered(REGION, 10, 100);
   struct pm_task_info info;
   CHECK_OK(pm_task_info(&info));
@@ -88,7 +88,7 @@ PM_TEST(no_memory, 0, 1, "R23: PM_ENOMEM where the copies cannot be charged") {
   CHECK_OK(pm_container_create_from(&container, source, 0, 5, PM_CAP_NONE, &weak));
 }
 
-PM_TEST(not_shared, 0, 1, "R23: no place for the weak capability: the container is made and not shared") {
+PM_TEST(not_shared, 0, 1, "R23: a null pointer for the weak capability: the container is created and not shared") {
   CHECK_OK(pm_container_create_with(&container, 2, PM_CAP_NONE, NULL));
   map_lazily(container, 0, 2, REGION);
   CHECK(is_zero(REGION, 2 * PM_PAGE_SIZE));
@@ -107,12 +107,12 @@ PM_TEST(nothing_leaks, 0, 1, "Safety: 2,500 failures take no handle, container o
   }
   CHECK_EQ(allocated_frames(), before);
   CHECK_OK(pm_container_create_with(&container, 2, PM_CAP_NONE, &weak));
-  // The low half of a handle is its place in the table.
+  // The low half of a handle is its index in the table.
   CHECK((container & 0xffff) < 100 && (weak & 0xffff) < 100);
   check_numbered(REGION, 4, 100);
 }
 
-PM_TEST(result_in_source, 0, 1, "Safety: the handles go to a page that becomes shared by the call itself") {
+PM_TEST(result_in_source, 0, 1, "Safety: the handles are stored to a page that the call itself makes shared") {
   pm_container_t source = map_numbered(REGION, 1, 100);
   CHECK_OK(pm_container_create_from((pm_container_t *)(REGION + 64), source, 0, 1, PM_CAP_NONE,
                                     (pm_container_t *)(REGION + 68)));

@@ -1,4 +1,4 @@
-// The disk: its driver library, and drivers that do it wrong (R19, R22, R40).
+// The disk: its driver library, and drivers that misbehave (R19, R22, R40).
 #include <physmem/block.h>
 
 #include "test.h"
@@ -9,7 +9,7 @@ static struct pm_block disk;
 
 static void open_disk(void) { CHECK_OK(pm_block_open(&disk, 0)); }
 
-/// Frames [0, count) of a container of their own, mapped at REGION, that the device reaches.
+/// Frames [0, count) of a new container, mapped at REGION, that the device reaches.
 static pm_container_t map_buffers(uint32_t count) {
   pm_container_t container;
   CHECK_OK(pm_container_create(&container));
@@ -23,7 +23,7 @@ static void check_sectors(const void *bytes, uint64_t sector, uint32_t sectors) 
   for (uint64_t i = 0; i < sectors * 64ull; i++) CHECK_EQ(words[i], disk_word(sector * 64 + i));
 }
 
-PM_TEST_DISK(reads, 0, "1 disk", "R22: sectors are read right into pinned frames, in requests of any size") {
+PM_TEST_DISK(reads, 0, "1 disk", "R22: sectors are read directly into pinned frames, in requests of any size") {
   open_disk();
   CHECK_EQ(disk.sectors, PM_TEST_SECTORS);
   CHECK(!disk.read_only);
@@ -34,13 +34,13 @@ PM_TEST_DISK(reads, 0, "1 disk", "R22: sectors are read right into pinned frames
   CHECK_OK(pm_block_read(&disk, 13, 1, container, 1));
   check_sectors(PAGE(REGION, 1), 13, 1);
   check_sectors(PAGE(REGION, 1) + 512, FRAME_SECTORS + 1, 7);
-  // Nothing is pinned any more but the queue.
+  // Only the queue is still pinned.
   CHECK_OK(pm_container_destroy(container));
   pm_block_close(&disk);
   CHECK_ERROR(pm_device_release(0), PM_EPERM);
 }
 
-PM_TEST_DISK(writes, 0, "1 disk", "R22: sectors are written from pinned frames, and come back as written") {
+PM_TEST_DISK(writes, 0, "1 disk", "R22: sectors are written from pinned frames, and read back") {
   open_disk();
   pm_container_t container = map_buffers(256);
   fill_pages(REGION, 128, 5);
@@ -52,7 +52,7 @@ PM_TEST_DISK(writes, 0, "1 disk", "R22: sectors are written from pinned frames, 
   check_sectors(REGION, 1016, 8);
 }
 
-PM_TEST_DISK(keeps_many_under_way, 0, "1 disk", "requests of a frame fill the queue again and again, and all come back") {
+PM_TEST_DISK(keeps_many_under_way, 0, "1 disk", "single-frame requests keep the queue full, and all complete") {
   open_disk();
   pm_container_t container = map_buffers(128);
   uint64_t physical[128];
@@ -87,7 +87,8 @@ PM_TEST_DISK(keeps_many_under_way, 0, "1 disk", "requests of a frame fill the qu
   CHECK_ERROR(pm_block_complete(&disk, &result, 0), PM_ENOENT);
 }
 
-PM_TEST_DISK(refuses, 0, "1 disk", "R22: frames that are not pinned, or not any more, are not touched, and the request fails") {
+PM_TEST_DISK(refuses, 0, "1 disk",
+             "R22: frames that are not pinned, or no longer, are not touched, and the request fails") {
   open_disk();
   pm_container_t container = map_buffers(4);
   uint64_t physical[4];
@@ -95,7 +96,7 @@ PM_TEST_DISK(refuses, 0, "1 disk", "R22: frames that are not pinned, or not any 
   fill_pages(REGION, 4, 1);
   CHECK_OK(pm_container_pin(container, 0, 4, PM_LOCK_MAXIMUM_US, physical));
   CHECK_OK(pm_container_unpin(container, 2, 1));
-  // All or nothing: the frames before the one at fault are as they were.
+  // All or nothing: the frames before the one at fault are unchanged.
   CHECK_OK(pm_block_submit(&disk, PM_BLOCK_READ, 0, physical, 32, 1));
   CHECK_OK(pm_block_complete(&disk, &result, LONG_US));
   CHECK_ERROR(result.error, PM_EIO);
@@ -104,21 +105,21 @@ PM_TEST_DISK(refuses, 0, "1 disk", "R22: frames that are not pinned, or not any 
   CHECK_OK(pm_block_complete(&disk, &result, LONG_US));
   CHECK_OK(result.error);
   check_sectors(REGION, 0, 16);
-  // The time is up.
+  // The pin times out.
   CHECK_OK(pm_container_pin(container, 0, 1, 1000, physical));
   pm_sleep(2000);
   CHECK_OK(pm_block_submit(&disk, PM_BLOCK_READ, 8, physical, 8, 3));
   CHECK_OK(pm_block_complete(&disk, &result, LONG_US));
   CHECK_ERROR(result.error, PM_EIO);
   check_sectors(REGION, 0, 8);
-  // No memory at all.
+  // Addresses outside memory.
   uint64_t nowhere[] = {1ull << 40, UINT64_MAX - PM_PAGE_SIZE + 1, 0};
   for (int i = 0; i < 3; i++) {
     CHECK_OK(pm_block_submit(&disk, PM_BLOCK_READ, 0, nowhere + i, 8, 4));
     CHECK_OK(pm_block_complete(&disk, &result, LONG_US));
     CHECK_ERROR(result.error, PM_EIO);
   }
-  // Beyond the disk's end, and no such operation.
+  // Beyond the disk's end, and an unknown operation.
   CHECK_OK(pm_container_pin(container, 0, 1, PM_LOCK_MAXIMUM_US, physical));
   CHECK_OK(pm_block_submit(&disk, PM_BLOCK_READ, PM_TEST_SECTORS - 7, physical, 8, 5));
   CHECK_OK(pm_block_complete(&disk, &result, LONG_US));
@@ -132,7 +133,8 @@ PM_TEST_DISK(refuses, 0, "1 disk", "R22: frames that are not pinned, or not any 
   check_sectors(REGION, 0, 8);
 }
 
-PM_TEST_DISK(another_tasks_pin, 0, "2 disk", "R22: a driver cannot name frames that another task has pinned, for reading or writing") {
+PM_TEST_DISK(another_tasks_pin, 0, "2 disk",
+             "R22: a driver cannot name frames that another task has pinned, for reading or writing") {
   unsigned me = join(2);
   if (me != 0) {
     pm_container_t container = map_fresh(REGION, 1);
@@ -154,7 +156,7 @@ PM_TEST_DISK(another_tasks_pin, 0, "2 disk", "R22: a driver cannot name frames t
   answer(&question, 0, PM_CAP_NONE);
 }
 
-PM_TEST_DISK(read_only, 0, "1 disk,readonly", "a disk that is read only says so, and refuses to be written") {
+PM_TEST_DISK(read_only, 0, "1 disk,readonly", "a read-only disk reports it, and fails writes") {
   open_disk();
   CHECK(disk.read_only);
   pm_container_t container = map_buffers(1);
@@ -163,7 +165,7 @@ PM_TEST_DISK(read_only, 0, "1 disk,readonly", "a disk that is read only says so,
   check_sectors(REGION, 0, 8);
 }
 
-/// Twelve requests of a frame at a time, all under way together; those with an odd tag name bad sectors.
+/// Twelve requests of a frame each, all outstanding together; those with an odd tag use bad sectors.
 static void mix(enum pm_block_operation operation, const uint64_t *physical, uint64_t first) {
   struct pm_block_result result;
   for (uint64_t i = 0; i < 12; i++) {
@@ -177,7 +179,8 @@ static void mix(enum pm_block_operation operation, const uint64_t *physical, uin
   }
 }
 
-PM_TEST_DISK(bad_sectors, 0, "1 disk,bad-sectors", "what the host fails to read, write or flush comes back as failed, and no other request does") {
+PM_TEST_DISK(bad_sectors, 0, "1 disk,bad-sectors",
+             "requests that the host fails to read, write or flush fail, and no others do") {
   open_disk();
   pm_container_t container = map_buffers(64);
   uint64_t physical[12];
@@ -188,18 +191,18 @@ PM_TEST_DISK(bad_sectors, 0, "1 disk,bad-sectors", "what the host fails to read,
     for (uint64_t i = 0; i < 12; i++)
       if (i % 2) check_pages(PAGE(REGION, i), 1, 6);
       else check_sectors(PAGE(REGION, i), PM_TEST_GOOD + first + i * FRAME_SECTORS, FRAME_SECTORS);
-    // As it is already; what would go to bad sectors must be nowhere.
+    // Writes what is there already; data for the bad sectors must not be written anywhere.
     mix(PM_BLOCK_WRITE, physical, first);
     CHECK_OK(pm_container_unpin(container, 0, 12));
     CHECK_ERROR(pm_block_flush(&disk), PM_EIO);
   }
-  // Over the border, at either end.
+  // Across the boundary, at either end.
   CHECK_ERROR(pm_block_read(&disk, PM_TEST_BAD - 8, 16, container, 0), PM_EIO);
   CHECK_ERROR(pm_block_read(&disk, PM_TEST_GOOD - 4, 8, container, 0), PM_EIO);
   fill_pages(REGION, 2, 7);
   CHECK_ERROR(pm_block_write(&disk, PM_TEST_GOOD - 12, 16, container, 0), PM_EIO);
   CHECK_ERROR(pm_block_write(&disk, PM_TEST_BAD - 4, 8, container, 0), PM_EIO);
-  // Sectors are written in order: of what failed only those before the bad ones may have been.
+  // Sectors are written in order: of a failed request only sectors before the bad ones may be written.
   CHECK_OK(pm_block_read(&disk, PM_TEST_GOOD, PM_TEST_BAD - PM_TEST_GOOD - 4, container, 0));
   check_sectors(REGION, PM_TEST_GOOD, PM_TEST_BAD - PM_TEST_GOOD - 4);
   CHECK_OK(pm_block_write(&disk, PM_TEST_GOOD + 8, 16, container, 2));
@@ -207,7 +210,8 @@ PM_TEST_DISK(bad_sectors, 0, "1 disk,bad-sectors", "what the host fails to read,
   CHECK(!memcmp(PAGE(REGION, 2), PAGE(REGION, 4), 2 * PM_PAGE_SIZE));
 }
 
-PM_TEST_DISK(few_address_bits, 0, "1 disk,address-bits=24", "R19: a device with 24 address bits reaches the lowest zone only") {
+PM_TEST_DISK(few_address_bits, 0, "1 disk,address-bits=24",
+             "R19: a device with 24 address bits reaches only the lowest zone") {
   open_disk();
   CHECK_EQ(disk.address_bits, 24);
   uint64_t physical[8];
@@ -216,7 +220,7 @@ PM_TEST_DISK(few_address_bits, 0, "1 disk,address-bits=24", "R19: a device with 
   for (int i = 0; i < 8; i++) CHECK(physical[i] < 1u << 24);
   CHECK_OK(pm_block_read(&disk, 8, 64, container, 0));
   check_sectors(REGION, 8, 64);
-  // A frame from anywhere, which is from the top here, is out of its reach however well it is pinned.
+  // An unplaced frame, here from the top of memory, is out of its reach even if it is pinned.
   pm_container_t high = map_fresh(REGION_2, 1);
   fill_pages(REGION_2, 1, 9);
   CHECK_OK(pm_container_pin(high, 0, 1, PM_LOCK_MAXIMUM_US, physical));
@@ -225,7 +229,7 @@ PM_TEST_DISK(few_address_bits, 0, "1 disk,address-bits=24", "R19: a device with 
   check_pages(REGION_2, 1, 9);
 }
 
-PM_TEST_DISK(one_driver, 0, "2 disk", "a device has one driver at a time, and is free when it ends") {
+PM_TEST_DISK(one_driver, 0, "2 disk", "a device has one driver at a time, and is free when its driver ends") {
   unsigned me = join(2);
   CHECK_ERROR(pm_device_claim(1), PM_ENOENT);
   CHECK_ERROR(pm_device_claim(UINT32_MAX), PM_ENOENT);
@@ -242,7 +246,7 @@ PM_TEST_DISK(one_driver, 0, "2 disk", "a device has one driver at a time, and is
     CHECK_OK(pm_device_release(0));
     open_disk();
     ask(0, PM_CAP_NONE);
-    // It ends with requests under way.
+    // It ends with requests outstanding.
     pm_container_t container = map_buffers(128);
     uint64_t physical[128];
     CHECK_OK(pm_container_pin(container, 0, 128, PM_LOCK_MAXIMUM_US, physical));

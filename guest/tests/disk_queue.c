@@ -1,4 +1,4 @@
-// The disk's queue, driven by hand, without an event index: interrupts, and drivers that do not keep to the form.
+// The disk's queue, driven by hand, without an event index: interrupts, and drivers that break the protocol.
 #include <physmem.h>
 
 #include "test.h"
@@ -13,7 +13,7 @@ struct descriptor {
   uint32_t length;
   uint16_t flags, next;
 };
-// In one frame, which everything else of a request is in as well.
+// In one frame, with everything else of a request.
 struct queue {
   struct descriptor descriptors[SIZE];
   uint16_t available_flags, available_index, available[SIZE], used_event;
@@ -60,7 +60,7 @@ static void set_up(void) {
   CHECK_EQ(get(STATUS), 15);
 }
 
-/// Frame 0 has the queue, 1 and 2 are for data.
+/// Frame 0 holds the queue, 1 and 2 are for data.
 static void start(void) {
   CHECK_OK(pm_device_claim(0));
   container = map_fresh(REGION, 3);
@@ -75,7 +75,7 @@ static void describe(unsigned index, uint64_t address, uint32_t length, unsigned
   queue->descriptors[index].next = (uint16_t)next;
 }
 
-/// A read of a sector to the first data frame, in descriptors 0, 1, 2.
+/// Describes a read of a sector to the first data frame, in descriptors 0, 1, 2.
 static void describe_read(uint64_t sector) {
   queue->header.operation = 0;
   queue->header.sector = sector;
@@ -100,7 +100,7 @@ static void check_read(uint64_t sector) {
   for (uint64_t i = 0; i < 64; i++) CHECK_EQ(((uint64_t *)DATA)[i], disk_word(sector * 64 + i));
 }
 
-/// The descriptors from `head` on make the device fail: it reads no more, wants a reset, and works after it.
+/// Checks that the descriptors from `head` on break the device: it stops, requests a reset, and works after it.
 static void check_breaks(uint16_t head) {
   offer(head);
   while (!(get(STATUS) & NEEDS_RESET)) CHECK(!is_done());
@@ -114,7 +114,7 @@ static void check_breaks(uint16_t head) {
   set_up();
 }
 
-/// They make the request fail, and nothing but its status is written.
+/// Checks that they make the request fail, and that only its status is written.
 static void check_fails(uint16_t head) {
   fill_pages(DATA, 2, 4);
   queue->status = 0xff;
@@ -130,14 +130,14 @@ static void wait_and_check(uint64_t sector) {
   check_read(sector);
 }
 
-PM_TEST_DISK(waits_for_interrupts, 0, "1 disk", "a driver that looks, finds nothing and waits misses no interrupt") {
+PM_TEST_DISK(waits_for_interrupts, 0, "1 disk", "a driver that checks, finds nothing and waits misses no interrupt") {
   start();
   for (uint64_t i = 0; i < 300; i++) {
     describe_read(i);
     offer(0);
     wait_and_check(i);
   }
-  // One may be left over, of a request that was seen before it was waited for.
+  // One may be left over from a request that completed before the wait.
   (void)pm_interrupt_wait(0);
   CHECK_ERROR(pm_interrupt_wait(1000), PM_ETIMEDOUT);
 }
@@ -150,7 +150,8 @@ static void count_interrupt(uint64_t devices) {
   interrupts++;
 }
 
-PM_TEST_DISK(handles_interrupts, 0, "1 disk", "an interrupt reaches its handler while the task runs, sleeps and waits for a message") {
+PM_TEST_DISK(handles_interrupts, 0, "1 disk",
+             "an interrupt reaches its handler while the task runs, sleeps and waits for a message") {
   start();
   CHECK_OK(pm_on_interrupt(count_interrupt));
   CHECK_ERROR(pm_interrupt_wait(0), PM_EBUSY);
@@ -176,7 +177,7 @@ PM_TEST_DISK(handles_interrupts, 0, "1 disk", "an interrupt reaches its handler 
   CHECK_EQ(interrupts, 30);
 }
 
-PM_TEST_DISK(no_interrupt_unless_wanted, 0, "1 disk", "a driver that wants no interrupts gets none") {
+PM_TEST_DISK(no_interrupt_unless_wanted, 0, "1 disk", "a driver that disables interrupts gets none") {
   start();
   queue->available_flags = 1;
   describe_read(1);
@@ -186,7 +187,8 @@ PM_TEST_DISK(no_interrupt_unless_wanted, 0, "1 disk", "a driver that wants no in
   CHECK_ERROR(pm_interrupt_wait(2000), PM_ETIMEDOUT);
 }
 
-PM_TEST_DISK(broken_chains, 0, "1 disk", "chains without an end, out of the queue, indirect or without a status end the queue, and a reset mends it") {
+PM_TEST_DISK(broken_chains, 0, "1 disk",
+             "endless, out-of-range, indirect or statusless chains break the queue, and a reset repairs it") {
   start();
   describe_read(0);
   describe(1, physical[1], 512, NEXT | WRITE, 0);
@@ -201,7 +203,7 @@ PM_TEST_DISK(broken_chains, 0, "1 disk", "chains without an end, out of the queu
   describe_read(0);
   describe(0, at(&queue->header), 16, NEXT | INDIRECT, 1);
   check_breaks(0);
-  // Nothing that could be written: no status.
+  // No writable descriptor: no status.
   describe_read(0);
   describe(2, at(&queue->status), 1, 0, 0);
   check_breaks(0);
@@ -219,7 +221,7 @@ PM_TEST_DISK(broken_chains, 0, "1 disk", "chains without an end, out of the queu
   check_breaks(0);
 }
 
-PM_TEST_DISK(wrong_requests, 0, "1 disk", "requests of a wrong form fail with a status, and touch nothing") {
+PM_TEST_DISK(wrong_requests, 0, "1 disk", "malformed requests fail with a status, and touch nothing") {
   start();
   describe_read(0);
   describe(1, physical[1], 511, NEXT | WRITE, 2);
@@ -236,7 +238,7 @@ PM_TEST_DISK(wrong_requests, 0, "1 disk", "requests of a wrong form fail with a 
   describe_read(0);
   describe(1, UINT64_MAX, 512, NEXT | WRITE, 2);
   check_fails(0);
-  // No data; a header that is too short; one to read behind one to write; to be written by the disk, and to be read.
+  // No data; a short header; a readable descriptor after a writable one; data writable by the disk, and readable.
   describe_read(0);
   describe(0, at(&queue->header), 16, NEXT, 2);
   check_fails(0);
@@ -253,14 +255,15 @@ PM_TEST_DISK(wrong_requests, 0, "1 disk", "requests of a wrong form fail with a 
   describe_read(0);
   describe(1, physical[1], 512, NEXT, 2);
   check_fails(0);
-  // The frame behind the pinned ones.
+  // The frame after the pinned ones.
   CHECK_OK(pm_container_unpin(container, 2, 1));
   describe_read(0);
   describe(1, physical[2] == physical[1] + PM_PAGE_SIZE ? physical[1] + 3584 : physical[2], 1024, NEXT | WRITE, 2);
   check_fails(0);
 }
 
-PM_TEST_DISK(cut_anywhere, 0, "1 disk", "a header and data may be cut into descriptors anywhere, the status with the data") {
+PM_TEST_DISK(cut_anywhere, 0, "1 disk",
+             "header and data may be split into descriptors anywhere, the status joined with the data") {
   start();
   queue->header.operation = 0;
   queue->header.sector = 11;
@@ -278,13 +281,14 @@ PM_TEST_DISK(cut_anywhere, 0, "1 disk", "a header and data may be cut into descr
   check_read(11);
 }
 
-PM_TEST_DISK(own_queue_overwritten, 0, "1 disk", "a driver that lets the device write over its own queue hurts itself only") {
+PM_TEST_DISK(own_queue_overwritten, 0, "1 disk",
+             "a driver that lets the device overwrite its queue harms only itself") {
   start();
   for (uint64_t sector = 0; sector < 40; sector++) {
     describe_read(sector);
     describe(1, physical[0], 512, NEXT | WRITE, 2);
     offer(0);
-    // Nobody can say what the queue holds now: it breaks sooner or later, or it does not.
+    // The queue's contents are unknown now: it may break or not.
     for (int i = 0; i < 20 && !(get(STATUS) & NEEDS_RESET); i++) set(NOTIFY, 0);
     set_up();
   }
@@ -303,7 +307,7 @@ PM_TEST_DISK(queue_not_pinned, 0, "1 disk", "a queue that is not pinned is not t
   CHECK_EQ(queue->status, 0xff);
   CHECK_OK(pm_container_pin(container, 0, 1, PM_LOCK_MAXIMUM_US, physical));
   set_up();
-  // Nor one that is nowhere, or not where a queue can be.
+  // Nor a queue outside memory, or at an invalid address.
   set(STATUS, 0);
   set(STATUS, 3);
   set(0x24, 1);
@@ -332,7 +336,7 @@ PM_TEST_DISK(queue_not_pinned, 0, "1 disk", "a queue that is not pinned is not t
   while (!(get(STATUS) & NEEDS_RESET)) {}
 }
 
-PM_TEST_DISK(other_queues, 0, "1 disk", "there is one queue: what is written for another that is selected has no effect on it") {
+PM_TEST_DISK(other_queues, 0, "1 disk", "there is one queue: writes for another selected queue have no effect on it") {
   start();
   set(0x30, 1);
   CHECK_EQ(get(0x34), 0);
@@ -348,7 +352,7 @@ PM_TEST_DISK(other_queues, 0, "1 disk", "there is one queue: what is written for
   wait_and_check(6);
 }
 
-PM_TEST_DISK(features_refused, 0, "1 disk", "the device does not agree to a driver that ignores the limits of its memory") {
+PM_TEST_DISK(features_refused, 0, "1 disk", "the device rejects a driver that ignores its address limits") {
   CHECK_OK(pm_device_claim(0));
   set(STATUS, 3);
   set(STATUS, 11);
@@ -357,7 +361,7 @@ PM_TEST_DISK(features_refused, 0, "1 disk", "the device does not agree to a driv
   set(0x20, 1);
   set(STATUS, 15);
   CHECK_EQ(get(STATUS), 3);
-  // What it does not offer.
+  // Features that it does not offer.
   set(0x20, 3);
   set(0x24, 0);
   set(0x20, 1u << 28);
@@ -368,7 +372,8 @@ PM_TEST_DISK(features_refused, 0, "1 disk", "the device does not agree to a driv
   CHECK_EQ(get(STATUS), 15);
 }
 
-PM_TEST_DISK(unpinned_under_way, 0, "1 disk", "R22: what is unpinned or expires under a transfer is free when the transfer is over, and not before") {
+PM_TEST_DISK(unpinned_under_way, 0, "1 disk",
+             "R22: frames unpinned or expired during a transfer become free only after the transfer") {
   start();
   for (uint64_t i = 0; i < 200; i++) {
     CHECK_OK(pm_container_pin(container, 0, 3, i % 2 ? PM_LOCK_MAXIMUM_US : 30 + i, physical));
@@ -380,7 +385,7 @@ PM_TEST_DISK(unpinned_under_way, 0, "1 disk", "R22: what is unpinned or expires 
       pm_error_t error = pm_container_unpin(container, 0, 3);
       CHECK(!error || error == PM_ENOENT);
     }
-    // Done, refused or broken: in any case it is over soon, and the frames can be freed.
+    // Done, failed or broken: in each case it ends soon, and the frames can be freed.
     uint32_t count = 1;
     while (pm_container_deallocate(container, 1, &count, 0) == PM_EBUSY) count = 1;
     CHECK_EQ(count, 1);
@@ -391,7 +396,7 @@ PM_TEST_DISK(unpinned_under_way, 0, "1 disk", "R22: what is unpinned or expires 
   }
 }
 
-PM_TEST_DISK(dies_under_way, 0, "1 disk", "a driver that ends with requests under way leaves nothing behind") {
+PM_TEST_DISK(dies_under_way, 0, "1 disk", "a driver that ends with outstanding requests leaves nothing behind") {
   start();
   for (unsigned i = 0; i < 4; i++) {
     describe_read(i);

@@ -1,4 +1,4 @@
-// More than the machine has (R3, R4, R16, R18).
+// Allocations beyond the machine's memory (R3, R4, R16, R18).
 #include "test.h"
 
 #define EVERYTHING 0xffffffffu
@@ -9,7 +9,7 @@ static uint64_t available_frames(void) {
   return info.available;
 }
 
-PM_TEST(too_much, 0, 1, "R18: more than the machine has is PM_ENOMEM with nothing changed") {
+PM_TEST(too_much, 0, 1, "R18: more than the machine has fails with PM_ENOMEM and changes nothing") {
   pm_container_t container = make_container(0);
   uint64_t before = allocated_frames();
   uint32_t count = EVERYTHING;
@@ -23,7 +23,7 @@ PM_TEST(too_much, 0, 1, "R18: more than the machine has is PM_ENOMEM with nothin
   CHECK_OK(pm_container_allocate(container, 0, &count, 0));
 }
 
-PM_TEST(as_much_as_there_is, 0, 1, "R8, R18: PARTIAL takes all that is available and says how much") {
+PM_TEST(as_much_as_there_is, 0, 1, "R8, R18: PARTIAL takes all available frames and returns their number") {
   pm_container_t container = make_container(0);
   uint64_t before = allocated_frames(), available = available_frames();
   uint32_t count = EVERYTHING;
@@ -39,14 +39,14 @@ PM_TEST(as_much_as_there_is, 0, 1, "R8, R18: PARTIAL takes all that is available
   CHECK_EQ(available_frames(), available);
 }
 
-PM_TEST(use_everything, 0, 1, "R3: every frame that was allocated can be used, and comes back when freed") {
+PM_TEST(use_everything, 0, 1, "R3: every allocated frame can be used, and is available again when freed") {
   for (uint64_t round = 0; round < 2; round++) {
     pm_container_t container = make_container(0);
     uint32_t count = EVERYTHING;
     CHECK_ERROR(pm_container_allocate(container, 0, &count, PM_ALLOC_PARTIAL | PM_ALLOC_EXTRA), PM_ENOMEM);
     CHECK(count > 100);
     CHECK_OK(pm_container_map(container, 0, count, REGION, LAZY_READ_WRITE));
-    // Two words a page: the whole memory of a large machine would take too long.
+    // Two words a page: all the memory of a large machine would take too long.
     for (uint32_t i = 0; i < count; i++) {
       uint64_t *page = (uint64_t *)PAGE(REGION, i);
       CHECK_EQ(page[0] | page[511], 0);
@@ -62,7 +62,7 @@ PM_TEST(use_everything, 0, 1, "R3: every frame that was allocated can be used, a
   }
 }
 
-PM_TEST(heap_until_null, 0, 1, "R18: malloc returns null when there is no memory left, and works after free") {
+PM_TEST(heap_until_null, 0, 1, "R18: malloc returns null when memory runs out, and works again after free") {
   enum { BLOCK = 1 << 20 };
   static void *blocks[4096];
   int count = 0;
@@ -74,7 +74,7 @@ PM_TEST(heap_until_null, 0, 1, "R18: malloc returns null when there is no memory
   memset(again, 1, BLOCK);
 }
 
-PM_TEST(pressure, 0, 1, "pm_task_info: the pressure is 0 to 100 and grows with what is allocated") {
+PM_TEST(pressure, 0, 1, "pm_task_info: the pressure is 0 to 100 and grows with allocation") {
   struct pm_task_info before, after;
   CHECK_OK(pm_task_info(&before));
   CHECK(before.pressure <= 100);

@@ -1,7 +1,7 @@
 // The library's text: printf's conversions, strings, numbers and sorting.
 #include "test.h"
 
-/// What snprintf makes of a format is exactly that text, and its length.
+/// Checks that snprintf produces exactly that text, and returns its length.
 #define CHECK_FORMAT(expected, ...)                                                                      \
   do {                                                                                                   \
     char text[600];                                                                                      \
@@ -45,7 +45,7 @@ PM_TEST(floats, 0, 1, "printf: floating point, exact and rounded to even") {
   CHECK_FORMAT("1.7976931348623157e+308 5e-324", "%.17g %.1g", 1.7976931348623157e308, 4.9406564584124654e-324);
 }
 
-PM_TEST(cut, 0, 1, "snprintf: cut to the size, with the closing null, and the whole length returned") {
+PM_TEST(cut, 0, 1, "snprintf: truncated to the size with a terminating null; returns the whole length") {
   char text[8] = "xxxxxxx";
   CHECK_EQ(snprintf(text, 5, "%s", "hello, world"), 12);
   CHECK(!strcmp(text, "hell") && text[5] == 'x');

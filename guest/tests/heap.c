@@ -1,9 +1,9 @@
-// The library's heap: it neither loses nor mixes up memory, and gives back what it does not need.
+// The library's heap: it neither loses nor mixes up memory, and returns unused memory to the server.
 #include "test.h"
 
 static bool aligned(const void *block, size_t alignment) { return (uintptr_t)block % alignment == 0; }
 
-PM_TEST(sizes, 0, 1, "malloc: every size from 0 to 5,000, aligned, apart from each other") {
+PM_TEST(sizes, 0, 1, "malloc: every size from 0 to 5,000, aligned and disjoint") {
   static unsigned char *blocks[5001];
   for (size_t size = 0; size <= 5000; size++) {
     blocks[size] = malloc(size);
@@ -16,7 +16,7 @@ PM_TEST(sizes, 0, 1, "malloc: every size from 0 to 5,000, aligned, apart from ea
   }
 }
 
-PM_TEST(reuse, 0, 1, "free: what is freed is used again, and neighbours become one") {
+PM_TEST(reuse, 0, 1, "free: freed blocks are reused, and neighbours merge") {
   char *first = malloc(100), *middle = malloc(100), *last = malloc(100), *end = malloc(100);
   free(middle);
   CHECK(malloc(100) == middle);
@@ -30,7 +30,7 @@ PM_TEST(reuse, 0, 1, "free: what is freed is used again, and neighbours become o
   CHECK_EQ(allocated_frames(), before);
 }
 
-PM_TEST(gives_back, 0, 1, "free: large pieces at the heap's end go back to the server") {
+PM_TEST(gives_back, 0, 1, "free: large free blocks at the heap's end go back to the server") {
   free(malloc(1));
   uint64_t before = allocated_frames();
   char *large = malloc(16 << 20);
@@ -40,7 +40,7 @@ PM_TEST(gives_back, 0, 1, "free: large pieces at the heap's end go back to the s
   CHECK(allocated_frames() < before + 300);
 }
 
-PM_TEST(limits, 0, 1, "malloc and calloc: sizes that cannot be, and products that overflow, are null") {
+PM_TEST(limits, 0, 1, "malloc and calloc: impossible sizes and overflowing products return null") {
   CHECK(malloc(SIZE_MAX) == NULL);
   CHECK(malloc(SIZE_MAX - 15) == NULL);
   CHECK(malloc(1ull << 40) == NULL);
@@ -56,7 +56,7 @@ PM_TEST(limits, 0, 1, "malloc and calloc: sizes that cannot be, and products tha
   free(block);
 }
 
-PM_TEST(zeroes, 0, 1, "calloc: zero also where the memory was used before") {
+PM_TEST(zeroes, 0, 1, "calloc: zero even if the memory was used before") {
   char *dirty = malloc(10000);
   memset(dirty, 0xff, 10000);
   free(dirty);
@@ -64,7 +64,7 @@ PM_TEST(zeroes, 0, 1, "calloc: zero also where the memory was used before") {
   CHECK(calloc(0, 100) != NULL);
 }
 
-PM_TEST(resizes, 0, 1, "realloc: content stays, growing and shrinking, in place and moved") {
+PM_TEST(resizes, 0, 1, "realloc: keeps the content, growing and shrinking, in place and moved") {
   unsigned char *block = NULL;
   for (size_t size = 1; size < 200000; size = size * 3 / 2 + 1) {
     block = realloc(block, size);
@@ -79,7 +79,7 @@ PM_TEST(resizes, 0, 1, "realloc: content stays, growing and shrinking, in place 
   }
 }
 
-PM_TEST(alignments, 0, 1, "posix_memalign and aligned_alloc: every power of two to 64 KiB; others are refused") {
+PM_TEST(alignments, 0, 1, "posix_memalign and aligned_alloc: every power of two to 64 KiB; others fail") {
   void *block = NULL;
   for (size_t alignment = 8; alignment <= 65536; alignment *= 2) {
     for (size_t size = 0; size < 3000; size += 700) {
@@ -98,14 +98,14 @@ PM_TEST(alignments, 0, 1, "posix_memalign and aligned_alloc: every power of two 
   CHECK_EQ(posix_memalign(&block, 64, SIZE_MAX - 10), 12);
 }
 
-PM_TEST(freed_twice, DIES_OF_INVALID_INSTRUCTION, 1, "free: freeing twice is caught") {
+PM_TEST(freed_twice, DIES_OF_INVALID_INSTRUCTION, 1, "free: a double free is caught") {
   char *block = malloc(100), *after = malloc(100);
   free(block);
   free(block);
   free(after);
 }
 
-/// A block and what it was filled with.
+/// A block and the byte it is filled with.
 struct piece {
   unsigned char *bytes, tag;
   size_t size;

@@ -1,4 +1,4 @@
-// Locks on a shared container: the owner waits, for a limited time (R21). The client owns, the server locks.
+// Locks on a shared container make the owner wait, for a limited time (R21). The client owns it, the server locks it.
 #include "test.h"
 
 /// In the client: `count` numbered frames at REGION, and a weak capability.
@@ -8,7 +8,7 @@ static void set_up(uint32_t count) {
   CHECK_OK(pm_container_share(container, PM_CAP_NONE, &weak));
 }
 
-/// In the server: the weak capability that comes with the next question, mapped at REGION_2.
+/// In the server: maps the weak capability of the next question at REGION_2.
 static struct pm_message receive_and_map(uint32_t count) {
   struct pm_message message = next_question();
   weak = message.caps[0];
@@ -20,7 +20,7 @@ static uint64_t milliseconds_since(uint64_t start) { return (pm_clock_us() - sta
 
 // ---- arguments --------------------------------------------------------------------------------
 
-PM_TEST(arguments, 0, 1, "R21: the owner's handle, no container, no time, too much of it; what is not locked") {
+PM_TEST(arguments, 0, 1, "R21: the owner's handle, a bad handle, no time, too much time; unlocking without a lock") {
   set_up(1);
   CHECK_ERROR(pm_container_lock(container, 1000), PM_EPERM);
   CHECK_ERROR(pm_container_lock(PM_CAP_CONTAINER, 1000), PM_EPERM);
@@ -46,7 +46,7 @@ PM_TEST(of_ones_own, 0, 1, "R21, Safety: the owner, with a weak capability of it
 // ---- the owner waits ------------------------------------------------------------------------------
 
 /// The server of the cases below: locks for words[1] µs, answers with the time before that, works on the frame for
-/// words[2] µs, then does what words[0] says. With WHEN_TOLD it begins to work when the next question comes.
+/// words[2] µs, then does what words[0] says. With WHEN_TOLD it starts to work when the next question comes.
 enum { UNLOCK = 1, LEAVE_LOCKED, END, WHEN_TOLD = 16 };
 static void serve_lock(void) {
   struct pm_message message = receive_and_map(2);
@@ -66,7 +66,7 @@ static void serve_lock(void) {
   answer(&message, 0, PM_CAP_NONE);
 }
 
-/// In the client: has the server lock the container. Returns a time before the lock began.
+/// In the client: asks the server to lock the container. Returns a time before the lock began.
 static uint64_t lock_by_server(uint64_t what, uint64_t lock_us, uint64_t work_us) {
   struct pm_message message = {.words = {what, lock_us, work_us}, .caps = {weak}};
   CHECK_OK(pm_call(partner, &message, LONG_US));
@@ -78,10 +78,11 @@ static uint64_t have_it_locked(uint64_t what, uint64_t lock_us, uint64_t work_us
   return lock_by_server(what, lock_us, work_us);
 }
 
-/// What was done before happened under the lock: it goes on.
+/// Checks that the lock is still held, so what came before happened under it.
 static void check_locked(void) { CHECK_ERROR(pm_container_revoke(container), PM_EBUSY); }
 
-PM_TEST(access_waits, 0, 2, "R21: an access by the owner waits until the holder unlocks, and sees what was done") {
+PM_TEST(access_waits, 0, 2,
+        "R21: an access by the owner waits until the holder unlocks, and sees the holder's writes") {
   if (!join(2)) return serve_lock();
   have_it_locked(UNLOCK, PM_LOCK_MAXIMUM_US, 100000);
   CHECK_EQ(WORD(REGION, 0), 777);
@@ -90,16 +91,16 @@ PM_TEST(access_waits, 0, 2, "R21: an access by the owner waits until the holder 
   ask(0, PM_CAP_NONE);
 }
 
-PM_TEST(write_waits, 0, 2, "R21: so does a write, to a page that the owner had written before") {
+PM_TEST(write_waits, 0, 2, "R21: a write by the owner waits too, to a page that it had written before") {
   if (!join(2)) return serve_lock();
   have_it_locked(UNLOCK, PM_LOCK_MAXIMUM_US, 100000);
-  // Were it not held up, the holder would write over it.
+  // If this did not wait, the holder would overwrite it.
   WORD(REGION, 0) = 5;
   ask(0, PM_CAP_NONE);
   CHECK_EQ(WORD(REGION, 0), 5);
 }
 
-PM_TEST(time_is_up, 0, 2, "R21: the lock ends with its time, whatever the holder does") {
+PM_TEST(time_is_up, 0, 2, "R21: the lock ends with its time, even if the holder keeps working") {
   if (!join(2)) return serve_lock();
   uint64_t before = have_it_locked(LEAVE_LOCKED, 300000, 1000);
   CHECK_EQ(WORD(REGION, 1), 101);
@@ -115,7 +116,7 @@ PM_TEST(holder_dies, 0, 2, "R21, R42: the lock ends with its holder, and the dat
   CHECK_OK(pm_container_destroy(container));
 }
 
-PM_TEST(calls_are_busy, 0, 2, "R21: meanwhile the owner's calls are PM_EBUSY, and nothing is changed") {
+PM_TEST(calls_are_busy, 0, 2, "R21: meanwhile the owner's calls fail with PM_EBUSY and change nothing") {
   if (!join(2)) return serve_lock();
   have_it_locked(UNLOCK | WHEN_TOLD, PM_LOCK_MAXIMUM_US, 1000);
   uint64_t before = allocated_frames();
@@ -144,7 +145,7 @@ PM_TEST(calls_are_busy, 0, 2, "R21: meanwhile the owner's calls are PM_EBUSY, an
   ask(0, PM_CAP_NONE);
 }
 
-PM_TEST(through_own_weak, 0, 2, "R21: nor does the owner reach the frames through a weak capability of its own") {
+PM_TEST(through_own_weak, 0, 2, "R21: the owner cannot reach the frames through its own weak capability either") {
   if (!join(2)) return serve_lock();
   set_up(2);
   pm_container_t own;
@@ -160,7 +161,7 @@ PM_TEST(through_own_weak, 0, 2, "R21: nor does the owner reach the frames throug
   ask(0, PM_CAP_NONE);
 }
 
-PM_TEST(call_with_pointer, 0, 2, "R21, Safety: an owner's call with a pointer into the locked frames is refused") {
+PM_TEST(call_with_pointer, 0, 2, "R21, Safety: an owner's call with a pointer into locked frames fails") {
   if (!join(2)) return serve_lock();
   have_it_locked(UNLOCK | WHEN_TOLD, PM_LOCK_MAXIMUM_US, 1000);
   CHECK_ERROR(pm_task_info((struct pm_task_info *)PAGE(REGION, 1)), PM_EFAULT);
@@ -187,7 +188,7 @@ PM_TEST(copies_are_free, 0, 2, "R21: logical copies of the frames, in other cont
   ask(0, PM_CAP_NONE);
 }
 
-PM_TEST(sleeps_on, 0, 2, "R21: an owner that has nothing to do with the container meanwhile does not wait") {
+PM_TEST(sleeps_on, 0, 2, "R21: an owner that does not touch the container does not wait") {
   if (!join(2)) return serve_lock();
   have_it_locked(UNLOCK | WHEN_TOLD, PM_LOCK_MAXIMUM_US, 1000);
   map_fresh(REGION_2, 100);
@@ -201,10 +202,10 @@ PM_TEST(sleeps_on, 0, 2, "R21: an owner that has nothing to do with the containe
 
 // ---- the holder ----------------------------------------------------------------------------------
 
-PM_TEST(again, 0, 2, "R21: locked again by its holder: the new time counts, longer or shorter") {
+PM_TEST(again, 0, 2, "R21: locked again by its holder: the new time applies, longer or shorter") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(2);
-    // Too short to be there still, were it not renewed at once.
+    // Too short to last, unless it is renewed at once.
     CHECK_OK(pm_container_lock(weak, 1));
     uint64_t before = pm_clock_us();
     CHECK_OK(pm_container_lock(weak, 300000));
@@ -229,7 +230,7 @@ PM_TEST(again, 0, 2, "R21: locked again by its holder: the new time counts, long
   ask(0, PM_CAP_NONE);
 }
 
-PM_TEST(one_holder, 0, 3, "R21: another holder: PM_EBUSY to lock, PM_EPERM to unlock, and it may work on") {
+PM_TEST(one_holder, 0, 3, "R21: another holder: PM_EBUSY to lock, PM_EPERM to unlock, and it may keep working") {
   unsigned number = join(3);
   if (number == 0) {
     struct pm_message messages[2] = {next_question(), next_question()};
@@ -266,13 +267,13 @@ PM_TEST(one_holder, 0, 3, "R21: another holder: PM_EBUSY to lock, PM_EPERM to un
 // More than the owner can count to meanwhile.
 #define LOCKED_STEP (1ull << 40)
 
-PM_TEST(many_times, 0, 2, "R21: 200 locks of a moment each, while the owner counts in the frame") {
+PM_TEST(many_times, 0, 2, "R21: 200 short locks while the owner counts in the frame") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(1);
     answer(&message, 0, PM_CAP_NONE);
     for (int i = 0; i < 200; i++) {
       CHECK_OK(pm_container_lock(weak, PM_LOCK_MAXIMUM_US));
-      // Nobody else counts now.
+      // The owner is stopped now.
       uint64_t now = WORD(REGION_2, 0);
       for (int j = 0; j < 50; j++) CHECK_EQ(WORD(REGION_2, 0), now);
       WORD(REGION_2, 0) = now + LOCKED_STEP;
@@ -314,7 +315,8 @@ PM_TEST(owner_ends, 0, 2, "R21: an owner that ends with its container locked: th
   ask(0, weak);
 }
 
-PM_TEST(owner_ends_for_good, 0, 2, "R21: but not longer than the lock's time") {
+PM_TEST(owner_ends_for_good, 0, 2,
+        "R21: an owner that ends with its container locked waits no longer than the lock's time") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(2);
     uint64_t start = pm_clock_us();
@@ -329,7 +331,8 @@ PM_TEST(owner_ends_for_good, 0, 2, "R21: but not longer than the lock's time") {
   ask(0, weak);
 }
 
-PM_TEST(locked_again_and_again, 0, 2, "R21: but no longer than the lock's time, whatever the holder does") {
+PM_TEST(locked_again_and_again, 0, 2,
+        "R21: an owner that ends waits no longer than the lock's time, even if the holder locks again") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(2);
     CHECK_OK(pm_container_lock(weak, 100000));
@@ -342,7 +345,7 @@ PM_TEST(locked_again_and_again, 0, 2, "R21: but no longer than the lock's time, 
   ask(0, weak);
 }
 
-PM_TEST(both_end, 0, 2, "R21, Safety: owner and holder end at once, with the lock held") {
+PM_TEST(both_end, 0, 2, "R21, Safety: owner and holder end at the same time, with the lock held") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(2);
     CHECK_OK(pm_container_lock(weak, PM_LOCK_MAXIMUM_US));
@@ -352,7 +355,8 @@ PM_TEST(both_end, 0, 2, "R21, Safety: owner and holder end at once, with the loc
   ask(0, weak);
 }
 
-PM_TEST(whole_task, 0, 2, "R21, Safety: the client's initial container, with its text and stack: it stands still") {
+PM_TEST(whole_task, 0, 2,
+        "R21, Safety: the client's initial container, with its text and stack, is locked: the client stops") {
   static const uint64_t enough = 1ull << 62;
   static volatile uint64_t variable = 1;
   if (!join(2)) {
@@ -365,7 +369,7 @@ PM_TEST(whole_task, 0, 2, "R21, Safety: the client's initial container, with its
     CHECK_OK(pm_container_lock(weak, PM_LOCK_MAXIMUM_US));
     uint64_t now = *there, start = pm_clock_us();
     while (milliseconds_since(start) < 50) CHECK_EQ(*there, now);
-    // The client may stand still before it adds one more.
+    // The client may stop before it adds one more.
     *there = enough;
     CHECK_OK(pm_container_unlock(weak));
     return;
@@ -375,12 +379,12 @@ PM_TEST(whole_task, 0, 2, "R21, Safety: the client's initial container, with its
   while (variable < enough) __atomic_fetch_add(&variable, 1, __ATOMIC_SEQ_CST);
 }
 
-PM_TEST(reply_into_lock, 0, 2, "R21, Safety: an answer to a client whose stack the server has locked") {
+PM_TEST(reply_into_lock, 0, 2, "R21, Safety: a reply to a client whose stack the server has locked") {
   if (!join(2)) {
     struct pm_message message = next_question();
     CHECK_OK(pm_container_lock(message.caps[0], 200000));
     struct pm_message reply = {.reply = message.reply};
-    // It comes or it does not; both go on.
+    // It arrives or it does not; both tasks continue.
     (void)pm_reply(&reply);
     return;
   }

@@ -1,11 +1,11 @@
-// The library maps again what a server without a mapping cache has forgotten (R25, R27). Here each page is unmapped
-// behind the library's back, which is what forgetting it comes to.
+// The library restores mappings that a server without a mapping cache has forgotten (R25, R27). Here each page is
+// unmapped behind the library's back, which has the same effect.
 #include "test.h"
 
 static pm_container_t container;
 static volatile int calls;
 
-/// The library remembers what is mapped from here on, with a server that keeps mappings too.
+/// From here on the library records mappings, with a server that keeps mappings too.
 static void set_up(uint32_t count) {
   pm_start_flags |= PM_START_NO_MAPPING_CACHE;
   container = map_numbered(REGION, count, 100);
@@ -15,7 +15,7 @@ static void forget(void *address, uint32_t count) {
   CHECK_OK(raw_call(PM_CALL_UNMAP, (uint64_t)address, count, 0, 0, 0));
 }
 
-PM_TEST(data_stays, 0, 1, "R25: every page is there again at its next access, with its data, in any order") {
+PM_TEST(data_stays, 0, 1, "R25: every page is mapped again at its next access, with its data, in any order") {
   set_up(50);
   uint64_t state = 3;
   for (int round = 0; round < 20; round++) {
@@ -30,7 +30,7 @@ PM_TEST(data_stays, 0, 1, "R25: every page is there again at its next access, wi
   check_numbered(REGION, 50, 100);
 }
 
-PM_TEST(what_is_mapped_now, 0, 1, "R25: what was mapped over, or in part unmapped, is not what is mapped again") {
+PM_TEST(what_is_mapped_now, 0, 1, "R25: a mapping that was replaced or partly unmapped is not restored") {
   set_up(10);
   pm_container_t other = make_container(3);
   map_lazily(other, 0, 3, PAGE(REGION, 4));
@@ -44,7 +44,7 @@ PM_TEST(what_is_mapped_now, 0, 1, "R25: what was mapped over, or in part unmappe
   CHECK(read_faults(PAGE(REGION, 8)));
 }
 
-PM_TEST(rights_stay, 0, 1, "R25: with the rights it was mapped with: a write to a read-only page is a fault") {
+PM_TEST(rights_stay, 0, 1, "R25: a page keeps its rights: a write to a read-only page is a fault") {
   set_up(1);
   CHECK_OK(pm_container_map(container, 0, 1, REGION_2, PM_MAP_READ | PM_MAP_LAZY));
   forget(REGION_2, 1);
@@ -53,14 +53,15 @@ PM_TEST(rights_stay, 0, 1, "R25: with the rights it was mapped with: a write to 
   check_numbered(REGION, 1, 100);
 }
 
-PM_TEST(read_only_untouched, DIES_OF_PAGE_FAULT, 1, "R25: so is one before any access, and it is the end") {
+PM_TEST(read_only_untouched, DIES_OF_PAGE_FAULT, 1,
+        "R25: a write to a read-only page before any access is a fault that ends the task") {
   set_up(1);
   CHECK_OK(pm_container_map(container, 0, 1, REGION_2, PM_MAP_READ | PM_MAP_LAZY));
   forget(REGION_2, 1);
   WORD(REGION_2, 0) = 1;
 }
 
-PM_TEST(copies_nothing, 0, 1, "R26: a page of enforced writing that is shared since then is copied by a write only") {
+PM_TEST(copies_nothing, 0, 1, "R26: a PM_MAP_FORCE_WRITE page that became shared is copied by a write only") {
   set_up(2);
   CHECK_OK(pm_container_map(container, 0, 2, REGION_2, PM_MAP_FORCE_WRITE));
   pm_container_t copies = make_container(0);
@@ -76,7 +77,7 @@ PM_TEST(copies_nothing, 0, 1, "R26: a page of enforced writing that is shared si
   check_numbered(PAGE(REGION, 10), 2, 100);
 }
 
-/// Loses a page that it works with, and one that a call of its own points to.
+/// Unmaps a page that it uses, and one that an argument of its call points to.
 static int loses_pages(const struct pm_fault *fault) {
   calls++;
   register double kept __asm__("xmm5") = 7.0;
@@ -90,8 +91,9 @@ static int loses_pages(const struct pm_fault *fault) {
   return pm_container_map(container, 0, 1, (void *)(fault->address & -(uint64_t)PM_PAGE_SIZE), LAZY_READ_WRITE);
 }
 
-PM_TEST(in_the_handler, 0, 1, "R25, R37: where the server keeps no mappings, so is a page that the fault handler uses") {
-  // It is the server that lets a handler be entered once more, and asks about a call's pointer.
+PM_TEST(in_the_handler, 0, 1,
+        "R25, R37: if the server keeps no mappings, pages that the fault handler uses are restored") {
+  // Only such a server enters a handler again, and reports faults of a call's pointer.
   if (!(pm_start_flags & PM_START_NO_MAPPING_CACHE)) return;
   set_up(1);
   pm_container_t used = map_fresh(REGION_2, 2);
@@ -108,7 +110,8 @@ static int faults_itself(const struct pm_fault *fault) {
   return 0;
 }
 
-PM_TEST(fault_in_handler, DIES_OF_PAGE_FAULT, 1, "R37: a fault in the handler for what it never mapped is the end") {
+PM_TEST(fault_in_handler, DIES_OF_PAGE_FAULT, 1,
+        "R37: a fault in the handler at an address that was never mapped ends the task") {
   set_up(1);
   CHECK_OK(pm_on_fault(faults_itself));
   *(volatile char *)PAGE(REGION, 100) = 1;

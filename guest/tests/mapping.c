@@ -1,7 +1,7 @@
-// What a task sees through its mappings (R16, R18, R25, R27).
+// A task's view through its mappings (R16, R18, R25, R27).
 #include "test.h"
 
-PM_TEST(lazy, 0, 1, "R16: a lazily mapped frame comes at the first access, not before") {
+PM_TEST(lazy, 0, 1, "R16: a lazily mapped frame is allocated at the first access, not before") {
   map_fresh(REGION, 4);
   CHECK_EQ(mapping_at(REGION).physical, 0);
   CHECK_EQ(mapping_at(REGION).rights, 0);
@@ -11,7 +11,7 @@ PM_TEST(lazy, 0, 1, "R16: a lazily mapped frame comes at the first access, not b
   CHECK_EQ(rights_at(REGION), PM_MAP_READ | PM_MAP_WRITE);
 }
 
-PM_TEST(eager, 0, 1, "R25: without the lazy flag the pages are there before the first access") {
+PM_TEST(eager, 0, 1, "R25: without the lazy flag the pages are mapped before the first access") {
   pm_container_t container = make_container(40);
   CHECK_OK(pm_container_map(container, 0, 40, REGION, PM_MAP_READ | PM_MAP_WRITE));
   for (int i = 0; i < 40; i++) {
@@ -22,14 +22,14 @@ PM_TEST(eager, 0, 1, "R25: without the lazy flag the pages are there before the 
   check_pages(REGION, 40, 1);
 }
 
-PM_TEST(first_access_reads, 0, 1, "R18: a page whose first access is a read is zero, and can be written after") {
+PM_TEST(first_access_reads, 0, 1, "R18: a page whose first access is a read is zero, and can be written then") {
   map_fresh(REGION, 100);
   CHECK(is_zero(REGION, 100 * PM_PAGE_SIZE));
   fill_pages(REGION, 100, 2);
   check_pages(REGION, 100, 2);
 }
 
-PM_TEST(zero_again, 0, 1, "R18: frames that the task used, freed and gets again are zero") {
+PM_TEST(zero_again, 0, 1, "R18: frames that the task used, freed and allocates again are zero") {
   for (uint64_t round = 0; round < 8; round++) {
     pm_container_t container = map_fresh(REGION, 200);
     CHECK(is_zero(REGION, 200 * PM_PAGE_SIZE));
@@ -39,7 +39,7 @@ PM_TEST(zero_again, 0, 1, "R18: frames that the task used, freed and gets again 
   }
 }
 
-PM_TEST(squashed_is_zero, 0, 1, "R18: SQUASH gives a fresh, zero frame under the mapping that is there") {
+PM_TEST(squashed_is_zero, 0, 1, "R18: SQUASH gives a fresh, zero frame under the existing mapping") {
   pm_container_t container = map_fresh(REGION, 8);
   fill_pages(REGION, 8, 3);
   uint32_t count = 4;
@@ -50,7 +50,7 @@ PM_TEST(squashed_is_zero, 0, 1, "R18: SQUASH gives a fresh, zero frame under the
   check_pages(PAGE(REGION, 6), 2, 3);
 }
 
-PM_TEST(two_addresses, 0, 1, "R25: one frame at two addresses: a write at one is seen at the other") {
+PM_TEST(two_addresses, 0, 1, "R25: one frame at two addresses: a write at one is visible at the other") {
   pm_container_t container = map_fresh(REGION, 16);
   CHECK_OK(pm_container_map(container, 0, 16, REGION_2, LAZY_READ_WRITE));
   for (int i = 0; i < 16; i++) {
@@ -74,7 +74,7 @@ PM_TEST(same_frame_many_times, 0, 1, "R25: one frame at 64 addresses, read-only 
   }
 }
 
-PM_TEST(replaces, 0, 1, "R25: a mapping takes the place of what was mapped there, whole or in part") {
+PM_TEST(replaces, 0, 1, "R25: a mapping replaces what was mapped there, whole or in part") {
   map_fresh(REGION, 10);
   fill_pages(REGION, 10, 4);
   pm_container_t other = make_container(4);
@@ -87,11 +87,11 @@ PM_TEST(replaces, 0, 1, "R25: a mapping takes the place of what was mapped there
   CHECK_EQ(mapping_at(PAGE(REGION, 7)).frame, 7);
 }
 
-PM_TEST(remap_keeps_data, 0, 1, "R25: data stays in the container when its mapping goes and comes back elsewhere") {
+PM_TEST(remap_keeps_data, 0, 1, "R25: data stays in the container when it is unmapped and mapped elsewhere") {
   pm_container_t container = map_fresh(REGION, 32);
   for (int i = 0; i < 32; i++) *(uint64_t *)PAGE(REGION, i) = 1000u + (unsigned)i;
   CHECK_OK(pm_unmap(REGION, 32));
-  // Backwards this time.
+  // In reverse order this time.
   for (uint32_t i = 0; i < 32; i++)
     CHECK_OK(pm_container_map(container, i, 1, PAGE(REGION_2, 31 - i), LAZY_READ_WRITE));
   for (int i = 0; i < 32; i++) CHECK_EQ(*(uint64_t *)PAGE(REGION_2, 31 - i), 1000 + i);
@@ -109,7 +109,7 @@ PM_TEST(write_protect_and_back, 0, 1, "R25: the same frame mapped read-only, the
   check_pages(REGION, 4, 6);
 }
 
-PM_TEST(force_write, 0, 1, "R26: the enforced-write flag means writing, also without the write flag") {
+PM_TEST(force_write, 0, 1, "R26: PM_MAP_FORCE_WRITE implies write") {
   pm_container_t container = make_container(2);
   CHECK_OK(pm_container_map(container, 0, 2, REGION, PM_MAP_FORCE_WRITE));
   CHECK_EQ(rights_at(REGION), PM_MAP_READ | PM_MAP_WRITE);
@@ -124,7 +124,7 @@ PM_TEST(sparse, 0, 1, "R25: single pages all over the address space, first and l
   pages[0] = (char *)PM_USER_START;
   pages[1] = (char *)(PM_USER_END - PM_PAGE_SIZE);
   for (uint32_t i = 2; i < 200; i++) {
-    // Away from the image below and from heap and stack above.
+    // Above the image and below the heap and the stack.
     uint64_t page = next_random(&state) % 0x7ffd00000 + 0x10000;
     pages[i] = (char *)(page * PM_PAGE_SIZE);
   }
@@ -133,7 +133,7 @@ PM_TEST(sparse, 0, 1, "R25: single pages all over the address space, first and l
   for (uint32_t i = 0; i < 200; i++) CHECK_EQ(*(uint64_t *)pages[i], i + 1);
 }
 
-PM_TEST(table_borders, 0, 1, "R25: mappings across the borders of page tables of every level") {
+PM_TEST(table_borders, 0, 1, "R25: mappings across the boundaries of page tables of every level") {
   const uint64_t borders[] = {0x200000, 0x40000000, 0x8000000000};
   pm_container_t container = make_container(8 * 3);
   for (uint32_t i = 0; i < 3; i++) {
@@ -144,7 +144,7 @@ PM_TEST(table_borders, 0, 1, "R25: mappings across the borders of page tables of
   for (uint32_t i = 0; i < 3; i++) check_pages(REGION + borders[i] - 4 * PM_PAGE_SIZE, 8, i);
 }
 
-PM_TEST(information, 0, 1, "R27: pm_mapping tells container, frame, rights and requested flags") {
+PM_TEST(information, 0, 1, "R27: pm_mapping reports container, frame, rights and requested flags") {
   pm_container_t container = make_container(10);
   CHECK_OK(pm_container_map(container, 5, 5, REGION, PM_MAP_READ | PM_MAP_LAZY));
   struct pm_mapping mapping = mapping_at(PAGE(REGION, 2) + 123);
@@ -171,7 +171,7 @@ PM_TEST(information_on_image, 0, 1, "R27: pm_mapping on the task's own text, dat
   CHECK_EQ(rights_at(&local), PM_MAP_READ | PM_MAP_WRITE);
 }
 
-PM_TEST(information_errors, 0, 1, "R27: pm_mapping where nothing is, and out of range") {
+PM_TEST(information_errors, 0, 1, "R27: pm_mapping of unmapped addresses, and out of range") {
   struct pm_mapping mapping;
   CHECK_ERROR(pm_mapping(REGION, &mapping), PM_ENOENT);
   CHECK_ERROR(pm_mapping(NULL, &mapping), PM_ENOENT);

@@ -1,4 +1,4 @@
-// Maps and unmaps that are refused, and that nothing changes when they are (R25).
+// Maps and unmaps that fail and change nothing (R25).
 #include "test.h"
 
 static pm_container_t container;
@@ -7,7 +7,7 @@ static pm_error_t map(uint32_t start, uint32_t count, uint64_t address, uint32_t
   return pm_container_map(container, start, count, (void *)address, flags);
 }
 
-// What no map may have touched.
+// Mappings that no failed call may change.
 static void set_up(void) {
   container = map_fresh(REGION, 8);
   fill_pages(REGION, 8, 1);
@@ -18,7 +18,7 @@ static void tear_down(void) {
   CHECK_EQ(mapping_at(REGION).container, container);
 }
 
-PM_TEST(addresses, 0, 1, "R25: not aligned, outside the task's half, or reaching out of it") {
+PM_TEST(addresses, 0, 1, "R25: addresses that are unaligned, outside the user half, or reach out of it") {
   set_up();
   const uint64_t page = PM_PAGE_SIZE, last = PM_USER_END - PM_PAGE_SIZE;
   const uint64_t bad[] = {0,
@@ -61,7 +61,7 @@ PM_TEST(counts, 0, 1, "R25: count 0, and counts whose pages or ids overflow") {
   tear_down();
 }
 
-PM_TEST(flags, 0, 1, "R25: no right at all, and unknown flags") {
+PM_TEST(flags, 0, 1, "R25: no rights, and unknown flags") {
   set_up();
   CHECK_ERROR(map(0, 1, (uint64_t)REGION, 0), PM_EINVAL);
   CHECK_ERROR(map(0, 1, (uint64_t)REGION, PM_MAP_LAZY), PM_EINVAL);
@@ -70,7 +70,7 @@ PM_TEST(flags, 0, 1, "R25: no right at all, and unknown flags") {
   tear_down();
 }
 
-PM_TEST(frames_not_in_use, 0, 1, "R25: ids that are not in use are PM_ENOENT, wherever in the range they are") {
+PM_TEST(frames_not_in_use, 0, 1, "R25: unused ids fail with PM_ENOENT, anywhere in the range") {
   set_up();
   CHECK_ERROR(map(0, 9, (uint64_t)REGION, LAZY_READ_WRITE), PM_ENOENT);
   CHECK_ERROR(map(8, 1, (uint64_t)REGION, LAZY_READ_WRITE), PM_ENOENT);
@@ -83,7 +83,7 @@ PM_TEST(frames_not_in_use, 0, 1, "R25: ids that are not in use are PM_ENOENT, wh
   CHECK_EQ(*(uint64_t *)PAGE(REGION_2, 5), *(uint64_t *)PAGE(REGION, 5));
 }
 
-PM_TEST(unmap_nothing, 0, 1, "R27: unmapping what is not mapped is no error: the server may have forgotten it") {
+PM_TEST(unmap_nothing, 0, 1, "R27: unmapping an unmapped page is no error: the server may have forgotten it") {
   set_up();
   CHECK_OK(pm_unmap(REGION_2, 1));
   CHECK_OK(pm_unmap(REGION_2, 100000));
@@ -95,9 +95,9 @@ PM_TEST(unmap_nothing, 0, 1, "R27: unmapping what is not mapped is no error: the
   check_pages(PAGE(REGION, 4), 4, 1);
 }
 
-PM_TEST(unmap_everything_below, 0, 1, "R25: a huge unmap takes no longer than what is mapped in it") {
+PM_TEST(unmap_everything_below, 0, 1, "R25: the cost of a huge unmap depends only on the mappings in it") {
   set_up();
-  // 16 TiB of addresses, all mappings of REGION among them. A look at each page would take longer than a case may.
+  // 16 TiB of addresses, all mappings of REGION among them. Visiting each page would exceed the case's time limit.
   for (int i = 0; i < 100; i++) CHECK_OK(pm_unmap((void *)((uint64_t)REGION - 0x10000000), UINT32_MAX));
   struct pm_mapping mapping;
   CHECK_ERROR(pm_mapping(REGION, &mapping), PM_ENOENT);
@@ -124,7 +124,8 @@ PM_TEST(deallocated, DIES_OF_PAGE_FAULT, 1, "R18: a deallocated frame's mapping 
   (void)*(volatile char *)PAGE(REGION, 5);
 }
 
-PM_TEST(deallocated_untouched, DIES_OF_PAGE_FAULT, 1, "R18: so is that of a frame that was never touched") {
+PM_TEST(deallocated_untouched, DIES_OF_PAGE_FAULT, 1,
+        "R18: a deallocated frame's mapping is gone, even if never touched") {
   container = map_fresh(REGION, 2);
   uint32_t one = 1;
   CHECK_OK(pm_container_deallocate(container, 1, &one, 0));
@@ -132,7 +133,7 @@ PM_TEST(deallocated_untouched, DIES_OF_PAGE_FAULT, 1, "R18: so is that of a fram
   *(volatile char *)PAGE(REGION, 1) = 1;
 }
 
-PM_TEST(reallocated_is_fresh, 0, 1, "R18 R25: a mapping shows what the id names now: a fresh frame, not the old data") {
+PM_TEST(reallocated_is_fresh, 0, 1, "R18 R25: a mapping shows the id's current frame: a fresh one, not the old data") {
   set_up();
   uint32_t one = 1;
   *(volatile char *)PAGE(REGION, 5) = 1;
@@ -147,17 +148,18 @@ PM_TEST(destroyed, DIES_OF_PAGE_FAULT, 1, "R15: a destroyed container's mappings
   (void)*(volatile char *)REGION;
 }
 
-PM_TEST(frees_its_own_text, DIES_OF_PAGE_FAULT, 1, "Safety: a task may free its own image, and hurts only itself") {
+PM_TEST(frees_its_own_text, DIES_OF_PAGE_FAULT, 1, "Safety: a task may free its own image, and harms only itself") {
   uint32_t count = 1;
   (void)pm_container_deallocate(PM_CAP_CONTAINER, mapping_at((const void *)&pm_container_deallocate).frame, &count, 0);
 }
 
-PM_TEST(frees_its_own_stack, DIES_OF_PAGE_FAULT, 1, "Safety: a task may free its own stack, and hurts only itself") {
+PM_TEST(frees_its_own_stack, DIES_OF_PAGE_FAULT, 1, "Safety: a task may free its own stack, and harms only itself") {
   static uint32_t count = 1;
   (void)pm_container_deallocate(PM_CAP_CONTAINER, mapping_at(__builtin_frame_address(0)).frame, &count, 0);
 }
 
-PM_TEST(maps_over_its_stack, DIES_OF_PAGE_FAULT, 1, "Safety: a task may map zeros over its own stack: it returns to 0") {
+PM_TEST(maps_over_its_stack, DIES_OF_PAGE_FAULT, 1,
+        "Safety: a task may map zeros over its own stack: it returns to address 0") {
   container = make_container(PM_STACK_PAGES);
   // The return address reads as 0 then.
   (void)map(0, PM_STACK_PAGES, PM_STACK_TOP - PM_STACK_PAGES * PM_PAGE_SIZE, LAZY_READ_WRITE);

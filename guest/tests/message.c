@@ -1,4 +1,4 @@
-// Calls to endpoints, their replies, times and ends (R20).
+// Calls to endpoints: replies, timeouts and ends (R20).
 #include "test.h"
 
 static uint64_t own_id(void) {
@@ -9,9 +9,9 @@ static uint64_t own_id(void) {
 
 static uint64_t milliseconds_since(uint64_t start) { return (pm_clock_us() - start) / 1000; }
 
-// ---- what goes over ----------------------------------------------------------------------
+// ---- words and senders ----------------------------------------------------------------------
 
-PM_TEST(words, 0, 2, "R20: all eight words go over, and eight others come back") {
+PM_TEST(words, 0, 2, "R20: all eight words are sent, and eight others come back") {
   if (!join(2)) {
     struct pm_message message = next_question();
     for (uint64_t i = 0; i < PM_MESSAGE_WORDS; i++) CHECK_EQ(message.words[i], 0x0102030405060708 * (i + 1));
@@ -25,7 +25,7 @@ PM_TEST(words, 0, 2, "R20: all eight words go over, and eight others come back")
   for (uint64_t i = 0; i < PM_MESSAGE_WORDS; i++) CHECK_EQ(message.words[i], ~i);
 }
 
-PM_TEST(sender, 0, 2, "R20: the receiver learns the sender's true id, whatever that wrote; so does the caller") {
+PM_TEST(sender, 0, 2, "R20: receiver and caller get the other's true id, whatever the message said") {
   if (!join(2)) {
     struct pm_message message = next_question();
     CHECK_EQ(message.sender, message.words[0]);
@@ -68,7 +68,7 @@ PM_TEST(answered_later, 0, 5, "R20: the server may answer several calls in any o
   CHECK_EQ(ask(number, 0).words[0], number * 100);
 }
 
-PM_TEST(in_turn, 0, 2, "R20: a server that calls its client back, after the client has made an endpoint of its own") {
+PM_TEST(in_turn, 0, 2, "R20: a server calls its client back on an endpoint that the client created") {
   if (!join(2)) {
     struct pm_message message = next_question();
     pm_cap_t back = message.caps[0];
@@ -112,7 +112,7 @@ PM_TEST(relay, 0, 4, "R20: a chain of tasks, each calling the one before it whil
   }
 }
 
-PM_TEST(two_endpoints, 0, 2, "R20: one task with two endpoints receives on each what was sent to it") {
+PM_TEST(two_endpoints, 0, 2, "R20: one task with two endpoints receives on each the messages sent to it") {
   if (!join(2)) {
     pm_cap_t second;
     CHECK_OK(pm_endpoint_create(&second));
@@ -128,9 +128,9 @@ PM_TEST(two_endpoints, 0, 2, "R20: one task with two endpoints receives on each 
   CHECK_OK(pm_call(second, &message, LONG_US));
 }
 
-// ---- times -----------------------------------------------------------------------------------
+// ---- timeouts -----------------------------------------------------------------------------------
 
-PM_TEST(receive_time, 0, 1, "R20: nobody calls: PM_ETIMEDOUT, at once with 0, else after the time") {
+PM_TEST(receive_time, 0, 1, "R20: no call: PM_ETIMEDOUT, at once with 0, else after the timeout") {
   struct pm_message message = {.words = {5}};
   pm_cap_t endpoint;
   CHECK_OK(pm_endpoint_create(&endpoint));
@@ -141,7 +141,7 @@ PM_TEST(receive_time, 0, 1, "R20: nobody calls: PM_ETIMEDOUT, at once with 0, el
   CHECK_EQ(message.words[0], 5);
 }
 
-PM_TEST(call_time, 0, 2, "R20: nobody receives: PM_ETIMEDOUT, and the call is withdrawn") {
+PM_TEST(call_time, 0, 2, "R20: no receiver: PM_ETIMEDOUT, and the call is withdrawn") {
   if (!join(2)) {
     pm_cap_t second;
     CHECK_OK(pm_endpoint_create(&second));
@@ -171,7 +171,7 @@ enum { UNANSWERED = 1, AFTERWARDS, NOT_RECEIVED = 0 };
 /// In the client: a call that the server receives and does not answer in time, and the server's answer to the next one.
 static uint64_t time_out(void) {
   uint64_t number = NOT_RECEIVED;
-  // A busy machine may take longer to receive the call than it waits.
+  // On a busy machine the server may receive the call too late.
   for (uint64_t us = 20000; number == NOT_RECEIVED; us *= 2) {
     struct pm_message message = {.words = {UNANSWERED}};
     CHECK_ERROR(pm_call(partner, &message, us), PM_ETIMEDOUT);
@@ -181,7 +181,7 @@ static uint64_t time_out(void) {
   return number;
 }
 
-/// In the server: that call, and the next one, which comes when its time is up.
+/// In the server: receives that call, and the next one, which comes when its time is up.
 static struct pm_message receive_timed_out(struct pm_message *next) {
   struct pm_message first = next_question();
   for (; first.words[0] == AFTERWARDS; first = next_question()) answer(&first, NOT_RECEIVED, 0);
@@ -200,7 +200,7 @@ PM_TEST(reply_time, 0, 2, "R20: the server takes too long: PM_ETIMEDOUT for the 
   answer(&next, 4, 0);
 }
 
-PM_TEST(no_late_reply, 0, 2, "R20: a reply that comes too late does not become that of the next call") {
+PM_TEST(no_late_reply, 0, 2, "R20: a late reply does not answer the next call") {
   if (join(2)) return CHECK_EQ(time_out(), 222);
   struct pm_message second, first = receive_timed_out(&second);
   first.words[0] = 111;
@@ -208,7 +208,7 @@ PM_TEST(no_late_reply, 0, 2, "R20: a reply that comes too late does not become t
   answer(&second, 222, 0);
 }
 
-PM_TEST(waiting_receiver, 0, 2, "R20: time 0 and a server that is waiting: the message goes over") {
+PM_TEST(waiting_receiver, 0, 2, "R20: timeout 0 and a waiting server: the message is delivered") {
   if (!join(2)) {
     struct pm_message message = next_question();
     CHECK_EQ(message.words[0], 9);
@@ -224,7 +224,7 @@ PM_TEST(waiting_receiver, 0, 2, "R20: time 0 and a server that is waiting: the m
   ask(1, 0);
 }
 
-PM_TEST(each_other, 0, 2, "Safety: two tasks that call each other's endpoints: both give up when their time is up") {
+PM_TEST(each_other, 0, 2, "Safety: two tasks that call each other's endpoints: both time out") {
   pm_cap_t own, others;
   struct pm_message question, message = {0};
   CHECK_OK(pm_endpoint_create(&own));
@@ -237,7 +237,7 @@ PM_TEST(each_other, 0, 2, "Safety: two tasks that call each other's endpoints: b
     others = ask(0, own).caps[0];
   }
   for (int i = 0; i < 5; i++) CHECK_ERROR(pm_call(others, &message, 20000), PM_ETIMEDOUT);
-  // Neither ends before the other has come as far.
+  // Neither ends before the other has reached this point.
   if (is_server) {
     question = next_question();
     answer(&question, 0, PM_CAP_NONE);
@@ -272,7 +272,7 @@ PM_TEST(server_crashes, 0 or 142, 2, "R42: the server dies of a fault while it w
   CHECK_ERROR(pm_call(partner, &message, PM_FOREVER), PM_ECANCELED);
 }
 
-PM_TEST(endpoint_dropped, 0, 3, "R20: the server drops the endpoint: those who wait there get PM_ECANCELED") {
+PM_TEST(endpoint_dropped, 0, 3, "R20: the server drops the endpoint: its callers get PM_ECANCELED") {
   unsigned number = join(3);
   if (number == 0) {
     struct pm_message message = next_question();
@@ -311,7 +311,7 @@ PM_TEST(client_ends, 0, 3, "R20: clients that time out and end while the server 
   CHECK_ERROR(pm_receive(partner, &message, 0), PM_ETIMEDOUT);
 }
 
-PM_TEST(all_end, 0, 16, "Safety: 16 tasks with calls to each other under way end at once") {
+PM_TEST(all_end, 0, 16, "Safety: 16 tasks with outstanding calls to each other end at once") {
   unsigned number = join(16);
   pm_cap_t own;
   struct pm_message message = {.words = {number}};

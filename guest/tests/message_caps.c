@@ -1,4 +1,4 @@
-// Capabilities in messages: copied, moved, and what does not travel (R20).
+// Capabilities in messages: copied, moved, and those that cannot be sent (R20).
 #include "test.h"
 
 static pm_cap_t new_endpoint(void) {
@@ -9,9 +9,9 @@ static pm_cap_t new_endpoint(void) {
 
 static pm_error_t call(struct pm_message *message) { return pm_call(partner, message, LONG_US); }
 
-PM_TEST(copied, 0, 2, "R20: four capabilities go over and stay with the sender; handles are each task's own") {
+PM_TEST(copied, 0, 2, "R20: four capabilities are sent and stay with the sender; each task has its own handles") {
   if (!join(2)) {
-    // So that the numbers differ.
+    // Makes the two tasks' handles differ.
     for (int i = 0; i < 5; i++) new_endpoint();
     struct pm_message message = next_question();
     for (int i = 0; i < 3; i++) {
@@ -36,7 +36,7 @@ PM_TEST(copied, 0, 2, "R20: four capabilities go over and stay with the sender; 
   }
 }
 
-PM_TEST(moved, 0, 2, "R20: a capability that is moved is the receiver's, and the sender's handle is void") {
+PM_TEST(moved, 0, 2, "R20: a moved capability is the receiver's, and the sender's handle is invalid") {
   if (!join(2)) {
     struct pm_message message = next_question();
     CHECK_OK(pm_container_map(message.caps[0], 0, 1, REGION, LAZY_READ_WRITE));
@@ -61,7 +61,7 @@ PM_TEST(moved, 0, 2, "R20: a capability that is moved is the receiver's, and the
   CHECK(message.caps[1] != 0);
 }
 
-PM_TEST(moved_twice, 0, 2, "Safety: one capability moved twice in one message, or moved and copied, goes once") {
+PM_TEST(moved_twice, 0, 2, "Safety: one capability moved twice in one message, or moved and copied, is sent once") {
   if (!join(2)) {
     for (int i = 0; i < 2; i++) {
       struct pm_message message = next_question();
@@ -96,7 +96,7 @@ PM_TEST(twice, 0, 2, "R20: one capability copied twice arrives twice") {
   CHECK_OK(call(&message));
 }
 
-PM_TEST(endpoint_copied, 0, 2, "R20: with a copy of an endpoint's capability one can call, not receive") {
+PM_TEST(endpoint_copied, 0, 2, "R20: a copy of an endpoint's capability can call, but not receive") {
   if (!join(2)) {
     struct pm_message message = next_question(), question = {.words = {5}};
     pm_cap_t copy = message.caps[0];
@@ -114,7 +114,7 @@ PM_TEST(endpoint_copied, 0, 2, "R20: with a copy of an endpoint's capability one
   CHECK_OK(pm_reply(&message));
 }
 
-PM_TEST(endpoint_moved, 0, 2, "R20: an endpoint that is moved is received on by its new owner, and keeps its name") {
+PM_TEST(endpoint_moved, 0, 2, "R20: the new owner of a moved endpoint receives on it, and it keeps its name") {
   if (!join(2)) {
     struct pm_message message = next_question();
     pm_cap_t moved = message.caps[0];
@@ -140,7 +140,7 @@ PM_TEST(endpoint_moved, 0, 2, "R20: an endpoint that is moved is received on by 
   CHECK_ERROR(pm_name_lookup("moved", &own, 0), PM_ENOENT);
 }
 
-PM_TEST(endpoint_moved_with_callers, 0, 3, "R20: callers that wait at an endpoint go with it to its new owner") {
+PM_TEST(endpoint_moved_with_callers, 0, 3, "R20: callers that wait at an endpoint move with it to its new owner") {
   unsigned number = join(3);
   if (number == 0) {
     pm_cap_t own = new_endpoint();
@@ -195,7 +195,7 @@ PM_TEST(self, 0, 2, "R20: PM_CAP_SELF, copied or moved, names the sender, for sh
   ask(0, 0);
 }
 
-PM_TEST(do_not_travel, 0, 2, "R20: containers of one's own: PM_EPERM; unknown handles: PM_EINVAL; nothing is sent") {
+PM_TEST(do_not_travel, 0, 2, "R20: owned containers: PM_EPERM; unknown handles: PM_EINVAL; nothing is sent") {
   if (!join(2)) {
     struct pm_message message = next_question();
     CHECK_EQ(message.words[0], 4);
@@ -225,7 +225,7 @@ PM_TEST(do_not_travel, 0, 2, "R20: containers of one's own: PM_EPERM; unknown ha
   CHECK_EQ(ask(4, 0).words[0], 5);
 }
 
-PM_TEST(odd_moves, 0, 2, "Safety: bits of `moves` beyond the capabilities, and for those that are none") {
+PM_TEST(odd_moves, 0, 2, "Safety: bits of `moves` beyond the capabilities, and for empty ones") {
   if (!join(2)) {
     struct pm_message message = next_question();
     for (int i = 0; i < 4; i++) CHECK_EQ(message.caps[i], 0);
@@ -235,7 +235,7 @@ PM_TEST(odd_moves, 0, 2, "Safety: bits of `moves` beyond the capabilities, and f
   CHECK_OK(call(&message));
 }
 
-PM_TEST(withdrawn, 0, 2, "R20: a call that nobody received has moved nothing") {
+PM_TEST(withdrawn, 0, 2, "R20: a call that was not received has moved nothing") {
   if (!join(2)) {
     pm_cap_t unheard;
     CHECK_OK(pm_endpoint_create(&unheard));
@@ -255,11 +255,12 @@ PM_TEST(withdrawn, 0, 2, "R20: a call that nobody received has moved nothing") {
   ask(1, weak);
 }
 
-// A table has 65,536 entries. All but a few the server takes itself, by calls that wait for nobody: the client would need
-// 16,000 calls for them, and each call two turns of the host's scheduler.
+// A table has 65,536 entries. The server fills all but a few itself, by calls that wait for no other task: the client
+// would need 16,000 calls for them, each with two context switches of the host.
 #define TAKEN_ALREADY 64000
 
-PM_TEST(no_room, 0, 2, "Safety: a client fills its server's table; what has no room arrives as 0, and is not moved") {
+PM_TEST(no_room, 0, 2,
+        "Safety: a client fills its server's table; a capability without room arrives as 0 and is not moved") {
   if (!join(2)) {
     pm_container_t own = make_container(0), weak;
     for (int i = 0; i < TAKEN_ALREADY; i++) CHECK_OK(pm_container_share(own, PM_CAP_NONE, &weak));
@@ -281,12 +282,12 @@ PM_TEST(no_room, 0, 2, "Safety: a client fills its server's table; what has no r
     CHECK_OK(pm_container_share(map_numbered(REGION, 1, 1), PM_CAP_NONE, &weak));
     for (int i = 0; i < 400; i++) {
       struct pm_message message = {.words = {1}, .caps = {weak, weak, weak, weak}};
-      // The first waits until the server has taken its entries, however long that takes.
+      // The first waits until the server has filled its entries, however long that takes.
       CHECK_OK(pm_call(partner, &message, PM_FOREVER));
     }
     struct pm_message message = {.caps = {weak}, .moves = 1};
     CHECK_OK(call(&message));
-    // Three entries every task has, and the server its endpoint and its container.
+    // Each task has three entries, and the server an endpoint and a container.
     CHECK_EQ(message.words[0], 65536 - TAKEN_ALREADY - 5);
     CHECK_OK(pm_container_map(weak, 0, 1, REGION_2, PM_MAP_READ));
   }
@@ -294,7 +295,7 @@ PM_TEST(no_room, 0, 2, "Safety: a client fills its server's table; what has no r
 
 // ---- pm_cap_drop ----------------------------------------------------------------------------
 
-PM_TEST(drop, 0, 1, "R15, R20: every kind of handle can be dropped once, but the task and its initial container") {
+PM_TEST(drop, 0, 1, "R15, R20: every handle can be dropped once, except the task and its initial container") {
   CHECK_ERROR(pm_cap_drop(PM_CAP_SELF), PM_EPERM);
   CHECK_ERROR(pm_cap_drop(PM_CAP_CONTAINER), PM_EPERM);
   CHECK_ERROR(pm_cap_drop(PM_CAP_NONE), PM_EINVAL);
@@ -312,7 +313,7 @@ PM_TEST(drop, 0, 1, "R15, R20: every kind of handle can be dropped once, but the
   CHECK(read_faults(REGION));
 }
 
-PM_TEST(drop_and_make, 0, 1, "Safety: 5,000 handles one after the other; none that was given up works again") {
+PM_TEST(drop_and_make, 0, 1, "Safety: 5,000 handles in turn; none works after it was dropped") {
   pm_cap_t old = new_endpoint();
   CHECK_OK(pm_cap_drop(old));
   for (int i = 0; i < 5000; i++) {

@@ -8,7 +8,7 @@ static pm_cap_t own_endpoint(void) {
   return endpoint;
 }
 
-PM_TEST(no_endpoint, 0, 1, "Safety: calls and receives with what is no endpoint") {
+PM_TEST(no_endpoint, 0, 1, "Safety: calls and receives with handles that are not endpoints") {
   pm_container_t container = map_numbered(REGION, 1, 5), weak;
   CHECK_OK(pm_container_share(container, PM_CAP_NONE, &weak));
   uint64_t state = 77;
@@ -23,7 +23,7 @@ PM_TEST(no_endpoint, 0, 1, "Safety: calls and receives with what is no endpoint"
   }
 }
 
-PM_TEST(oneself, 0, 1, "Safety: a call to an endpoint of one's own") {
+PM_TEST(oneself, 0, 1, "Safety: a call to the task's own endpoint") {
   pm_cap_t own = own_endpoint(), other;
   struct pm_message message = {.words = {1}};
   CHECK_ERROR(pm_call(own, &message, PM_FOREVER), PM_EINVAL);
@@ -35,7 +35,7 @@ PM_TEST(oneself, 0, 1, "Safety: a call to an endpoint of one's own") {
   CHECK_ERROR(pm_receive(own, &message, 0), PM_ETIMEDOUT);
 }
 
-PM_TEST(not_ones_own, 0, 2, "R20: only the task that made it receives on an endpoint, or gives it a name") {
+PM_TEST(not_ones_own, 0, 2, "R20: only the task that created an endpoint receives on it, or names it") {
   if (!join(2)) {
     struct pm_message message = next_question();
     return answer(&message, 0, 0);
@@ -48,7 +48,8 @@ PM_TEST(not_ones_own, 0, 2, "R20: only the task that made it receives on an endp
   ask(0, 0);
 }
 
-PM_TEST(forged_replies, 0, 3, "Safety: replies to calls that never were, are another's, or are answered already") {
+PM_TEST(forged_replies, 0, 3,
+        "Safety: replies to calls that never existed, are another task's, or are answered already") {
   unsigned number = join(3);
   if (number == 0) {
     struct pm_message message = next_question(), other = next_question(), forged = {.words = {666}};
@@ -105,7 +106,8 @@ PM_TEST(wild_buffers, 0, 2, "Safety: messages at addresses that the task cannot 
   ask(4, 0);
 }
 
-PM_TEST(read_only_buffer, 0, 2, "Safety: a message in a read-only page could be sent, but has no room for the reply") {
+PM_TEST(read_only_buffer, 0, 2,
+        "Safety: a message in a read-only page: the reply cannot be stored, so it is not sent") {
   pm_container_t container = make_container(1);
   CHECK_OK(pm_container_map(container, 0, 1, REGION, PM_MAP_READ));
   if (!join(2)) {
@@ -118,7 +120,7 @@ PM_TEST(read_only_buffer, 0, 2, "Safety: a message in a read-only page could be 
   ask(4, 0);
 }
 
-PM_TEST(across_pages, 0, 2, "Safety: messages across the border of two pages, at every offset") {
+PM_TEST(across_pages, 0, 2, "Safety: messages across the boundary of two pages, at every offset") {
   bool is_server = !join(2);
   map_fresh(REGION, 3);
   for (size_t offset = 0; offset <= sizeof(struct pm_message); offset++) {
@@ -142,7 +144,7 @@ PM_TEST(across_pages, 0, 2, "Safety: messages across the border of two pages, at
   }
 }
 
-PM_TEST(at_the_edge, 0, 2, "Safety: messages whose end is the page's, and whose last byte is beyond it") {
+PM_TEST(at_the_edge, 0, 2, "Safety: messages that end with their page, and one byte beyond it") {
   bool is_server = !join(2);
   map_fresh(REGION, 1);
   struct pm_message *last = (struct pm_message *)PAGE(REGION, 1) - 1, *beyond = (struct pm_message *)((char *)last + 1);
@@ -158,7 +160,7 @@ PM_TEST(at_the_edge, 0, 2, "Safety: messages whose end is the page's, and whose 
   CHECK_OK(pm_call(partner, last, LONG_US));
 }
 
-PM_TEST(untouched_buffers, 0, 2, "R16, R26: buffers in lazy pages never touched, and in pages that are shared copies") {
+PM_TEST(untouched_buffers, 0, 2, "R16, R26: buffers in untouched lazy pages, and in pages that are shared copies") {
   bool is_server = !join(2);
   pm_container_t container = map_fresh(REGION, 2), copies = make_container(0);
   WORD(REGION, 1) = 42;
@@ -180,7 +182,7 @@ PM_TEST(untouched_buffers, 0, 2, "R16, R26: buffers in lazy pages never touched,
   CHECK(is_zero(REGION_2 + 8, PM_PAGE_SIZE - 8));
 }
 
-PM_TEST(buffer_goes_away, 0, 2, "Safety: the caller's buffer is a frame of the server's, which it frees: PM_EFAULT") {
+PM_TEST(buffer_goes_away, 0, 2, "Safety: the caller's buffer is the server's frame, which it frees: PM_EFAULT") {
   if (!join(2)) {
     pm_container_t container = make_container(1), weak;
     CHECK_OK(pm_container_share(container, PM_CAP_NONE, &weak));
@@ -190,7 +192,7 @@ PM_TEST(buffer_goes_away, 0, 2, "Safety: the caller's buffer is a frame of the s
     CHECK_OK(pm_container_revoke(container));
     (void)pm_reply(&message);
     message = next_question();
-    // This one is gone before it is even received.
+    // This frame is freed before the message is even received.
     return answer(&message, 0, 0);
   }
   pm_container_t weak = ask(0, 0).caps[0];
@@ -221,7 +223,7 @@ PM_TEST(queued_buffer_goes_away, 0, 2, "Safety: the same before the server has r
   ask(8, 0);
 }
 
-PM_TEST(receiver_buffer_goes_away, 0, 2, "Safety: the receiver's buffer is a frame that has gone: the call waits on") {
+PM_TEST(receiver_buffer_goes_away, 0, 2, "Safety: the receiver's buffer is a freed frame: the call stays queued") {
   if (!join(2)) {
     struct pm_message message = next_question();
     map_lazily(message.caps[0], 0, 1, REGION);
@@ -245,11 +247,12 @@ PM_TEST(endpoint_results, 0, 1, "Safety: a handle that cannot be stored: PM_EFAU
   CHECK_OK(pm_container_map(container, 0, 1, REGION, PM_MAP_READ));
   for (int i = 0; i < 1000; i++) CHECK_ERROR(pm_endpoint_create((pm_cap_t *)REGION), PM_EFAULT);
   CHECK_ERROR(pm_endpoint_create(NULL), PM_EFAULT);
-  // The low half of a handle is its place in the table.
+  // The low half of a handle is its index in the table.
   CHECK((own_endpoint() & 0xffff) < 100);
 }
 
-PM_TEST(endpoints_without_end, 0, 1, "Safety: making endpoints ends with PM_ENOMEM at worst, and they can be dropped") {
+PM_TEST(endpoints_without_end, 0, 1,
+        "Safety: creating endpoints without end fails with PM_ENOMEM at worst, and they can be dropped") {
   static pm_cap_t made[70000];
   pm_error_t error = PM_OK;
   int count = 0;
@@ -261,7 +264,7 @@ PM_TEST(endpoints_without_end, 0, 1, "Safety: making endpoints ends with PM_ENOM
   own_endpoint();
 }
 
-PM_TEST(random_calls, 0, 4, "Safety: message calls with random arguments do no harm") {
+PM_TEST(random_calls, 0, 4, "Safety: message calls with random arguments are harmless") {
   uint64_t state = pm_clock_us() | 1;
   map_fresh(REGION, 4);
   pm_cap_t own = own_endpoint();
@@ -272,7 +275,7 @@ PM_TEST(random_calls, 0, 4, "Safety: message calls with random arguments do no h
       const uint64_t kinds[] = {random, random % 8, own, (uint64_t)REGION + random % 0x5000, -(random % 4096)};
       argument[j] = kinds[(random >> 32) % 5];
     }
-    // Waiting is not what is tested here; the initial container is not to be dropped, nor can it be.
+    // Waiting is not tested here; the initial container must stay.
     argument[2] %= 2;
     (void)raw_call(number, argument[0], argument[1], argument[2], 0, 0);
   }

@@ -1,17 +1,17 @@
-// Instructions that take long, or that KVM carries out itself, on pages whose contents are moved from frame to frame all
-// the time: strings, atomic operations, and on a KVM in software far calls. Nothing that is written gets lost (R17, R25).
-// docs/notes/grace-periods.md says which instructions KVM carries out.
+// Instructions that take long, or that KVM emulates, on pages whose contents are moved between frames all the
+// time: strings, atomic operations, and on a KVM in software far calls. No write is lost (R17, R25).
+// docs/notes/grace-periods.md lists the instructions that KVM emulates.
 #include "test.h"
 
 enum { PAGES = 4, WORKERS = 2, ROUNDS = 40 };
 
-/// What the tasks of a case have in common, in the page after the last one.
+/// Data that the tasks of a case share, in the page after the last one.
 struct board {
   volatile uint64_t is_over;
 };
 #define BOARD ((struct board *)PAGE(REGION_2, PAGES))
 
-/// Works on the pages until the others are done, and tells how often.
+/// Works on the pages until the others are done, and counts the rounds.
 static void work(unsigned number, void (*body)(unsigned number, char *page, uint64_t round)) {
   pm_cap_t weak = ask(1, PM_CAP_NONE).caps[0];
   map_lazily(weak, 0, PAGES + 1, REGION_2);
@@ -21,11 +21,11 @@ static void work(unsigned number, void (*body)(unsigned number, char *page, uint
   ask(rounds, PM_CAP_NONE);
 }
 
-/// Has the content of a frame moved elsewhere, and uses the frame.
+/// Makes the server move a frame's content, and fills the frame.
 static void take_frame(pm_container_t container, uint64_t physical, int byte) {
   uint32_t count = 1;
   pm_error_t error = pm_container_allocate_placed(container, 0, &count, 0, &(struct pm_placement){.fixed = physical});
-  // The content may have been moved meanwhile, and what is there now may have to stay.
+  // The content may have moved already, and the content there now may be immovable.
   if (error == PM_ENOMEM) return;
   CHECK_OK(error);
   memset(REGION, byte, PM_PAGE_SIZE);
@@ -33,7 +33,7 @@ static void take_frame(pm_container_t container, uint64_t physical, int byte) {
   CHECK_OK(pm_container_deallocate(container, 0, &count, 0));
 }
 
-/// Moves the pages that the workers work on.
+/// Moves the pages that the workers use.
 /// - Returns: how many rounds they did together.
 static uint64_t move_all(void) {
   pm_container_t shared = map_fresh(REGION_2, PAGES + 1), container = make_container(1), weak;
@@ -60,7 +60,7 @@ static uint64_t move_all(void) {
   return rounds;
 }
 
-/// Where each worker has a kilobyte of a page to itself.
+/// Each worker has its own kilobyte of a page.
 static char *own_part(unsigned number, char *page) { return page + number * 1024; }
 
 // ---- strings -------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ struct pair {
   uint64_t low, high;
 } __attribute__((aligned(16)));
 
-/// Counts in a word and in a pair of words of the page, which all workers have in common.
+/// Counts in a word and in a pair of words of the page, which all workers share.
 static void count_atomically(unsigned number, char *page, uint64_t round) {
   (void)number, (void)round;
   uint64_t one = 1;
@@ -146,8 +146,8 @@ PM_TEST(atomics, 0, 3, "R17, R25: two tasks count in pages that are moved: no co
 
 // ---- far calls ---------------------------------------------------------------------------------
 
-/// The segment that the machine's table has for tasks. On kvm_pvm the processor's table has something else there, and
-/// KVM carries out the call: it pushes two words on a stack in the page.
+/// The code segment of tasks in the machine's table. On kvm_pvm the processor's table has another entry there, and
+/// KVM emulates the call: it pushes two words on a stack in the page.
 #define TASK_CODE_SEGMENT 0x1b
 
 static void call_far(unsigned number, char *page, uint64_t round) {
@@ -167,7 +167,7 @@ static void call_far(unsigned number, char *page, uint64_t round) {
   CHECK_EQ(top[-1], (uint64_t)TASK_CODE_SEGMENT << 32 | (uint32_t)back);
 }
 
-PM_TEST(far_calls, 0, 3, "R17, R25: what far calls push is there, while the pages of their stacks are moved") {
+PM_TEST(far_calls, 0, 3, "R17, R25: far calls push correctly while the pages of their stacks are moved") {
   unsigned number = join(3);
   if (number) work(number, call_far);
   else move_all();

@@ -16,7 +16,7 @@ static bool is_known(const char *name) {
   return true;
 }
 
-PM_TEST(register_and_look_up, 0, 1, "R20: a name is known from its registration to the end of its endpoint") {
+PM_TEST(register_and_look_up, 0, 1, "R20: a name lasts from its registration to the end of its endpoint") {
   CHECK(!is_known("one"));
   pm_cap_t endpoint = new_endpoint();
   CHECK_OK(pm_name_register("one", endpoint));
@@ -40,7 +40,7 @@ PM_TEST(several_names, 0, 1, "R20: an endpoint may have several names; all end w
   for (int i = 0; i < 3; i++) CHECK(!is_known(names[i]));
 }
 
-PM_TEST(lengths, 0, 1, "R20: names of 1 to PM_NAME_MAXIMUM bytes, no more and no less") {
+PM_TEST(lengths, 0, 1, "R20: names have 1 to PM_NAME_MAXIMUM bytes") {
   char name[PM_NAME_MAXIMUM + 2];
   pm_cap_t endpoint = new_endpoint(), found;
   CHECK_ERROR(pm_name_register("", endpoint), PM_EINVAL);
@@ -57,8 +57,8 @@ PM_TEST(lengths, 0, 1, "R20: names of 1 to PM_NAME_MAXIMUM bytes, no more and no
   }
 }
 
-PM_TEST(bytes, 0, 1, "R20: names are bytes: what only looks alike is another name") {
-  // An e with an acute accent, as one character and as two; upper case; what is beside ASCII.
+PM_TEST(bytes, 0, 1, "R20: names are bytes: names that only look alike differ") {
+  // An e with an acute accent, as one character and as two; upper case; bytes beside printable ASCII.
   const char *const names[] = {"caf\xc3\xa9", "cafe\xcc\x81", "name", "NAME", "n\x01", "n\x7f", " ", "\n"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     CHECK(!is_known(names[i]));
@@ -78,7 +78,8 @@ PM_TEST(name_pointers, 0, 1, "Safety: names and results at addresses that the ta
   CHECK_ERROR(pm_name_lookup("one", (pm_cap_t *)(uintptr_t) "read-only", 0), PM_EFAULT);
 }
 
-PM_TEST(name_at_border, 0, 1, "Safety: a name that ends with its page, crosses into the next, or has no end there") {
+PM_TEST(name_at_border, 0, 1,
+        "Safety: a name that ends with its page, crosses into the next, or is not terminated there") {
   map_fresh(REGION, 2);
   pm_cap_t endpoint = new_endpoint();
   char *last = PAGE(REGION, 2) - 5, *across = PAGE(REGION, 1) - 3;
@@ -92,7 +93,7 @@ PM_TEST(name_at_border, 0, 1, "Safety: a name that ends with its page, crosses i
   CHECK_ERROR(pm_name_register(last, endpoint), PM_EFAULT);
 }
 
-PM_TEST(times, 0, 1, "R20: a name that does not come: PM_ENOENT at once with 0, else PM_ETIMEDOUT") {
+PM_TEST(times, 0, 1, "R20: a name that is never registered: PM_ENOENT at once with 0, else PM_ETIMEDOUT") {
   pm_cap_t found = 5;
   CHECK_ERROR(pm_name_lookup("none", &found, 0), PM_ENOENT);
   uint64_t start = pm_clock_us();
@@ -101,7 +102,7 @@ PM_TEST(times, 0, 1, "R20: a name that does not come: PM_ENOENT at once with 0, 
   CHECK_EQ(found, 5);
 }
 
-PM_TEST(waits, 0, 8, "R20: tasks that wait for names get them when they are registered, each its own") {
+PM_TEST(waits, 0, 8, "R20: tasks that wait for names get them at their registration, each its own") {
   unsigned number = join(8);
   char name[] = "late 0";
   pm_cap_t found;
@@ -124,7 +125,7 @@ PM_TEST(waits, 0, 8, "R20: tasks that wait for names get them when they are regi
   CHECK_EQ(message.words[0], number * 3);
 }
 
-PM_TEST(gives_up, 0, 2, "R20: a task whose time was up is not given the name later") {
+PM_TEST(gives_up, 0, 2, "R20: a task that timed out does not get the name later") {
   if (!join(2)) {
     struct pm_message message = next_question();
     CHECK_OK(pm_name_register("late", partner));
@@ -151,7 +152,8 @@ PM_TEST(task_ends, 0, 2, "R20: names end with the task that registered them") {
   CHECK_OK(pm_name_register("gone", new_endpoint()));
 }
 
-PM_TEST(many_names, 0, 1, "Safety: registering names ends with PM_ENOMEM at worst; their endpoint's end frees them") {
+PM_TEST(many_names, 0, 1,
+        "Safety: registering names without end fails with PM_ENOMEM at worst; their endpoint's end frees them") {
   char name[32];
   pm_cap_t endpoint = new_endpoint();
   pm_error_t error = PM_OK;

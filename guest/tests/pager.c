@@ -1,11 +1,11 @@
-// The task's own fault handler (R37): what it serves, and what it is told.
+// The task's own fault handler (R37): the faults that it serves, and the information that it gets.
 #include "test.h"
 
 static pm_container_t container;
 static struct pm_fault seen;
 static volatile int calls;
 
-/// Maps the page of the fault to the frame of its place in REGION, which it makes if need be.
+/// Maps the page of the fault to the frame of the same index in REGION, and allocates the frame if necessary.
 static int map_page(const struct pm_fault *fault) {
   seen = *fault;
   calls++;
@@ -22,14 +22,14 @@ static void set_up(int (*handler)(const struct pm_fault *)) {
 
 // ---- serving ------------------------------------------------------------------------
 
-PM_TEST(serves_a_write, 0, 1, "R37: the handler maps the page, and the write is done again") {
+PM_TEST(serves_a_write, 0, 1, "R37: the handler maps the page, and the write is retried") {
   set_up(map_page);
   *(volatile uint64_t *)(REGION + 128) = 0x1122334455667788;
   CHECK_EQ(*(volatile uint64_t *)(REGION + 128), 0x1122334455667788);
   CHECK_EQ(calls, 1);
 }
 
-PM_TEST(serves_a_read, 0, 1, "R37: so is a read") {
+PM_TEST(serves_a_read, 0, 1, "R37: the handler maps the page, and the read is retried") {
   set_up(map_page);
   CHECK_EQ(*(volatile uint64_t *)(REGION + 128), 0);
   CHECK_EQ(calls, 1);
@@ -44,7 +44,7 @@ static int instruction_handler(const struct pm_fault *fault) {
   return pm_container_map(container, 0, 1, REGION, PM_MAP_EXECUTE);
 }
 
-PM_TEST(serves_an_instruction, 0, 1, "R37: so is the fetch of an instruction") {
+PM_TEST(serves_an_instruction, 0, 1, "R37: the handler maps the page, and the instruction fetch is retried") {
   set_up(instruction_handler);
   CHECK_EQ(((int (*)(void))REGION)(), 42);
   CHECK_EQ(calls, 1);
@@ -61,7 +61,7 @@ PM_TEST(page_by_page, 0, 1, "R37: 1,000 pages in order, one fault each") {
   CHECK_EQ(calls, 1000);
 }
 
-PM_TEST(any_order, 0, 1, "R37: pages in random order, many of them more than once, with pages taken away in between") {
+PM_TEST(any_order, 0, 1, "R37: pages in random order, many of them repeatedly, with pages unmapped in between") {
   set_up(map_page);
   static uint64_t written[256];
   uint64_t state = 7;
@@ -81,7 +81,7 @@ PM_TEST(across_pages, 0, 1, "R37: an access across two pages is two faults") {
   CHECK_EQ(*(volatile uint64_t *)(PAGE(REGION, 1) - 3), UINT64_MAX);
 }
 
-PM_TEST(string_instruction, 0, 1, "R37: a repeated instruction goes on where it was interrupted") {
+PM_TEST(string_instruction, 0, 1, "R37: a repeated instruction continues where it was interrupted") {
   set_up(map_page);
   char *to = REGION + 100;
   uint64_t count = 20 * PM_PAGE_SIZE;
@@ -92,7 +92,7 @@ PM_TEST(string_instruction, 0, 1, "R37: a repeated instruction goes on where it 
   CHECK_EQ(REGION[99] | REGION[100 + 20 * PM_PAGE_SIZE], 0);
 }
 
-PM_TEST(server_comes_first, 0, 1, "R25, R37: what the server maps lazily is never the handler's") {
+PM_TEST(server_comes_first, 0, 1, "R25, R37: faults on lazy mappings never reach the handler") {
   set_up(map_page);
   map_fresh(REGION_2, 100);
   fill_pages(REGION_2, 100, 1);
@@ -100,7 +100,7 @@ PM_TEST(server_comes_first, 0, 1, "R25, R37: what the server maps lazily is neve
   CHECK_EQ(calls, 0);
 }
 
-PM_TEST(after_deallocation, 0, 1, "R18, R37: a deallocated frame's page is the handler's again") {
+PM_TEST(after_deallocation, 0, 1, "R18, R37: faults on a deallocated frame's page reach the handler again") {
   set_up(map_page);
   *(volatile char *)REGION = 1;
   uint32_t one = 1;
@@ -115,7 +115,7 @@ PM_TEST(pointers_are_not_accesses, 0, 1, "R37: the server does not call the hand
   CHECK_EQ(calls, 0);
 }
 
-// ---- what the handler is told -----------------------------------------------------------
+// ---- information about the fault -----------------------------------------------------------
 
 PM_TEST(told_of_a_read, 0, 1, "R37: address to the byte, instruction and kind of a read") {
   set_up(map_page);
@@ -157,7 +157,7 @@ static int allow_execution(const struct pm_fault *fault) {
   return pm_container_map(container, 0, 1, REGION, PM_MAP_READ | PM_MAP_EXECUTE);
 }
 
-PM_TEST(told_of_execution, 0, 1, "R37: a jump into a page mapped without the right") {
+PM_TEST(told_of_execution, 0, 1, "R37: a jump into a page mapped without the right to execute") {
   CHECK_OK(pm_on_fault(allow_execution));
   container = map_fresh(REGION, 1);
   *(volatile uint8_t *)REGION = 0xc3;
@@ -171,7 +171,7 @@ static int skip_to_exit(const struct pm_fault *fault) {
   pm_exit(fault->address == 0xffff800000000010u && fault->access == PM_ACCESS_READ ? 9 : 1);
 }
 
-PM_TEST(told_of_the_supervisor, 9, 1, "R37: an access to the supervisor's half comes to the handler") {
+PM_TEST(told_of_the_supervisor, 9, 1, "R37: an access to the supervisor half reaches the handler") {
   CHECK_OK(pm_on_fault(skip_to_exit));
   (void)*(volatile char *)0xffff800000000010u;
 }

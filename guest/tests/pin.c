@@ -1,4 +1,4 @@
-// Pinned frames: they stay where they are, with their data, for a limited time (R22).
+// Pinned frames keep their physical frame and data, for a limited time (R22).
 #include "test.h"
 
 static uint64_t physical[64];
@@ -7,7 +7,7 @@ static pm_error_t pin(pm_container_t container, pm_frame_t start, uint32_t count
   return pm_container_pin(container, start, count, us, physical);
 }
 
-PM_TEST(addresses, 0, 1, "R22: pinned frames are there at once, at the addresses that the mappings have") {
+PM_TEST(addresses, 0, 1, "R22: pinned frames are resident at once, at the addresses that the mappings report") {
   pm_container_t container = map_fresh(REGION, 10);
   for (int i = 0; i < 5; i++) WORD(REGION, i) = 100u + (unsigned)i;
   CHECK_OK(pin(container, 0, 10, PM_LOCK_MAXIMUM_US));
@@ -23,7 +23,7 @@ PM_TEST(addresses, 0, 1, "R22: pinned frames are there at once, at the addresses
   CHECK_OK(pm_container_unpin(container, 0, 10));
 }
 
-PM_TEST(private, 0, 1, "R22: a frame that shares its content gets one of its own, with the data") {
+PM_TEST(private, 0, 1, "R22: a frame with a shared content gets a private copy") {
   pm_container_t source = map_numbered(REGION, 3, 100), copies = make_container(0);
   CHECK_OK(pm_container_copy(source, 0, copies, 0, 3, NULL));
   map_lazily(copies, 0, 3, REGION_2);
@@ -38,7 +38,7 @@ PM_TEST(private, 0, 1, "R22: a frame that shares its content gets one of its own
   check_numbered(REGION, 3, 100);
 }
 
-PM_TEST(busy, 0, 1, "R22: freeing, replacing, destroying and copying pinned frames: PM_EBUSY, nothing changed") {
+PM_TEST(busy, 0, 1, "R22: freeing, replacing, destroying and copying pinned frames: PM_EBUSY, nothing changes") {
   pm_container_t container = map_numbered(REGION, 10, 100), other = map_numbered(REGION_2, 10, 500);
   CHECK_OK(pin(container, 4, 3, PM_LOCK_MAXIMUM_US));
   uint64_t before = allocated_frames();
@@ -65,14 +65,14 @@ PM_TEST(busy, 0, 1, "R22: freeing, replacing, destroying and copying pinned fram
   CHECK_EQ(allocated_frames(), before);
   check_numbered(REGION, 10, 100);
   check_numbered(REGION_2, 10, 500);
-  // Those beside them are free to go.
+  // Their neighbours can be freed.
   CHECK_OK(pm_container_deallocate(container, 0, &one, 0));
   CHECK_OK(pm_container_copy(other, 0, container, 7, 3, NULL));
   CHECK_OK(pm_release_data(container, ids + 1, 2));
   check_numbered(PAGE(REGION, 4), 3, 104);
 }
 
-PM_TEST(unpin, 0, 1, "R22: unpinned frames can be freed and copied again; a part of those that were pinned, too") {
+PM_TEST(unpin, 0, 1, "R22: unpinned frames can be freed and copied again, even part of the pinned range") {
   pm_container_t container = map_numbered(REGION, 10, 100), other = make_container(10);
   CHECK_OK(pin(container, 0, 10, PM_LOCK_MAXIMUM_US));
   CHECK_OK(pm_container_unpin(container, 3, 4));
@@ -86,7 +86,7 @@ PM_TEST(unpin, 0, 1, "R22: unpinned frames can be freed and copied again; a part
   CHECK_OK(pm_container_destroy(container));
 }
 
-PM_TEST(time_is_up, 0, 1, "R22: the pin ends with its time; pinned again, it has the new time") {
+PM_TEST(time_is_up, 0, 1, "R22: the pin ends with its time; pinning again restarts the time") {
   pm_container_t container = map_numbered(REGION, 2, 100);
   uint32_t one = 1;
   uint64_t start = pm_clock_us();
@@ -103,7 +103,7 @@ PM_TEST(time_is_up, 0, 1, "R22: the pin ends with its time; pinned again, it has
   CHECK_OK(pm_container_destroy(container));
 }
 
-PM_TEST(arguments, 0, 1, "R22: ids not in use, none, beyond the last; no time, too much of it; no container") {
+PM_TEST(arguments, 0, 1, "R22: unused ids, count 0, ids beyond the last; no time, too much time; a bad handle") {
   pm_container_t container = map_numbered(REGION, 10, 100);
   CHECK_ERROR(pin(container, 5, 6, 1000), PM_ENOENT);
   CHECK_ERROR(pin(container, UINT32_MAX, 1, 1000), PM_ENOENT);
@@ -122,7 +122,7 @@ PM_TEST(arguments, 0, 1, "R22: ids not in use, none, beyond the last; no time, t
   CHECK_OK(pm_container_destroy(container));
 }
 
-PM_TEST(pointers, 0, 1, "Safety: no place for the addresses: PM_EFAULT, and nothing is pinned") {
+PM_TEST(pointers, 0, 1, "Safety: a bad pointer for the addresses: PM_EFAULT, and nothing is pinned") {
   pm_container_t container = map_numbered(REGION, 10, 100), read_only = make_container(1);
   CHECK_OK(pm_container_map(read_only, 0, 1, REGION_2, PM_MAP_READ));
   uint64_t *const bad[] = {NULL, (uint64_t *)REGION_2, (uint64_t *)(PAGE(REGION, 10) - 16), (uint64_t *)UINT64_MAX,
@@ -135,7 +135,7 @@ PM_TEST(pointers, 0, 1, "Safety: no place for the addresses: PM_EFAULT, and noth
   CHECK_EQ(bad[2][1], mapping_at(PAGE(REGION, 1)).physical);
 }
 
-PM_TEST(result_in_pinned, 0, 1, "Safety: the addresses go to a page that is shared, and pinned by the call itself") {
+PM_TEST(result_in_pinned, 0, 1, "Safety: the addresses are stored to a shared page that the call itself pins") {
   pm_container_t container = map_numbered(REGION, 2, 100), copies = make_container(0);
   CHECK_OK(pm_container_copy(container, 0, copies, 0, 2, NULL));
   CHECK_OK(pm_container_pin(container, 0, 2, PM_LOCK_MAXIMUM_US, (uint64_t *)PAGE(REGION, 1)));
@@ -144,7 +144,8 @@ PM_TEST(result_in_pinned, 0, 1, "Safety: the addresses go to a page that is shar
   check_numbered(REGION_2, 2, 100);
 }
 
-PM_TEST(everything, 0, 1, "R22, Safety: a task that pins all it has gets some of it, and others still have memory") {
+PM_TEST(everything, 0, 1,
+        "R22, Safety: a task that pins everything succeeds for part of it, and others still have memory") {
   pm_container_t container = make_container(0);
   uint32_t count = UINT32_MAX;
   CHECK_ERROR(pm_container_allocate(container, 0, &count, PM_ALLOC_PARTIAL | PM_ALLOC_EXTRA), PM_ENOMEM);
@@ -154,13 +155,13 @@ PM_TEST(everything, 0, 1, "R22, Safety: a task that pins all it has gets some of
   CHECK(pinned >= 64);
   if (error) CHECK_ERROR(error, PM_ENOMEM);
   CHECK_ERROR(pm_container_pin(container, 0, UINT32_MAX, 1000, physical), PM_EINVAL);
-  // On a slow machine the time of the first may be up.
+  // On a slow machine the first pins may have timed out.
   for (uint32_t i = 0; i < pinned; i += 64)
     if ((error = pm_container_unpin(container, i, 64))) CHECK_ERROR(error, PM_ENOENT);
   CHECK_OK(pm_container_destroy(container));
 }
 
-PM_TEST(ends_pinned, 0, 4, "R22: a task that ends with pinned frames loses them at once") {
+PM_TEST(ends_pinned, 0, 4, "R22: the pins of a task end with it at once") {
   pm_container_t container = map_numbered(REGION, 50, 100);
   CHECK_OK(pin(container, 0, 50, PM_LOCK_MAXIMUM_US));
   CHECK_OK(pin(PM_CAP_CONTAINER, 0, 2, PM_LOCK_MAXIMUM_US));
@@ -193,7 +194,7 @@ PM_TEST(by_server, 0, 2, "R22, R40: the server pins the client's frames; the cli
   CHECK_OK(pm_container_destroy(container));
 }
 
-PM_TEST(server_dies, 0, 2, "R21, R22, R42: the pins of a server that ends are gone, and the data is there") {
+PM_TEST(server_dies, 0, 2, "R21, R22, R42: a server's pins end with it, and the data stays") {
   if (!join(2)) {
     struct pm_message message = next_question();
     CHECK_OK(pin(message.caps[0], 0, 4, PM_LOCK_MAXIMUM_US));
@@ -207,7 +208,8 @@ PM_TEST(server_dies, 0, 2, "R21, R22, R42: the pins of a server that ends are go
   CHECK_OK(pm_container_destroy(container));
 }
 
-PM_TEST(pinned_again_and_again, 0, 2, "R22: an owner that ends: no longer than the pin's time, whatever is done") {
+PM_TEST(pinned_again_and_again, 0, 2,
+        "R22: an owner that ends waits no longer than the pin's time, even if pinned again") {
   if (!join(2)) {
     struct pm_message message = next_question();
     weak = message.caps[0];
@@ -222,7 +224,7 @@ PM_TEST(pinned_again_and_again, 0, 2, "R22: an owner that ends: no longer than t
   ask(0, weak);
 }
 
-PM_TEST(owner_ends, 0, 2, "R22: an owner that ends: pinned frames stay until they are unpinned") {
+PM_TEST(owner_ends, 0, 2, "R22: when the owner ends, pinned frames stay until they are unpinned") {
   if (!join(2)) {
     struct pm_message message = next_question();
     weak = message.caps[0];

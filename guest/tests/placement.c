@@ -1,9 +1,9 @@
-// Frames by their physical address, and contents that are moved out of the way (R17, R19, R25).
+// Frames allocated by physical address, and contents that are moved out of the way (R17, R19, R25).
 #include "test.h"
 
 static uint64_t physical[4096];
 
-/// Allocates `count` frames from `start` on, where `placement` says.
+/// Allocates `count` frames from `start` on with `placement`.
 static pm_error_t place(pm_container_t container, pm_frame_t start, uint32_t count, struct pm_placement placement) {
   uint32_t done = count;
   pm_error_t error = pm_container_allocate_placed(container, start, &done, 0, &placement);
@@ -11,7 +11,7 @@ static pm_error_t place(pm_container_t container, pm_frame_t start, uint32_t cou
   return error;
 }
 
-/// The physical addresses of frames, in `physical`.
+/// Stores the frames' physical addresses in `physical`.
 static void locate(pm_container_t container, pm_frame_t start, uint32_t count) {
   CHECK_OK(pm_container_pin(container, start, count, PM_LOCK_MAXIMUM_US, physical));
   CHECK_OK(pm_container_unpin(container, start, count));
@@ -33,7 +33,7 @@ static void check_run(uint32_t count) {
   for (uint32_t i = 1; i < count; i++) CHECK_EQ(physical[i], physical[0] + i * PM_PAGE_SIZE);
 }
 
-PM_TEST(below, 0, 1, "R19: frames below an address, which are there at once and read as zero") {
+PM_TEST(below, 0, 1, "R19: frames below an address are resident at once and read as zero") {
   pm_container_t container = make_container(0);
   uint64_t before = allocated_frames();
   CHECK_OK(place(container, 5, 40, (struct pm_placement){.below = 16 << 20}));
@@ -48,7 +48,7 @@ PM_TEST(below, 0, 1, "R19: frames below an address, which are there at once and 
   fill_pages(REGION, 40, 1);
   check_pages(REGION, 40, 1);
   for (int i = 0; i < 40; i++) CHECK_EQ(mapping_at(PAGE(REGION, i)).physical, physical[i]);
-  // Ordinary frames are elsewhere.
+  // Ordinary frames are in another zone.
   CHECK(address_of(map_numbered(REGION_2, 1, 1), 0) >= 16 << 20);
 }
 
@@ -81,7 +81,7 @@ PM_TEST(contiguous, 0, 1, "R19: adjacent frames, aligned, below an address, with
   check_run(1000);
 }
 
-PM_TEST(fixed, 0, 1, "R19, R17: frames at an address; what was there is moved, with its data, and stays mapped") {
+PM_TEST(fixed, 0, 1, "R19, R17: frames at an address; the contents there are moved with their data and stay mapped") {
   pm_container_t taken = map_numbered(REGION, 64, 100), container = make_container(0);
   locate(taken, 0, 64);
   uint64_t address = physical[10];
@@ -94,7 +94,7 @@ PM_TEST(fixed, 0, 1, "R19, R17: frames at an address; what was there is moved, w
   WORD(REGION_2, 0) = 1;
   check_numbered(REGION, 64, 100);
   CHECK_EQ(mapping_at(REGION_2).physical, address);
-  // A run, in which frames are free, in use, or empty.
+  // A run with free, used and empty frames.
   uint64_t start = address - 60 * PM_PAGE_SIZE;
   CHECK_OK(place(container, 100, 50, (struct pm_placement){.fixed = start}));
   locate(container, 100, 50);
@@ -103,7 +103,7 @@ PM_TEST(fixed, 0, 1, "R19, R17: frames at an address; what was there is moved, w
   check_numbered(REGION, 64, 100);
 }
 
-PM_TEST(obstacles, 0, 1, "R19: pinned, placed and reserved frames are in the way, which changes nothing and is told") {
+PM_TEST(obstacles, 0, 1, "R19: pinned, placed and reserved frames are obstacles, are reported, and nothing changes") {
   pm_container_t taken = map_numbered(REGION, 8, 100), container = make_container(0);
   CHECK_OK(pm_container_pin(taken, 3, 1, PM_LOCK_MAXIMUM_US, physical));
   uint64_t address = physical[0], before = allocated_frames();
@@ -126,7 +126,7 @@ PM_TEST(obstacles, 0, 1, "R19: pinned, placed and reserved frames are in the way
   check_numbered(REGION, 8, 100);
 }
 
-PM_TEST(never, 0, 1, "R19: placements that can never hold are PM_EINVAL, and change nothing") {
+PM_TEST(never, 0, 1, "R19: placements that can never hold fail with PM_EINVAL and change nothing") {
   pm_container_t container = make_container(0);
   uint64_t before = allocated_frames();
   const struct pm_placement bad[] = {
@@ -166,7 +166,7 @@ PM_TEST(never, 0, 1, "R19: placements that can never hold are PM_EINVAL, and cha
   CHECK_EQ(allocated_frames(), before);
 }
 
-PM_TEST(ids, 0, 1, "R19, R18: ids in use, more than there is, squash, partial and weak capabilities as for allocate") {
+PM_TEST(ids, 0, 1, "R19, R18: ids in use, too many frames, squash, partial and weak capabilities as for allocate") {
   pm_container_t container = map_numbered(REGION, 4, 100), weak;
   const struct pm_placement run = {.contiguous = 1};
   struct pm_task_info info;
@@ -196,7 +196,7 @@ PM_TEST(ids, 0, 1, "R19, R18: ids in use, more than there is, squash, partial an
               PM_ENOMEM);
 }
 
-PM_TEST(copies, 0, 1, "R17, R24: a content that copies share is moved for all of them, and stays shared") {
+PM_TEST(copies, 0, 1, "R17, R24: a content shared by copies is moved for all of them, and stays shared") {
   pm_container_t source = map_numbered(REGION, 16, 100), copies = make_container(0), container = make_container(0);
   CHECK_OK(pm_container_copy(source, 0, copies, 0, 16, NULL));
   map_lazily(copies, 0, 16, REGION_2);
@@ -214,7 +214,7 @@ PM_TEST(copies, 0, 1, "R17, R24: a content that copies share is moved for all of
   CHECK(mapping_at(REGION_2).physical != mapping_at(REGION).physical);
 }
 
-PM_TEST(released, 0, 1, "R17, R31: a released frame is moved as well, and can be had back with its data") {
+PM_TEST(released, 0, 1, "R17, R31: a released frame is moved too, and can be recovered with its data") {
   pm_container_t container = map_numbered(REGION, 4, 100), placed = make_container(0);
   uint64_t address = address_of(container, 2);
   const pm_frame_t id = 2;
@@ -225,7 +225,7 @@ PM_TEST(released, 0, 1, "R17, R31: a released frame is moved as well, and can be
   CHECK(address_of(container, 2) != address);
 }
 
-// Every page of the pool but one in ten is in use, and they are used in no order.
+// Uses all pages of the pool except one in ten, in random order.
 static uint32_t fill_pool(pm_container_t *container) {
   struct pm_task_info info;
   CHECK_OK(pm_task_info(&info));
@@ -243,7 +243,7 @@ static void check_pool(uint32_t count) {
   }
 }
 
-PM_TEST_CONTRACT(full, 0, 1, 7600, 32, "R19, R25: a long run out of a pool full of scattered contents") {
+PM_TEST_CONTRACT(full, 0, 1, 7600, 32, "R19, R25: a long run in a pool full of scattered contents") {
   pm_container_t container, placed = make_container(0);
   uint32_t count = fill_pool(&container);
   for (int round = 0; round < 3; round++) {
@@ -259,15 +259,14 @@ PM_TEST_CONTRACT(full, 0, 1, 7600, 32, "R19, R25: a long run out of a pool full 
     uint32_t all = 600;
     CHECK_OK(pm_container_deallocate(placed, 0, &all, 0));
   }
-  // Single frames: the zone has no free one left, and is cleared.
+  // Single frames: the zone has no free frame left, and is cleared.
   CHECK_OK(place(placed, 0, 500, (struct pm_placement){.below = 6 << 20}));
   locate(placed, 0, 500);
   for (int i = 0; i < 500; i++) CHECK(physical[i] < 6 << 20);
   check_pool(count);
 }
 
-// Counts up eight words of each page, over and over, until the word behind them says that it is enough. The word after that
-// tells how often.
+// Counts up eight words of each page in a loop, until the word after them says to stop; the next word counts rounds.
 static void count_up(uint32_t pages) {
   uint64_t round = 0;
   for (; !WORD(REGION, pages); round++) {
@@ -282,7 +281,7 @@ static void count_up(uint32_t pages) {
   }
 }
 
-PM_TEST(moved_under_writers, 0, 3, "R17, R25: tasks that read and write while their frames are moved lose nothing") {
+PM_TEST(moved_under_writers, 0, 3, "R17, R25: tasks that read and write while their frames are moved lose no data") {
   enum { PAGES = 64, MOVES = 3000 };
   if (join(3) != 0) {
     pm_container_t container = map_fresh(REGION, PAGES + 1), weak;
@@ -302,9 +301,9 @@ PM_TEST(moved_under_writers, 0, 3, "R17, R25: tasks that read and write while th
   for (int i = 0; i < 2; i++) answer(&questions[i], 0, PM_CAP_NONE);
   uint64_t random = 1, moved = 0;
   volatile uint64_t *rounds[2] = {(uint64_t *)REGION_2 + 1, (uint64_t *)PAGE(REGION_2, 1) + 1};
-  // Until the writers came round under it.
+  // Until the writers completed rounds meanwhile.
   for (int i = 0; i < MOVES || *rounds[0] < 10 || *rounds[1] < 10; i++) {
-    // Where one of the writers is at work, and a few frames to both sides.
+    // At a page that a writer uses, with some frames on both sides.
     uint64_t address = address_of(weak[i % 2], (pm_frame_t)(next_random(&random) % PAGES));
     uint64_t start = address - next_random(&random) % 8 * PM_PAGE_SIZE;
     if (place(placed, 0, 8, (struct pm_placement){.fixed = start})) continue;
@@ -322,14 +321,14 @@ PM_TEST(moved_under_writers, 0, 3, "R17, R25: tasks that read and write while th
 
 static bool is_left(uint32_t page) { return page % 7 == 1 && page % 10 != 3; }
 
-PM_TEST_CONTRACT(defragmented, 0, 1, 7600, 32, "R25: what is scattered is moved together, and its data is as it was") {
+PM_TEST_CONTRACT(defragmented, 0, 1, 7600, 32, "R25: scattered contents are moved together and keep their data") {
   pm_container_t container;
   pm_cap_t control;
   uint32_t count = fill_pool(&container), left = 0, moved, again;
   CHECK_OK(pm_get_control(&control));
   CHECK_ERROR(pm_defragment(container, &moved), PM_EPERM);
   CHECK_ERROR(pm_defragment(control, (void *)8), PM_EFAULT);
-  // Most pages go: what is left is scattered over all the pool.
+  // Frees most pages: the rest are scattered over the whole pool.
   uint32_t one = 1;
   for (uint32_t page = 0; page < count; page++) {
     if (is_left(page)) left++;
@@ -338,7 +337,7 @@ PM_TEST_CONTRACT(defragmented, 0, 1, 7600, 32, "R25: what is scattered is moved 
   CHECK_OK(pm_defragment(control, &moved));
   CHECK_OK(pm_defragment(control, &again));
   if (!(pm_start_flags & PM_START_MOVES)) {
-    // The server's own thread may have moved some before: what counts is where they are now.
+    // The server's own thread may have moved some already, so check where they are now.
     uint64_t blocks = 0;
     for (uint32_t page = 0; page < count; page++) {
       if (is_left(page)) blocks |= 1ull << address_of(container, page) / (2 << 20);
@@ -350,7 +349,7 @@ PM_TEST_CONTRACT(defragmented, 0, 1, 7600, 32, "R25: what is scattered is moved 
   for (uint32_t page = 0; page < count; page++) {
     if (is_left(page)) CHECK_EQ(WORD(REGION, page), page + 1);
   }
-  // The zone below 16 MiB is for those who need it.
+  // The zone below 16 MiB is reserved for requests that need it.
   locate(container, 1, 1);
   CHECK(physical[0] >= 16 << 20);
 }

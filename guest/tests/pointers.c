@@ -1,4 +1,4 @@
-// Pointers in calls: the server uses them only as the task itself could, and before anything changes.
+// Pointers in calls: the server accesses only what the task itself could, and checks before it changes anything.
 #include "test.h"
 
 // Addresses at which a task can neither read nor write.
@@ -18,7 +18,7 @@ static const uint64_t bad[] = {0,
                                UINT64_MAX};
 #define BAD_COUNT (sizeof bad / sizeof *bad)
 
-/// The last `size` bytes before a page that is not mapped.
+/// The last `size` bytes before an unmapped page.
 static void *before_gap(size_t size) {
   static bool is_mapped;
   if (!is_mapped) map_fresh(REGION_2, 1);
@@ -32,7 +32,7 @@ static void *read_only_page(void) {
   return PAGE(REGION_2, 100);
 }
 
-/// Every call that stores a result at a pointer, with that pointer.
+/// Makes every call that stores a result, with that pointer.
 static void check_result_pointer(void *pointer) {
   uint64_t allocated = allocated_frames();
   CHECK_ERROR(pm_container_create(pointer), PM_EFAULT);
@@ -53,7 +53,7 @@ PM_TEST(read_only_results, 0, 1, "Safety: results to read-only pages and to text
   check_result_pointer((void *)(uintptr_t)&test_read_only_results);
 }
 
-PM_TEST(results_over_the_edge, 0, 1, "Safety: a result whose last byte lies in a page that is not mapped") {
+PM_TEST(results_over_the_edge, 0, 1, "Safety: a result whose last byte is in an unmapped page") {
   CHECK_ERROR(pm_container_create(before_gap(3)), PM_EFAULT);
   CHECK_ERROR(pm_task_info(before_gap(sizeof(struct pm_task_info) - 1)), PM_EFAULT);
   CHECK_ERROR(pm_mapping(before_gap(1), before_gap(sizeof(struct pm_mapping) - 1)), PM_EFAULT);
@@ -66,7 +66,7 @@ PM_TEST(results_over_the_edge, 0, 1, "Safety: a result whose last byte lies in a
   CHECK_OK(pm_task_info(before_gap(sizeof(struct pm_task_info))));
 }
 
-PM_TEST(results_across_pages, 0, 1, "Safety: a result that lies in two pages, at any alignment") {
+PM_TEST(results_across_pages, 0, 1, "Safety: a result that crosses two pages, at any alignment") {
   map_fresh(REGION, 2);
   struct pm_task_info expected, *across;
   CHECK_OK(pm_task_info(&expected));
@@ -78,7 +78,7 @@ PM_TEST(results_across_pages, 0, 1, "Safety: a result that lies in two pages, at
   }
 }
 
-PM_TEST(untouched_results, 0, 1, "R16: a result to a lazy page that was never touched") {
+PM_TEST(untouched_results, 0, 1, "R16: a result to an untouched lazy page") {
   map_fresh(REGION, 4);
   CHECK_OK(pm_task_info((struct pm_task_info *)REGION));
   CHECK(((struct pm_task_info *)REGION)->id != 0);
@@ -97,17 +97,17 @@ PM_TEST(wild_text, 0, 1, "Safety: text to write at addresses that the task canno
   CHECK_ERROR(pm_write((void *)PM_USER_START, PM_USER_END - PM_USER_START), PM_EFAULT);
 }
 
-PM_TEST(nothing_to_write, 0, 1, "Safety: no text at all is no error, wherever it would be") {
+PM_TEST(nothing_to_write, 0, 1, "Safety: writing 0 bytes is no error at any address") {
   CHECK_OK(pm_write("", 0));
   CHECK_OK(pm_write(before_gap(0), 0));
 }
 
-PM_TEST(count_is_read_once, 0, 1, "Safety: the count lies in the page whose frame the call frees") {
+PM_TEST(count_is_read_once, 0, 1, "Safety: the count is in the page whose frame the call frees") {
   pm_container_t container = map_fresh(REGION, 2);
   uint32_t *count = (uint32_t *)REGION;
   *count = 2;
   pm_error_t error = pm_container_deallocate(container, 0, count, 0);
-  // Either it was done, or refused with nothing changed; the machine is whole in both cases.
+  // Either it succeeded, or failed without a change; the server is consistent in both cases.
   if (error == PM_OK) CHECK_EQ(allocated_frames() > 0, 1);
   else CHECK_ERROR(error, PM_EFAULT);
   CHECK_OK(pm_container_destroy(container));

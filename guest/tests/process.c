@@ -1,4 +1,4 @@
-// A task's beginning and end, its arguments, its numbers, and calls that do not exist.
+// A task's start and end, its arguments, its frame counts, and unknown calls.
 #include "test.h"
 
 // ---- the end ------------------------------------------------------------------------
@@ -8,12 +8,12 @@ PM_TEST(exit_1, 1, 1, "Exit status 1") { pm_exit(1); }
 PM_TEST(exit_127, 127, 1, "Exit status 127") { pm_exit(127); }
 PM_TEST(exit_128, 128, 1, "Exit status 128 is the program's own") { pm_exit(128); }
 PM_TEST(exit_255, 255, 1, "Exit status 255") { pm_exit(255); }
-PM_TEST(exit_256, 0, 1, "Exit status 256: the low 8 bits count") { pm_exit(256); }
+PM_TEST(exit_256, 0, 1, "Exit status 256: only the low 8 bits count") { pm_exit(256); }
 PM_TEST(exit_minus_1, 255, 1, "Exit status -1") { exit(-1); }
-PM_TEST(exit_wide, 18, 1, "An exit status of 64 bits: the low 8 bits count") {
+PM_TEST(exit_wide, 18, 1, "An exit status of 64 bits: only the low 8 bits count") {
   raw_call(PM_CALL_EXIT, 0xffffffff00000012, 0, 0, 0, 0);
 }
-PM_TEST(aborts, DIES_OF_INVALID_INSTRUCTION, 1, "abort is death by an invalid instruction") {
+PM_TEST(aborts, DIES_OF_INVALID_INSTRUCTION, 1, "abort dies of an invalid instruction") {
   printf("this line ends with no newline");
   abort();
 }
@@ -30,7 +30,7 @@ PM_TEST(mapped_at_exit, 3, 4, "A task that ends with containers, mappings and a 
 
 // ---- the beginning ---------------------------------------------------------------------
 
-PM_TEST(arguments, 0, 1, "Arguments: the program's name, the case's, a closing null, above the stack pointer") {
+PM_TEST(arguments, 0, 1, "Arguments: the program's name, the case's, a terminating null, above the stack pointer") {
   CHECK_EQ(pm_argument_count(), 2);
   CHECK(!strcmp(pm_argument(1), "arguments"));
   CHECK(strlen(pm_argument(0)) > 0);
@@ -41,23 +41,23 @@ PM_TEST(arguments, 0, 1, "Arguments: the program's name, the case's, a closing n
   }
 }
 
-PM_TEST(stack_is_aligned, 0, 1, "The stack is aligned as the calling convention has it") {
+PM_TEST(stack_is_aligned, 0, 1, "The stack is aligned as the calling convention requires") {
   CHECK_EQ((uint64_t)__builtin_frame_address(0) % 16, 0);
 }
 
 static int zeroed[5000];
 static int initialised[3] = {1, 2, 3};
 
-PM_TEST(data, 0, 16, "R18: each task has its own data, as the image has it, and zeroed data is zero") {
+PM_TEST(data, 0, 16, "R18: each task has its own copy of the image's data, and zeroed data is zero") {
   CHECK(is_zero(zeroed, sizeof zeroed));
   CHECK(initialised[0] == 1 && initialised[1] == 2 && initialised[2] == 3);
   for (size_t i = 0; i < 5000; i++) zeroed[i] = -1;
   initialised[0] = initialised[1] = initialised[2] = -1;
 }
 
-// ---- what it learns ------------------------------------------------------------------------
+// ---- information ------------------------------------------------------------------------
 
-PM_TEST(information, 0, 1, "R2: pm_task_info: an id, and a charge for image and stack at least") {
+PM_TEST(information, 0, 1, "R2: pm_task_info: an id, and at least the charge for image and stack") {
   struct pm_task_info info;
   memset(&info, 0xff, sizeof info);
   CHECK_OK(pm_task_info(&info));
@@ -68,7 +68,7 @@ PM_TEST(information, 0, 1, "R2: pm_task_info: an id, and a charge for image and 
   CHECK(info.available > 0 && info.available < 1ull << 40);
 }
 
-PM_TEST(information_follows, 0, 1, "R2: available falls and allocated grows by what is allocated") {
+PM_TEST(information_follows, 0, 1, "R2: an allocation lowers available and raises allocated") {
   struct pm_task_info before, after;
   CHECK_OK(pm_task_info(&before));
   make_container(64);
@@ -88,7 +88,7 @@ PM_TEST(errors_have_names, 0, 1, "pm_strerror names every error") {
 
 // ---- calls --------------------------------------------------------------------------------------
 
-PM_TEST(unknown_calls, 0, 1, "Safety: numbers that name no call are refused, whatever the arguments") {
+PM_TEST(unknown_calls, 0, 1, "Safety: unknown call numbers fail with any arguments") {
   const uint64_t numbers[] = {0x1000, 0x1001, 0x7fff, 0x8000, 0xffff, 0x10000, 0x7fffffff, 0x80000000, 0xffffffff};
   for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
     CHECK_ERROR(raw_call(numbers[i], 0, 0, 0, 0, 0), PM_EINVAL);
@@ -101,11 +101,11 @@ PM_TEST(unknown_calls, 0, 1, "Safety: numbers that name no call are refused, wha
   }
 }
 
-PM_TEST(number_is_32_bits, 0, 1, "The call number is EAX: what is above does not count") {
+PM_TEST(number_is_32_bits, 0, 1, "The call number is EAX: the upper half of RAX is ignored") {
   CHECK_OK(raw_call(0xffffffff00000000 | PM_CALL_NULL, 0, 0, 0, 0, 0));
 }
 
-PM_TEST(random_calls, 0, 4, "Safety: calls with random arguments do no harm to the task's own memory") {
+PM_TEST(random_calls, 0, 4, "Safety: calls with random arguments do not corrupt the task's memory") {
   const uint64_t numbers[] = {PM_CALL_NULL,  PM_CALL_CLOCK,   PM_CALL_TASK_INFO,        PM_CALL_FAULT_RETURN,
                               PM_CALL_UNMAP, PM_CALL_MAPPING, PM_CALL_CONTAINER_CREATE, PM_CALL_CONTAINER_DESTROY};
   uint64_t state = pm_clock_us() | 1;
@@ -119,7 +119,7 @@ PM_TEST(random_calls, 0, 4, "Safety: calls with random arguments do no harm to t
       argument[j] = kinds[(random >> 32) % 5];
     }
     uint64_t number = numbers[next_random(&state) % 8];
-    // Image, heap and stack are not to be unmapped.
+    // Image, heap and stack must stay mapped.
     if (number == PM_CALL_UNMAP) argument[0] |= (uint64_t)REGION, argument[1] %= 0x1000;
     (void)raw_call(number, argument[0], argument[1], argument[2], argument[3], argument[4]);
   }

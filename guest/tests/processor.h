@@ -1,4 +1,4 @@
-// What the processor says it has. A case that depends on a feature asks: it never assumes one.
+// The processor's features, by CPUID. A case that depends on a feature checks for it.
 #ifndef PHYSMEM_TEST_PROCESSOR_H
 #define PHYSMEM_TEST_PROCESSOR_H
 
@@ -20,7 +20,7 @@ static inline struct cpuid cpuid(uint32_t leaf, uint32_t subleaf) {
   return r;
 }
 
-/// XSAVE is there and switched on; what XCR0 permits.
+/// XSAVE is present and enabled; and the value of XCR0.
 static inline bool has_xsave(void) { return cpuid(1, 0).c & 1u << 27; }
 static inline uint64_t state_components(void) {
   uint32_t low, high;
@@ -29,9 +29,9 @@ static inline uint64_t state_components(void) {
 }
 static inline bool has_sse41(void) { return cpuid(1, 0).c & 1u << 19; }
 static inline bool has_fs_gs_base(void) { return cpuid(7, 0).b & 1; }
-/// SGDT, SIDT, SLDT, STR and SMSW can be forbidden.
+/// UMIP is present: SGDT, SIDT, SLDT, STR and SMSW can be forbidden.
 static inline bool has_instruction_prevention(void) { return cpuid(7, 0).c & 1u << 2; }
-/// Protection keys are switched on: WRPKRU and RDPKRU work.
+/// Protection keys are enabled: WRPKRU and RDPKRU work.
 static inline bool has_protection_keys(void) { return cpuid(7, 0).c & 1u << 4; }
 
 #endif

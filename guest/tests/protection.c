@@ -1,4 +1,4 @@
-// What a task must not do to memory: rights, the supervisor's half, wild pointers, wild jumps.
+// Forbidden accesses: rights, the supervisor half, wild pointers, wild jumps.
 #include "test.h"
 
 static volatile uint64_t sink;
@@ -7,7 +7,7 @@ static const volatile int constant = 42;
 static void read_at(uint64_t address) { sink = *(volatile uint8_t *)address; }
 static void write_at(uint64_t address) { *(volatile uint8_t *)address = 1; }
 
-// A tail call would leave no frame to look at in a report; a jump that the compiler cannot see through.
+// Indirect, so that the compiler cannot see the target; not a tail call, which would leave no frame for a report.
 static void jump_to(uint64_t address) { __asm__ volatile("call *%0" ::"r"(address) : "memory"); }
 
 /// A page whose first bytes are `mov $42, %eax; ret`, mapped with these rights.
@@ -55,7 +55,8 @@ PM_TEST(write_read_only, DIES_OF_PAGE_FAULT, 1, "R25: a read-only mapping cannot
   CHECK_EQ((uint8_t)*REGION, 0xb8);
   write_at((uint64_t)REGION);
 }
-PM_TEST(write_read_only_untouched, DIES_OF_PAGE_FAULT, 1, "R25: nor a lazy one whose first access is the write") {
+PM_TEST(write_read_only_untouched, DIES_OF_PAGE_FAULT, 1,
+        "R25: a read-only lazy mapping cannot be written as its first access") {
   pm_container_t container = make_container(1);
   CHECK_OK(pm_container_map(container, 0, 1, REGION, PM_MAP_READ | PM_MAP_LAZY));
   write_at((uint64_t)REGION);
@@ -69,11 +70,12 @@ PM_TEST(execute_read_write, DIES_OF_PAGE_FAULT, 1, "R25: a mapping without the r
   map_code(REGION, PM_MAP_READ | PM_MAP_WRITE);
   jump_to((uint64_t)REGION);
 }
-PM_TEST(execute_untouched, DIES_OF_PAGE_FAULT, 1, "R25: nor a lazy one whose first access is the jump") {
+PM_TEST(execute_untouched, DIES_OF_PAGE_FAULT, 1,
+        "R25: a lazy mapping without the right cannot be executed as its first access") {
   map_fresh(REGION, 1);
   jump_to((uint64_t)REGION);
 }
-PM_TEST(right_taken_away, DIES_OF_PAGE_FAULT, 1, "R25: a right that a page had is gone once it is mapped without") {
+PM_TEST(right_taken_away, DIES_OF_PAGE_FAULT, 1, "R25: mapping a page again without a right removes the right") {
   pm_container_t container = map_fresh(REGION, 1);
   for (int i = 0; i < 1000; i++) *(volatile char *)REGION = (char)i;
   CHECK_OK(pm_container_map(container, 0, 1, REGION, PM_MAP_READ));
@@ -84,34 +86,35 @@ PM_TEST(right_taken_away, DIES_OF_PAGE_FAULT, 1, "R25: a right that a page had i
 
 PM_TEST(read_null, DIES_OF_PAGE_FAULT, 1, "Safety: the null page cannot be read") { read_at(0); }
 PM_TEST(write_null, DIES_OF_PAGE_FAULT, 1, "Safety: the null page cannot be written") { write_at(0xfff); }
-PM_TEST(read_below_image, DIES_OF_PAGE_FAULT, 1, "Safety: nothing lies below the image") {
+PM_TEST(read_below_image, DIES_OF_PAGE_FAULT, 1, "Safety: nothing is mapped below the image") {
   read_at(PM_IMAGE_START - 1);
 }
-PM_TEST(read_heap_unused, DIES_OF_PAGE_FAULT, 1, "Safety: nothing lies where the heap would be") {
+PM_TEST(read_heap_unused, DIES_OF_PAGE_FAULT, 1, "Safety: nothing is mapped at an unused heap") {
   read_at(PM_HEAP_START);
 }
-PM_TEST(read_last_page, DIES_OF_PAGE_FAULT, 1, "Safety: the last page of the half") { read_at(0x7ffffffff000); }
-PM_TEST(read_above_stack, DIES_OF_PAGE_FAULT, 1, "Safety: nothing lies above the stack") { read_at(PM_STACK_TOP); }
+PM_TEST(read_last_page, DIES_OF_PAGE_FAULT, 1, "Safety: the last page of the user half") { read_at(0x7ffffffff000); }
+PM_TEST(read_above_stack, DIES_OF_PAGE_FAULT, 1, "Safety: nothing is mapped above the stack") { read_at(PM_STACK_TOP); }
 PM_TEST(read_supervisor_first, DIES_OF_PAGE_FAULT, 1, "Safety: the supervisor's first page cannot be read") {
   read_at(0xffff800000000000);
 }
 PM_TEST(write_supervisor_first, DIES_OF_PAGE_FAULT, 1, "Safety: the supervisor's first page cannot be written") {
   write_at(0xffff800000000000);
 }
-PM_TEST(read_supervisor_middle, DIES_OF_PAGE_FAULT, 1, "Safety: the supervisor's half elsewhere") {
+PM_TEST(read_supervisor_middle, DIES_OF_PAGE_FAULT, 1, "Safety: the middle of the supervisor half") {
   read_at(0xffffffff80000000);
 }
-PM_TEST(write_supervisor_last, DIES_OF_PAGE_FAULT, 1, "Safety: the very last byte there is") { write_at(UINT64_MAX); }
-PM_TEST(read_descriptor_table, 141 or 142, 1, "Safety: the descriptor table is not for reading") {
+PM_TEST(write_supervisor_last, DIES_OF_PAGE_FAULT, 1,
+        "Safety: the last byte of the address space") { write_at(UINT64_MAX); }
+PM_TEST(read_descriptor_table, 141 or 142, 1, "Safety: the descriptor table cannot be read") {
   struct {
     uint16_t limit;
     uint64_t base;
   } __attribute__((packed)) table = {0, 0xffff800000000000};
-  // Where the processor hides it (UMIP), the instruction itself is a protection fault.
+  // With UMIP the instruction itself is a protection fault.
   __asm__ volatile("sidt %0" : "=m"(table));
   read_at(table.base | 0xffff800000000000);
 }
-PM_TEST(write_descriptor_table, 141 or 142, 1, "Safety: nor for writing") {
+PM_TEST(write_descriptor_table, 141 or 142, 1, "Safety: the descriptor table cannot be written") {
   struct {
     uint16_t limit;
     uint64_t base;
@@ -119,16 +122,16 @@ PM_TEST(write_descriptor_table, 141 or 142, 1, "Safety: nor for writing") {
   __asm__ volatile("sgdt %0" : "=m"(table));
   write_at(table.base | 0xffff800000000000);
 }
-PM_TEST(read_non_canonical, DIES_OF_PROTECTION_FAULT, 1, "Safety: an address that is none") {
+PM_TEST(read_non_canonical, DIES_OF_PROTECTION_FAULT, 1, "Safety: reading a non-canonical address") {
   read_at(0x0000800000000000);
 }
-PM_TEST(write_non_canonical, DIES_OF_PROTECTION_FAULT, 1, "Safety: an address that is none") {
+PM_TEST(write_non_canonical, DIES_OF_PROTECTION_FAULT, 1, "Safety: writing a non-canonical address") {
   write_at(0xdeadbeefdeadbeef);
 }
-PM_TEST(push_non_canonical, DIES_OF_STACK_FAULT, 1, "Safety: a stack pointer that is no address") {
+PM_TEST(push_non_canonical, DIES_OF_STACK_FAULT, 1, "Safety: a non-canonical stack pointer") {
   __asm__ volatile("mov %0, %%rsp\n\tpush %%rax" ::"r"(0x4141414141414141));
 }
-PM_TEST(push_supervisor, DIES_OF_PAGE_FAULT, 1, "Safety: a stack in the supervisor's half") {
+PM_TEST(push_supervisor, DIES_OF_PAGE_FAULT, 1, "Safety: a stack in the supervisor half") {
   __asm__ volatile("mov %0, %%rsp\n\tpush %%rax" ::"r"(0xffff800000001000));
 }
 PM_TEST(call_with_wild_stack, 7, 1, "Safety: a call needs no stack, and the server does not use the task's") {
@@ -143,28 +146,28 @@ PM_TEST(call_with_wild_stack, 7, 1, "Safety: a call needs no stack, and the serv
 // ---- wild jumps -------------------------------------------------------------------
 
 PM_TEST(jump_null, DIES_OF_PAGE_FAULT, 1, "Safety: a call of a null function") { jump_to(0); }
-PM_TEST(jump_unmapped, DIES_OF_PAGE_FAULT, 1, "Safety: a jump to where nothing is") { jump_to((uint64_t)REGION); }
-PM_TEST(jump_supervisor, DIES_OF_PAGE_FAULT, 1, "Safety: a jump into the supervisor's half") {
+PM_TEST(jump_unmapped, DIES_OF_PAGE_FAULT, 1, "Safety: a jump to an unmapped address") { jump_to((uint64_t)REGION); }
+PM_TEST(jump_supervisor, DIES_OF_PAGE_FAULT, 1, "Safety: a jump into the supervisor half") {
   jump_to(0xffff800000000000);
 }
 PM_TEST(jump_supervisor_high, DIES_OF_PAGE_FAULT, 1, "Safety: a jump to the top of the address space") {
   jump_to(0xffffffff80000000);
 }
-PM_TEST(jump_non_canonical, DIES_OF_PROTECTION_FAULT, 1, "Safety: a jump to an address that is none") {
+PM_TEST(jump_non_canonical, DIES_OF_PROTECTION_FAULT, 1, "Safety: a jump to a non-canonical address") {
   jump_to(0x0000900000000000);
 }
-PM_TEST(return_non_canonical, DIES_OF_PROTECTION_FAULT, 1, "Safety: a return to an address that is none") {
+PM_TEST(return_non_canonical, DIES_OF_PROTECTION_FAULT, 1, "Safety: a return to a non-canonical address") {
   __asm__ volatile("push %0\n\tret" ::"r"(0x8000000000000000));
 }
-PM_TEST(runs_off_the_half, 141 or 142, 1, "Safety: execution that goes on beyond the half") {
-  // The last bytes a task can have: the next instruction would begin where addresses are none.
+PM_TEST(runs_off_the_half, 141 or 142, 1, "Safety: execution that continues beyond the user half") {
+  // The last bytes of the user half: the next instruction would be at a non-canonical address.
   char *last = (char *)(PM_USER_END - PM_PAGE_SIZE);
   pm_container_t container = map_fresh(last, 1);
   memset(last, 0x90, PM_PAGE_SIZE);
   CHECK_OK(pm_container_map(container, 0, 1, last, PM_MAP_READ | PM_MAP_EXECUTE));
   jump_to((uint64_t)last);
 }
-PM_TEST(runs_off_a_page, DIES_OF_PAGE_FAULT, 1, "Safety: an instruction that ends in a page that is not mapped") {
+PM_TEST(runs_off_a_page, DIES_OF_PAGE_FAULT, 1, "Safety: an instruction that ends in an unmapped page") {
   pm_container_t container = map_fresh(REGION, 1);
   memset(REGION, 0x90, PM_PAGE_SIZE);
   REGION[PM_PAGE_SIZE - 1] = (char)0xb8;

@@ -1,10 +1,10 @@
-// Tasks that work on each other's containers at once, in any order and without asking: whatever comes of it, every call
-// ends, nobody sees what is not its own, and the machine is whole at the end (Safety; R20 to R24, R42).
+// Tasks that operate on each other's containers concurrently, without coordination: in every case each call
+// returns, no task sees another's data, and the server is consistent at the end (Safety; R20 to R24, R42).
 #include "test.h"
 
 enum { MANY = 12000 };
 
-/// MANY ids that all name one content: large, and quickly made.
+/// MANY ids that name one content: a large container that is cheap to make.
 static pm_container_t make_large(uint64_t number) {
   pm_container_t container = map_numbered(REGION, 1, number);
   for (uint32_t count = 1; count < MANY; count *= 2)
@@ -12,7 +12,7 @@ static pm_container_t make_large(uint64_t number) {
   return container;
 }
 
-/// In a client: a container of the case's kind goes to the server, which works on it from then on; `end` ends that.
+/// In a client: shares a container of the case's kind with the server, which works on it until `end`.
 static void offer(pm_container_t container, void (*end)(pm_container_t, uint64_t), uint64_t rounds) {
   uint64_t state = 99;
   for (uint64_t round = 0; round < rounds; round++) {
@@ -27,7 +27,7 @@ static void offer(pm_container_t container, void (*end)(pm_container_t, uint64_t
   ask(0, PM_CAP_NONE);
 }
 
-/// In the server: takes containers from its client and does `work` with each until it is refused.
+/// In the server: takes containers from its client and calls `work` on each until it fails.
 static void take(pm_error_t (*work)(pm_container_t), uint64_t is_remade) {
   struct pm_message message = next_question();
   while (message.words[0]) {
@@ -100,7 +100,8 @@ static pm_error_t lock_and_unlock(pm_container_t weak) {
   return error == PM_EPERM ? PM_OK : error;
 }
 
-PM_TEST(locked_and_revoked, 0, 2, "Safety: a container is locked and unlocked as fast as it goes; its owner revokes") {
+PM_TEST(locked_and_revoked, 0, 2,
+        "Safety: a container is locked and unlocked in a tight loop while its owner revokes") {
   if (!join(2)) take(lock_and_unlock, 0);
   else offer(make_large(1), revoke, 25);
 }
@@ -113,7 +114,7 @@ static pm_error_t pin_and_unpin(pm_container_t weak) {
   return error == PM_ENOENT ? PM_OK : error;
 }
 
-PM_TEST(pinned_and_destroyed, 0, 2, "Safety: frames are pinned and unpinned as fast as it goes; the owner destroys") {
+PM_TEST(pinned_and_destroyed, 0, 2, "Safety: frames are pinned and unpinned in a tight loop while the owner destroys") {
   if (!join(2)) take(pin_and_unpin, 1);
   else offer(make_large(1), destroy, 25);
 }
@@ -129,11 +130,11 @@ PM_TEST(mapped_and_destroyed, 0, 2, "Safety: frames are mapped and written while
   else offer(make_large(1), destroy, 25);
 }
 
-// ---- what takes the place of a destroyed container ----------------------------------------------
+// ---- reuse of a destroyed container's slot ----------------------------------------------
 
 #define SECRET 0x5ec1e7
 
-/// 60,000 copies of one frame onto 1,000 ids: long enough for its container to go meanwhile, and another one to come.
+/// 60,000 copies of one frame onto 1,000 ids: long enough for its container to be destroyed, and its slot reused.
 static pm_error_t copy_long(pm_container_t weak) {
   static pm_frame_t from[60000], to[60000];
   if (!target) {
@@ -145,7 +146,8 @@ static pm_error_t copy_long(pm_container_t weak) {
   return error;
 }
 
-PM_TEST(source_reused, 0, 2, "Safety: a task's new container is not taken for the one that another task copies from") {
+PM_TEST(source_reused, 0, 2,
+        "Safety: a task's new container is not mistaken for the one that another task copies from") {
   if (!join(2)) return take(copy_long, 0);
   uint64_t random = 7;
   for (int round = 0; round < 60; round++) {
@@ -165,7 +167,7 @@ PM_TEST(source_reused, 0, 2, "Safety: a task's new container is not taken for th
 
 static pm_error_t lock_briefly(pm_container_t weak) { return pm_container_lock(weak, 1); }
 
-PM_TEST(briefly_locked, 0, 2, "Safety: large containers are locked for a moment each, and destroyed meanwhile") {
+PM_TEST(briefly_locked, 0, 2, "Safety: large containers are locked briefly, and destroyed meanwhile") {
   if (!join(2)) return take(lock_briefly, 0);
   uint64_t random = 7;
   for (int round = 0; round < 60; round++) {
@@ -179,7 +181,7 @@ PM_TEST(briefly_locked, 0, 2, "Safety: large containers are locked for a moment 
   ask(0, PM_CAP_NONE);
 }
 
-/// Pins the last frame; while it is pinned, it must be there, and nowhere else.
+/// Pins the last frame; while it is pinned, it must be present, and mapped nowhere else.
 static pm_error_t pin_last(pm_container_t weak) {
   uint64_t physical;
   pm_error_t error = pm_container_pin(weak, MANY - 1, 1, PM_LOCK_MAXIMUM_US, &physical);
@@ -194,7 +196,7 @@ static pm_error_t pin_last(pm_container_t weak) {
   return pm_container_unpin(weak, MANY - 1, 1);
 }
 
-/// A long call that comes to the last frame at its end.
+/// A long call that reaches the last frame at its end.
 static void change_last(pm_container_t container, uint64_t round) {
   uint32_t count = MANY;
   for (int i = 0; i < 20; i++) {
@@ -208,7 +210,7 @@ static void change_last(pm_container_t container, uint64_t round) {
   revoke(container, round);
 }
 
-PM_TEST(pinned_meanwhile, 0, 2, "R22: a frame that is pinned while its owner's long call is under way stays in place") {
+PM_TEST(pinned_meanwhile, 0, 2, "R22: a frame that is pinned during its owner's long call stays in place") {
   if (!join(2)) return take(pin_last, 0);
   target = make_large(5);
   offer(make_large(1), change_last, 20);
@@ -224,7 +226,7 @@ static uint64_t state;
 static uint32_t below(uint32_t limit) { return (uint32_t)(next_random(&state) >> 20) % limit; }
 static pm_container_t any(void) { return below(3) ? others[below(OTHERS)] : own[below(OWN)]; }
 
-/// A page that has gone shows a page of one's own.
+/// Maps a scratch page in place of a page that was unmapped.
 static int put_scratch(const struct pm_fault *fault) {
   return pm_container_map(scratch, 0, 1, (void *)(fault->address & -4096ull), PM_MAP_FORCE_WRITE);
 }
@@ -243,7 +245,7 @@ static void keep(pm_container_t weak) {
   others[which] = weak;
 }
 
-/// Gives away some capability, and takes one: as a caller, or as the one who receives.
+/// Sends a random capability and takes one, as a caller or as a receiver.
 static void exchange(unsigned number, pm_cap_t *endpoints, unsigned tasks) {
   struct pm_message message = {.moves = below(4)};
   bool calls = below(2);
@@ -267,7 +269,7 @@ static void touch_some(void) {
   else (void)*(volatile char *)page;
 }
 
-/// One call that may go wrong in any way.
+/// One call that may fail in any way.
 static void act(void) {
   static uint64_t physical[IDS];
   static pm_frame_t from[8], to[8];
@@ -318,10 +320,10 @@ static void run_all(unsigned tasks, int steps) {
   }
 }
 
-PM_TEST(everything, 0, 3, "Safety: three tasks do everything to each other's containers, by chance") {
+PM_TEST(everything, 0, 3, "Safety: three tasks make random calls on each other's containers") {
   run_all(3, 3000);
 }
 
-PM_TEST(everything_by_many, 0, 12, "Safety: twelve tasks do everything to each other's containers, by chance") {
+PM_TEST(everything_by_many, 0, 12, "Safety: twelve tasks make random calls on each other's containers") {
   run_all(12, 600);
 }

@@ -1,6 +1,6 @@
-// Random instructions, with a liking for those that are nobody's business: flags, segments, strings to ports, state
-// that is loaded and saved, returns to other levels. Run with a number behind the case's name by the machine's own
-// tests; whatever happens, it happens to the task only.
+// Random instructions, biased to those that tasks have no use for: flags, segments, strings to ports, state
+// that is loaded and saved, returns to other privilege levels. The machine's own tests pass a number after the case's
+// name as the seed. Only the task may be affected.
 #include "test.h"
 
 #define CODE ((uint8_t *)0x100000000000)
@@ -62,7 +62,7 @@ static const struct {
 
 static uint64_t state;
 
-/// Something that an instruction may find useful in a register.
+/// A register value that an instruction can use.
 static uint64_t random_value(void) {
   uint64_t random = next_random(&state);
   const uint64_t values[] = {random % 0x80,
@@ -104,7 +104,7 @@ static int sometimes_retry(const struct pm_fault *fault) {
   return next_random(&state) % 3 == 0;
 }
 
-// The fixed program divides, faults, or does something else that ends it: which depends on the processor.
+// The program of the default seed divides, faults, or ends by another exception: which one depends on the processor.
 PM_TEST(run, 0 or 128 or 129 or 131 or 134 or 140 or 141 or 142, 1, "Safety: 16 KiB of random instructions") {
   state = 88172645463325252;
   for (const char *digit = pm_argument(2); digit && *digit; digit++) state = state * 31 + (uint8_t)*digit;

@@ -1,6 +1,6 @@
-// Frames that are taken back from tasks that borrowed them, for one that has a claim to them (R2, R3, R5, R28 to R32): who
-// is asked, who is not, and what all the others see. The asker of a case is the server of `join`. How a handler is called
-// is in upcall.c.
+// Frames taken back from borrowers for a task that claims its guarantee (R2, R3, R5, R28 to R32): which tasks are asked
+// for them, and what all others see. The asker of a case is the server of `join`. upcall.c tests how a handler is
+// called.
 #include "test.h"
 
 // ---- roles ---------------------------------------------------------------------------------------
@@ -11,7 +11,7 @@ static struct pm_task_info own_info(void) {
   return info;
 }
 
-/// Frames that are guaranteed to this task and that it does not have.
+/// Frames of this task's guarantee that it has not allocated.
 static uint32_t unclaimed(void) { return (uint32_t)(own_info().guaranteed - own_info().allocated); }
 
 static pm_container_t fresh(uint32_t count, uint32_t flags) {
@@ -24,7 +24,7 @@ static pm_container_t fresh(uint32_t count, uint32_t flags) {
 static pm_container_t borrowed;
 static volatile uint32_t borrowed_count;
 
-/// Takes all that is guaranteed: what comes after that is extra.
+/// Allocates the whole guarantee: later frames are extra.
 static void fill(void) { (void)fresh(unclaimed(), 0); }
 
 static void borrow(uint32_t count) {
@@ -32,7 +32,7 @@ static void borrow(uint32_t count) {
   borrowed_count = count;
 }
 
-/// A handler that gives back what was borrowed.
+/// A handler that gives back borrowed frames.
 static void return_borrowed(uint32_t count) {
   upcalls++;
   upcall_frames += count;
@@ -60,7 +60,7 @@ static void let_borrow(unsigned clients, struct pm_message *held) {
 /// In client `self`: waits for its turn.
 static void await_turn(unsigned self) { ask(self, PM_CAP_NONE); }
 
-/// In the asker: takes all that is guaranteed to it, and uses it.
+/// In the asker: allocates its whole guarantee, and uses it.
 static uint32_t claim_all(void) {
   uint32_t count = unclaimed();
   (void)map_numbered(REGION_2, count, 5);
@@ -68,7 +68,7 @@ static uint32_t claim_all(void) {
   return count;
 }
 
-// ---- who is asked --------------------------------------------------------------------------------
+// ---- victims --------------------------------------------------------------------------------
 
 PM_TEST_CONTRACT(from_several, 0, 4, 450, 8, "R3 R28: a claim is met from several tasks, which lose nothing else") {
   enum { CLIENTS = 3 };
@@ -87,7 +87,7 @@ PM_TEST_CONTRACT(from_several, 0, 4, 450, 8, "R3 R28: a claim is met from severa
     return;
   }
   struct pm_message held[CLIENTS + 1];
-  // Its page tables now: what others give back for these is not counted here.
+  // Its page tables now, so that frames given back for those are not counted.
   (void)map_numbered(REGION_2, 1, 5);
   let_borrow(CLIENTS, held);
   uint32_t count = claim_all(), sum = 0, asked = 0;
@@ -99,11 +99,12 @@ PM_TEST_CONTRACT(from_several, 0, 4, 450, 8, "R3 R28: a claim is met from severa
     answer(&question, 0, PM_CAP_NONE);
   }
   CHECK(asked >= 2);
-  // Nothing was free, and no more is asked for than is missing.
+  // No frame was free, and the server asks for exactly the missing ones.
   CHECK_EQ(sum, count);
 }
 
-PM_TEST_CONTRACT(rogue_among, IS_DROPPED or 0, 5, 360, 8, "R3 R30: one of several returns nothing: it alone is dropped") {
+PM_TEST_CONTRACT(rogue_among, IS_DROPPED or 0, 5, 360, 8,
+                 "R3 R30: one of several returns nothing: only that one is dropped") {
   enum { ROGUE = 3, PEER = 4 };
   unsigned self = join(5);
   if (self == PEER) {
@@ -146,7 +147,8 @@ PM_TEST_CONTRACT(rogue_among, IS_DROPPED or 0, 5, 360, 8, "R3 R30: one of severa
   CHECK_ERROR(pm_reply(&held[ROGUE]), PM_ECANCELED);
 }
 
-PM_TEST_CONTRACT(most_extra_first, 0, 4, 450, 8, "R30: who has most extra frames is asked first, seen by the upcalls") {
+PM_TEST_CONTRACT(most_extra_first, 0, 4, 450, 8,
+                 "R30: the task with most extra frames is asked first, as the upcalls show") {
   unsigned self = join(4);
   if (self) {
     fill();
@@ -164,7 +166,7 @@ PM_TEST_CONTRACT(most_extra_first, 0, 4, 450, 8, "R30: who has most extra frames
   for (unsigned i = 1; i < 4; i++) extra[i] = (uint32_t)held[i].words[0];
   for (uint32_t round = 0; round < 6; round++) {
     (void)fresh(50, 0);
-    // With as many as another one, who was asked already is not asked again.
+    // Of two with equally many, the one asked already is not asked again.
     unsigned most = 1;
     for (unsigned i = 2; i < 4; i++)
       if (extra[i] > extra[most]) most = i;
@@ -203,13 +205,14 @@ static void return_and_end(uint32_t count) {
   pm_exit(0);
 }
 
-PM_TEST_CONTRACT(traced_sleeper, IS_DROPPED or 129 or 0, 2, 900, 8, "R30: the trap flag over a call hides no borrower") {
+PM_TEST_CONTRACT(traced_sleeper, IS_DROPPED or 129 or 0, 2, 900, 8,
+                 "R30: the trap flag over a call does not hide a borrower") {
   if (join(2)) {
     fill();
     borrow((uint32_t)own_info().available - 100);
     CHECK_OK(pm_on_return_pages(return_and_end));
     ask(1, PM_CAP_NONE);
-    // A debug exception is due behind the call, which never returns by itself.
+    // A debug exception is due after the call, which never returns by itself.
     __asm__ volatile("pushf\n\torl $0x100, (%%rsp)\n\tpopf\n\tout %%al, %1"
                      ::"a"(PM_CALL_SLEEP), "i"(PM_CALL_PORT), "D"(UINT64_MAX)
                      : "memory", "cc");
@@ -224,10 +227,10 @@ PM_TEST_CONTRACT(traced_sleeper, IS_DROPPED or 129 or 0, 2, 900, 8, "R30: the tr
 
 enum { FAR_REGIONS = 60 };
 
-/// Far enough apart that each has tables of its own.
+/// Far enough apart that each has its own tables.
 static char *far_region(unsigned index) { return REGION + index * (1ull << 39); }
 
-/// Touches a page in each far region: by an access, by a call that stores its result there, by mapping it eagerly.
+/// Touches a page in each far region: by an access, by a call that stores its result there, by an eager mapping.
 static void touch_far_regions(pm_container_t container) {
   for (unsigned i = 0; i < FAR_REGIONS; i++) {
     char *const page = far_region(i);
@@ -239,7 +242,7 @@ static void touch_far_regions(pm_container_t container) {
   for (unsigned i = 0; i < FAR_REGIONS; i++) CHECK_EQ(WORD(far_region(i), 0), own_info().id);
 }
 
-PM_TEST_CONTRACT(far_regions, 0, 3, 300, 8, "R3: where all is lent, frames for page tables are given back too") {
+PM_TEST_CONTRACT(far_regions, 0, 3, 300, 8, "R3: with all frames lent, frames for page tables are reclaimed too") {
   unsigned self = join(3);
   if (self) {
     fill();
@@ -259,7 +262,8 @@ PM_TEST_CONTRACT(far_regions, 0, 3, 300, 8, "R3: where all is lent, frames for p
   for (unsigned i = 1; i <= 2; i++) answer(&held[i], 0, PM_CAP_NONE);
 }
 
-PM_TEST_CONTRACT(far_regions_rogue, IS_DROPPED or 0, 2, 400, 8, "R3 R30: and from one who returns none all is taken") {
+PM_TEST_CONTRACT(far_regions_rogue, IS_DROPPED or 0, 2, 400, 8,
+                 "R3 R30: a task that returns none for page tables is dropped") {
   if (join(2)) {
     fill();
     await_turn(1);
@@ -274,7 +278,7 @@ PM_TEST_CONTRACT(far_regions_rogue, IS_DROPPED or 0, 2, 400, 8, "R3 R30: and fro
   CHECK_ERROR(pm_reply(&held[1]), PM_ECANCELED);
 }
 
-// ---- what others see meanwhile -----------------------------------------------------------------------
+// ---- effects on other tasks -----------------------------------------------------------------------
 
 static pm_cap_t checker;
 
@@ -286,7 +290,8 @@ static void return_in_two_parts(uint32_t count) {
   return_borrowed(count - 10);
 }
 
-PM_TEST_CONTRACT(no_extra_meanwhile, 0, 3, 600, 8, "R2 R5: nobody borrows while one waits, and pm_task_info says so") {
+PM_TEST_CONTRACT(no_extra_meanwhile, 0, 3, 600, 8,
+                 "R2 R5: no task borrows while one waits, and pm_task_info reports it") {
   unsigned self = join(3);
   if (self == 1) {
     fill();
@@ -306,7 +311,7 @@ PM_TEST_CONTRACT(no_extra_meanwhile, 0, 3, 600, 8, "R2 R5: nobody borrows while 
     CHECK_OK(pm_name_register("checker", checker));
     pm_container_t container = make_container(0);
     await_turn(self);
-    // All is lent.
+    // All frames are lent.
     CHECK_EQ(own_info().available, 0);
     CHECK_EQ(own_info().pressure, 100);
     struct pm_message request;
@@ -338,7 +343,7 @@ PM_TEST_CONTRACT(no_extra_meanwhile, 0, 3, 600, 8, "R2 R5: nobody borrows while 
   answer(&held[1], 0, PM_CAP_NONE);
 }
 
-// ---- what a handler gives back -------------------------------------------------------------------------
+// ---- frames that a handler gives back -------------------------------------------------------------------------
 
 static pm_container_t weak, kept;
 
@@ -348,7 +353,7 @@ static void release_numbers(pm_container_t container, uint32_t first, uint32_t c
   CHECK_OK(pm_release_pages(container, frames, count));
 }
 
-/// What cannot be given back changes nothing, and does not count.
+/// Invalid releases change nothing, and do not count.
 static void release_wrongly_first(uint32_t count) {
   upcalls++;
   uint64_t before = allocated_frames();
@@ -380,7 +385,7 @@ static struct pm_message demand_some(void) {
   return held[1];
 }
 
-PM_TEST_CONTRACT(wrong_releases, 0, 2, 900, 8, "R31: a handler that also releases what it has not: that changes nothing") {
+PM_TEST_CONTRACT(wrong_releases, 0, 2, 900, 8, "R31: a handler's invalid releases change nothing") {
   if (join(2)) {
     be_asked(release_wrongly_first);
     CHECK_EQ(upcalls, 1);
@@ -395,11 +400,11 @@ static void release_kept(uint32_t count) {
   release_numbers(kept, 0, count);
 }
 
-PM_TEST_CONTRACT(any_frames, 0, 2, 900, 8, "R28: the task chooses: frames from before it had extra ones do as well") {
+PM_TEST_CONTRACT(any_frames, 0, 2, 900, 8, "R28: the task chooses: frames from before it had extra ones count too") {
   if (join(2)) {
     be_asked(release_kept);
     CHECK_EQ(upcalls, 1);
-    // Its extra frames are all there.
+    // Its extra frames are all present.
     map_lazily(borrowed, 0, borrowed_count, REGION);
     fill_pages(REGION, borrowed_count, 3);
     check_pages(REGION, borrowed_count, 3);
@@ -409,7 +414,7 @@ PM_TEST_CONTRACT(any_frames, 0, 2, 900, 8, "R28: the task chooses: frames from b
   answer(&question, 0, PM_CAP_NONE);
 }
 
-/// One frame, named as often as frames are asked for.
+/// Releases one frame, once for each frame that is asked for.
 static void release_one(uint32_t count) {
   static const pm_frame_t frames[2048];
   CHECK_OK(pm_release_pages(borrowed, frames, count));
@@ -426,7 +431,7 @@ PM_TEST_CONTRACT(one_many_times, IS_DROPPED or 0, 2, 900, 8, "R30: one frame rel
 
 // ---- released frames -------------------------------------------------------------------------------------
 
-PM_TEST_CONTRACT(recover_under_pressure, 0, 2, 700, 8, "R31: recovery takes back what is guaranteed, and no more") {
+PM_TEST_CONTRACT(recover_under_pressure, 0, 2, 700, 8, "R31: recovery is limited to the guarantee") {
   enum { HOARD = 1, COUNT = 20, HALF = 10 };
   if (!join(2)) {
     CHECK_OK(pm_on_return_pages(count_and_give_back));
@@ -440,7 +445,8 @@ PM_TEST_CONTRACT(recover_under_pressure, 0, 2, 700, 8, "R31: recovery takes back
   pm_container_t container = map_numbered(REGION, COUNT, 100);
   fill();
   release_numbers(container, 0, COUNT);
-  // Its 20 frames are lent now. Of these it takes back 10, and gives the other one again what that gave too many.
+  // Its 20 frames are lent now. It takes 10 of them back, and lets the other task borrow again what that gave
+  // back in excess.
   CHECK_EQ(ask(HOARD, PM_CAP_NONE).words[0], 0);
   (void)fresh(HALF, 0);
   CHECK_EQ(ask(HOARD, PM_CAP_NONE).words[0], 1);
@@ -455,7 +461,8 @@ PM_TEST_CONTRACT(recover_under_pressure, 0, 2, 700, 8, "R31: recovery takes back
   CHECK_EQ(ask(HOARD, PM_CAP_NONE).words[0], 2);
 }
 
-PM_TEST_CONTRACT(dropped_with_released, IS_DROPPED or 0, 2, 900, 8, "R30 R31: a dropped task leaves no released frames") {
+PM_TEST_CONTRACT(dropped_with_released, IS_DROPPED or 0, 2, 900, 8,
+                 "R30 R31: a dropped task leaves no released frames") {
   if (join(2)) {
     pm_container_t container = map_numbered(REGION, 200, 100);
     release_numbers(container, 0, 200);
@@ -464,7 +471,7 @@ PM_TEST_CONTRACT(dropped_with_released, IS_DROPPED or 0, 2, 900, 8, "R30 R31: a 
   }
   struct pm_message question = demand_some();
   CHECK_ERROR(pm_reply(&question), PM_ECANCELED);
-  // All of the machine is this one's to have, and zero. What contents are left, the end of the case counts.
+  // The whole machine is this task's, and reads as zero. The end of the case counts the contents left.
   uint32_t count = (uint32_t)own_info().available;
   CHECK(count > 900);
   pm_container_t container = fresh(count, PM_ALLOC_EXTRA);

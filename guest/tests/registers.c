@@ -1,14 +1,14 @@
-// Registers over faults and calls: whatever the server and the task's own handler do in between, the interrupted
-// code finds all of them as they were.
+// Registers over faults and calls: the interrupted code finds all of them unchanged, whatever the server and the task's
+// own handler do in between.
 #include <cpuid.h>
 
 #include "test.h"
 
 #define GENERAL 16
 
-/// All that a task can keep in registers. The assembly below knows the offsets.
+/// All registers of a task. The assembly below knows the offsets.
 struct registers {
-  uint64_t general[GENERAL];  // by their numbers; RSP and R11 are not the program's to choose here
+  uint64_t general[GENERAL];  // by their numbers; RSP and R11 cannot be chosen here
   uint64_t flags;
   uint32_t vector_control;
   uint16_t x87_control, unused;
@@ -21,7 +21,7 @@ _Static_assert(offsetof(struct registers, x87_control) == 140, "x87_control");
 _Static_assert(offsetof(struct registers, masks) == 144, "masks");
 _Static_assert(offsetof(struct registers, vectors) == 208, "vectors");
 
-// One function for each size of vectors: loads all registers from (RDI), accesses the byte at RSI or calls the server,
+// One function for each vector size: loads all registers from (RDI), accesses the byte at RSI or calls the server,
 // and stores all registers at (RDI).
 __asm__(
     ".macro each_general operation\n"
@@ -64,7 +64,7 @@ __asm__(
     " each_general load\n"
     " mov 56(%rdi), %rdi\n"
     " \\access\n"
-    // The state pointer is on the stack; RDI goes through the stack as well, for no other register is free.
+    // The state pointer is on the stack; RDI goes through the stack too, since no other register is free.
     " push %rdi\n"
     " mov 8(%rsp), %rdi\n"
     " each_general store\n"
@@ -88,7 +88,7 @@ __asm__(
     "survive spin_sse, vectors_sse, call spin\n"
     "survive spin_avx, vectors_avx, call spin\n"
     "survive spin_avx512, vectors_avx512, call spin\n"
-    // Goes round without a register or a flag, until somebody has changed where to.
+    // Loops without using a register or a flag, until the jump's target is changed.
     ".text\n"
     "spin: jmp *spin_target\n"
     "spin_end: ret\n");
@@ -97,7 +97,7 @@ survive_t write_sse, write_avx, write_avx512, read_sse, call_sse, call_avx512, s
 extern const char spin[], spin_end[];
 const char *volatile spin_target = spin;
 
-// ---- what the processor and the server allow -----------------------------------------------
+// ---- features of the processor and the server -----------------------------------------------
 
 static uint64_t enabled_state(void) {
   unsigned eax, ebx, ecx, edx;
@@ -110,7 +110,7 @@ static bool has_avx(void) { return (enabled_state() & 6) == 6; }
 static bool has_avx512(void) {
   unsigned eax, ebx = 0, ecx, edx;
   __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx);
-  // The 64-bit masks are of the BW part.
+  // The 64-bit masks need AVX512BW.
   return (enabled_state() & 0xe6) == 0xe6 && (ebx & bit_AVX512BW) != 0;
 }
 
@@ -120,7 +120,7 @@ static void randomise(struct registers *registers, uint64_t *state) {
   for (size_t i = 0; i < sizeof *registers / 8; i++) ((uint64_t *)registers)[i] = next_random(state);
   // Carry, parity, adjust, zero, sign, direction, overflow; interrupts are always on, bit 1 is always set.
   registers->flags = (registers->flags & 0xcd5) | 0x202;
-  // Exceptions masked; rounding, flags and precision at random.
+  // Exceptions masked; rounding, flags and precision random.
   registers->vector_control = (registers->vector_control & 0xe03f) | 0x1f80;
   registers->x87_control = (uint16_t)((registers->x87_control & 0xc00) | 0x37f);
 }
@@ -163,7 +163,7 @@ PM_TEST(write_fault, 0, 1, "R25: all registers survive a write fault that the se
   map_fresh(REGION, 100);
   check_accesses(write_sse);
 }
-PM_TEST(read_fault, 0, 1, "R25: and a read fault") {
+PM_TEST(read_fault, 0, 1, "R25: all registers survive a read fault that the server serves") {
   map_fresh(REGION, 100);
   check_accesses(read_sse);
 }
@@ -175,16 +175,16 @@ PM_TEST(write_fault_avx512, 0, 1, "R25: AVX-512 registers and masks survive a fa
   map_fresh(REGION, 100);
   check_widest();
 }
-PM_TEST(call, 0, 1, "A call changes RAX only") {
+PM_TEST(call, 0, 1, "A call changes only RAX") {
   check_survival(call_sse, 200, 16, 16, false);
   if (has_avx512()) check_survival(call_avx512, 200, 32, 64, true);
 }
 
-// ---- the task's own handler, which leaves nothing as it was ---------------------------------------
+// ---- the task's own handler, which changes all registers ---------------------------------------
 
 static pm_container_t container;
 
-/// False: the direction flag was set, and the handler's own code counts on a clear one.
+/// Returns false if the direction flag was set: the handler's code needs a clear one.
 static bool leave_nothing(uint64_t seed) {
   static struct registers garbage;
   uint64_t state = seed | 1, flags;
@@ -214,7 +214,7 @@ PM_TEST(own_write_fault, 0, 1, "R37: all registers survive a write fault that th
   set_up();
   check_accesses(write_sse);
 }
-PM_TEST(own_read_fault, 0, 1, "R37: and a read fault") {
+PM_TEST(own_read_fault, 0, 1, "R37: all registers survive a read fault that the task's handler serves") {
   set_up();
   check_accesses(read_sse);
 }
@@ -237,7 +237,7 @@ PM_TEST(own_fault_x87, 0, 1, "R37: the x87's stack survives the task's handler")
   CHECK(values[2] == 1);
 }
 
-// ---- pm_return_pages, in the midst of a loop ---------------------------------------------------------
+// ---- pm_return_pages, in the middle of a loop ---------------------------------------------------------
 
 static void destroy_and_give_back(uint32_t count) {
   count_and_give_back(count);
@@ -247,7 +247,7 @@ static void destroy_and_give_back(uint32_t count) {
 
 #define UPCALL_ROUNDS 100
 
-/// In the asker: an upcall some time after every second question. After the first one it holds no frames.
+/// In the asker: an upcall some time after every second question. After the first question it holds no frames.
 static void serve_upcalls(void) {
   for (int round = 0; round < UPCALL_ROUNDS; round++) {
     for (int i = 0; i < 2; i++) {
@@ -259,7 +259,7 @@ static void serve_upcalls(void) {
   }
 }
 
-/// In the victim: `spin` goes round from now on until the upcall has come.
+/// In the victim: `spin` loops from now on until the upcall has come.
 static void await_upcall(void) {
   ask(0, PM_CAP_NONE);
   hoard_frames();
@@ -322,7 +322,7 @@ PM_TEST(preempted, 0, 8, "Vector registers are each task's own while 8 tasks com
   }
 }
 
-PM_TEST(start_clean, 0, 16, "Safety: a task begins with clean vector and x87 state and general registers") {
+PM_TEST(start_clean, 0, 16, "Safety: a task starts with clean vector and x87 state and general registers") {
   uint8_t vectors[16][16];
   uint32_t control;
   uint16_t x87_control, x87_status;
@@ -337,7 +337,7 @@ PM_TEST(start_clean, 0, 16, "Safety: a task begins with clean vector and x87 sta
       ::"r"(vectors)
       : "memory");
   CHECK(is_zero(vectors, 128));
-  // For whoever gets this processor next.
+  // Leaves marks for the next task on this processor.
   __asm__ volatile(
       "pcmpeqd %%xmm8, %%xmm8\n\tpcmpeqd %%xmm15, %%xmm15\n\tfninit\n\tfldpi\n\tldmxcsr %0"
       ::"m"((const uint32_t){0x7fbf}));

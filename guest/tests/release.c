@@ -1,4 +1,4 @@
-// Released frames: soft references, until the server uses the frames for something else (R31, R32).
+// Released frames: soft references, until the server reuses the frames (R31, R32).
 #include "test.h"
 
 static pm_error_t release(pm_container_t container, pm_frame_t first, uint32_t count) {
@@ -13,7 +13,7 @@ static pm_error_t recover(pm_container_t container, pm_frame_t first, uint32_t c
   return pm_recover_pages(container, frames, count, error);
 }
 
-/// How many of `count` frames from `first` on are gone.
+/// How many of `count` frames from `first` on have expired.
 static uint32_t gone(pm_container_t container, pm_frame_t first, uint32_t count) {
   static pm_frame_t frames[4096];
   static uint8_t expired[4096];
@@ -24,7 +24,7 @@ static uint32_t gone(pm_container_t container, pm_frame_t first, uint32_t count)
   return sum;
 }
 
-/// Allocates all frames there are in a container of its own and touches them, but for `left`.
+/// Allocates all frames except `left` in a new container and touches them.
 static pm_container_t take_all(uint32_t left) {
   struct pm_task_info info;
   CHECK_OK(pm_task_info(&info));
@@ -35,7 +35,7 @@ static pm_container_t take_all(uint32_t left) {
   return container;
 }
 
-PM_TEST(comes_back, 0, 1, "R31: released frames cost nothing, and come back with their contents") {
+PM_TEST(comes_back, 0, 1, "R31: released frames are not charged, and are recovered with their contents") {
   pm_container_t container = map_numbered(REGION, 10, 100);
   uint64_t before = allocated_frames();
   CHECK_OK(release(container, 2, 5));
@@ -46,7 +46,7 @@ PM_TEST(comes_back, 0, 1, "R31: released frames cost nothing, and come back with
   check_numbered(REGION, 10, 100);
 }
 
-PM_TEST(not_in_use, 0, 1, "R31: to everything else a released frame is not in use") {
+PM_TEST(not_in_use, 0, 1, "R31: for all other calls a released frame's id is not in use") {
   pm_container_t container = map_numbered(REGION, 4, 100);
   pm_container_t other = make_container(1);
   CHECK_OK(release(container, 1, 2));
@@ -62,7 +62,7 @@ PM_TEST(not_in_use, 0, 1, "R31: to everything else a released frame is not in us
   CHECK_EQ(WORD(REGION, 3), 103);
 }
 
-PM_TEST(given_anew, 0, 1, "R31: an id that is allocated or copied onto anew has lost what was released") {
+PM_TEST(given_anew, 0, 1, "R31: allocating or copying onto a released id drops its old content") {
   pm_container_t container = map_numbered(REGION, 4, 100);
   CHECK_OK(release(container, 0, 4));
   uint32_t count = 1;
@@ -82,13 +82,13 @@ PM_TEST(given_anew, 0, 1, "R31: an id that is allocated or copied onto anew has 
   CHECK_EQ(WORD(REGION, 3), 103);
 }
 
-PM_TEST(reused, 0, 1, "R31: a frame that the server has used is gone, PM_ENOEXIST, the oldest first") {
+PM_TEST(reused, 0, 1, "R31: a frame that the server has reused is gone, PM_ENOEXIST, the oldest first") {
   enum { COUNT = 4096, HALF = COUNT / 2 };
   pm_container_t container = map_numbered(REGION, COUNT, 100);
   CHECK_OK(release(container, HALF, HALF));
   CHECK_OK(release(container, 0, HALF));
   CHECK_EQ(gone(container, 0, COUNT), 0);
-  // Every frame there is, but for those that the server keeps for page tables, is taken by something else.
+  // Uses every frame, except those reserved for page tables.
   (void)take_all(0);
   uint32_t older = gone(container, HALF, HALF), younger = gone(container, 0, HALF);
   CHECK(older + younger > HALF);
@@ -97,12 +97,12 @@ PM_TEST(reused, 0, 1, "R31: a frame that the server has used is gone, PM_ENOEXIS
   pm_frame_t error = 77;
   CHECK_ERROR(recover(container, HALF, 1, &error), PM_ENOEXIST);
   CHECK_EQ(error, HALF);
-  // The one released last is the last to go; there is no frame to have it back with.
+  // The one released last is reused last; no frame is left to recover it with.
   pm_error_t last = recover(container, HALF - 1, 1, NULL);
   CHECK(last == PM_ENOMEM || (last == PM_ENOEXIST && gone(container, HALF - 1, 1)));
 }
 
-PM_TEST(all_or_none, 0, 1, "R31: one frame that is gone, in use or too many, and none comes back") {
+PM_TEST(all_or_none, 0, 1, "R31: if one frame is gone, in use or too many, none is recovered") {
   pm_container_t container = map_numbered(REGION, 40, 100);
   pm_container_t all = take_all(0);
   CHECK_OK(release(container, 0, 20));
@@ -121,7 +121,7 @@ PM_TEST(all_or_none, 0, 1, "R31: one frame that is gone, in use or too many, and
   check_numbered(REGION, 10, 100);
 }
 
-PM_TEST(copies_keep, 0, 1, "R32: what is released is not lost to logical copies, and what they write not seen in it") {
+PM_TEST(copies_keep, 0, 1, "R32: logical copies keep a released content, and their writes do not change it") {
   pm_container_t container = map_numbered(REGION, 4, 100);
   pm_container_t copies = make_container(0);
   CHECK_OK(pm_container_copy(container, 0, copies, 0, 4, NULL));
@@ -142,7 +142,7 @@ PM_TEST(copies_keep, 0, 1, "R32: what is released is not lost to logical copies,
   CHECK_EQ(WORD(REGION_2, 3), 103);
 }
 
-PM_TEST(copies_outlive, 0, 1, "R32: logical copies of released frames live on when all else is used up") {
+PM_TEST(copies_outlive, 0, 1, "R32: logical copies of released frames survive when all other frames are used") {
   enum { COUNT = 4096 };
   pm_container_t container = map_numbered(REGION, COUNT, 100);
   pm_container_t copies = make_container(0);
@@ -151,7 +151,7 @@ PM_TEST(copies_outlive, 0, 1, "R32: logical copies of released frames live on wh
   (void)take_all(0);
   map_lazily(copies, 0, COUNT, REGION);
   check_numbered(REGION, COUNT, 100);
-  // Each is charged for, so each can be written, whatever that costs the released ones.
+  // Each copy is charged, so each can be written, at the cost of released ones.
   for (uint32_t i = 0; i < COUNT; i++) WORD(REGION, i) += 1;
   check_numbered(REGION, COUNT, 101);
   uint32_t lost = gone(container, 0, COUNT);
@@ -159,7 +159,7 @@ PM_TEST(copies_outlive, 0, 1, "R32: logical copies of released frames live on wh
   CHECK_EQ(gone(container, 0, lost), lost);
 }
 
-PM_TEST(untouched, 0, 1, "R31: a frame that was never touched can be released and recovered too") {
+PM_TEST(untouched, 0, 1, "R31: an untouched frame can be released and recovered too") {
   pm_container_t container = map_fresh(REGION, 3);
   uint64_t before = allocated_frames();
   CHECK_OK(release(container, 0, 3));
@@ -168,7 +168,7 @@ PM_TEST(untouched, 0, 1, "R31: a frame that was never touched can be released an
   CHECK(is_zero(REGION, 3 * PM_PAGE_SIZE));
 }
 
-/// Releases ids that were never touched, far more of them than there are frames.
+/// Releases untouched ids, many more than there are frames.
 static void release_untouched(void) {
   enum { CALLS = 128, COUNT = 1024 };
   pm_container_t container;
@@ -180,7 +180,7 @@ static void release_untouched(void) {
   }
 }
 
-PM_TEST(untouched_cost_nobody, 0, 2, "R31: releases of what was never touched take nobody's frames") {
+PM_TEST(untouched_cost_nobody, 0, 2, "R31: releases of untouched ids take no frames from other tasks") {
   enum { COUNT = 100 };
   if (!join(2)) {
     struct pm_message question = next_question();
@@ -196,7 +196,7 @@ PM_TEST(untouched_cost_nobody, 0, 2, "R31: releases of what was never touched ta
   check_numbered(REGION, COUNT, 100);
 }
 
-PM_TEST(twice_in_one_call, 0, 1, "R31: an id that is named twice is released and recovered once") {
+PM_TEST(twice_in_one_call, 0, 1, "R31: an id listed twice is released and recovered once") {
   pm_container_t container = map_numbered(REGION, 3, 100);
   uint64_t before = allocated_frames();
   const pm_frame_t frames[] = {1, 1, 2, 1};
@@ -207,13 +207,13 @@ PM_TEST(twice_in_one_call, 0, 1, "R31: an id that is named twice is released and
   check_numbered(REGION, 3, 100);
 }
 
-PM_TEST_CONTRACT(twice_within_the_guarantee, 0, 1, 400, 4, "R31: an id that is named twice is charged once") {
+PM_TEST_CONTRACT(twice_within_the_guarantee, 0, 1, 400, 4, "R31: an id listed twice is charged once") {
   struct pm_task_info info;
   CHECK_OK(pm_task_info(&info));
   pm_container_t container = map_numbered(REGION, (uint32_t)(info.guaranteed - info.allocated), 100);
   const pm_frame_t frames[] = {1, 1, 2, 1};
   CHECK_OK(pm_release_pages(container, frames, 4));
-  // All that is not guaranteed is in use: there is room for the two frames, and for no third.
+  // All frames beyond the guarantee are in use: two frames fit, and no third.
   uint32_t count = 1 << 20;
   pm_container_t rest;
   CHECK_OK(pm_container_create(&rest));
@@ -224,7 +224,7 @@ PM_TEST_CONTRACT(twice_within_the_guarantee, 0, 1, 400, 4, "R31: an id that is n
   CHECK_ERROR(pm_container_allocate(rest, 0, &count, PM_ALLOC_EXTRA), PM_ENOMEM);
 }
 
-PM_TEST(bad_input, 0, 1, "R31: handles, counts, ids and pointers that cannot be right change nothing") {
+PM_TEST(bad_input, 0, 1, "R31: invalid handles, counts, ids and pointers change nothing") {
   pm_container_t container = map_numbered(REGION, 3, 100);
   pm_frame_t frames[] = {0, 1, 5};
   uint64_t before = allocated_frames();
@@ -257,7 +257,7 @@ PM_TEST(bad_input, 0, 1, "R31: handles, counts, ids and pointers that cannot be 
   CHECK_OK(pm_release_pages(container, frames, 2));
 }
 
-PM_TEST(own_list, 0, 1, "R31: the list of ids may lie in a frame that is released") {
+PM_TEST(own_list, 0, 1, "R31: the list of ids may be in a frame that is released") {
   pm_container_t container = map_fresh(REGION, 2);
   pm_frame_t *frames = (pm_frame_t *)REGION;
   frames[0] = 1;
@@ -268,7 +268,7 @@ PM_TEST(own_list, 0, 1, "R31: the list of ids may lie in a frame that is release
   CHECK_EQ(frames[0], 1);
 }
 
-PM_TEST(model, 0, 1, "R31, R32: a random walk of releases and recoveries finds what a plain list says") {
+PM_TEST(model, 0, 1, "R31, R32: a random walk of releases and recoveries agrees with a naive list") {
   enum { COUNT = 64 };
   static enum { USED, RELEASED } state[COUNT];
   static uint64_t value[COUNT];

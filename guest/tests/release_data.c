@@ -1,4 +1,4 @@
-// Cutting frames loose from what they share (R38).
+// Dropping shared contents (R38).
 #include "test.h"
 
 static pm_container_t source, copies;
@@ -15,7 +15,7 @@ static pm_error_t release(pm_container_t container, pm_frame_t first, uint32_t c
   return pm_release_data(container, frames, count);
 }
 
-PM_TEST(shared, 0, 1, "R38: a frame that shares its content is empty after it, and the others have it still") {
+PM_TEST(shared, 0, 1, "R38: a frame that shares its content becomes empty, and the others keep it") {
   set_up(5);
   check_numbered(REGION_2, 5, 100);
   CHECK_OK(release(copies, 1, 3));
@@ -25,11 +25,11 @@ PM_TEST(shared, 0, 1, "R38: a frame that shares its content is empty after it, a
   check_numbered(REGION, 5, 100);
 }
 
-PM_TEST(takes_no_frame, 0, 1, "R16, R38: it has no physical frame until it is touched, and writing it copies nothing") {
+PM_TEST(takes_no_frame, 0, 1, "R16, R38: the frame has no memory until it is touched, and writing it copies nothing") {
   set_up(1);
   uint64_t before = mapping_at(REGION).physical;
   CHECK_OK(release(source, 0, 1));
-  // Again, if the server has forgotten it: touching it to have it mapped would take a frame.
+  // The server may have forgotten the mapping: map it again without touching it, which would take a frame.
   if (pm_start_flags & PM_START_NO_MAPPING_CACHE) map_lazily(source, 0, 1, REGION);
   CHECK_EQ(mapping_at(REGION).physical, 0);
   *(volatile char *)(REGION + 4095) = 1;
@@ -38,7 +38,7 @@ PM_TEST(takes_no_frame, 0, 1, "R16, R38: it has no physical frame until it is to
   CHECK_SAME_FRAME(mapping_at(REGION_2).physical, before);
 }
 
-PM_TEST(not_shared, 0, 1, "R38: a frame that is the only one to name its content keeps frame and data") {
+PM_TEST(not_shared, 0, 1, "R38: the only frame that names a content keeps frame and data") {
   source = map_numbered(REGION, 3, 100);
   uint64_t before = mapping_at(REGION).physical;
   CHECK_OK(release(source, 0, 3));
@@ -46,18 +46,18 @@ PM_TEST(not_shared, 0, 1, "R38: a frame that is the only one to name its content
   CHECK_SAME_FRAME(mapping_at(REGION).physical, before);
 }
 
-PM_TEST(last_sharer, 0, 1, "R38: so does the last sharer, in the middle of one call too") {
+PM_TEST(last_sharer, 0, 1, "R38: the last sharer keeps its data, even in the middle of one call") {
   set_up(2);
   CHECK_OK(release(copies, 0, 2));
   CHECK_OK(release(source, 0, 2));
   check_numbered(REGION, 2, 100);
-  // Two frames of one container with one content: one of them keeps it.
+  // Two frames of one container share a content: one of them keeps it.
   CHECK_OK(pm_container_copy(source, 0, source, 1, 1, NULL));
   CHECK_OK(release(source, 0, 2));
   CHECK_EQ(WORD(REGION, 0) + WORD(REGION, 1), 100);
 }
 
-PM_TEST(empty, 0, 1, "R38: frames that were never touched, and the same one twice, are no error") {
+PM_TEST(empty, 0, 1, "R38: untouched frames and repeated ids are no error") {
   set_up(1);
   pm_container_t fresh = make_container(3);
   CHECK_OK(release(fresh, 0, 3));
@@ -76,7 +76,7 @@ PM_TEST(charged, 0, 1, "R38: the id stays in use and charged") {
   CHECK_ERROR(pm_container_allocate(copies, 3, &one, 0), PM_EEXIST);
 }
 
-PM_TEST(errors, 0, 1, "R38: ids not in use, none, too many, no container: nothing is changed") {
+PM_TEST(errors, 0, 1, "R38: unused ids, count 0, too many, a bad handle: nothing changes") {
   set_up(5);
   CHECK_ERROR(release(copies, 3, 3), PM_ENOENT);
   CHECK_ERROR(release(copies, UINT32_MAX, 1), PM_ENOENT);
@@ -96,7 +96,7 @@ PM_TEST(errors, 0, 1, "R38: ids not in use, none, too many, no container: nothin
   CHECK_EQ(WORD(REGION_2, 0), 0);
 }
 
-PM_TEST(array_in_frame, 0, 1, "Safety: the ids lie in the frame that is released") {
+PM_TEST(array_in_frame, 0, 1, "Safety: the array of ids is in a frame that is released") {
   set_up(2);
   pm_frame_t *ids = (pm_frame_t *)PAGE(REGION_2, 1);
   ids[0] = 0, ids[1] = 1;
@@ -106,7 +106,7 @@ PM_TEST(array_in_frame, 0, 1, "Safety: the ids lie in the frame that is released
   CHECK_EQ(WORD(REGION, 1), 101);
 }
 
-PM_TEST(reuse, 0, 1, "R38: a buffer sent away as copies and filled again, 200 times: nothing is copied") {
+PM_TEST(reuse, 0, 1, "R38: a buffer sent as copies and refilled, 200 times: nothing is copied") {
   pm_container_t buffer = map_fresh(REGION, 4), sent = make_container(4);
   map_lazily(sent, 0, 4, REGION_2);
   for (uint64_t round = 0; round < 200; round++) {

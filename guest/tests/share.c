@@ -1,4 +1,4 @@
-// Weak capabilities: what they permit, to whom, and how they end (R20, R21).
+// Weak capabilities: what they permit, for which task, and how they end (R20, R21).
 #include "test.h"
 
 /// `count` numbered frames at REGION, and a weak capability to them.
@@ -12,7 +12,7 @@ static pm_error_t map_weak(uint32_t count) {
   return pm_container_map(weak, 0, count, REGION_2, LAZY_READ_WRITE);
 }
 
-// ---- what they permit ----------------------------------------------------------------------
+// ---- permitted calls ----------------------------------------------------------------------
 
 PM_TEST(owner_calls, 0, 1, "R20: allocating, freeing, destroying, sharing, revoking, pm_release_data: PM_EPERM") {
   set_up(4);
@@ -47,7 +47,8 @@ PM_TEST(copy_from, 0, 1, "R20, R24: copies from a container through a weak capab
   check_numbered(REGION_2, 4, 100);
 }
 
-PM_TEST(copy_to, 0, 1, "R20, R24: copies onto frames of a container, which must be in use: PM_ENOENT with the id") {
+PM_TEST(copy_to, 0, 1,
+        "R20, R24: copies onto frames of a container, which must be in use, else PM_ENOENT with the id") {
   set_up(4);
   pm_container_t source = map_numbered(REGION_2, 4, 500);
   uint64_t before = allocated_frames();
@@ -89,7 +90,8 @@ PM_TEST(map_rights, 0, 1, "R20: maps through a weak capability, with any rights,
   CHECK_EQ(WORD(REGION, 3), 9);
 }
 
-PM_TEST(writes_to_copies, 0, 1, "R24, R26: the frames are shared copies: a write through either side shows at both") {
+PM_TEST(writes_to_copies, 0, 1,
+        "R24, R26: frames that are shared copies: a write through either side is seen at both") {
   set_up(3);
   pm_container_t copies = make_container(0);
   CHECK_OK(pm_container_copy(container, 0, copies, 0, 3, NULL));
@@ -103,7 +105,7 @@ PM_TEST(writes_to_copies, 0, 1, "R24, R26: the frames are shared copies: a write
   check_numbered(PAGE(REGION, 10), 3, 100);
 }
 
-PM_TEST(bad_arguments, 0, 1, "R20: what cannot be shared, and with whom it cannot be") {
+PM_TEST(bad_arguments, 0, 1, "R20: handles that cannot be shared, and wrong remotes") {
   set_up(1);
   pm_container_t made = 0;
   CHECK_ERROR(pm_container_share(PM_CAP_NONE, PM_CAP_NONE, &made), PM_EINVAL);
@@ -118,7 +120,7 @@ PM_TEST(bad_arguments, 0, 1, "R20: what cannot be shared, and with whom it canno
   CHECK_EQ(made, 0);
 }
 
-PM_TEST(with_oneself, 0, 1, "R20: shared with the task itself, or with the owner of an endpoint of its own") {
+PM_TEST(with_oneself, 0, 1, "R20: shared with the task itself, directly or by its own endpoint") {
   pm_cap_t endpoint;
   CHECK_OK(pm_endpoint_create(&endpoint));
   container = map_numbered(REGION, 2, 100);
@@ -143,7 +145,7 @@ PM_TEST(initial_container, 0, 1, "R20: the initial container can be shared too")
   CHECK_EQ(variable, 6);
 }
 
-// ---- how they end ------------------------------------------------------------------------------
+// ---- ends ------------------------------------------------------------------------------
 
 static void check_cancelled(void) {
   const pm_frame_t ids[] = {0, 1};
@@ -162,7 +164,7 @@ static void check_cancelled(void) {
   CHECK_ERROR(pm_container_destroy(weak), PM_ECANCELED);
 }
 
-PM_TEST(revoke, 0, 1, "R21: after the revocation every call is PM_ECANCELED, and the mappings are gone") {
+PM_TEST(revoke, 0, 1, "R21: after the revocation every call fails with PM_ECANCELED, and the mappings are gone") {
   set_up(4);
   CHECK_OK(map_weak(4));
   check_numbered(REGION_2, 4, 100);
@@ -178,14 +180,14 @@ PM_TEST(revoke, 0, 1, "R21: after the revocation every call is PM_ECANCELED, and
   CHECK_EQ(rights_at(REGION) & PM_MAP_READ, PM_MAP_READ);
 }
 
-PM_TEST(revoke_untouched, 0, 1, "R21: so are mappings whose pages were never touched") {
+PM_TEST(revoke_untouched, 0, 1, "R21: the revocation also removes mappings of untouched pages") {
   set_up(4);
   CHECK_OK(map_weak(4));
   CHECK_OK(pm_container_revoke(container));
   CHECK(write_faults(REGION_2));
 }
 
-PM_TEST(revoked_handle_can_be_dropped, 0, 1, "R21: what is left of a revoked capability is a handle to be dropped") {
+PM_TEST(revoked_handle_can_be_dropped, 0, 1, "R21: the handle of a revoked capability can be dropped") {
   set_up(1);
   CHECK_OK(pm_container_revoke(container));
   CHECK_OK(pm_cap_drop(weak));
@@ -193,7 +195,7 @@ PM_TEST(revoked_handle_can_be_dropped, 0, 1, "R21: what is left of a revoked cap
   CHECK_ERROR(map_weak(1), PM_EINVAL);
 }
 
-PM_TEST(share_again, 0, 1, "R21: shared anew, with a new capability; the old one stays void") {
+PM_TEST(share_again, 0, 1, "R21: shared again, with a new capability; the old one stays revoked") {
   set_up(2);
   pm_container_t old = weak;
   for (int i = 0; i < 100; i++) {
@@ -206,7 +208,7 @@ PM_TEST(share_again, 0, 1, "R21: shared anew, with a new capability; the old one
   }
 }
 
-PM_TEST(revoke_all, 0, 1, "R21: a revocation ends all capabilities there are, and one without any is no error") {
+PM_TEST(revoke_all, 0, 1, "R21: a revocation ends all weak capabilities, and one without any is no error") {
   container = map_numbered(REGION, 2, 100);
   CHECK_OK(pm_container_revoke(container));
   pm_container_t many[50];
@@ -218,7 +220,7 @@ PM_TEST(revoke_all, 0, 1, "R21: a revocation ends all capabilities there are, an
   }
 }
 
-PM_TEST(destroy, 0, 1, "R21: the container's end is that of its capabilities and of what is mapped through them") {
+PM_TEST(destroy, 0, 1, "R21: destroying the container ends its capabilities and the mappings through them") {
   set_up(4);
   CHECK_OK(map_weak(4));
   check_numbered(REGION_2, 4, 100);
@@ -227,7 +229,7 @@ PM_TEST(destroy, 0, 1, "R21: the container's end is that of its capabilities and
   CHECK(read_faults(REGION_2));
 }
 
-PM_TEST(deallocate, 0, 1, "R20: frames that the owner frees are gone from others' mappings, and come back fresh") {
+PM_TEST(deallocate, 0, 1, "R20: frames that the owner frees disappear from others' mappings, and come back fresh") {
   set_up(4);
   CHECK_OK(map_weak(4));
   check_numbered(REGION_2, 4, 100);

@@ -1,16 +1,16 @@
-// A client and a server that work on one container in turns, at random, compared with a naive model (R20-R24).
+// A client and a server that use one container in turns, at random, compared with a naive model (R20-R24).
 #include "test.h"
 
 enum { IDS = 24, STEPS = 1500 };
 
-/// What the client asks of the server: words[0], with a capability, an id and a number.
+/// Requests of the client to the server: words[0], with a capability, an id and a number.
 enum { MAP = 1, WRITE, READ, COPY_FROM_CACHE, COPY_TO_CACHE, LOCK, UNLOCK, PIN, UNPIN, STOP };
 
-// ---- the server: what it is told, on pages of its own at REGION_2 -------------------------------
+// ---- the server: carries out requests on pages mapped at REGION_2 -------------------------------
 
 static pm_container_t weak, cache;
 
-/// Whether a call went as it should: answered to the client, which knows.
+/// Carries out a call and returns its result to the client, which checks it.
 static pm_error_t serve(const struct pm_message *message, uint64_t *result) {
   pm_frame_t id = (pm_frame_t)message->words[1];
   switch (message->words[0]) {
@@ -132,7 +132,7 @@ static void run_client(void) {
   CHECK_ERROR(pm_call(partner, &message, LONG_US), PM_ECANCELED);
 }
 
-PM_TEST(model, 0, 2, "R20, R21, R22, R24: 1,500 random steps by two tasks do what they do to a naive model") {
+PM_TEST(model, 0, 2, "R20, R21, R22, R24: 1,500 random steps by two tasks agree with a naive model") {
   if (!join(2)) run_server();
   else run_client();
 }

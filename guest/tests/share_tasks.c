@@ -1,4 +1,5 @@
-// Containers shared between tasks (R20, R21, R40, R42): the client owns, the server has a weak capability.
+// Containers shared between tasks (R20, R21, R40, R42): the client owns the container, the server has a weak
+// capability.
 #include "test.h"
 
 enum { DONE = 1000 };
@@ -10,7 +11,7 @@ static void set_up(uint32_t count, pm_cap_t remote) {
   CHECK_OK(pm_container_share(container, remote, &weak));
 }
 
-/// In the server: the weak capability that comes with the next question, mapped at REGION_2.
+/// In the server: maps the weak capability of the next question at REGION_2.
 static struct pm_message receive_and_map(uint32_t count) {
   struct pm_message message = next_question();
   weak = message.caps[0];
@@ -18,7 +19,7 @@ static struct pm_message receive_and_map(uint32_t count) {
   return message;
 }
 
-PM_TEST(both_write, 0, 2, "R20: what the server writes through a weak capability shows at the client, and back") {
+PM_TEST(both_write, 0, 2, "R20: the client sees what the server writes through a weak capability, and vice versa") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(10);
     check_numbered(REGION_2, 10, 100);
@@ -35,7 +36,7 @@ PM_TEST(both_write, 0, 2, "R20: what the server writes through a weak capability
   ask(0, PM_CAP_NONE);
 }
 
-PM_TEST(one_counter, 0, 2, "R20: both tasks count in one frame at once, and no count is lost") {
+PM_TEST(one_counter, 0, 2, "R20: both tasks count in one frame concurrently, and no count is lost") {
   enum { COUNT = 200000 };
   struct pm_message message;
   bool is_server = !join(2);
@@ -81,7 +82,7 @@ PM_TEST(fill_by_copies, 0, 2, "R6, R40: the server fills the client's container 
   ask(0, PM_CAP_NONE);
 }
 
-PM_TEST(private_page, 0, 2, "R42: the client's page stays what it was when the server changes its own, and dies") {
+PM_TEST(private_page, 0, 2, "R42: the client's page does not change when the server writes its own and dies") {
   if (!join(2)) {
     pm_container_t cache = map_numbered(REGION, 5, 7000);
     struct pm_message message = next_question();
@@ -102,7 +103,8 @@ PM_TEST(private_page, 0, 2, "R42: the client's page stays what it was when the s
 
 // ---- revocation and ends --------------------------------------------------------------------
 
-PM_TEST(revoked, 0, 2, "R21: the client revokes: the server's mapping is gone, its capability void, the data stays") {
+PM_TEST(revoked, 0, 2,
+        "R21: the client revokes: the server's mapping is removed, its capability revoked, and the data stays") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(3);
     WORD(REGION_2, 0) = 55;
@@ -134,7 +136,7 @@ PM_TEST(revoked_while_writing, 0, 2, "R21: revoked while the server writes as fa
   }
   set_up(1, PM_CAP_NONE);
   ask(0, weak);
-  // Until it is at it, however long that takes on this machine.
+  // Until the server writes, however long that takes on this machine.
   while (WORD(REGION, 0) <= 100) pm_sleep(1000);
   CHECK_OK(pm_container_revoke(container));
   uint64_t now = WORD(REGION, 0);
@@ -142,7 +144,8 @@ PM_TEST(revoked_while_writing, 0, 2, "R21: revoked while the server writes as fa
   CHECK_EQ(WORD(REGION, 0), now);
 }
 
-PM_TEST(freed_while_writing, 0, 2, "R18, R20: freed while the server writes: nobody gets a frame it can still reach") {
+PM_TEST(freed_while_writing, 0, 2,
+        "R18, R20: frames freed while the server writes are not reused while it can still reach them") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(1);
     CHECK_OK(pm_on_fault(leave_quietly));
@@ -161,12 +164,12 @@ PM_TEST(freed_while_writing, 0, 2, "R18, R20: freed while the server writes: nob
   CHECK_OK(pm_container_destroy(others));
 }
 
-PM_TEST(copied_while_writing, 0, 2, "R24: copied again and again while the server writes: no copy ever changes") {
+PM_TEST(copied_while_writing, 0, 2, "R24: copied repeatedly while the server writes: no copy ever changes") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(1);
     CHECK_OK(pm_on_fault(leave_quietly));
     answer(&message, 0, PM_CAP_NONE);
-    // Two words that differ by one at most, whenever the page is copied.
+    // Two words that differ by at most one in every copy of the page.
     while (true) WORD(REGION_2, 0)++, ((volatile uint64_t *)REGION_2)[511] = WORD(REGION_2, 0);
   }
   set_up(1, PM_CAP_NONE);
@@ -183,7 +186,7 @@ PM_TEST(copied_while_writing, 0, 2, "R24: copied again and again while the serve
   CHECK_OK(pm_container_revoke(container));
 }
 
-PM_TEST(owner_dies, 0, 2, "R21: the client ends: the server's mapping is gone and its capability void") {
+PM_TEST(owner_dies, 0, 2, "R21: the client ends: the server's mapping is removed and its capability revoked") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(3);
     check_numbered(REGION_2, 3, 100);
@@ -198,7 +201,7 @@ PM_TEST(owner_dies, 0, 2, "R21: the client ends: the server's mapping is gone an
   ask(0, weak);
 }
 
-PM_TEST(server_dies, 0, 2, "R21, R42: the server ends in the middle: the client's data and charge are unharmed") {
+PM_TEST(server_dies, 0, 2, "R21, R42: the server ends in the middle: the client's data and charge are unchanged") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(10);
     pm_container_t copies = make_container(0);
@@ -220,12 +223,12 @@ PM_TEST(server_dies, 0, 2, "R21, R42: the server ends in the middle: the client'
   CHECK_OK(pm_container_destroy(container));
 }
 
-// ---- for whom ----------------------------------------------------------------------------------
+// ---- restricted capabilities ----------------------------------------------------------------------------------
 
 PM_TEST(for_one_task, 0, 3, "R20: a capability for one task: others can pass it on, but not use it") {
   unsigned number = join(3);
   if (number == 0) {
-    // The client's question is answered with the task that may; then the capability comes, from the other one.
+    // Answers the client's question with the permitted task; then the other task sends the capability.
     struct pm_message messages[2] = {next_question(), next_question()};
     int owner = messages[0].words[0] == 1 ? 0 : 1;
     answer(&messages[owner], 0, PM_CAP_SELF);
@@ -256,7 +259,7 @@ PM_TEST(for_one_task, 0, 3, "R20: a capability for one task: others can pass it 
   ask(0, weak);
 }
 
-PM_TEST(for_endpoint, 0, 2, "R20: a capability for whoever made an endpoint") {
+PM_TEST(for_endpoint, 0, 2, "R20: a capability restricted to the creator of an endpoint") {
   if (!join(2)) {
     struct pm_message message = receive_and_map(2);
     check_numbered(REGION_2, 2, 100);
@@ -267,7 +270,7 @@ PM_TEST(for_endpoint, 0, 2, "R20: a capability for whoever made an endpoint") {
   ask(0, weak);
 }
 
-PM_TEST(passed_on, 0, 4, "R20: a capability for whoever holds it goes from task to task, and back to its owner") {
+PM_TEST(passed_on, 0, 4, "R20: an unrestricted capability is passed from task to task, and back to its owner") {
   unsigned number = join(4);
   if (number == 0) {
     struct pm_message messages[4] = {};
@@ -299,7 +302,7 @@ PM_TEST(passed_on, 0, 4, "R20: a capability for whoever holds it goes from task 
   ask(number, weak);
 }
 
-PM_TEST(cycle, 0, 2, "Safety: two tasks share with each other, map each other's frames, and end at once") {
+PM_TEST(cycle, 0, 2, "Safety: two tasks share with each other, map each other's frames, and end at the same time") {
   bool is_server = !join(2);
   set_up(20, PM_CAP_NONE);
   pm_container_t others;
@@ -310,7 +313,7 @@ PM_TEST(cycle, 0, 2, "Safety: two tasks share with each other, map each other's 
   } else {
     others = ask(0, weak).caps[0];
   }
-  // From here on the other one may be gone. Copies of copies, both ways.
+  // From here on the other task may have ended. Copies of copies, both ways.
   if (pm_container_map(others, 0, 20, REGION_2, LAZY_READ_WRITE)) return;
   (void)pm_container_copy(container, 0, others, 0, 10, NULL);
   (void)pm_container_copy(others, 5, container, 10, 10, NULL);

@@ -1,4 +1,4 @@
-// The stack: its size, its guard, and what is on it at the start.
+// The stack: its size, its guard, and its contents at the start.
 #include "test.h"
 
 #define STACK_BOTTOM (PM_STACK_TOP - PM_STACK_PAGES * PM_PAGE_SIZE)
@@ -14,7 +14,7 @@ PM_TEST(whole_stack, 0, 1, "R16: every page of the stack can be used, from the t
   CHECK_EQ(*(volatile uint64_t *)STACK_BOTTOM, STACK_BOTTOM);
 }
 
-PM_TEST(whole_stack_upwards, 0, 1, "R16: nor does the order matter") {
+PM_TEST(whole_stack_upwards, 0, 1, "R16: every page of the stack can be used, from the bottom up") {
   uint64_t used = (uint64_t)__builtin_frame_address(0) & -PM_PAGE_SIZE;
   for (uint64_t address = STACK_BOTTOM; address < used; address += PM_PAGE_SIZE)
     *(volatile uint64_t *)address = address;
@@ -42,7 +42,7 @@ PM_TEST(above_top, DIES_OF_PAGE_FAULT, 1, "Safety: the first byte above the stac
   *(volatile char *)PM_STACK_TOP = 1;
 }
 
-PM_TEST(red_zone, 0, 1, "Safety: nothing is pushed below the task's stack pointer, over calls and faults") {
+PM_TEST(red_zone, 0, 1, "Safety: calls and faults push nothing below the task's stack pointer") {
   map_fresh(REGION, 64);
   uint64_t wrong = 0;
   for (int i = 0; i < 64; i++) {

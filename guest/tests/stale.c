@@ -1,22 +1,22 @@
-// Translations that went stale: one task writes all the time, on a vCPU of its own and without leaving it, while another
-// one takes the frames from under it. Whatever KVM and the processor still know of a frame, no write lands in it after it
-// was zapped (Safety; R24 to R26). Each case fails if a zap does nothing; docs/notes/backends.md says where it was tried.
+// Stale translations: one task writes all the time, on its own vCPU and without exits, while another one takes its
+// frames. No write may reach a frame after it was zapped, whatever KVM and the processor have cached
+// (Safety; R24 to R26). Each case fails if a zap does nothing; docs/notes/backends.md lists where it was tried.
 #include "test.h"
 
 enum { PAGES = 8, ROUNDS = 60, LOOKS = 3000 };
 
-/// Looks at words for a while: long enough for a write that is under way elsewhere to land.
+/// Watches words for a while: long enough for an outstanding write on another vCPU to land.
 static void check_still(const char *base, const uint64_t *expected, int word) {
   for (int look = 0; look < LOOKS; look++)
     for (int i = 0; i < PAGES; i++) CHECK_EQ(((volatile uint64_t *)PAGE(base, i))[word], expected[i]);
 }
 
-// ---- freed and used again ----------------------------------------------------------------
+// ---- freed and reused ----------------------------------------------------------------
 
 static pm_container_t scratch;
 static volatile bool has_gone;
 
-/// The first page that has gone ends the round; the writes go on in a page of the writer's own.
+/// The first page that is unmapped ends the round; further writes go to a scratch page.
 static int note_end(const struct pm_fault *fault) {
   has_gone = true;
   return pm_container_map(scratch, 0, 1, (void *)(fault->address & -4096ull), LAZY_READ_WRITE);
@@ -39,7 +39,7 @@ static void write_until_gone(void) {
   answer(&message, 0, PM_CAP_NONE);
 }
 
-/// Takes all frames but a few, so that what is freed next is what is given out next.
+/// Takes all frames but a few, so that freed frames are reused next.
 static void take_the_rest(void) {
   struct pm_task_info info;
   CHECK_OK(pm_task_info(&info));
@@ -50,7 +50,7 @@ static void take_the_rest(void) {
   for (uint32_t i = 0; i < count; i++) WORD(hoard, i) = i;
 }
 
-PM_TEST(freed, 0, 2, "Safety: frames are freed under a task that writes them, and what they hold next stays as it is") {
+PM_TEST(freed, 0, 2, "Safety: frames are freed while a task writes them, and it does not change their next contents") {
   if (!join(2)) return write_until_gone();
   take_the_rest();
   for (uint64_t round = 1; round <= ROUNDS; round++) {
@@ -60,7 +60,7 @@ PM_TEST(freed, 0, 2, "Safety: frames are freed under a task that writes them, an
     CHECK_OK(pm_cap_drop(weak));
     pm_sleep(500);
     CHECK_OK(pm_container_destroy(victim));
-    // More than were freed, to find those among the others that are free.
+    // More than were freed, since some other frames are free too.
     pm_container_t fresh = map_fresh(REGION, 3 * PAGES);
     uint64_t expected[PAGES];
     for (int part = 0; part < 3; part++) {
@@ -78,10 +78,10 @@ PM_TEST(freed, 0, 2, "Safety: frames are freed under a task that writes them, an
 
 // ---- copied on write -----------------------------------------------------------------------
 
-// Each writer has a word of its own in each page; a word of the page after the last tells them to stop.
+// Each writer has its own word in each page; a word of the page after the last tells them to stop.
 enum { STOP = PAGES };
 
-/// Counts up in its word of each page, and finds there what it wrote: now, and when it comes by the next time.
+/// Counts up in its word of each page, and checks what it wrote, at once and in the next round.
 static void write_until_stopped(unsigned number) {
   pm_container_t weak = ask(1, PM_CAP_NONE).caps[0];
   map_lazily(weak, 0, PAGES + 1, REGION_2);
@@ -95,7 +95,7 @@ static void write_until_stopped(unsigned number) {
   ask(2, PM_CAP_NONE);
 }
 
-/// Makes the pages at REGION, and lets `writers` tasks write them.
+/// Creates the pages at REGION, and lets `writers` tasks write them.
 static pm_container_t start_writers(unsigned writers) {
   pm_container_t source = map_fresh(REGION, PAGES + 1), weak;
   for (unsigned i = 0; i < writers; i++) {
@@ -106,7 +106,7 @@ static pm_container_t start_writers(unsigned writers) {
   return source;
 }
 
-/// Waits for them: what they write ends with its owner.
+/// Waits for the writers, whose data ends with its owner.
 static void stop_writers(unsigned writers) {
   WORD(REGION, STOP) = 1;
   for (unsigned i = 0; i < writers; i++) {
@@ -115,13 +115,13 @@ static void stop_writers(unsigned writers) {
   }
 }
 
-/// Copies the pages again and again while `writers` tasks write the source.
+/// Copies the pages in a loop while `writers` tasks write the source.
 static void copy_under(unsigned writers) {
   pm_container_t source = start_writers(writers), copies = make_container(PAGES);
   map_lazily(copies, 0, PAGES, REGION_2);
   uint64_t before[3][PAGES] = {};
   bool have_moved = false;
-  // Until the writers moved on under a copy: else nothing was raced for.
+  // Until the writers advanced during a copy: else there was no race.
   for (int round = 0; round < ROUNDS || !have_moved; round++) {
     have_moved = true;
     CHECK_OK(pm_container_copy(source, 0, copies, 0, PAGES, NULL));
@@ -139,13 +139,13 @@ static void copy_under(unsigned writers) {
   stop_writers(writers);
 }
 
-PM_TEST(copied, 0, 2, "R24: a copy of pages that another task writes all the time stays what it was; no write is lost") {
+PM_TEST(copied, 0, 2, "R24: a copy of pages that another task keeps writing does not change, and no write is lost") {
   unsigned number = join(2);
   if (number) write_until_stopped(number);
   else copy_under(1);
 }
 
-PM_TEST(copied_under_two, 0, 3, "R24, R26: the same with two tasks that write one page: each finds what it wrote") {
+PM_TEST(copied_under_two, 0, 3, "R24, R26: the same with two tasks that write one page: each finds its own writes") {
   unsigned number = join(3);
   if (number) write_until_stopped(number);
   else copy_under(2);
@@ -153,7 +153,7 @@ PM_TEST(copied_under_two, 0, 3, "R24, R26: the same with two tasks that write on
 
 // ---- revoked -----------------------------------------------------------------------------
 
-PM_TEST(revoked, 0, 3, "R25: pages that two tasks write while the server takes them at random; with --revoke-every") {
+PM_TEST(revoked, 0, 3, "R25: two tasks write pages while the server unmaps them at random, with --revoke-every") {
   unsigned number = join(3);
   if (number) return write_until_stopped(number);
   start_writers(2);

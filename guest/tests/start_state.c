@@ -1,6 +1,6 @@
-// What a task finds in its registers when it begins, and a task that leaves as much behind as it can. Run one after
-// the other on one vCPU by the machine's own tests; each must hold by itself as well. docs/notes/task-state.md lists all
-// state there is.
+// A task's registers at its start, and a task that leaves as much state behind as it can. The machine's own tests run
+// them one after the other on one vCPU; each must pass alone too. docs/notes/task-state.md lists all the
+// state.
 #include "processor.h"
 #include "test.h"
 
@@ -63,7 +63,7 @@ static void check_segments(void) {
   CHECK_EQ(gs, 0);
 }
 
-PM_TEST(clean, 0, 1, "Safety: a task begins with clear vector, floating-point, segment and control state") {
+PM_TEST(clean, 0, 1, "Safety: a task starts with clear vector, floating-point, segment and control state") {
   save();
   uint64_t flags;
   __asm__ volatile("pushfq\n\tpop %0" : "=r"(flags));
@@ -75,10 +75,10 @@ PM_TEST(clean, 0, 1, "Safety: a task begins with clear vector, floating-point, s
   CHECK_EQ(state.instruction, 0);
   CHECK_EQ(state.data, 0);
   CHECK(is_zero(state.x87, sizeof state.x87));
-  // The compiler's own code before this may use the first vectors, never the last, and nothing of the extensions.
+  // Earlier code of the compiler may use the first vectors, never the last, and none of the extensions.
   CHECK(is_zero(state.vectors[8], sizeof state.vectors / 2));
   CHECK(is_zero(state.extended, sizeof state.extended));
-  // All but the arithmetic flags: of AC, ID, NT, IOPL, DF, TF, RF and those of interrupts only IF is set.
+  // Apart from the arithmetic flags: of AC, ID, NT, IOPL, DF, TF, RF and the interrupt flags only IF is set.
   CHECK_EQ(flags & ~0x8d5ull, 0x202);
   check_segments();
   if (has_protection_keys()) CHECK_EQ(protection_keys(), 0);
@@ -86,7 +86,7 @@ PM_TEST(clean, 0, 1, "Safety: a task begins with clear vector, floating-point, s
 
 // ---- a task that leaves everything changed ---------------------------------------------------
 
-/// Fills a component of the state, if there is one, with anything.
+/// Fills a component of the state, if present, with arbitrary bits.
 static void fill(unsigned component) {
   struct cpuid place = cpuid(0xd, component);
   if (!(state_components() >> component & 1) || place.b < LEGACY + HEADER) return;
@@ -94,7 +94,7 @@ static void fill(unsigned component) {
   state.components |= 1ull << component;
 }
 
-/// All of the x87, with an exception that was not masked, so that AMD's processors keep the pointers; all vectors.
+/// All of the x87, with an unmasked exception, so that AMD's processors keep the pointers; all vectors.
 static void spoil_vectors(void) {
   save();
   state.control = 0x27e;
@@ -110,14 +110,14 @@ static void spoil_vectors(void) {
     return;
   }
   state.components |= 3;
-  // AVX; bounds are not for tasks; AVX-512's masks, upper halves and further registers.
+  // AVX; AVX-512's masks, upper halves and further registers. Tasks cannot use MPX bounds.
   const unsigned components[] = {2, 5, 6, 7};
   for (size_t i = 0; i < sizeof components / sizeof *components; i++) fill(components[i]);
   __asm__ volatile("xrstor64 %0" ::"m"(state), "a"(state.components & 0xe7), "d"(0));
 }
 
 static void spoil_segments(void) {
-  // The one data selector that is good whatever the descriptor table: the stack's.
+  // The stack's data selector is the only one that is valid with any descriptor table.
   __asm__ volatile("mov %%ss, %%eax\n\tmov %%eax, %%ds\n\tmov %%eax, %%es\n\tmov %%eax, %%fs\n\tmov %%eax, %%gs" ::: "rax");
   if (has_fs_gs_base()) __asm__ volatile("wrfsbase %0\n\twrgsbase %0" ::"r"(0x1234000ull));
 }
@@ -126,7 +126,7 @@ PM_TEST(dirty, 7, 1, "Safety: a task that ends with everything changed") {
   spoil_segments();
   if (has_protection_keys()) __asm__ volatile("wrpkru" ::"a"(0xfffffffc), "c"(0), "d"(0) : "memory");
   spoil_vectors();
-  // Backwards strings, alignment checks and more flags, then the end, without any more code of the library.
+  // Direction flag, alignment checks and more flags, then the exit, without further code of the library.
   __asm__ volatile(
       "mov $7, %%edi\n\tmov %0, %%eax\n\tpushfq\n\torq $0x244cd5, (%%rsp)\n\tpopfq\n\tout %%al, %1"
       ::"i"(PM_CALL_EXIT), "i"(PM_CALL_PORT)
@@ -135,14 +135,15 @@ PM_TEST(dirty, 7, 1, "Safety: a task that ends with everything changed") {
 
 // ---- protection keys: on most machines an invalid instruction --------------------------------
 
-PM_TEST(denies_itself, 0 or 142, 1, "Safety: a task that denies itself its own pages dies of it, if it has protection keys") {
+PM_TEST(denies_itself, 0 or 142, 1,
+        "Safety: a task that denies itself access to its own pages dies of it, if it has protection keys") {
   if (!has_protection_keys()) return;
   __asm__ volatile("wrpkru" ::"a"(0xffffffff), "c"(0), "d"(0) : "memory");
   *(volatile int *)&state.control = 5;
   __asm__ volatile("wrpkru" ::"a"(0), "c"(0), "d"(0) : "memory");
   CHECK(!"a page was written against the protection keys");
 }
-PM_TEST(denies_itself_writes, 0 or 142, 1, "Safety: the same of writes, to a page that was read before") {
+PM_TEST(denies_itself_writes, 0 or 142, 1, "Safety: the same for writes, to a page that was read before") {
   if (!has_protection_keys()) return;
   map_fresh(REGION, 1);
   CHECK_EQ(WORD(REGION, 0), 0);

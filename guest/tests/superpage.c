@@ -1,12 +1,12 @@
-// Superpages: what a task sees of memory that is mapped by 2 MiB at once is what it sees of single pages (R18, R24 to R26).
-// Which mapping it has is the server's affair: the cases look for frames in a row, and go on where there are none.
+// Superpages: memory mapped by a superpage behaves to a task like single pages (R18, R24 to R26).
+// The server decides whether to map one: the cases look for adjacent frames, and continue without.
 #include "test.h"
 
 enum { PAGES = 512, TRIES = 6 };
 
 static pm_container_t container;
 
-/// Whether the frames behind 2 MiB are adjacent, from a multiple of 2 MiB on.
+/// Whether the frames of 2 MiB are adjacent, from a multiple of 2 MiB on.
 static bool is_block(const char *base) {
   uint64_t first = mapping_at(base).physical;
   if (first % (PAGES * PM_PAGE_SIZE)) return false;
@@ -15,8 +15,8 @@ static bool is_block(const char *base) {
   return true;
 }
 
-/// 2 MiB in a container of their own, which the first access maps by a superpage: the server readies huge pages once it
-/// sees that there is use for them. Where it never does, these are single pages.
+/// 2 MiB in a new container, which the first access maps by a superpage: the server prepares huge pages once it
+/// sees a use for them. If it never does, these are single pages.
 static char *make_superpage(void) {
   static char *next = REGION + (2ull << 40);
   for (int i = 0;; i++) {
@@ -30,7 +30,7 @@ static char *make_superpage(void) {
   }
 }
 
-PM_TEST(zero_at_first, 0, 1, "R18: 2 MiB that one fault makes resident read as zeros, also where others wrote before") {
+PM_TEST(zero_at_first, 0, 1, "R18: 2 MiB that one fault makes resident read as zeros, even after other tasks' use") {
   for (int round = 0; round < 6; round++) {
     char *base = make_superpage();
     CHECK(is_zero(base, PAGES * PM_PAGE_SIZE));
@@ -40,7 +40,7 @@ PM_TEST(zero_at_first, 0, 1, "R18: 2 MiB that one fault makes resident read as z
   }
 }
 
-PM_TEST(first_touch_anywhere, 0, 1, "R16: the fault may be at any page of it, for reading or writing") {
+PM_TEST(first_touch_anywhere, 0, 1, "R16: the fault may be at any page of the superpage, for reading or writing") {
   for (int round = 0; round < 4; round++) {
     char *base = make_superpage();
     CHECK_EQ(rights_at(PAGE(base, 511)) & PM_MAP_EXECUTE, 0);
@@ -51,7 +51,7 @@ PM_TEST(first_touch_anywhere, 0, 1, "R16: the fault may be at any page of it, fo
   }
 }
 
-PM_TEST(copied, 0, 1, "R24, R26: pages of it are copied on write one by one, and the others stay as they are") {
+PM_TEST(copied, 0, 1, "R24, R26: pages of a superpage are copied on write one by one, and the others do not change") {
   char *base = make_superpage();
   fill_pages(base, PAGES, 2);
   pm_container_t copies = make_container(0);
@@ -69,7 +69,7 @@ PM_TEST(copied, 0, 1, "R24, R26: pages of it are copied on write one by one, and
   CHECK(mapping_at(PAGE(base, 101)).physical != mapping_at(PAGE(REGION_2, 1)).physical);
 }
 
-PM_TEST(copied_whole, 0, 1, "R24, R26: a logical copy of all of it loses no write on either side") {
+PM_TEST(copied_whole, 0, 1, "R24, R26: a logical copy of a whole superpage loses no write on either side") {
   char *base = make_superpage();
   fill_pages(base, PAGES, 3);
   pm_container_t copies = make_container(0);
@@ -82,7 +82,7 @@ PM_TEST(copied_whole, 0, 1, "R24, R26: a logical copy of all of it loses no writ
     else CHECK_EQ(WORD(base, i), 77);
 }
 
-PM_TEST(unmapped_in_the_middle, 0, 1, "R25: pages unmapped in the middle of it are gone, the others stay") {
+PM_TEST(unmapped_in_the_middle, 0, 1, "R25: pages in the middle of a superpage can be unmapped, and the others stay") {
   char *base = make_superpage();
   fill_pages(base, PAGES, 4);
   CHECK_OK(pm_unmap(PAGE(base, 200), 2));
@@ -90,14 +90,15 @@ PM_TEST(unmapped_in_the_middle, 0, 1, "R25: pages unmapped in the middle of it a
   CHECK(write_faults(PAGE(base, 201)));
   check_pages(base, 200, 4);
   check_pages(PAGE(base, 202), PAGES - 202, 4);
-  // And the same frames elsewhere and back.
+  // Maps the same frames elsewhere and back.
   map_lazily(container, 200, 2, REGION_2);
   check_copied_pages(REGION_2, PAGE(base, 200), 2, 4);
   map_lazily(container, 200, 2, PAGE(base, 200));
   check_pages(base, PAGES, 4);
 }
 
-PM_TEST(replaced_in_the_middle, 0, 1, "R25: another frame mapped in the middle of it is what is read and written there") {
+PM_TEST(replaced_in_the_middle, 0, 1,
+        "R25: another frame mapped in the middle of a superpage is read and written there") {
   char *base = make_superpage();
   fill_pages(base, PAGES, 5);
   pm_container_t other = map_numbered(REGION_2, 4, 900);
@@ -109,7 +110,8 @@ PM_TEST(replaced_in_the_middle, 0, 1, "R25: another frame mapped in the middle o
   check_pages(PAGE(base, 54), PAGES - 54, 5);
 }
 
-PM_TEST(mapped_again, 0, 1, "R25: unmapped whole and mapped again, at the same place and elsewhere, it holds what it held") {
+PM_TEST(mapped_again, 0, 1,
+        "R25: a superpage unmapped and mapped again, at the same address and elsewhere, keeps its data") {
   char *base = make_superpage();
   fill_pages(base, PAGES, 6);
   for (int round = 0; round < 4; round++) {
@@ -122,7 +124,7 @@ PM_TEST(mapped_again, 0, 1, "R25: unmapped whole and mapped again, at the same p
   }
 }
 
-PM_TEST(read_only, 0, 1, "R25: mapped again for reading only, no page of it can be written") {
+PM_TEST(read_only, 0, 1, "R25: after a superpage is mapped again read-only, no page of it can be written") {
   char *base = make_superpage();
   fill_pages(base, PAGES, 7);
   CHECK_OK(pm_container_map(container, 0, PAGES, base, PM_MAP_READ | PM_MAP_LAZY));
@@ -132,7 +134,8 @@ PM_TEST(read_only, 0, 1, "R25: mapped again for reading only, no page of it can 
   check_pages(PAGE(base, 4), 400, 7);
 }
 
-PM_TEST(freed_in_part, 0, 1, "R16, R18: frames of it that are freed come back as zeros, and the others keep their data") {
+PM_TEST(freed_in_part, 0, 1,
+        "R16, R18: freed frames of a superpage come back as zeros, and the others keep their data") {
   char *base = make_superpage();
   for (int round = 0; round < 4; round++) {
     fill_pages(base, PAGES, 8);
@@ -147,7 +150,7 @@ PM_TEST(freed_in_part, 0, 1, "R16, R18: frames of it that are freed come back as
   }
 }
 
-PM_TEST(pinned, 0, 1, "R22: frames of it that are pinned stay where they are, with what is written there") {
+PM_TEST(pinned, 0, 1, "R22: pinned frames of a superpage stay in place, with what is written there") {
   char *base = make_superpage();
   fill_pages(base, PAGES, 9);
   static uint64_t physical[16];
@@ -161,17 +164,18 @@ PM_TEST(pinned, 0, 1, "R22: frames of it that are pinned stay where they are, wi
   CHECK_EQ(WORD(base, 41), 1);
 }
 
-PM_TEST(gathered_after_a_copy, 0, 1, "R17, R25: a split superpage with a page that may not be written yet is gathered, and loses nothing") {
+PM_TEST(gathered_after_a_copy, 0, 1,
+        "R17, R25: a split superpage with a read-only page is gathered, and loses no data") {
   char *base = make_superpage();
   fill_pages(base, PAGES, 10);
   pm_container_t copies = make_container(0);
-  // Page 7 may not be written at first, page 9 gets another frame; neither through the superpage, which stays split.
+  // Page 7 is read-only at first, page 9 gets another frame through another mapping; the superpage stays split.
   CHECK_OK(pm_container_copy(container, 7, copies, 0, 1, NULL));
   CHECK_OK(pm_container_copy(container, 9, copies, 1, 1, NULL));
   map_lazily(container, 9, 1, REGION_2);
   WORD(REGION_2, 0) = WORD(REGION_2, 0);
   CHECK_OK(pm_container_destroy(copies));
-  // The server gathers regions once a second, if it likes.
+  // The server gathers regions once a second, if at all.
   uint64_t before = mapping_at(REGION_2).physical, start = pm_clock_us();
   while (mapping_at(REGION_2).physical == before && pm_clock_us() - start < 1200000) pm_sleep(10000);
   pm_sleep(60000);
@@ -184,7 +188,7 @@ PM_TEST(gathered_after_a_copy, 0, 1, "R17, R25: a split superpage with a page th
 
 enum { STOP = PAGES, ROUNDS = 30 };
 
-/// Counts up in its word of every page, and finds what it wrote the last time.
+/// Counts up in its word of every page, and checks what it wrote the last time.
 static void write_until_stopped(void) {
   pm_container_t weak = ask(1, PM_CAP_NONE).caps[0];
   map_lazily(weak, 0, PAGES + 1, REGION_2);
@@ -196,7 +200,8 @@ static void write_until_stopped(void) {
   ask(2, PM_CAP_NONE);
 }
 
-PM_TEST(split_under_a_writer, 0, 2, "R24, R26: a task writes all of it while pages of it are copied: no write is lost") {
+PM_TEST(split_under_a_writer, 0, 2,
+        "R24, R26: a task writes all of it while pages of it are copied: no write is lost") {
   if (join(2)) return write_until_stopped();
   struct pm_message question = next_question();
   (void)make_superpage();
@@ -212,7 +217,7 @@ PM_TEST(split_under_a_writer, 0, 2, "R24, R26: a task writes all of it while pag
     for (uint32_t i = 0; i < 32; i++) seen[i] = WORD(REGION + (1ull << 40), start + i);
     for (int look = 0; look < 100; look++)
       for (uint32_t i = 0; i < 32; i++) CHECK_EQ(WORD(REGION + (1ull << 40), start + i), seen[i]);
-    // Frames of its own again, and whole.
+    // Gets its own frames again, as one superpage.
     if (round % 8 == 7) CHECK_OK(pm_unmap(REGION, PAGES)), map_lazily(container, 0, PAGES, REGION);
     for (uint32_t i = 0; i < 32; i++) CHECK(WORD(REGION, start + i) >= seen[i]);
   }

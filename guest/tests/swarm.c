@@ -1,4 +1,4 @@
-// Many tasks of one program at once: each has memory of its own, and none sees another's.
+// Many tasks of one program at once: each has its own memory, and none sees another's.
 #include "test.h"
 
 static uint64_t own_id(void) {
@@ -7,7 +7,7 @@ static uint64_t own_id(void) {
   return info.id;
 }
 
-PM_TEST(own_memory, 0, 64, "R18: 64 tasks at once: what each writes at the same address is its own") {
+PM_TEST(own_memory, 0, 64, "R18: 64 tasks at once: each has its own data at the same address") {
   uint64_t id = own_id();
   map_fresh(REGION, 50);
   CHECK(is_zero(REGION, 50 * PM_PAGE_SIZE));
@@ -18,20 +18,20 @@ PM_TEST(own_memory, 0, 64, "R18: 64 tasks at once: what each writes at the same 
   }
 }
 
-PM_TEST(dirty_and_leave, 0, 64, "R18: tasks that come and go never see a frame as another one left it") {
+PM_TEST(dirty_and_leave, 0, 64, "R18: tasks that come and go never see another task's data") {
   uint64_t id = own_id();
   for (uint64_t round = 0; round < 10; round++) {
     pm_container_t container = map_fresh(REGION, 20);
     CHECK(is_zero(REGION, 20 * PM_PAGE_SIZE));
     fill_pages(REGION, 20, id * 100 + round);
     check_pages(REGION, 20, id * 100 + round);
-    // Every other one is left to the server.
+    // The server frees every other one at the task's end.
     if (round % 2) CHECK_OK(pm_container_destroy(container));
   }
 }
 
-PM_TEST(own_handles, 0, 16, "R15: a handle means something in its own task only") {
-  // All tasks make the same number of containers, so they get the same numbers; each fills its own.
+PM_TEST(own_handles, 0, 16, "R15: a handle is valid only in its own task") {
+  // All tasks create the same number of containers, so they get the same handles; each fills its own.
   uint64_t id = own_id();
   pm_container_t containers[8];
   for (uint32_t i = 0; i < 8; i++) containers[i] = map_fresh(PAGE(REGION, i), 1);
@@ -64,8 +64,8 @@ PM_TEST(own_pagers, 0, 16, "R37: 16 tasks page themselves at once") {
   }
 }
 
-PM_TEST(compete, 0, 8, "R3, R8, R18: 8 tasks ask for more than there is, use what they get and give it back") {
-  // All have been launched then: a machine without a free frame takes no more tasks.
+PM_TEST(compete, 0, 8, "R3, R8, R18: 8 tasks ask for more memory than there is, use what they get and give it back") {
+  // All tasks must be launched first: a machine without a free frame takes no more.
   join(8);
   pm_container_t container = make_container(0);
   for (uint64_t round = 0; round < 5; round++) {
@@ -84,7 +84,7 @@ PM_TEST(compete, 0, 8, "R3, R8, R18: 8 tasks ask for more than there is, use wha
   }
 }
 
-PM_TEST(one_dies, DIES_OF_PAGE_FAULT, 16, "Safety: tasks that die all at once, each with memory in use") {
+PM_TEST(one_dies, DIES_OF_PAGE_FAULT, 16, "Safety: tasks that die at the same time, each with memory in use") {
   map_fresh(REGION, 30);
   fill_pages(REGION, 30, own_id());
   *(volatile char *)REGION_2 = 1;

@@ -1,9 +1,9 @@
-// A task in Embedded Swift: the language's own needs of the library, and the Physmem module. The cases are listed in
+// A task in Embedded Swift: the language's demands on the library, and the Physmem module. The cases are listed in
 // swift_guest.c.
 
 import Physmem
 
-/// Says where a check failed, and ends the task with 1.
+/// Prints where a check failed, and ends the task with 1.
 func check(_ condition: Bool, _ what: StaticString, line: Int = #line) {
   guard !condition else { return }
   print("swift_guest.swift:\(line): failed: ", terminator: "")
@@ -21,7 +21,7 @@ func error(of body: () throws(PMError) -> Void) -> PMError? {
   }
 }
 
-/// Runs a case; an error that it does not catch is a failure.
+/// Runs a case; an uncaught error is a failure.
 func run(_ body: () throws(PMError) -> Void) {
   if let error = error(of: body) {
     print("failed: \(error)")
@@ -155,8 +155,8 @@ public func testContainerEnds() {
   }
 }
 
-/// What is mapped at an address that can be written, with rights in force: the server may unmap a page at any time,
-/// and forget it where it keeps no mappings. It is written until it is there.
+/// The mapping at a writable address, with rights in force. The server may unmap a page at any time, and forget it if
+/// it keeps no mappings, so the page is written until it is mapped.
 private func mappingInForce(at address: UInt, writing byte: UInt8) throws(PMError) -> Mapping {
   for _ in 0..<1000 {
     store(byte, at: address)
@@ -191,7 +191,7 @@ public func testMappings() {
   }
 }
 
-/// A container that closures can hold, which they could not by value.
+/// A reference to a container, for closures, which cannot capture it by value.
 final class Pool {
   let container: Container
   init() throws(PMError) { container = try Container() }

@@ -1,8 +1,8 @@
-// What Embedded Swift's numbers need of the library. The cases are listed in swift_numbers.c.
+// The demands of Embedded Swift's numbers on the library. The cases are listed in swift_numbers.c.
 
 import Physmem
 
-/// Says where a check failed, and ends the task with 1.
+/// Prints where a check failed, and ends the task with 1.
 func check(_ condition: Bool, line: Int = #line) {
   guard !condition else { return }
   print("swift_numbers.swift:\(line): failed")

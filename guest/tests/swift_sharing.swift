@@ -2,7 +2,7 @@
 
 import Physmem
 
-/// Says where a check failed, and ends the task with 1.
+/// Prints where a check failed, and ends the task with 1.
 func check(_ condition: Bool, _ what: StaticString, line: Int = #line) {
   guard !condition else { return }
   print("swift_sharing.swift:\(line): failed: ", terminator: "")
@@ -10,7 +10,7 @@ func check(_ condition: Bool, _ what: StaticString, line: Int = #line) {
   ThisTask.exit(1)
 }
 
-/// Runs a case; an error that it does not catch is a failure.
+/// Runs a case; an uncaught error is a failure.
 func run(_ body: () throws(PMError) -> Void) {
   do throws(PMError) {
     try body()
@@ -30,7 +30,7 @@ func error(of body: () throws(PMError) -> Void) -> PMError? {
   }
 }
 
-/// The same for a copy; nil: it was made.
+/// The same for a copy; nil if it succeeded.
 func copyError(of body: () throws(CopyError) -> Void) -> CopyError? {
   do throws(CopyError) {
     try body()
@@ -51,7 +51,7 @@ func store(_ byte: UInt8, _ page: UInt, in region: UInt) {
   unsafe UnsafeMutablePointer<UInt8>(bitPattern: region + page * 4096)!.pointee = byte
 }
 
-/// Frames that hold 100, 101, …, shown at `region`.
+/// Frames that hold 100, 101, …, mapped at `region`.
 func numbered(_ count: UInt32) throws(PMError) -> Container {
   let container = try Container()
   try container.allocate(0..<count)
@@ -123,13 +123,13 @@ public func testWeak() {
       try container.revoke()
       check(error { () throws(PMError) in try weak.map(0..<1, at: otherRegion, rights: .read) } == .canceled, "revoked")
     }
-    // Handles that are not given back would run out.
+    // Leaked handles would run out.
     for _ in 0..<1000 { _ = try container.share() }
     check(try container.share().handle & 0xffff < 100, "handles are given back")
   }
 }
 
-// MARK: Frames that are asked back
+// MARK: Demands for frames
 
 /// Borrowed frames: ids of the initial container, from `firstBorrowed` on.
 let firstBorrowed: UInt32 = 100_000

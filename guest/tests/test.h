@@ -1,14 +1,14 @@
-// Guest-side tests: one program holds many cases, each run in a machine of its own as `PROGRAM CASE`.
+// Guest-side tests: one program holds many cases, each run in its own machine as `PROGRAM CASE`.
 //
 //   PM_TEST(reads_as_zero, 0, 1, "R18: a fresh frame reads as zero") { CHECK(…); }
 //
 // The second argument is the exit status that the task must have: 0, a number that the case exits with, or one of
-// the deaths below, or several, `134 or 141`, where processors differ. The third is how many tasks run the
-// case at once. Each case has a line of section .physmem.tests, "name|expected|copies|summary", which the host reads
-// without running anything.
+// the deaths below, or several, `134 or 141`, if processors differ. The third is how many tasks run the
+// case at once. Each case has a line in section .physmem.tests, "name|expected|copies|summary", which the host reads
+// without running the program.
 //
 // A Swift test is NAME.swift beside NAME.c, which together make one program: the C file has a PM_TEST_ELSEWHERE for
-// each case, and the Swift file its function, `@_cdecl("test_CASE") public func`.
+// each case, and the Swift file defines it as `@_cdecl("test_CASE") public func`.
 #ifndef PHYSMEM_TEST_H
 #define PHYSMEM_TEST_H
 
@@ -24,7 +24,7 @@
 #define DIES_OF_PAGE_FAULT 142
 #define DIES_OF_ALIGNMENT 145
 #define DIES_OF_VECTOR_ARITHMETIC 147
-// And of a task that did not give frames back in time.
+// The exit status of a task that did not give frames back in time.
 #define IS_DROPPED 194
 
 struct pm_test {
@@ -48,12 +48,12 @@ struct pm_test {
   static const struct pm_test *const pm_test_entry_##name                             \
       __attribute__((used, retain, section(".pm_tests"))) = &pm_test_##name
 
-/// A case whose tasks each have `guaranteed` frames and may use extra ones, in a machine of so many MiB.
+/// A case whose tasks each have `guaranteed` frames and may have extra ones, in a machine of `mebibytes` MiB.
 #define PM_TEST_CONTRACT(name, expected, copies, guaranteed, mebibytes, summary) \
   PM_TEST(name, expected, copies guaranteed mebibytes, summary)
 
-/// A case in a machine with a disk: `copies` is how many tasks and how the disk is used, "1 disk" or "2 disk,readonly" with
-/// the options of `--disk`. It has PM_TEST_SECTORS sectors, filled as disk_word says, for this case alone. With "1
+/// A case in a machine with a disk: `copies` is the number of tasks and the options of `--disk`, "1 disk" or "2
+/// disk,readonly". The disk has PM_TEST_SECTORS sectors, filled as disk_word says, for this case only. With "1
 /// disk,bad-sectors" the host fails to read and write all but those from PM_TEST_GOOD up to PM_TEST_BAD.
 #define PM_TEST_DISK(name, expected, copies, summary)                                 \
   void test_##name(void);                                                             \
@@ -65,7 +65,7 @@ struct pm_test {
 #define PM_TEST_SECTORS 2052
 #define PM_TEST_GOOD 1024
 #define PM_TEST_BAD 1536
-/// The 64-bit word at byte 8 * `index` of the disk, as the case begins.
+/// The 64-bit word at byte 8 * `index` of the disk when the case begins.
 static inline uint64_t disk_word(uint64_t index) { return (index + 1) * 0x9e3779b97f4a7c15ull; }
 
 /// A case; the function's body follows.
@@ -73,12 +73,12 @@ static inline uint64_t disk_word(uint64_t index) { return (index + 1) * 0x9e3779
   PM_TEST_ELSEWHERE(name, expected, copies, summary); \
   void test_##name(void)
 
-// ---- checks: where one fails the task says so and exits with 1 -------------------
+// ---- checks: a failed one prints itself and exits with 1 -------------------
 
 #define CHECK(condition) \
   ((condition) ? (void)0 : fail_check(__FILE_NAME__, __LINE__, #condition))
 
-/// Two integers or pointers are the same number.
+/// Checks that two integers or pointers are equal.
 #define CHECK_EQ(left, right)                                                                          \
   ({                                                                                                   \
     uint64_t check_left = (uint64_t)(left), check_right = (uint64_t)(right);                           \
@@ -86,14 +86,14 @@ static inline uint64_t disk_word(uint64_t index) { return (index + 1) * 0x9e3779
       fail_equal(__FILE_NAME__, __LINE__, #left " == " #right, check_left, check_right);               \
   })
 
-/// A call's result is that error, or PM_OK.
+/// Checks that a call's result is that error, or PM_OK.
 #define CHECK_ERROR(call, error)                                                                       \
   ({                                                                                                   \
     pm_error_t check_result = (call);                                                                  \
     if (check_result != (error)) fail_error(__FILE_NAME__, __LINE__, #call, check_result, error);      \
   })
 
-/// Two physical addresses are the same, where the server does not move frames at random meanwhile.
+/// Checks that two physical addresses are equal, unless the server moves frames at random.
 #define CHECK_SAME_FRAME(left, right) \
   ((pm_start_flags & PM_START_MOVES) ? (void)((left) == (right)) : CHECK_EQ(left, right))
 
@@ -105,13 +105,13 @@ __attribute__((noreturn)) void fail_equal(const char *file, int line, const char
 __attribute__((noreturn)) void fail_error(const char *file, int line, const char *call, pm_error_t result,
                                           pm_error_t expected);
 
-// ---- what many cases need --------------------------------------------------------
+// ---- helpers of many cases --------------------------------------------------------
 
-/// The PM_START_… flags: whether the server keeps mappings, and whether it unmaps pages at random (R25). What only holds
-/// where it does not is checked exactly there.
+/// The PM_START_… flags: whether the server keeps mappings, and whether it unmaps pages at random (R25). Checks that
+/// hold only without either are made only then.
 extern uint32_t pm_start_flags;
 
-/// Addresses that nothing of the image, the heap or the stack is near.
+/// Addresses far from the image, the heap and the stack.
 #define REGION ((char *)0x100000000000ull)
 #define REGION_2 ((char *)0x200000000000ull)
 
@@ -121,47 +121,47 @@ extern uint32_t pm_start_flags;
 pm_container_t make_container(uint32_t count);
 /// The same, lazily mapped for reading and writing at `address`.
 pm_container_t map_fresh(void *address, uint32_t count);
-/// Frames that the task is charged for.
+/// The number of frames charged to the task.
 uint64_t allocated_frames(void);
-/// What is mapped at an address; the case fails where nothing is. Where the server unmaps pages at random and keeps no
-/// mappings, the page is touched until it is there.
+/// The mapping at an address; the case fails if there is none. If the server unmaps pages at random and keeps no
+/// mappings, the page is touched until it is mapped.
 struct pm_mapping mapping_at(const void *address);
-/// The rights in force at an address. Where the server unmaps pages at random, the page is read until it has some.
+/// The rights in force at an address. If the server unmaps pages at random, the page is read until it has some.
 uint32_t rights_at(const void *address);
 /// Whether `size` bytes are all zero.
 bool is_zero(const void *bytes, size_t size);
-/// Fills pages with numbers that follow from their addresses and `seed`, and checks that they are still there.
+/// Fills pages with numbers computed from their addresses and `seed`; the second checks them.
 void fill_pages(void *address, uint32_t count, uint64_t seed);
 void check_pages(const void *address, uint32_t count, uint64_t seed);
 /// Checks that pages hold what was filled in at another address.
 void check_copied_pages(const void *address, const void *filled, uint32_t count, uint64_t seed);
 /// Lazily maps frames for reading and writing.
 void map_lazily(pm_container_t container, pm_frame_t start, uint32_t count, void *address);
-/// map_fresh, with the number first + n in the first word of frame n; and checks of such pages.
+/// map_fresh, with the number first + n in the first word of frame n; the second checks such pages.
 pm_container_t map_numbered(void *address, uint32_t count, uint64_t first);
 void check_numbered(const void *address, uint32_t count, uint64_t first);
-/// Whether the task gets a fault for reading or writing there; the byte stays as it is. After a fault nothing is mapped
-/// at the page, and `probed` is the fault. The task has no fault handler then.
+/// Whether reading or writing there faults; the byte does not change. After a fault nothing is mapped at the page, and
+/// `probed` is the fault. Clears the task's fault handler.
 bool read_faults(const void *address);
 bool write_faults(void *address);
 extern struct pm_fault probed;
-/// The next of a row of random numbers that is the same in each run; `state` starts as any number but 0.
+/// The next number of a random sequence that is the same in each run; `state` starts as any number but 0.
 uint64_t next_random(uint64_t *state);
 /// A call with any number and arguments.
 pm_error_t raw_call(uint64_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e);
 
 #define PAGE(base, index) ((char *)(base) + (size_t)(index) * PM_PAGE_SIZE)
-/// The first word of a page. Two pages may be one frame, so it is read and written where the program says so.
+/// The first word of a page. Volatile, since two pages may map one frame.
 #define WORD(base, index) (*(volatile uint64_t *)PAGE(base, index))
 
 // ---- cases of several tasks --------------------------------------------------------
 
-/// Longer than anything takes that a test waits for, on any machine: what hangs is ended by the time limit of the case.
+/// Longer than any wait of a test on any machine: the case's time limit ends one that hangs.
 #define LONG_US 3600000000ull
 
-/// Brings together the tasks of a case, all `copies` of them: 0 in one, the server, and 1, 2, … in its clients.
+/// Connects the `copies` tasks of a case: returns 0 in one, the server, and 1, 2, … in its clients.
 unsigned join(unsigned copies);
-/// After join: what the server receives on, and what the clients call.
+/// After join: the endpoint that the server receives on and the clients call.
 extern pm_cap_t partner;
 /// In a client: sends a number and a capability or PM_CAP_NONE to the server, and returns its answer.
 struct pm_message ask(uint64_t number, pm_cap_t cap);
@@ -169,23 +169,24 @@ struct pm_message ask(uint64_t number, pm_cap_t cap);
 struct pm_message next_question(void);
 void answer(const struct pm_message *question, uint64_t number, pm_cap_t cap);
 
-// ---- cases of a task that is asked for frames ------------------------------------------
+// ---- cases with demands for frames ------------------------------------------
 
-/// In one task: takes all frames that are free, beyond what is guaranteed to it; and how many it has so.
+/// In one task: takes all free frames beyond its guarantee; and the number it has taken.
 void hoard_frames(void);
 uint32_t hoarded_frames(void);
 /// pm_return_pages handlers that free some of them; the second counts calls and frames.
 void give_back(uint32_t count);
 void count_and_give_back(uint32_t count);
 extern volatile uint32_t upcalls, upcall_frames;
-/// A task that is asked for frames again and again since `start` goes on for MANY_UPCALLS, and where each takes long only
-/// for STORM_US, but never for less than FEW_UPCALLS.
+/// A loop of demands on a task ends after MANY_UPCALLS, or, if each takes long, after STORM_US, but not
+/// before FEW_UPCALLS.
 enum { FEW_UPCALLS = 5, MANY_UPCALLS = 100, STORM_US = 5000000 };
 bool is_stormy(uint64_t start);
 
-/// In another task: takes some frames that are guaranteed to it, and frees them. With none free, the other one is asked.
+/// In another task: allocates some frames of its guarantee, and frees them. With none free, the server asks the first
+/// task.
 void demand_frames(void);
-/// The same again and again, until the other task, a client of this one, calls end_demands.
+/// The same in a loop, until the other task, a client of this one, calls end_demands.
 void demand_until_done(void);
 void end_demands(void);
 

@@ -1,11 +1,11 @@
-// pm_return_pages: frames are asked back from a task in whatever it does (R28 to R30). The asker of a case is the server
-// of `join`; it asks for frames while the victim, its client, is where the case says.
+// pm_return_pages: the server asks a task for frames, whatever the task does (R28 to R30). The asker of a case is the
+// server of `join`; it demands frames while the victim, its client, is in the state that the case tests.
 #include "test.h"
 
 /// Questions to the asker: it demands frames before it answers, or after that, until end_demands is called.
 enum { DEMAND, DEMAND_ON };
 
-/// In the asker: answers so many questions.
+/// In the asker: answers that many questions.
 static void serve(unsigned questions) {
   while (questions--) {
     struct pm_message question = next_question();
@@ -26,7 +26,7 @@ static uint64_t microseconds_since(uint64_t start) { return pm_clock_us() - star
 
 // ---- the call -----------------------------------------------------------------------------------
 
-PM_TEST(arguments, 0, 1, "R28: addresses outside the task's half, and returns from where nothing was entered") {
+PM_TEST(arguments, 0, 1, "R28: addresses outside the user half, and returns without an upcall") {
   CHECK_ERROR(raw_call(PM_CALL_ON_RETURN_PAGES, 1ull << 47, 0x1000, 0, 0, 0), PM_EINVAL);
   CHECK_ERROR(raw_call(PM_CALL_ON_RETURN_PAGES, 0x400000, 1ull << 63, 0, 0, 0), PM_EINVAL);
   CHECK_ERROR(raw_call(PM_CALL_ON_RETURN_PAGES, 0x400000, 0x800000000000, 0, 0, 0), PM_EINVAL);
@@ -40,7 +40,7 @@ PM_TEST(arguments, 0, 1, "R28: addresses outside the task's half, and returns fr
 
 // ---- waiting -------------------------------------------------------------------------------------
 
-PM_TEST_CONTRACT(waiting_for_a_reply, 0, 2, 900, 8, "R28 R29: while the task waits for a reply, which comes then") {
+PM_TEST_CONTRACT(waiting_for_a_reply, 0, 2, 900, 8, "R28 R29: while the task waits for a reply, which then arrives") {
   if (!join(2)) return serve(20);
   be_victim(count_and_give_back);
   for (uint32_t i = 0; i < 20; i++) {
@@ -53,7 +53,7 @@ PM_TEST_CONTRACT(waiting_for_a_reply, 0, 2, 900, 8, "R28 R29: while the task wai
 
 PM_TEST_CONTRACT(waiting_to_be_received, 0, 2, 900, 8, "R28: while the task's call is queued") {
   if (!join(2)) {
-    // Its first question is answered, so that it is known to hoard; the second is queued meanwhile, or comes soon.
+    // Answers the first question, so the victim hoards already; the second is queued meanwhile, or comes soon.
     serve(1);
     pm_sleep(20000);
     demand_frames();
@@ -65,7 +65,7 @@ PM_TEST_CONTRACT(waiting_to_be_received, 0, 2, 900, 8, "R28: while the task's ca
   CHECK_EQ(upcalls, 1);
 }
 
-PM_TEST_CONTRACT(waiting_for_a_message, 0, 2, 900, 8, "R28: while the task waits for a message, and gets it then") {
+PM_TEST_CONTRACT(waiting_for_a_message, 0, 2, 900, 8, "R28: while the task waits for a message, which then arrives") {
   unsigned self = join(2);
   pm_cap_t endpoint;
   if (self) {
@@ -111,7 +111,7 @@ PM_TEST_CONTRACT(waiting_for_a_name, 0, 2, 900, 8, "R28: while the task waits fo
   CHECK_OK(pm_call(endpoint, &message, LONG_US));
 }
 
-PM_TEST_CONTRACT(sleeping, 0, 2, 900, 8, "R28: while the task sleeps, which takes as long as it was to") {
+PM_TEST_CONTRACT(sleeping, 0, 2, 900, 8, "R28: while the task sleeps, which lasts as long as requested") {
   if (!join(2)) return serve(1);
   be_victim(count_and_give_back);
   ask(DEMAND_ON, PM_CAP_NONE);
@@ -124,7 +124,7 @@ PM_TEST_CONTRACT(sleeping, 0, 2, 900, 8, "R28: while the task sleeps, which take
   end_demands();
 }
 
-PM_TEST_CONTRACT(out_of_time, 0, 2, 900, 8, "R28: waits that nothing ends still end in time") {
+PM_TEST_CONTRACT(out_of_time, 0, 2, 900, 8, "R28: waits still time out at their deadline") {
   if (!join(2)) return serve(1);
   be_victim(count_and_give_back);
   ask(DEMAND_ON, PM_CAP_NONE);
@@ -161,7 +161,7 @@ PM_TEST_CONTRACT(waiting_for_a_lock, 0, 2, 900, 8, "R28 R21: while an access wai
 
 // ---- running ---------------------------------------------------------------------------------------
 
-PM_TEST_CONTRACT(in_faults, 0, 2, 900, 8, "R28: while the task has page faults, and nothing of its data is lost") {
+PM_TEST_CONTRACT(in_faults, 0, 2, 900, 8, "R28: while the task has page faults, and none of its data is lost") {
   if (!join(2)) return serve(1);
   pm_container_t container = map_fresh(REGION, 100);
   be_victim(count_and_give_back);
@@ -220,12 +220,12 @@ PM_TEST_CONTRACT(in_the_fault_handler, 0, 2, 900, 8, "R28 R37: while the task ha
   for (uint32_t i = 0; i < 10; i++) CHECK_EQ(WORD(REGION, i), i);
 }
 
-// ---- what the handler does -------------------------------------------------------------------------
+// ---- actions of the handler -------------------------------------------------------------------------
 
 static uint32_t region_2_faults;
 static int serve_nested(const struct pm_fault *fault) {
   if (fault->address < (uint64_t)REGION_2) return ask_in_fault(fault);
-  // In the fault handler that the upcall handler needs, neither return is for it.
+  // This fault handler runs for the upcall handler: neither return is allowed in it.
   if (raw_call(PM_CALL_UPCALL_RETURN, 0, 0, 0, 0, 0) != PM_EINVAL) return 1;
   uint32_t page = (uint32_t)((fault->address - (uint64_t)REGION_2) / PM_PAGE_SIZE);
   region_2_faults++;
@@ -235,7 +235,7 @@ static int serve_nested(const struct pm_fault *fault) {
 static void fault_and_give_back(uint32_t count) {
   uint64_t page = upcalls;
   count_and_give_back(count);
-  // The fault handler that was interrupted is not this handler's to end.
+  // The upcall handler must not end the fault handler that it interrupted.
   CHECK_ERROR(raw_call(PM_CALL_FAULT_RETURN, 0, 0, 0, 0, 0), PM_EINVAL);
   WORD(REGION_2, page) = page + 1;
 }
@@ -250,7 +250,8 @@ PM_TEST_CONTRACT(fault_in_the_handler, 0, 2, 900, 8, "R28 R37: the handler's own
   for (uint32_t i = 0; i < 5; i++) CHECK_EQ(WORD(REGION_2, i), i + 1);
 }
 
-PM_TEST_CONTRACT(fault_in_a_fault, 0, 2, 900, 8, "R28 R37: also while it interrupts the fault handler") {
+PM_TEST_CONTRACT(fault_in_a_fault, 0, 2, 900, 8,
+                 "R28 R37: the handler's own faults go to the fault handler, even if it interrupted that one") {
   if (!join(2)) return serve(10);
   pages = make_container(20);
   be_victim(fault_and_give_back);
@@ -269,11 +270,11 @@ static void sleep_and_give_back(uint32_t count) {
   depth--;
 }
 
-// That several demands come as one number is shown where their order is known: ReclaimTests.merged.
-PM_TEST_CONTRACT(not_entered_again, 0, 3, 600, 8, "R28: what is asked for while the handler runs is told behind it") {
+// ReclaimTests.merged, where the order is known, shows that several demands arrive as one number.
+PM_TEST_CONTRACT(not_entered_again, 0, 3, 600, 8, "R28: frames demanded while the handler runs are reported after it") {
   unsigned self = join(3);
   if (self == 2) {
-    // Beside the other asker, so that the second demand comes while the victim handles the first.
+    // Concurrently with the other asker, so that the second demand comes while the victim handles the first.
     ask(7, PM_CAP_NONE);
     demand_frames();
     return;
@@ -301,7 +302,8 @@ static void call_and_give_back(uint32_t count) {
   count_and_give_back((uint32_t)message.words[0]);
 }
 
-PM_TEST_CONTRACT(calls_another_task, 0, 3, 600, 8, "R28: the handler calls a server, while the task waits for another") {
+PM_TEST_CONTRACT(calls_another_task, 0, 3, 600, 8,
+                 "R28: the handler calls a server, while the task waits for another") {
   unsigned self = join(3);
   if (!self) return serve(10);
   pm_cap_t endpoint;
@@ -319,7 +321,7 @@ PM_TEST_CONTRACT(calls_another_task, 0, 3, 600, 8, "R28: the handler calls a ser
   be_victim(call_and_give_back);
   for (uint32_t i = 0; i < 10; i++) {
     hoard_frames();
-    // Without a time limit: an answer that came unnoticed while the handler waited would never be seen.
+    // Without a timeout: a reply that went unnoticed while the handler waited would never be seen.
     struct pm_message message = {.words = {DEMAND}};
     CHECK_OK(pm_call(partner, &message, PM_FOREVER));
     CHECK_EQ(message.words[0], 100);
@@ -327,7 +329,7 @@ PM_TEST_CONTRACT(calls_another_task, 0, 3, 600, 8, "R28: the handler calls a ser
   }
 }
 
-PM_TEST_CONTRACT(registered_late, 0, 2, 900, 8, "R28: a demand from before there was a handler reaches it") {
+PM_TEST_CONTRACT(registered_late, 0, 2, 900, 8, "R28: a demand from before the handler was set reaches it") {
   if (!join(2)) {
     serve(1);
     return demand_frames();
@@ -341,9 +343,9 @@ PM_TEST_CONTRACT(registered_late, 0, 2, 900, 8, "R28: a demand from before there
   CHECK_EQ(upcalls, 1);
 }
 
-// ---- misbehaviour: the other task gets its frames in any case ---------------------------------------
+// ---- misbehaviour: the other task gets its frames in every case ---------------------------------------
 
-/// The victim is lost while it waits, and the asker learns that its answer has nobody to go to.
+/// The victim ends while it waits, and the asker's reply fails since its caller is gone.
 static void outlive(void) {
   struct pm_message question = next_question();
   demand_frames();
@@ -366,22 +368,22 @@ static void wait_forever(uint32_t count) { pm_sleep(PM_FOREVER - count); }
 static void leave(uint32_t count) { pm_exit(count > 0 ? 7 : 1); }
 static void touch_nothing(uint32_t count) { WORD(REGION_2, 0) = count; }
 
-PM_TEST_CONTRACT(returns_nothing, IS_DROPPED or 0, 2, 900, 8, "R30: a handler that frees nothing costs all") {
+PM_TEST_CONTRACT(returns_nothing, IS_DROPPED or 0, 2, 900, 8, "R30: a task whose handler frees nothing is dropped") {
   join(2) ? be_lost(do_nothing) : outlive();
 }
-PM_TEST_CONTRACT(no_handler, IS_DROPPED or 0, 2, 900, 8, "R30: so does none") {
+PM_TEST_CONTRACT(no_handler, IS_DROPPED or 0, 2, 900, 8, "R30: a task without a handler is dropped") {
   join(2) ? be_lost(NULL) : outlive();
 }
-PM_TEST_CONTRACT(endless_handler, IS_DROPPED or 0, 2, 900, 8, "R29 R30: a handler that goes on for ever") {
+PM_TEST_CONTRACT(endless_handler, IS_DROPPED or 0, 2, 900, 8, "R29 R30: a handler that never returns") {
   join(2) ? be_lost(spin) : outlive();
 }
-PM_TEST_CONTRACT(sleeping_handler, IS_DROPPED or 0, 2, 900, 8, "R29 R30: a handler that sleeps for ever") {
+PM_TEST_CONTRACT(sleeping_handler, IS_DROPPED or 0, 2, 900, 8, "R29 R30: a handler that sleeps forever") {
   join(2) ? be_lost(wait_forever) : outlive();
 }
 PM_TEST_CONTRACT(handler_exits, 7 or 0, 2, 900, 8, "R28: a handler that ends the task") {
   join(2) ? be_lost(leave) : outlive();
 }
-PM_TEST_CONTRACT(handler_dies, DIES_OF_PAGE_FAULT or 0, 2, 900, 8, "R28: a fault in the handler that nobody handles") {
+PM_TEST_CONTRACT(handler_dies, DIES_OF_PAGE_FAULT or 0, 2, 900, 8, "R28: an unhandled fault in the handler") {
   join(2) ? be_lost(touch_nothing) : outlive();
 }
 
@@ -390,7 +392,7 @@ static void overflow(uint32_t count) {
   volatile char large[60 << 10];
   for (size_t i = sizeof large; i > 0; i -= 512) large[i - 1] = 1;
 }
-PM_TEST_CONTRACT(handler_overflows, DIES_OF_PAGE_FAULT or 0, 2, 900, 8, "R28: a handler that needs more stack than there is") {
+PM_TEST_CONTRACT(handler_overflows, DIES_OF_PAGE_FAULT or 0, 2, 900, 8, "R28: a handler that overflows its stack") {
   join(2) ? be_lost(overflow) : outlive();
 }
 
@@ -405,7 +407,7 @@ PM_TEST_CONTRACT(busy_without_handler, IS_DROPPED or 0, 2, 900, 8, "R30: a task 
   pm_exit(1);
 }
 
-PM_TEST_CONTRACT(peers_are_told, IS_DROPPED or 0, 3, 600, 8, "R30: who waits for a task that is dropped is told so") {
+PM_TEST_CONTRACT(peers_are_told, IS_DROPPED or 0, 3, 600, 8, "R30: a call to a task that is dropped fails") {
   unsigned self = join(3);
   pm_cap_t endpoint;
   if (self == 1) {
@@ -428,7 +430,7 @@ PM_TEST_CONTRACT(peers_are_told, IS_DROPPED or 0, 3, 600, 8, "R30: who waits for
   demand_frames();
 }
 
-/// Enters at `entry`, on a stack at `top`, and is asked for frames.
+/// Sets the handler to `entry`, on a stack at `top`, and waits for a demand.
 static void be_lost_with(uint64_t entry, uint64_t top) {
   hoard_frames();
   CHECK_OK(raw_call(PM_CALL_ON_RETURN_PAGES, entry, top, 0, 0, 0));
@@ -438,13 +440,13 @@ static void be_lost_with(uint64_t entry, uint64_t top) {
 
 __attribute__((naked)) static void push_at_once(void) { __asm__("push %rdi\n\tud2"); }
 
-PM_TEST_CONTRACT(stack_unmapped, DIES_OF_PAGE_FAULT or 0, 2, 900, 8, "Safety: a handler whose stack is not there") {
+PM_TEST_CONTRACT(stack_unmapped, DIES_OF_PAGE_FAULT or 0, 2, 900, 8, "Safety: a handler whose stack is unmapped") {
   join(2) ? be_lost_with((uint64_t)push_at_once, (uint64_t)REGION) : outlive();
 }
 PM_TEST_CONTRACT(stack_at_zero, DIES_OF_STACK_FAULT or DIES_OF_PAGE_FAULT or 0, 2, 900, 8,
-                 "Safety: a handler whose stack wraps to where no address is") {
+                 "Safety: a handler whose stack wraps to non-canonical addresses") {
   join(2) ? be_lost_with((uint64_t)push_at_once, 0) : outlive();
 }
-PM_TEST_CONTRACT(entry_unmapped, DIES_OF_PAGE_FAULT or 0, 2, 900, 8, "Safety: a handler that is not there") {
+PM_TEST_CONTRACT(entry_unmapped, DIES_OF_PAGE_FAULT or 0, 2, 900, 8, "Safety: a handler at an unmapped address") {
   join(2) ? be_lost_with((uint64_t)REGION, (uint64_t)REGION) : outlive();
 }

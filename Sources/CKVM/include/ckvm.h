@@ -1,6 +1,6 @@
-// What Swift cannot import from <linux/kvm.h> and glibc by itself: ioctl numbers (function-like macros), the
+// Parts of <linux/kvm.h> and glibc that Swift cannot import: ioctl numbers (function-like macros), the
 // variadic ioctl, calls behind _GNU_SOURCE, and atomic accesses to memory that a guest or the kernel shares.
-// All calls return 0 or a positive result, or -errno; a signal interrupts none of them but ckvm_run.
+// All calls return 0 or a positive result, or -errno; all but ckvm_run are retried after a signal.
 #ifndef CKVM_H
 #define CKVM_H
 
@@ -13,14 +13,14 @@
 
 #pragma clang assume_nonnull begin
 
-// glibc declares it under _GNU_SOURCE only, which the importer does not set.
+// glibc declares it only under _GNU_SOURCE, which the importer does not define.
 extern int memfd_create(const char *name, unsigned int flags);
 static const unsigned int CKVM_MFD_CLOEXEC = 1;
 extern int fallocate(int fd, int mode, long offset, long length);
 extern int ftruncate(int fd, long length);
 extern int open(const char *path, int flags, ...);
 
-// A system call's result, or -errno; again for as long as a signal interrupts it.
+// A system call's result, or -errno; retried after EINTR.
 #define CKVM_RETRIED(call)                              \
   ({                                                    \
     int ckvm_result;                                    \
@@ -71,7 +71,7 @@ static inline int ckvm_ioctl(int fd, unsigned long request, void *argument) {
 static inline int ckvm_ioctl_value(int fd, unsigned long request, unsigned long value) {
   return CKVM_RETRIED(ioctl(fd, request, value));
 }
-// KVM answers how many of the registers it has set: 0 where it knows no such one.
+// KVM returns the number of registers it has set: 0 if it does not know this one.
 static inline int ckvm_set_msr(int fd, uint32_t index, uint64_t value) {
   // A struct kvm_msrs with one entry.
   uint64_t list[] = {1, index, value};
@@ -98,7 +98,7 @@ static inline uint64_t ckvm_exchange(uint64_t *at, uint64_t value) {
 static inline uint64_t ckvm_or(uint64_t *at, uint64_t bits) { return __atomic_fetch_or(at, bits, __ATOMIC_SEQ_CST); }
 static inline uint64_t ckvm_and(uint64_t *at, uint64_t mask) { return __atomic_fetch_and(at, mask, __ATOMIC_SEQ_CST); }
 
-// The rings of a device's queue, which a driver in the guest reads and writes meanwhile.
+// The rings of a device's queue, which a driver in the guest reads and writes concurrently.
 static inline uint16_t ckvm_load16(const uint16_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
 static inline void ckvm_store16(uint16_t *at, uint16_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
 static inline void ckvm_store32(uint32_t *at, uint32_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
@@ -106,7 +106,7 @@ static inline uint8_t ckvm_load8(const uint8_t *at) { return __atomic_load_n(at,
 static inline void ckvm_store8(uint8_t *at, uint8_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
 static inline void ckvm_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
-// Not <cpuid.h>: its module would own the types of glibc for the importer.
+// Instead of <cpuid.h>, whose module would claim glibc's types in the importer.
 struct ckvm_cpuid {
   uint32_t a, b, c, d;
 };
@@ -122,9 +122,9 @@ static inline int ckvm_cpu_is_tcg(void) {
   return signature.b == 0x54474354 && signature.c == 0x43544743 && signature.d == 0x47435447;
 }
 
-// The calling thread's own data selectors, null as every Linux thread begins with. A KVM that leaves them to the thread
-// lets a guest at CPL3 read and change them. Those of FS and GS are cleared by the kernel, which keeps the bases: a null
-// selector loaded here may zero the base (Intel) that thread-local storage hangs on.
+// Sets the calling thread's data selectors to null, as every Linux thread starts with. A KVM that does not switch them
+// lets a guest at CPL3 read and change them. The kernel clears FS and GS and keeps their bases: loading a null
+// selector here may zero the base (Intel) that thread-local storage needs.
 extern long syscall(long number, ...);
 static inline void ckvm_clear_selectors(void) {
   const long arch_prctl = 158, set_gs = 0x1001, set_fs = 0x1002, get_fs = 0x1003, get_gs = 0x1004;

@@ -1,12 +1,12 @@
-// What the process was started with, and what must be so before Swift's runtime begins.
+// The process's arguments, and set-up that must precede Swift's runtime.
 #ifndef CSTART_H
 #define CSTART_H
 
-/// main's arguments. Swift's own CommandLine looks for them through /proc, and takes bytes that are not UTF-8 for others.
+/// main's arguments. Swift's CommandLine reads them from /proc, and changes bytes that are not UTF-8.
 int cstart_argument_count(void);
 const char *_Nonnull cstart_argument(int index);
 
-/// The path that the kernel was given to start this program; null where it does not tell.
+/// The path under which the kernel started this program; null if unknown.
 const char *_Nullable cstart_program(void);
 
 #endif

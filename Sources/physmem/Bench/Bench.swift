@@ -1,14 +1,14 @@
-// `physmem bench`: what the machine's operations cost here.
+// `physmem bench`: measures the machine's operations on this host.
 
 internal import ArgumentParser
 
 struct Bench: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Measure what faults, calls, upcalls, launches and allocations cost.",
-    discussion: "The benchmarks are \(BenchmarkGroup.names). Without a name all are run."
+    abstract: "Measure the cost of faults, calls, upcalls, launches and allocations.",
+    discussion: "The benchmarks are \(BenchmarkGroup.names). Without a name all run."
   )
 
-  @Argument(help: ArgumentHelp("Which benchmarks to run.", valueName: "name"))
+  @Argument(help: ArgumentHelp("The benchmarks to run.", valueName: "name"))
   var names: [String] = []
 
   @Flag(
@@ -17,7 +17,7 @@ struct Bench: ParsableCommand {
   )
   var json = false
 
-  @Flag(help: "Measure less, to see that all works.")
+  @Flag(help: "Measure briefly, to check that every benchmark works.")
   var quick = false
 
   func run() throws {
@@ -61,12 +61,12 @@ enum BenchmarkGroup: String, CaseIterable {
   }
 }
 
-/// How thorough to be, and where to say how far it is.
+/// How thoroughly to measure, and where to show progress.
 struct BenchmarkRun {
   let isQuick: Bool
   let progress = Progress()
 
-  /// Does something so many times, or fewer when it shall be quick.
+  /// Runs `body` that many times, or fewer in a quick run.
   func times(_ count: Int, quick: Int, _ name: String, _ body: () throws -> Void) rethrows {
     let count = isQuick ? quick : count
     for done in 0..<count {

@@ -1,10 +1,10 @@
-// alloc: taking and giving single frames, and making whole machines; neither may depend on the pool's size.
+// alloc: allocating and freeing single frames, and creating machines; neither may depend on the pool's size.
 
 internal import GuestMemory
 internal import Machine
 internal import PhysicalMemory
 
-/// Frames that are taken, then given back, between two looks at the clock.
+/// Frames that are allocated and freed between two readings of the clock.
 private let batch = 1000
 
 func measureAllocation(_ run: BenchmarkRun) throws -> [Measurement] {
@@ -19,7 +19,7 @@ private func measureAllocation(pool bytes: Int, _ run: BenchmarkRun) throws -> [
   do {
     pool = try FramePool(frameCount: bytes >> 12)
   } catch {
-    throw CommandFailure.failure("there is no address space for a pool of \(size): see `physmem doctor`")
+    throw CommandFailure.failure("not enough address space for a pool of \(size): see `physmem doctor`")
   }
   var frames = [FrameNumber](repeating: .none, count: batch)
   run.progress.show(take.name)
@@ -29,7 +29,7 @@ private func measureAllocation(pool bytes: Int, _ run: BenchmarkRun) throws -> [
     let middle = monotonicNanoseconds()
     for frame in frames { pool.give(frame) }
     let end = monotonicNanoseconds()
-    // The first rounds touch the records for the first time.
+    // The first rounds touch the frame records for the first time.
     if round < 10 { continue }
     take.record(nanoseconds: Double(middle - start) / Double(batch))
     give.record(nanoseconds: Double(end - middle) / Double(batch))
@@ -37,7 +37,7 @@ private func measureAllocation(pool bytes: Int, _ run: BenchmarkRun) throws -> [
   return [take, give]
 }
 
-/// Making a machine, up to where it could load a program, and the memory that it takes.
+/// Creating a machine, up to the point where it can load a program, and its resident memory.
 func measureStarts(_ run: BenchmarkRun) throws -> [Measurement] {
   try [256 << 20, 64 << 30].map { bytes in
     var measurement = Measurement("start.\(sizeText(bytes))", per: .operation)
@@ -53,7 +53,7 @@ func measureStarts(_ run: BenchmarkRun) throws -> [Measurement] {
   }
 }
 
-/// Of this process, in bytes. Source: proc_pid_statm(5), the second field.
+/// Resident bytes of this process. Source: proc_pid_statm(5), the second field.
 private func residentBytes() -> Int {
   let fields = DoctorFacts.live.text("/proc/self/statm")?.split(separator: " ") ?? []
   return fields.count > 1 ? (Int(fields[1]) ?? 0) << 12 : 0

@@ -1,4 +1,4 @@
-// hypercall: calls that do nothing, from the end of one's service to the end of the next one's.
+// hypercall: null calls, from the end of one's service to the end of the next one's.
 
 internal import Machine
 
@@ -9,7 +9,7 @@ func measureCalls(_ run: BenchmarkRun) throws -> [Measurement] {
   var measurement = Measurement("hypercall", per: .operation)
   try run.times(8, quick: 2, "hypercall") {
     let samples = try program.run(["50000"])
-    // The first came by way of the start; the last is the exit.
+    // The first sample includes the start; the last is the exit.
     for sample in samples.longestRow(of: .call).dropFirst().dropLast() {
       measurement.record(nanoseconds: Double(sample.nanoseconds))
     }

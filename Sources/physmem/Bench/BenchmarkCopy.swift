@@ -1,4 +1,4 @@
-// cow: write faults on logical copies, the copies themselves, and beside them what a copy and a zap cost alone.
+// cow: write faults on logical copies, the copies themselves, and for comparison a bare copy and a bare zap.
 
 internal import GuestMemory
 internal import Machine
@@ -11,7 +11,7 @@ func measureCopies(_ run: BenchmarkRun) throws -> [Measurement] {
   try [measureWriteFaults(run)] + measureParts(run) + measureLogicalCopies(run)
 }
 
-/// A page of a lazy mapping with the enforced-write flag, whose content is shared, its leaf absent before.
+/// Write faults on a lazy PM_MAP_FORCE_WRITE mapping whose contents are shared and whose leaves are absent.
 private func measureWriteFaults(_ run: BenchmarkRun) throws -> Measurement {
   var configuration = MachineConfiguration(memory: 512 << 20, isPopulated: true, stock: 4 * copiedPages)
   configuration.blocks = 0
@@ -37,13 +37,13 @@ private func measureParts(_ run: BenchmarkRun) throws -> [Measurement] {
     memory = try PoolMemory(frameCount: 1 << 15)
     try memory.populate(FrameRun(start: FrameNumber(0), count: memory.frameCount))
   } catch {
-    throw CommandFailure.failure("a pool of 128 MiB cannot be made (\(error)): free some memory")
+    throw CommandFailure.failure("a pool of 128 MiB cannot be created (\(error)): free some memory")
   }
   var copy = Measurement("cow.copy", per: .frame)
   var zap = Measurement("cow.zap", per: .frame)
   run.progress.show("cow.copy")
   for index in 0..<UInt32(1 << 13) {
-    // A stride that no prefetcher follows, as with frames out of a pool.
+    // A stride that no prefetcher follows, as with frames from a pool.
     let from = FrameNumber(index * 17 & 0x3fff)
     let to = FrameNumber(0x4000 + (index * 29 & 0x3fff))
     let start = monotonicNanoseconds()
@@ -57,7 +57,7 @@ private func measureParts(_ run: BenchmarkRun) throws -> [Measurement] {
   return [copy, zap]
 }
 
-/// One call that copies 1 GiB, a frame; and the bare zap of as many adjacent frames.
+/// One call that copies 1 GiB, per frame; and the bare zap of as many adjacent frames.
 private func measureLogicalCopies(_ run: BenchmarkRun) throws -> [Measurement] {
   let pages = run.isQuick ? largePages / 16 : largePages
   var measurements: [Measurement] = []
@@ -67,7 +67,7 @@ private func measureLogicalCopies(_ run: BenchmarkRun) throws -> [Measurement] {
       let machine = try Machine(MachineConfiguration(memory: (pages << 12) * 2 + 512 << 20))
       defer { machine.shutDown() }
       let samples = try BenchmarkTask("cow", on: machine).run(["\(pages)", "copy", state])
-      // Marker, copy, marker, exit.
+      // The calls are: marker, copy, marker, exit.
       let calls = samples.samples.filter { $0.kind == .call }
       measurement.record(nanoseconds: Double(calls[calls.count - 3].nanoseconds) / Double(pages))
     }
@@ -76,7 +76,7 @@ private func measureLogicalCopies(_ run: BenchmarkRun) throws -> [Measurement] {
   return measurements + [try measureBulkZap(pages, run), try measureMappedZap(pages, named: "zap.mapped", run)]
 }
 
-/// The bare zap of frames that a task has mapped and written, so that KVM has translations of them to drop.
+/// The bare zap of frames that a task has mapped and written, so that KVM has translations to drop.
 func measureMappedZap(_ pages: Int, named name: String, _ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement(name, per: .frame)
   try run.times(3, quick: 1, name) {
@@ -102,7 +102,7 @@ private func measureBulkZap(_ pages: Int, _ run: BenchmarkRun) throws -> Measure
       measurement.record(nanoseconds: Double(monotonicNanoseconds() - start) / Double(pages))
     }
   } catch {
-    throw CommandFailure.failure("a pool of \(pages >> 8) MiB cannot be made (\(error)): free some memory")
+    throw CommandFailure.failure("a pool of \(pages >> 8) MiB cannot be created (\(error)): free some memory")
   }
   return measurement
 }

@@ -1,4 +1,4 @@
-// disk: a disk read from its beginning to its end by a driver task, 128 KiB a request, and beside it dd with blocks of that
+// disk: a driver task that reads a disk sequentially, 128 KiB a request, and for comparison dd with blocks of that
 // size on the same file. The file is in the host's page cache.
 
 internal import Glibc
@@ -16,17 +16,17 @@ func measureDisk(_ run: BenchmarkRun) throws -> [Measurement] {
   let reader = try BenchmarkTask("diskread", on: machine)
   var reads = Measurement("disk.read", per: .operation)
   var copies = Measurement("disk.dd", per: .operation)
-  // By turns: what else the machine does meets both.
+  // Alternating, so that other load on the host affects both.
   try run.times(8, quick: 1, "disk") {
     let passes = try readDisk(reader)
-    // The first pass has the faults of the driver's own pages in it.
+    // The first pass includes faults on the driver's own pages.
     for nanoseconds in passes.dropFirst() { reads.record(nanoseconds: nanoseconds) }
     copies.record(nanoseconds: try file.copyWithDD())
   }
   return [reads, copies]
 }
 
-/// - Returns: nanoseconds for each 128 KiB, of three passes.
+/// - Returns: nanoseconds per 128 KiB, for three passes.
 private func readDisk(_ reader: BenchmarkTask) throws -> [Double] {
   let text = CapturedOutput()
   let task = try reader.start(["3", "32", "8"]) { text.append($0) }
@@ -42,7 +42,7 @@ private func readDisk(_ reader: BenchmarkTask) throws -> [Double] {
   return passes
 }
 
-/// A file of some size, in the page cache for as long as there is room.
+/// A file of a given size, in the page cache if there is room.
 private struct BenchmarkFile {
   static let blockSize = 128 << 10
   let path: String
@@ -70,7 +70,7 @@ private struct BenchmarkFile {
     }
   }
 
-  /// - Returns: nanoseconds for each block.
+  /// - Returns: nanoseconds per block.
   func copyWithDD() throws(CommandFailure) -> Double {
     let start = monotonicNanoseconds()
     do throws(Errno) {

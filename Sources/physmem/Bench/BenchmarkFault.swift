@@ -5,10 +5,10 @@ internal import PhysicalMemory
 
 private let touchedPages = 4096
 
-/// Everything is ready: the pool has its memory, and zeroed frames are in stock for all pages. Then the same on a new
-/// machine, where the first touch of each frame is the host's first touch as well.
+/// Warm: the pool has its memory, and zeroed frames are in stock for all pages. Cold: a new machine, where the first
+/// touch of each frame is the host's first touch too.
 func measureFaults(_ run: BenchmarkRun) throws -> [Measurement] {
-  // Twice what a launch takes is left when it ends: while it runs, no frame is zeroed.
+  // Twice what a launch takes must be left when it ends: no frame is zeroed while it runs.
   var warm = MachineConfiguration(memory: 512 << 20, isPopulated: true, stock: 4 * touchedPages)
   warm.blocks = 0
   let machine = try Machine(warm)
@@ -59,15 +59,15 @@ private func touchPages(_ touch: BenchmarkTask, _ order: String, _ faultAround: 
 }
 
 extension Measurement {
-  /// The faults between the program's two marker calls.
+  /// Records the faults between the program's two marker calls.
   fileprivate mutating func record(_ samples: ExitSamples, _ faultAround: FaultAround) {
     for sample in samples.longestRow(of: .fault) {
       let pages = Int(sample.pages)
       let nanoseconds = Double(sample.nanoseconds) / Double(max(1, pages))
       switch faultAround {
-      // Others are at the end of a leaf table or of the region.
+      // Other numbers occur at the end of a leaf table or of the region.
       case .fixed(let wanted): if pages == wanted { record(nanoseconds: nanoseconds) }
-      // Faults differ in how many pages they fill in; each page counts once.
+      // Faults differ in the number of pages they fill in; each page counts once.
       case .automatic: if pages > 0 { record(nanoseconds: nanoseconds, count: pages) }
       }
     }

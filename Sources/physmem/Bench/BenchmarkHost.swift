@@ -1,4 +1,4 @@
-// The machine that benchmarks ran on: what one must know to compare their values with others.
+// The host of a benchmark run: the facts needed to compare its values with others.
 
 internal import Glibc
 

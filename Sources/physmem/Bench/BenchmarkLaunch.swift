@@ -1,4 +1,4 @@
-// launch: how long it takes to a task's first call, and from its last one until everything it had is given back.
+// launch: the time to a task's first call, and from its last call until all its resources are freed.
 
 internal import CStart
 internal import Glibc
@@ -10,7 +10,7 @@ func measureLaunches(_ run: BenchmarkRun) throws -> [Measurement] {
   try measureWarmLaunches(run) + [measureColdLaunches(run)]
 }
 
-/// One machine, with the program loaded and a vCPU parked; noop's first call is that which ends it.
+/// One machine, with the program loaded and a vCPU parked; noop's first call is its exit.
 private func measureWarmLaunches(_ run: BenchmarkRun) throws -> [Measurement] {
   let machine = try Machine()
   defer { machine.shutDown() }
@@ -30,7 +30,7 @@ private func measureWarmLaunches(_ run: BenchmarkRun) throws -> [Measurement] {
   return [launch, end]
 }
 
-/// `physmem run noop` as a new process, until it has ended.
+/// `physmem run noop` as a new process, until its end.
 private func measureColdLaunches(_ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement("launch.cold", per: .operation)
   try run.times(30, quick: 5, "launch.cold") {
@@ -49,10 +49,10 @@ private func measureColdLaunches(_ run: BenchmarkRun) throws -> Measurement {
   return measurement
 }
 
-/// What this process was started from: /proc tells even where the file was moved meanwhile, the kernel without it.
+/// The path of this process's executable: from /proc, which follows a move of the file, else from the kernel.
 private func ownPath() -> String {
   let link = "/proc/self/exe"
   if unsafe access(link, F_OK) == 0 { return link }
-  // SAFETY: a string that ends with a NUL and stays for as long as the process.
+  // SAFETY: a string that ends with a NUL and lives as long as the process.
   return unsafe cstart_program().map { unsafe String(cString: $0) } ?? link
 }

@@ -1,4 +1,4 @@
-// ipc: a call and its answer between two running tasks, and beside it a byte there and back between two processes.
+// ipc: a call and its answer between two running tasks, and for comparison a byte to another process and back.
 
 internal import Machine
 internal import PhysicalMemory
@@ -26,7 +26,7 @@ private func measureRoundTrips(_ run: BenchmarkRun) throws -> Measurement {
   return measurement
 }
 
-/// A byte to a process that gives everything back, and its return.
+/// Sends a byte to a process that echoes it.
 private func measurePipes(_ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement("ipc.pipe", per: .operation)
   do {
@@ -49,7 +49,7 @@ private func measurePipes(_ run: BenchmarkRun) throws -> Measurement {
     try back.readEnd.close()
     _ = try cat.wait()
   } catch {
-    throw CommandFailure.failure("/bin/cat cannot be talked to through pipes: \(error)")
+    throw CommandFailure.failure("the pipes to /bin/cat failed: \(error)")
   }
   return measurement
 }

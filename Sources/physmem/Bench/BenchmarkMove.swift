@@ -1,5 +1,5 @@
-// move: contents moved from frame to frame in runs, and beside it what a copy and a zap cost alone; adjacent frames out
-// of a pool full of scattered contents; and what a task feels of it whose own frames stay.
+// move: contents moved between frames in runs, and for comparison a bare copy and a bare zap; adjacent frames
+// from a pool full of scattered contents; and the effect on a task whose own frames stay.
 
 internal import GuestMemory
 internal import Machine
@@ -15,7 +15,7 @@ func measureMoves(_ run: BenchmarkRun) throws -> [Measurement] {
   ] + measureBystander(run)
 }
 
-/// The contents of a task that has all of them mapped and written.
+/// Moves the contents of a task that has all of them mapped and written.
 private func measureRuns(_ pages: Int, _ run: BenchmarkRun) throws -> Measurement {
   var move = Measurement("move.run", per: .frame)
   try run.times(9, quick: 1, "move.run") {
@@ -35,12 +35,12 @@ private func measureRuns(_ pages: Int, _ run: BenchmarkRun) throws -> Measuremen
 private func quietMachine(_ frames: Int, isPopulated: Bool) throws -> Machine {
   var configuration = MachineConfiguration(memory: frames << 12 + 64 << 20, isPopulated: isPopulated)
   configuration.defragmentation = .never
-  // What is moved are single pages.
+  // Only single pages are to be moved.
   configuration.blocks = 0
   return try Machine(configuration)
 }
 
-/// Does something while a task has so many pages mapped and written.
+/// Runs `body` while a task has that many pages mapped and written.
 func written<Result>(_ pages: Int, _ lender: BenchmarkTask, _ body: () -> Result) throws -> Result {
   let hasWritten = WaitFlag()
   let task = try lender.start(["\(pages)"], console: { _ in hasWritten.set() })
@@ -64,12 +64,12 @@ private func measureCopying(_ pages: Int, _ run: BenchmarkRun) throws -> Measure
       measurement.record(nanoseconds: Double(monotonicNanoseconds() - start) / Double(pages))
     }
   } catch {
-    throw CommandFailure.failure("a pool of \(pages >> 7) MiB cannot be made (\(error)): free some memory")
+    throw CommandFailure.failure("a pool of \(pages >> 7) MiB cannot be created (\(error)): free some memory")
   }
   return measurement
 }
 
-/// 64 MiB of adjacent frames out of a pool of which nine frames in ten hold contents, in no order.
+/// 64 MiB of adjacent frames from a pool in which nine of ten frames hold contents, in random order.
 private func measureContiguous(_ wanted: Int, _ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement("move.contiguous", per: .frame)
   try run.times(3, quick: 1, "move.contiguous") {
@@ -80,14 +80,14 @@ private func measureContiguous(_ wanted: Int, _ run: BenchmarkRun) throws -> Mea
     let pages = statistics.allocatableFrames - statistics.claimedFrames - 256
     let parameters = TaskParameters(faultAround: .fixed(1))
     let samples = try task.run(["\(pages)", "10", "\(wanted)"], parameters)
-    // Marker, allocation, marker, exit.
+    // The calls are: marker, allocation, marker, exit.
     let calls = samples.samples.filter { $0.kind == .call }
     measurement.record(nanoseconds: Double(calls[calls.count - 3].nanoseconds) / Double(wanted))
   }
   return measurement
 }
 
-/// A task that goes over its own memory, alone and while another one's contents are moved all the time.
+/// A task that goes over its own memory, alone and while another task's contents are moved all the time.
 private func measureBystander(_ run: BenchmarkRun) throws -> [Measurement] {
   var measurements: [Measurement] = []
   for (name, isMoving) in [("move.bystander.alone", false), ("move.bystander.moving", true)] {

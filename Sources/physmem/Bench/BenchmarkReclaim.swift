@@ -1,4 +1,4 @@
-// reclaim: frames back from those who have more than their guarantee, and the memory of free frames back to the host.
+// reclaim: taking frames back from tasks with more than their guarantee, and returning free frames' memory to the host.
 
 internal import GuestMemory
 internal import Machine
@@ -13,22 +13,22 @@ func measureReclaim(_ run: BenchmarkRun) throws -> [Measurement] {
     + [measureEntitlement(run, tasks: 1000)] + measureGivingBack(run)
 }
 
-/// 64 MiB in the hands of one task that releases all of it in one handler: from the request to the end of the call that
-/// gets the frames, a frame.
+/// One task that holds 64 MiB and releases all of it in one handler: from the demand to the end of the call that
+/// gets the frames, per frame.
 private func measureCooperativeTask(_ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement("reclaim", per: .frame)
   try run.times(9, quick: 1, "reclaim") {
     let bed = try PressureBed(lenders: 1, perLender: 0, memory: 80 << 20, claim: reclaimedFrames)
     defer { bed.end() }
     let calls = try bed.claim(reclaimedFrames, "together").filter { $0.kind == .call }
-    // Marker, allocation, marker, exit.
+    // The calls are: marker, allocation, marker, exit.
     measurement.record(nanoseconds: Double(calls[calls.count - 3].nanoseconds) / Double(reclaimedFrames))
   }
   return measurement
 }
 
-/// One guaranteed frame after the other, its call and its first touch, while 16 tasks that wait for messages have all that
-/// is free; beside it the same with frames that nobody has; and the same with one rogue among the tasks.
+/// One guaranteed frame after the other, its call and its first touch, while 16 tasks that wait for messages hold all
+/// free frames; the same with free frames; and the same with one rogue among the tasks.
 private func measurePressure(_ run: BenchmarkRun) throws -> [Measurement] {
   let frames = run.isQuick ? 256 : 4096
   var (unpressed, pressed, rogue) = (
@@ -72,7 +72,7 @@ private func record(_ samples: [ExitSample], in measurement: inout Measurement) 
   }
 }
 
-/// Lenders that have all they want.
+/// Counts lenders that have all their frames.
 private final class ReadyCount: Sendable {
   let value = Atomic<Int>(0)
 }
@@ -84,7 +84,7 @@ final class WaitFlag: Sendable {
   func set() { value.store(true, ordering: .releasing) }
 }
 
-/// A claimant with a guarantee, and tasks that have taken all that is left as extra frames.
+/// A claimant with a guarantee, and lenders that have taken all other frames as extra ones.
 private struct PressureBed {
   let machine: Machine
   private let claimant: BenchmarkTask
@@ -96,7 +96,7 @@ private struct PressureBed {
     machine = try Machine(MachineConfiguration(memory: memory))
     machine.prepareFrames()
     claimant = try BenchmarkTask("claimant", on: machine)
-    // Its image and stack too.
+    // Includes its image and stack.
     guarantee = claim + 256
     self.rogues = rogues
     let lender = lenders > 0 ? try BenchmarkTask("lender", on: machine) : nil
@@ -120,7 +120,7 @@ private struct PressureBed {
       guaranteed: guarantee, mayUseExtra: false, hasContract: true, faultAround: .fixed(1))
     let samples = try claimant.run(["\(count)", how], contract).samples
     for task in others.dropFirst(rogues) where task.wait(seconds: 0) != nil {
-      throw CommandFailure.failure("a task that should give frames back has ended: see `physmem test`")
+      throw CommandFailure.failure("a task that must give frames back has ended: see `physmem test`")
     }
     return samples
   }
@@ -132,7 +132,7 @@ private struct PressureBed {
   }
 }
 
-/// What it costs to look whether a task may have a frame, and to book it.
+/// The cost of checking whether a task may have a frame, and of charging it.
 private func measureEntitlement(_ run: BenchmarkRun, tasks: Int) throws -> Measurement {
   var measurement = Measurement("entitlement.\(tasks)", per: .frame)
   run.progress.show("entitlement.\(tasks)")
@@ -140,13 +140,13 @@ private func measureEntitlement(_ run: BenchmarkRun, tasks: Int) throws -> Measu
   defer { machine.shutDown() }
   let program = try BenchmarkTask("noop", on: machine)
   guard let nanoseconds = program.entitlementCosts(tasks: tasks, rows: run.isQuick ? 10 : 100) else {
-    throw CommandFailure.failure("\(tasks) tasks cannot be made here: free some memory")
+    throw CommandFailure.failure("\(tasks) tasks cannot be created here: free some memory")
   }
   for value in nanoseconds { measurement.record(nanoseconds: value) }
   return measurement
 }
 
-/// The memory of frames that a task has freed goes back to the host; and beside it the bare punching of as many frames.
+/// Returning the memory of frames that a task has freed to the host; and for comparison the bare hole punching.
 private func measureGivingBack(_ run: BenchmarkRun) throws -> [Measurement] {
   let frames = run.isQuick ? 1 << 14 : 1 << 17
   var (idle, bare, again) = (
@@ -163,7 +163,7 @@ private func measureGivingBack(_ run: BenchmarkRun) throws -> [Measurement] {
     let start = monotonicNanoseconds()
     let count = machine.giveBackFreeMemory()
     idle.record(nanoseconds: Double(monotonicNanoseconds() - start) / Double(max(count, 1)))
-    // What it costs to touch them again, 16 pages a fault.
+    // The cost of touching them again, 16 pages a fault.
     let samples = try program.run(["\(min(frames, 4096))", "seq", "1"], TaskParameters(faultAround: .fixed(16)))
     for sample in samples.longestRow(of: .fault) where sample.pages == 16 {
       again.record(nanoseconds: Double(sample.nanoseconds) / 16, count: 16)
@@ -176,7 +176,7 @@ private func measureGivingBack(_ run: BenchmarkRun) throws -> [Measurement] {
       memory.discard(whole)
       bare.record(nanoseconds: Double(monotonicNanoseconds() - start) / Double(frames))
     } catch {
-      throw CommandFailure.failure("a pool of \(frames >> 8) MiB cannot be made (\(error)): free some memory")
+      throw CommandFailure.failure("a pool of \(frames >> 8) MiB cannot be created (\(error)): free some memory")
     }
   }
   return [idle, bare, again]

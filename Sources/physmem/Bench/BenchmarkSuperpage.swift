@@ -1,6 +1,6 @@
-// superpage: first touches of memory that one fault maps by 2 MiB, the zeroing of as much, reads all over 64 MiB with
-// superpages and without; and what a split costs: first writes after a logical copy, with superpages and without, and the
-// flush that is in them.
+// superpage: first touches of memory that one fault maps by 2 MiB, the zeroing of as much, random reads in 64 MiB with
+// and without superpages; and the cost of a split: first writes after a logical copy, with and without superpages, and
+// the flush that they include.
 
 internal import GuestMemory
 internal import Machine
@@ -23,7 +23,7 @@ func measureSuperpages(_ run: BenchmarkRun) throws -> [Measurement] {
   ]
 }
 
-/// A machine with so many huge pages of the host in stock.
+/// A machine with that many huge pages of the host in stock.
 private func withBlocks<Result>(_ count: Int, _ body: (Machine) throws -> Result) throws -> Result {
   var configuration = MachineConfiguration(memory: 1 << 30)
   configuration.blocks = count
@@ -34,14 +34,14 @@ private func withBlocks<Result>(_ count: Int, _ body: (Machine) throws -> Result
   return try body(machine)
 }
 
-/// From the end of one fault's service to the end of the next one's, a page: the touches of 512 pages are in it. With the
-/// stock full: it is zeroed ahead.
+/// From the end of one fault's service to the end of the next one's, per page, including the touches of 512 pages. With
+/// the stock full, so that the page is zeroed ahead.
 private func measureFirstTouches(_ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement("superpage.touch", per: .page)
   try run.times(9, quick: 2, "superpage.touch") {
     try withBlocks(regions) { machine in
       let samples = try BenchmarkTask("touch", on: machine).run(["\(touchedPages)", "seq", "1"])
-      // The first one begins with the marker call.
+      // The first one includes the marker call.
       for sample in samples.longestRow(of: .fault).dropFirst() where sample.pages >= PoolMemory.framesPerBlock {
         let pages = Int(sample.pages)
         measurement.record(nanoseconds: Double(sample.nanoseconds) / Double(pages), count: pages)
@@ -51,7 +51,7 @@ private func measureFirstTouches(_ run: BenchmarkRun) throws -> Measurement {
   return measurement
 }
 
-/// A page of 2 MiB that the preparation thread clears, the memory being there.
+/// A page of 2 MiB that the preparation thread zeroes, with the memory allocated.
 private func measureZeroing(_ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement("superpage.zero", per: .page)
   do {
@@ -69,12 +69,12 @@ private func measureZeroing(_ run: BenchmarkRun) throws -> Measurement {
       }
     }
   } catch {
-    throw CommandFailure.failure("a pool of \(touchedPages >> 8) MiB cannot be made (\(error)): free some memory")
+    throw CommandFailure.failure("a pool of \(touchedPages >> 8) MiB cannot be created (\(error)): free some memory")
   }
   return measurement
 }
 
-/// One read, at an address that follows from the read before.
+/// One read, at an address computed from the previous read.
 private func measureWalk(_ name: String, blocks: Int, _ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement(name, per: .operation)
   try run.times(7, quick: 1, name) {
@@ -88,13 +88,13 @@ private func measureWalk(_ name: String, blocks: Int, _ run: BenchmarkRun) throw
   return measurement
 }
 
-/// The first write after a logical copy of the 2 MiB around it, and a call that does nothing after it.
+/// The first write after a logical copy of the 2 MiB around it, and a null call after it.
 private func measureSplits(_ name: String, blocks: Int, _ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement(name, per: .operation)
   try run.times(9, quick: 2, name) {
     try withBlocks(blocks) { machine in
       let samples = try BenchmarkTask("split", on: machine).run(["\(regions)"]).samples
-      // Where the host has no huge pages nothing was split.
+      // Without huge pages of the host nothing was split.
       guard machine.server.statistics.superpages.splits[.copied, default: 0] == (blocks > 0 ? regions : 0) else {
         return
       }
@@ -109,7 +109,7 @@ private func measureSplits(_ name: String, blocks: Int, _ run: BenchmarkRun) thr
   return measurement
 }
 
-/// A flush of all translations, while a task that waits has 64 MiB mapped.
+/// A flush of all translations, while a waiting task has 64 MiB mapped.
 private func measureFlush(_ run: BenchmarkRun) throws -> Measurement {
   var measurement = Measurement("superpage.flush", per: .operation)
   try run.times(9, quick: 2, "superpage.flush") {

@@ -1,4 +1,4 @@
-// Running one of the bundled benchmark programs and looking at its exits.
+// Runs one of the bundled benchmark programs and returns its exits.
 
 internal import Machine
 internal import PhysicalMemory
@@ -8,14 +8,14 @@ struct BenchmarkTask {
   let machine: Machine
   private let program: Program
 
-  /// - Parameter name: a bundled program's.
+  /// - Parameter name: the name of a bundled program.
   init(_ name: String, on machine: Machine) throws {
     let file = try TaskFile(OutsideName(name))
     self.machine = machine
     program = try machine.load(name: name, bytes: file.bytes)
   }
 
-  /// Starts the program, as a partner of another one.
+  /// Starts the program as a partner of another one.
   func start(
     _ arguments: [String] = [], _ parameters: TaskParameters = TaskParameters(), isMeasured: Bool = false,
     console: @escaping Console = { _ in }
@@ -24,7 +24,7 @@ struct BenchmarkTask {
       program, arguments: arguments, parameters: parameters, isMeasured: isMeasured, console: console)
   }
 
-  /// What looking at a task's entitlement and booking a frame costs with so many tasks; nil: they cannot be made.
+  /// The cost of checking an entitlement and charging a frame with that many tasks; nil if there is no memory.
   func entitlementCosts(tasks: Int, rows: Int) -> [Double]? {
     machine.entitlementCosts(program, tasks: tasks, rows: rows)
   }
@@ -43,12 +43,12 @@ struct BenchmarkTask {
 }
 
 extension ExitSamples {
-  /// The last row of exits of one kind that is so long.
+  /// The last row of exits of one kind that is longer than `length`.
   func lastRow(of kind: ExitSample.Kind, longerThan length: Int) -> ArraySlice<ExitSample> {
     samples.split { $0.kind != kind }.last { $0.count > length } ?? []
   }
 
-  /// The longest row of exits of one kind: what the program is made for, without its beginning and end.
+  /// The longest row of exits of one kind: the part that the program measures, without its start and end.
   func longestRow(of kind: ExitSample.Kind) -> ArraySlice<ExitSample> {
     var longest = samples[0..<0]
     var start = 0

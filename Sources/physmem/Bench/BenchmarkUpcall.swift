@@ -1,4 +1,4 @@
-// upcall: from the wish for frames to the first instruction of a computing task's pm_return_pages handler.
+// upcall: from the demand for frames to the first instruction of a computing task's pm_return_pages handler.
 
 internal import Glibc
 internal import Machine
@@ -11,7 +11,7 @@ func measureUpcalls(_ run: BenchmarkRun) throws -> [Measurement] {
   var measurement = Measurement("upcall", per: .operation)
   try run.times(4, quick: 1, "upcall") {
     let task = try program.start(isMeasured: true)
-    // It has its handler by then; an upcall before that is told late, and left out below.
+    // The task has set its handler by then; an earlier upcall is delivered late, and left out below.
     usleep(20_000)
     var raised: [UInt64] = []
     for _ in 0..<300 {
@@ -28,7 +28,7 @@ func measureUpcalls(_ run: BenchmarkRun) throws -> [Measurement] {
   return [measurement]
 }
 
-/// From each time to the end of the next call, which is the handler's first instruction, where that comes before the next.
+/// From each demand to the end of the next call, the handler's first instruction, if it precedes the next demand.
 private func latencies(_ raised: [UInt64], _ samples: ExitSamples) -> [UInt64] {
   let calls = zip(samples.samples, samples.ends).filter { $0.0.kind == .call }.map(\.1)
   var times: [UInt64] = []

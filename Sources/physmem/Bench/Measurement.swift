@@ -1,4 +1,4 @@
-// The values of one benchmark, and how they are told.
+// The values of one benchmark, and their presentation.
 
 internal import Histogram
 
@@ -8,11 +8,11 @@ struct Measurement {
   }
 
   let name: String
-  /// What one value is the cost of.
+  /// The unit whose cost one value is.
   let per: Unit
-  /// Of picoseconds: an allocation takes few nanoseconds.
+  /// In picoseconds: an allocation takes few nanoseconds.
   private var histogram = Histogram<UInt64>(highestTrackableValue: 1 << 52, numberOfSignificantValueDigits: .three)
-  /// Memory the process had more of, in bytes, at most; where that was looked at.
+  /// The maximal growth of the process's memory, in bytes, if measured.
   var residentBytes: Int?
 
   init(_ name: String, per: Unit) {
@@ -20,14 +20,14 @@ struct Measurement {
     self.per = per
   }
 
-  /// - Parameter count: of how many units this is the cost of each.
+  /// - Parameter count: the number of units, each of which costs `nanoseconds`.
   mutating func record(nanoseconds: Double, count: Int = 1) {
     histogram.record(UInt64(min(max(nanoseconds, 0) * 1000, 4e15)), count: UInt64(count))
   }
 
   var count: Int { Int(histogram.totalCount) }
 
-  /// Name and nanoseconds, from the least to the most; nothing where nothing was measured.
+  /// Names and nanoseconds, from min to max; empty if there are no values.
   var values: [(name: String, nanoseconds: Double)] {
     if count == 0 { return [] }
     let percentiles = [50.0, 90, 99].map { (name: "p\(Int($0))", value: histogram.valueAtPercentile($0)) }
@@ -48,7 +48,7 @@ struct Measurement {
   }
 }
 
-/// Numbers are aligned at the right.
+/// Numbers are right-aligned.
 func benchmarksTable(_ measurements: [Measurement]) -> String {
   var rows = [["benchmark", "per", "count", "min", "p50", "p90", "p99", "max", ""]]
   for measurement in measurements {

@@ -1,11 +1,11 @@
-// `physmem doctor`: can this machine run it, and what to do when not.
+// `physmem doctor`: whether this machine can run physmem, and remedies if not.
 
 internal import ArgumentParser
 
 struct Doctor: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Say whether this machine can run physmem, and what to do when not.",
-    discussion: "Exits with 0 if it can, else with 1. A warning names what makes it slower, smaller or less private."
+    abstract: "Check whether this machine can run physmem, and suggest remedies.",
+    discussion: "Exits with 0 if it can, else with 1. A warning names a cause of lower speed, size or privacy."
   )
 
   @Flag(help: "Print one JSON object: {\"ok\":…,\"checks\":[{\"name\",\"verdict\",\"detail\",\"advice\"},…]}.")

@@ -1,10 +1,10 @@
-// One thing the doctor looked at, and all of them together.
+// One finding of the doctor, and the report of all.
 
 /// A finding about the machine.
 struct DoctorCheck: Equatable {
   enum Verdict: String {
     case ok
-    /// physmem runs, but slower, or with fewer tasks, or it shows tasks something of the host.
+    /// physmem runs, but slower, with fewer tasks, or with some of the host's state visible to tasks.
     case warning
     /// physmem cannot run.
     case missing
@@ -12,9 +12,9 @@ struct DoctorCheck: Equatable {
 
   let name: String
   let verdict: Verdict
-  /// What was found.
+  /// The finding.
   let detail: String
-  /// What to do; empty where nothing is to be done.
+  /// The remedy; empty if none is needed.
   let advice: String
 
   static func ok(_ name: String, _ detail: String) -> DoctorCheck {
@@ -50,7 +50,7 @@ struct DoctorReport {
     return ["ok": .bool(isOK), "checks": .array(checks)]
   }
 
-  /// A table, what to do about what is not ok, and the conclusion as the last line.
+  /// A table, the remedies, and the conclusion as the last line.
   var text: String {
     var text = alignedTable(
       [["check", "verdict", "detail"]] + checks.map { [$0.name, $0.verdict.rawValue, $0.detail] }

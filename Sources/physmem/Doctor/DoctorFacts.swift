@@ -1,13 +1,13 @@
-// Where the doctor gets its facts: files of /proc and /sys, and /dev/kvm. Tests put others in their place.
+// The doctor's sources of facts: files of /proc and /sys, and /dev/kvm. Tests replace them.
 
 internal import KVM
 internal import SystemPackage
 
 /// A machine to examine.
 struct DoctorFacts {
-  /// The text of a file, at most its first 64 KiB; nil where it cannot be read.
+  /// The text of a file, at most its first 64 KiB; nil if it cannot be read.
   var text: (_ path: String) -> String?
-  /// Whether there is such a file or directory.
+  /// Whether the file or directory exists.
   var exists: (_ path: String) -> Bool
   /// Opens /dev/kvm.
   var openKVM: () -> Result<KVMFacts, Errno>
@@ -15,19 +15,19 @@ struct DoctorFacts {
   var isTranslated = false
 }
 
-/// What an open /dev/kvm says.
+/// Facts from an open /dev/kvm.
 struct KVMFacts {
   var apiVersion: Int
   /// The value of KVM_CHECK_EXTENSION.
   var capability: (Capability) -> Int
-  /// Makes a virtual machine with one vCPU and lets go of it; nil if that works, else which call failed, and why.
+  /// Creates and destroys a virtual machine with one vCPU; nil if that works, else the call that failed and its errno.
   var tryMachine: () -> (call: String, errno: Errno)?
-  /// State of the host's processor that tasks see; nil: no task could look.
+  /// State of the host's processor that tasks see; nil if no task could check.
   var shown: () -> [String]? = { [] }
 }
 
 extension DoctorFacts {
-  /// The machine this runs on.
+  /// The current machine.
   static var live: DoctorFacts {
     DoctorFacts(
       text: { try? readText($0) },
@@ -79,12 +79,12 @@ extension KVMFacts {
 
 /// Reading the kernel's text formats.
 extension DoctorFacts {
-  /// The number that a file consists of.
+  /// A file that contains one number.
   func number(_ path: String) -> Int? {
     text(path).flatMap { Int($0.split(whereSeparator: \.isWhitespace).first ?? "") }
   }
 
-  /// What a line "key: value" says, of the first such line.
+  /// The value in the first line "key: value".
   func value(of key: String, in path: String) -> String? {
     for line in text(path)?.split(separator: "\n") ?? [] {
       let parts = line.split(separator: ":", maxSplits: 1)
@@ -109,8 +109,8 @@ extension DoctorFacts {
     return nil
   }
 
-  /// The value of a limit of this process's control group; nil where there is none. The first path is that of
-  /// control groups version 2, the second that of the version 1 controller of that name.
+  /// The value of a limit of this process's control group; nil if there is none. The first path is for
+  /// control groups version 2, the second for the version 1 controller of that name.
   func groupLimit(_ unified: String, controller: String, _ file: String) -> Int? {
     var limits: [Int] = []
     for line in text("/proc/self/cgroup")?.split(separator: "\n") ?? [] {

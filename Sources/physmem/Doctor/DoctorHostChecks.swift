@@ -1,9 +1,9 @@
-// What of the host, apart from KVM, limits or slows the machine: CPU, kernel, huge pages, memory, limits.
+// Host properties, apart from KVM, that limit or slow the machine: CPU, kernel, huge pages, memory, limits.
 
-/// vCPUs that one machine may have (KVM_CAP_MAX_VCPUS on x86-64), which each take a thread and a descriptor.
+/// The maximum of vCPUs of one machine (KVM_CAP_MAX_VCPUS on x86-64), each with a thread and a descriptor.
 private let mostVCPUs = 1024
-/// Descriptors and threads that the command has beside those of vCPUs.
-private let others = 64
+/// Descriptors and threads of the command apart from those of vCPUs.
+private let reservedForCommand = 64
 
 func hostChecks(_ facts: DoctorFacts) -> [DoctorCheck] {
   [
@@ -12,7 +12,7 @@ func hostChecks(_ facts: DoctorFacts) -> [DoctorCheck] {
   ]
 }
 
-/// A file that should be there is not.
+/// A file that should exist is missing.
 private func unreadable(_ name: String, _ path: String) -> DoctorCheck {
   .warning(name, "unknown: \(path) cannot be read", advice: "mount /proc and /sys")
 }
@@ -27,7 +27,7 @@ private func cpuCheck(_ facts: DoctorFacts) -> DoctorCheck {
     return .missing(
       "CPU",
       "\(model), without xsave",
-      advice: "use a CPU that has it, or let the virtual machine this runs in have it (cpu model \"host\")"
+      advice: "use a CPU that has it, or give it to the virtual machine that this runs in (cpu model \"host\")"
     )
   }
   let extensions = ["xsave", "xsaveopt", "xsavec", "xsaves", "avx", "avx2", "avx512f"]
@@ -53,7 +53,7 @@ private func kernelCheck(_ facts: DoctorFacts) -> DoctorCheck {
   return .ok("kernel", "Linux \(line)")
 }
 
-/// The pool is shared memory, and MADV_COLLAPSE makes huge pages of it whatever the settings say, but for "deny".
+/// The pool is shared memory, and MADV_COLLAPSE makes huge pages of it with every setting except "deny".
 /// Source: Documentation/admin-guide/mm/transhuge.rst.
 private func hugePageCheck(_ facts: DoctorFacts) -> DoctorCheck {
   let folder = "/sys/kernel/mm/transparent_hugepage"
@@ -109,10 +109,10 @@ private func overcommitCheck(_ facts: DoctorFacts) -> DoctorCheck {
   }
 }
 
-/// Address space that the command takes whatever the pool: its code, tables, and the first threads' stacks.
+/// Address space that the command needs for any pool: its code, tables, and the first threads' stacks.
 private let ownAddressSpace = 256 << 20
 
-/// The pool is one file in memory, mapped twice; the server's tables are private memory, a twentieth of it at most.
+/// The pool is one file in memory, mapped twice; the server's tables are private memory, at most a twentieth of it.
 private func poolCheck(_ facts: DoctorFacts) -> DoctorCheck {
   guard let file = facts.limit("Max file size"), let space = facts.limit("Max address space") else {
     return unreadable("pool size", "/proc/self/limits")
@@ -135,7 +135,7 @@ private func poolCheck(_ facts: DoctorFacts) -> DoctorCheck {
 
 private func descriptorCheck(_ facts: DoctorFacts) -> DoctorCheck {
   guard let limit = facts.limit("Max open files") else { return unreadable("descriptors", "/proc/self/limits") }
-  let wanted = mostVCPUs + others
+  let wanted = mostVCPUs + reservedForCommand
   let raise =
     limit.hard >= wanted
     ? "ulimit -n \(wanted)" : "raise the hard limit in /etc/security/limits.conf, then ulimit -n \(wanted)"
@@ -143,13 +143,13 @@ private func descriptorCheck(_ facts: DoctorFacts) -> DoctorCheck {
     "descriptors",
     limit.soft,
     "RLIMIT_NOFILE",
-    for: max(0, limit.soft - others),
+    for: max(0, limit.soft - reservedForCommand),
     wanted: wanted,
     advice: raise
   )
 }
 
-/// For as many stacks there is room; nil: no limit.
+/// The number of stacks that fit; nil if there is no limit.
 private func threadsInAddressSpace(_ facts: DoctorFacts) -> Int? {
   guard let space = facts.limit("Max address space")?.soft, space < .max else { return nil }
   // Without a limit glibc gives each thread 2 MiB.
@@ -165,7 +165,7 @@ private func threadCheck(_ facts: DoctorFacts) -> DoctorCheck {
     (threadsInAddressSpace(facts), "RLIMIT_AS", "ulimit -v"),
   ].compactMap { value, name, command in value.map { (value: $0, name: name, command: command) } }
   let least = sources.min { $0.value < $1.value } ?? (processes.soft, "RLIMIT_NPROC", "")
-  let wanted = mostVCPUs + others
+  let wanted = mostVCPUs + reservedForCommand
   let advice =
     switch least.name {
     case "RLIMIT_NPROC": "ulimit -u \(wanted)"
@@ -177,7 +177,7 @@ private func threadCheck(_ facts: DoctorFacts) -> DoctorCheck {
     "threads",
     least.value,
     least.name,
-    for: max(0, least.value - others),
+    for: max(0, least.value - reservedForCommand),
     wanted: wanted,
     advice: advice
   )

@@ -1,4 +1,4 @@
-// Is there a KVM, and does it have what the machine is built on?
+// Whether there is a KVM, with the capabilities that the machine needs.
 
 internal import KVM
 internal import SystemPackage
@@ -31,12 +31,12 @@ private func unopened(_ error: Errno, _ facts: DoctorFacts) -> DoctorCheck {
   }
 }
 
-/// How to get a /dev/kvm, as far as the CPU tells.
+/// How to get a /dev/kvm, as far as the CPU's flags show.
 private func loadAdvice(_ facts: DoctorFacts) -> String {
   let flags = facts.value(of: "flags", in: "/proc/cpuinfo")?.split(separator: " ") ?? []
   if flags.contains("vmx") { return "load kvm_intel (sudo modprobe kvm_intel); in a container, pass --device /dev/kvm" }
   if flags.contains("svm") { return "load kvm_amd (sudo modprobe kvm_amd); in a container, pass --device /dev/kvm" }
-  return "load kvm_intel or kvm_amd, or enable virtualization: in the firmware (VT-x, AMD-V), or where this is "
+  return "load kvm_intel or kvm_amd, or enable virtualization: in the firmware (VT-x, AMD-V), or if this is "
     + "a virtual machine, nested virtualization on its host"
 }
 
@@ -50,7 +50,7 @@ private func apiCheck(_ kvm: KVMFacts) -> DoctorCheck {
     )
 }
 
-/// The proof of the pudding: sandboxes and other hypervisors let /dev/kvm be opened, and no more.
+/// Creates a virtual machine: sandboxes and other hypervisors may let /dev/kvm be opened, and no more.
 private func machineCheck(_ kvm: KVMFacts) -> DoctorCheck {
   guard let error = kvm.tryMachine() else { return .ok("virtual machine", "one with one vCPU can be made") }
   return .missing(
@@ -98,12 +98,12 @@ private func timestampCheck(_ kvm: KVMFacts) -> DoctorCheck {
     ? .ok(Capability.tscFrequency.name, "present")
     : .warning(
       Capability.tscFrequency.name,
-      "not offered: tasks do not learn the frequency of the time-stamp counter",
-      advice: "run a kernel that has it, or take time from pm_clock_us alone"
+      "not offered: tasks do not know the frequency of the time-stamp counter",
+      advice: "run a kernel that has it, or use only pm_clock_us for time"
     )
 }
 
-/// One vCPU a task. The defaults where a capability is 0 are those of the kernel's api.rst, KVM_CREATE_VCPU.
+/// One vCPU a task. The defaults for a capability of 0 are those of the kernel's api.rst, KVM_CREATE_VCPU.
 private func vcpuCheck(_ kvm: KVMFacts) -> DoctorCheck {
   let recommended = kvm.capability(.recommendedVCPUs)
   let maximum = kvm.capability(.maximumVCPUs)

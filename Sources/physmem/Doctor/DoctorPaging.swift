@@ -1,6 +1,6 @@
-// Which kind of KVM back end is there, and what follows from that. docs/notes/backends.md has more of it.
+// The kind of KVM back end, and its consequences. docs/notes/backends.md has the details.
 
-/// KVM keeps arrays for a memory slot, and fills them when the slot is made.
+/// KVM allocates arrays for a memory slot when the slot is created.
 private let slowPools = "a pool of 64G takes 20 ms to make, one of 1T some seconds"
 
 func pagingCheck(_ facts: DoctorFacts) -> DoctorCheck {
@@ -33,14 +33,14 @@ func pagingCheck(_ facts: DoctorFacts) -> DoctorCheck {
   )
 }
 
-/// Nothing, where instructions are carried out by a processor.
+/// No check if a processor executes the instructions.
 func translatorCheck(_ facts: DoctorFacts) -> [DoctorCheck] {
   guard facts.isTranslated else { return [] }
   return [
     .warning(
       "translator",
-      "QEMU's (tcg): stack faults come as general protection faults, and times mean nothing",
-      advice: "good for tests only: for anything else run QEMU with -accel kvm, or do without QEMU"
+      "QEMU's (tcg): stack faults arrive as general protection faults, and timings are meaningless",
+      advice: "use it only for tests; otherwise run QEMU with -accel kvm, or no QEMU"
     )
   ]
 }

@@ -1,13 +1,13 @@
-// What of the host's processor tasks see on this KVM: found out by a task that looks. docs/notes/task-state.md has the
-// whole list of such state.
+// State of the host's processor that tasks see on this KVM, found by running a task that looks.
+// docs/notes/task-state.md lists all such state.
 
 internal import Machine
 internal import Synchronization
 
-/// State that this host cannot hide from tasks, or nil where no task could look.
+/// State that this host cannot hide from tasks; nil if no task could check.
 func shownToTasks() -> [String]? {
   var configuration = MachineConfiguration(memory: 4 << 20)
-  // No processor of the host has that number.
+  // No processor of the host has this number.
   configuration.processorNumber = 0xfff_0000
   guard let machine = try? Machine(configuration) else { return nil }
   defer { machine.shutDown() }
@@ -26,7 +26,7 @@ func shownToTasks() -> [String]? {
   return shown
 }
 
-/// What the bundled program `processor` says, by name.
+/// The output of the bundled program `processor`, by name.
 private func look(_ machine: Machine, _ arguments: [String]) throws -> [String: UInt32] {
   let file = try TaskFile(OutsideName("processor"))
   let text = Mutex<[UInt8]>([])
@@ -45,7 +45,7 @@ private func look(_ machine: Machine, _ arguments: [String]) throws -> [String: 
   return values
 }
 
-/// It is no fault of the machine's, and cannot be mended here: whoever runs tasks that must not know should know.
+/// The machine cannot change this: it is a warning for users whose tasks must not know.
 func shownCheck(_ kvm: KVMFacts) -> DoctorCheck {
   let name = "host state"
   guard let shown = kvm.shown() else {
@@ -55,5 +55,5 @@ func shownCheck(_ kvm: KVMFacts) -> DoctorCheck {
     ? .ok(name, "tasks see none of the host's processor")
     : .warning(
       name, "cannot be hidden from tasks: " + shown.joined(separator: "; "),
-      advice: "nothing, unless tasks must not know: then use kvm_intel or kvm_amd, where the processor hides it")
+      advice: "none, unless tasks must not see it: then use kvm_intel or kvm_amd, where the processor hides it")
 }

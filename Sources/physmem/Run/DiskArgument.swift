@@ -1,4 +1,4 @@
-// What `--disk` says: a file, and how it is used.
+// The value of `--disk`: a file, and its options.
 
 internal import ArgumentParser
 internal import Machine
@@ -11,7 +11,7 @@ struct DiskArgument: Equatable {
 
   init(_ text: String) throws {
     var parts = text.split(separator: ",", omittingEmptySubsequences: false)[...]
-    // From the end: what is none of these belongs to the file's name.
+    // Parsed from the end: the rest belongs to the file's name.
     options: while parts.count > 1, let option = parts.last {
       switch option {
       case "readonly": isReadOnly = true
@@ -19,7 +19,7 @@ struct DiskArgument: Equatable {
       case "address-bits=32": addressBits = 32
       case "address-bits=64": addressBits = 64
       case _ where option.hasPrefix("address-bits="):
-        throw ValidationError("give address-bits=24, 32 or 64, for how large an address the disk can put out")
+        throw ValidationError("give address-bits=24, 32 or 64, the width of the disk's addresses")
       default: break options
       }
       parts.removeLast()
@@ -32,7 +32,7 @@ struct DiskArgument: Equatable {
     do throws(BackingFileError) {
       let file = try BackingFile(path.path, isReadOnly: isReadOnly)
       return DiskConfiguration(file: file, addressBits: addressBits) { sentence in
-        // The disk waits for this, and who waits for the disk shall not wait for a reader of standard error.
+        // The disk waits for this, and its users must not wait for a slow reader of standard error.
         attempt(seconds: 0.1) { complain(sentence) }
       }
     } catch {

@@ -1,11 +1,11 @@
-// What `physmem run --policy FILE` hands to the policy server: the file's text. What it says is the server's affair.
+// The text that `physmem run --policy FILE` passes to the policy server, which parses it.
 
 internal import SystemPackage
 
 struct PolicyText {
   let text: String
 
-  /// It is an argument of a task, and those lie on its stack.
+  /// The text is an argument of a task, and arguments are on its stack.
   static let mostBytes = 60 << 10
 
   init(path: OutsideName) throws(CommandFailure) {
@@ -25,7 +25,7 @@ struct PolicyText {
     } catch {
       throw .usage("\(path): cannot be read (\(error)): name a policy's file (see docs/policy.md)")
     }
-    // A byte order mark, which editors on other systems put first, is no part of the text.
+    // Editors on other systems may write a byte order mark, which is not part of the text.
     let mark: [UInt8] = [0xef, 0xbb, 0xbf]
     if bytes.starts(with: mark) { bytes.removeFirst(mark.count) }
     guard !bytes.contains(0), let text = String(validating: bytes, as: UTF8.self) else {

@@ -1,4 +1,4 @@
-// `physmem run`: one task, and what it needs.
+// `physmem run`: one task, with its companions and devices.
 
 internal import ArgumentParser
 internal import Machine
@@ -9,7 +9,7 @@ struct Run: ParsableCommand {
     abstract: "Run a guest task, and exit with its status.",
     usage: "physmem run [<options>] <task> [<argument> ...]",
     discussion: """
-      What the task writes goes to standard output. A task that dies of a fault or an exception ends with 128 + the \
+      The task's output goes to standard output. A task that dies of a fault or an exception ends with 128 + the \
       exception's number and a report on standard error; one that is stopped by the time limit with 192, and \
       one that does not return frames in time with 194.
       """
@@ -28,13 +28,13 @@ struct Run: ParsableCommand {
   var guaranteed: Int?
 
   @Flag(
-    help: "Let the task have more frames than are guaranteed to it. Without this and --guaranteed it gets what is free."
+    help: "Let the task have frames beyond its guarantee. Without this and --guaranteed it may have all free frames."
   )
   var extra = false
 
   @Option(
     help: ArgumentHelp(
-      "Start the bundled policy-server first, which decides who gets how much memory, with this file of quotas (see "
+      "Start the bundled policy-server first, which sets guarantees, with this file of quotas (see "
         + "docs/policy.md).", valueName: "file")
   )
   var policy: OutsideName?
@@ -42,7 +42,7 @@ struct Run: ParsableCommand {
   @Option(
     name: .customLong("with"),
     help: ArgumentHelp(
-      "Start another task first. May be repeated; what it writes goes to standard error.",
+      "Start another task first. May be repeated; its output goes to standard error.",
       valueName: "name=task"
     ),
     transform: Companion.init
@@ -52,8 +52,8 @@ struct Run: ParsableCommand {
   @Option(
     name: .customLong("disk"),
     help: ArgumentHelp(
-      "Give the machine a disk: a file, with readonly or address-bits=24, 32 or 64 behind commas. May be repeated; the "
-        + "disks are devices 0, 1, … for whoever drives them (see docs/disk.md).", valueName: "image"),
+      "Give the machine a disk: a file, followed by readonly or address-bits=24, 32 or 64 after commas. May be repeated; "
+        + "the disks are the drivers' devices 0, 1, … (see docs/disk.md).", valueName: "image"),
     transform: DiskArgument.init
   )
   var disks: [DiskArgument] = []
@@ -71,7 +71,7 @@ struct Run: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Say on standard error what the task and the server did: --stats, or --stats=json.",
+      "Print statistics of the task and the server on standard error: --stats, or --stats=json.",
       valueName: "text|json"
     )
   )
@@ -98,13 +98,13 @@ struct Run: ParsableCommand {
   @Argument(help: "A bundled program (see `physmem list`) or a program's file.")
   var task: OutsideName
 
-  /// Everything behind the task: `RunArguments.split` keeps it from being parsed.
-  @Argument(help: ArgumentHelp("What the task gets as its arguments.", valueName: "argument"))
+  /// All arguments after the task: `RunArguments.split` keeps them from being parsed.
+  @Argument(help: ArgumentHelp("The task's arguments.", valueName: "argument"))
   var arguments: [String] = []
 
   func validate() throws {
     guard disks.count <= MachineConfiguration.mostDisks else {
-      throw ValidationError("give --disk \(MachineConfiguration.mostDisks) times at most")
+      throw ValidationError("give --disk at most \(MachineConfiguration.mostDisks) times")
     }
   }
 
@@ -133,9 +133,9 @@ struct Run: ParsableCommand {
 
 extension StatisticsFormat: ExpressibleByArgument {}
 
-/// A task that runs beside the one asked for.
+/// A task that runs beside the main one.
 struct Companion: Equatable {
-  /// What others know it by.
+  /// The name that other tasks know it by.
   let name: OutsideName
   let task: OutsideName
 

@@ -1,14 +1,14 @@
-// Where the arguments of `physmem run` end and those of the task begin. ArgumentParser gets to see the former only:
-// it looks for --help and others of its own in all it sees.
+// Splits the arguments of `physmem run` from those of the task. ArgumentParser sees only the former, since
+// it looks for --help and its other options everywhere.
 
 enum RunArguments {
-  /// Options whose value is the next argument, unless it comes with a "=".
+  /// Options whose value is the next argument, unless joined with a "=".
   static let optionsWithValue: Set<String> = [
     "--memory", "--guaranteed", "--with", "--timeout", "--fault-around",
     "--revoke-every", "--move-every", "--trace", "--policy", "--deadline", "--disk",
   ]
 
-  /// - Returns: the arguments up to TASK, in which "--stats" is spelled out as "--stats=text", and those behind TASK.
+  /// - Returns: the arguments up to TASK, with "--stats" expanded to "--stats=text", and those after TASK.
   ///   Arguments for another subcommand are all in the first part.
   static func split(_ arguments: [String]) -> (own: [String], forTask: [String]) {
     guard arguments.first == "run" else { return (arguments, []) }

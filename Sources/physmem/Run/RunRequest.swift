@@ -19,16 +19,16 @@ struct RunRequest {
 
   init(task: OutsideName) { self.task = task }
 
-  /// "run TASK [ARG…]", without options: nothing that ArgumentParser must look at, and it takes longer to say so than
-  /// a small task takes to run. nil for all else.
+  /// "run TASK [ARG…]" without options, so that ArgumentParser, which takes longer than a small task, is not needed.
+  /// nil for all else.
   init?(plain arguments: [String]) {
     guard arguments.count >= 2, arguments[0] == "run", !arguments[1].hasPrefix("-") else { return nil }
     task = OutsideName(arguments[1])
     self.arguments = arguments[2...].map { OutsideName($0) }
   }
 
-  /// Runs the task and says how it ended.
-  /// - Returns: what to exit with.
+  /// Runs the task and reports its end.
+  /// - Returns: the exit status.
   func perform() throws -> Int32 {
     var programs = Programs()
     try programs.read(task)
@@ -41,7 +41,7 @@ struct RunRequest {
     configuration.disks = try disks.map { try $0.open() }
     let machine = try Machine(configuration)
     let program = try programs.load(task, on: machine)
-    // All of them before one runs: they are loaded into frames that nobody has borrowed yet.
+    // Loads all before one runs, into frames that no task has borrowed yet.
     let companionPrograms = try companions.map { try programs.load($0.task, on: machine) }
     var running: [RunningCompanion] = []
     if let policyText { running.append(try startPolicyServer(policyText, on: machine)) }
@@ -62,11 +62,11 @@ struct RunRequest {
         RunStatistics(task.counters, machine.server.statistics, task.fragmentation ?? machine.server.fragmentation)
           .text(as: statistics))
     }
-    // A task that was served to its end by others says nothing of one that died.
+    // A task that exits with 0 does not hide the death of a companion.
     return end.exitStatus != 0 ? end.exitStatus : deaths.first ?? 0
   }
 
-  /// What is read, and so must not be written.
+  /// Files that are read, and so must not be overwritten.
   private var inputs: [OutsideName] {
     [task] + companions.map(\.task) + disks.map(\.path) + [policy].compactMap(\.self)
   }
@@ -75,12 +75,12 @@ struct RunRequest {
     guard let timeout else { return task.wait() }
     if let end = task.wait(seconds: timeout) { return end }
     task.stop(.timeLimit)
-    // It stops at once, unless it was at its end anyway. Then it may wait for others to let go of what it has, ten seconds
-    // at most, or for a disk's file, which may take any time.
+    // A task stops at once, unless it is ending. Then it may wait for other tasks to release its resources, at most ten
+    // seconds, or for a disk's file, which may take any time.
     return task.wait(seconds: 15) ?? .stopped(.timeLimit)
   }
 
-  /// Writes to standard error, at the end. With a time limit nobody waits for ever for a reader.
+  /// Writes to standard error at the end. With a time limit it does not wait forever for a slow reader.
   private func say(_ text: String) {
     if timeout == nil {
       StandardStream.error.write(text)
@@ -89,9 +89,9 @@ struct RunRequest {
     }
   }
 
-  /// Starts the bundled policy server and waits until its policy is in force: the tasks that follow have their quotas
-  /// from their beginning.
-  /// - Throws: what to exit with, if it ends instead; it has said why.
+  /// Starts the bundled policy server and waits until its policy is in force, so that later tasks have their quotas
+  /// from the start.
+  /// - Throws: the exit status, if it ends instead; it has printed why.
   private func startPolicyServer(_ text: String, on machine: Machine) throws -> RunningCompanion {
     let companion = try Companion("policy=policy-server")
     var programs = Programs()
@@ -99,7 +99,7 @@ struct RunRequest {
     let running = try RunningCompanion(
       companion, programs.load(companion.task, on: machine), arguments: [text], keepsMappings: parameters.keepsMappings,
       on: machine)
-    // Its start is some milliseconds, its end the only thing there is to wait for.
+    // Its start takes some milliseconds; it can only be polled.
     while machine.server.statistics.policyCommits == 0 {
       if let end = running.task.wait(seconds: 0.001) { throw ExitCode(end.exitStatus) }
     }
@@ -108,16 +108,16 @@ struct RunRequest {
 }
 
 extension TaskEnd {
-  /// What there is to say on standard error; nil for a task that exited by itself.
+  /// The message for standard error; nil for a task that exited by itself.
   func account(of task: OutsideName, timeout: Double?) -> String? {
     switch self {
     case .exited, .stopped(.machineEnd): nil
     case .died(let report): report.text
     case .stopped(.dropped(let missing)):
-      "physmem: \(task) was dropped before it began, because \(missing) frames were asked back"
+      "physmem: \(task) was dropped before it started, because \(missing) frames were demanded from it"
     case .stopped(.timeLimit):
       "physmem: \(task) did not end within \(secondsText(timeout ?? 0)) and was stopped"
-    case .failed(let reason): "physmem: \(task) could not go on, because \(reason)"
+    case .failed(let reason): "physmem: \(task) could not continue, because \(reason)"
     }
   }
 }

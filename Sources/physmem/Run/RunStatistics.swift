@@ -1,4 +1,4 @@
-// `physmem run --stats`: what the task and the server did.
+// `physmem run --stats`: statistics of the task and the server.
 
 internal import GuestMemory
 internal import PhysicalMemory
@@ -62,8 +62,8 @@ struct RunStatistics {
 
   private static let zones = ["below 16 MiB", "below 4 GiB", "above 4 GiB"]
 
-  /// A row for each order: the length of a run, how many free runs of it each zone has, and the share of the free frames
-  /// that is of no use to who asks for so many.
+  /// A row for each order: the length of a run, the number of such free runs in each zone, and the share of free frames
+  /// that is unusable for a request of that length.
   private var freeRunsTable: String {
     let orders = fragmentation.freeRuns[0].indices
     let last = orders.last { order in fragmentation.freeRuns.contains { $0[order] > 0 } } ?? 0
@@ -76,8 +76,8 @@ struct RunStatistics {
     return alignedTable(rows)
   }
 
-  /// `{"task":{"faults":…,…},"server":{"faults":…,…},"free_runs":{"below_16_mib":[…],…},"unusable":[…]}`: of the arrays,
-  /// element n is about runs of 2^n frames.
+  /// `{"task":{"faults":…,…},"server":{"faults":…,…},"free_runs":{"below_16_mib":[…],…},"unusable":[…]}`: of the
+  /// arrays, element n is about runs of 2^n frames.
   private var json: JSONValue {
     let object = { (rows: [(name: String, value: Int)]) -> JSONValue in
       .object(

@@ -1,14 +1,14 @@
-// The programs of a run, each read and loaded once; and the tasks that run beside the one asked for.
+// The programs of a run, each read and loaded once; and the tasks that run beside the main one.
 
 internal import Machine
 internal import PhysicalMemory
 
-/// Files that are the same one, or bundled programs, are read once, and are in the machine's memory once.
+/// Reads and loads each program once, even if a file is given under several names.
 struct Programs {
   private var files: [TaskFile] = []
   private var loaded: [TaskFile.Origin: Program] = [:]
 
-  /// Reads a program, unless it was read before by that name.
+  /// Reads a program, unless it was read before under that name.
   mutating func read(_ name: OutsideName) throws(CommandFailure) {
     if !files.contains(where: { $0.name == name }) { files.append(try TaskFile(name)) }
   }
@@ -22,7 +22,7 @@ struct Programs {
   }
 }
 
-/// It goes on until the command leaves. If it dies before, somebody may be waiting for it in vain: that is said at once.
+/// It runs until the command exits. Its earlier death is reported at once, since other tasks may be waiting for it.
 struct RunningCompanion {
   let task: GuestTask
   private let observer: HostThread
@@ -42,12 +42,12 @@ struct RunningCompanion {
         StandardStream.error.write("\(companion.name): \(sentence)\n")
       }
     } catch {
-      throw CommandFailure.failure("no thread can be made for \(companion.name) (\(error)): see `physmem doctor`")
+      throw CommandFailure.failure("no thread can be created for \(companion.name) (\(error)): see `physmem doctor`")
     }
   }
 
-  /// If it has died by now, its status, and the report on it has been written; nil: it runs, or ended by itself.
-  /// - Parameter hasTimeLimit: a reader of the report who does not read is not waited for.
+  /// Its status if it has died by now, with the report written; nil if it runs or ended by itself.
+  /// - Parameter hasTimeLimit: do not wait for a slow reader of the report.
   func death(hasTimeLimit: Bool) -> Int32? {
     guard let end = task.waitIfEnding() else { return nil }
     let observer = observer

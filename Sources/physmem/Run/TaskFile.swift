@@ -1,26 +1,26 @@
-// What TASK on the command line stands for: a bundled program, or a file of the user's.
+// Resolves TASK on the command line: a bundled program, or a file of the user's.
 
 internal import GuestImages
 internal import OutputFiles
 internal import SystemPackage
 
-/// A program as bytes that nobody has checked yet.
+/// A program as unchecked bytes.
 struct TaskFile {
-  /// What a name stands for, whatever else the same thing may be called.
+  /// What a name refers to, under whatever name.
   enum Origin: Hashable {
     case bundled(String)
     case file(FileIdentity)
   }
 
-  /// As the user gave it; for messages, and the task's argv[0].
+  /// As given by the user; for messages, and as the task's argv[0].
   let name: OutsideName
   let bytes: [UInt8]
   let origin: Origin
 
-  /// More than this is no guest program, and is not read.
+  /// No guest program is larger; a larger file is not read.
   private static let mostBytes: Int64 = 1 << 30
 
-  /// "noop", "bench/noop" or the path of a file. Where both are meant, a plain name is the bundled program, and one
+  /// "noop", "bench/noop" or the path of a file. If both exist, a plain name is the bundled program, and one
   /// with a slash the file.
   init(_ name: OutsideName) throws(CommandFailure) {
     self.name = name
@@ -37,10 +37,10 @@ struct TaskFile {
     }
   }
 
-  /// - Returns: nil where there is no such file.
+  /// - Returns: nil if there is no such file.
   private static func read(_ path: OutsideName) throws(CommandFailure) -> [UInt8]? {
     do {
-      // Looked at before it is opened: opening a named pipe would wait for somebody to write to it.
+      // Checked before it is opened: opening a named pipe would wait for a writer.
       let stat = try path.path.stat()
       try check(stat, path)
       let file = try FileDescriptor.open(path.path, .readOnly, options: .closeOnExec)
@@ -66,7 +66,7 @@ struct TaskFile {
     }
   }
 
-  /// The file's bytes, up to `most`: it may have grown.
+  /// The file's bytes, up to `most`, since it may have grown.
   static func readBytes(_ file: FileDescriptor, most: Int) throws -> [UInt8] {
     // SAFETY: the buffer has `most` bytes, of which `count` are initialized; it is not used after the closure.
     try unsafe [UInt8](unsafeUninitializedCapacity: most) { buffer, count in

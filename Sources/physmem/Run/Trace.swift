@@ -1,9 +1,9 @@
-// `physmem run --trace`: a task's exits over time, as the Trace Event format that timeline viewers read: one object with
+// `physmem run --trace`: a task's exits over time in the Trace Event format that timeline viewers read: one object with
 // an array of complete ("X") events, times in microseconds from the launch.
 
 internal import Machine
 
-/// An event lasts from the exit to the end of its service, which for a call may be a wait: the task runs between events.
+/// An event lasts from the exit to the end of its service, including a call's wait: the task runs between events.
 func traceText(_ samples: ExitSamples, task: OutsideName) -> String {
   var text = "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n"
   text +=
@@ -19,7 +19,7 @@ func traceText(_ samples: ExitSamples, task: OutsideName) -> String {
   return text + "\n]}\n"
 }
 
-/// With three digits behind the point.
+/// With three decimals.
 private func microseconds(_ nanoseconds: UInt64) -> String {
   let rest = String(nanoseconds % 1000)
   return "\(nanoseconds / 1000).\(String(repeating: "0", count: 3 - rest.count))\(rest)"

@@ -6,11 +6,11 @@ internal import SystemPackage
 struct ChildProcess {
   private let id: pid_t
 
-  /// Starts a program, with an empty environment and no files but those that are not closed on exec.
+  /// Starts a program, with an empty environment and only the files that are not closed on exec.
   /// - Parameters:
   ///   - arguments: its argv, the first element included.
-  ///   - input: what its standard input is; nil: /dev/null.
-  ///   - output, error: what its standard output and standard error are; nil: /dev/null.
+  ///   - input: its standard input; nil: /dev/null.
+  ///   - output, error: its standard output and standard error; nil: /dev/null.
   init(
     _ path: String,
     _ arguments: [String],
@@ -42,10 +42,10 @@ struct ChildProcess {
     self.id = id
   }
 
-  /// A pipe whose ends a child has only where it is given them: an end left open in it would keep the other one waiting.
+  /// A pipe whose ends a child inherits only if they are passed to it: an end left open would block the other one.
   static func pipe() throws(Errno) -> (readEnd: FileDescriptor, writeEnd: FileDescriptor) {
     var ends: (Int32, Int32) = (0, 0)
-    // SAFETY: two adjacent integers, as the call wants them.
+    // SAFETY: two adjacent integers, as the call requires.
     let result = unsafe withUnsafeMutablePointer(to: &ends) { pair in
       unsafe pair.withMemoryRebound(to: Int32.self, capacity: 2) { unsafe Glibc.pipe($0) }
     }
@@ -55,15 +55,15 @@ struct ChildProcess {
     return (FileDescriptor(rawValue: ends.0), FileDescriptor(rawValue: ends.1))
   }
 
-  /// Waits for its end; once.
-  /// - Returns: its status, or 128 and the number of the signal that ended it.
+  /// Waits for its end; may be called once.
+  /// - Returns: its status, or 128 plus the number of the signal that ended it.
   func wait() throws(Errno) -> Int32 {
     var status: Int32 = 0
     // SAFETY: `status` outlives the call.
     while unsafe waitpid(id, &status, 0) == -1 {
       guard errno == EINTR else { throw Errno(rawValue: errno) }
     }
-    // As WIFEXITED, WEXITSTATUS and WTERMSIG of <sys/wait.h>, which are macros.
+    // As the macros WIFEXITED, WEXITSTATUS and WTERMSIG of <sys/wait.h>.
     return status & 0x7f == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f)
   }
 }

@@ -1,14 +1,14 @@
-// How the command ends when it cannot do what it was asked.
+// The command's failures.
 
 internal import Machine
 
 enum ExitStatus {
   static let failure: Int32 = 1
-  /// EX_USAGE of <sysexits.h>: what was asked for makes no sense, or names something that is not there.
+  /// EX_USAGE of <sysexits.h>: the request is invalid, or names something that does not exist.
   static let usage: Int32 = 64
 }
 
-/// A sentence for standard error, without its full stop, and what to exit with.
+/// A sentence for standard error, without its full stop, and the exit status.
 struct CommandFailure: Error, Equatable {
   let sentence: String
   let status: Int32
@@ -27,7 +27,7 @@ extension CommandFailure {
     sentence = error.description
     status =
       switch error {
-      // Other arguments would do.
+      // Other arguments would help.
       case .badImage, .badLayout, .tooSmall, .tooManyPrograms, .argumentsTooLong, .overcommitted, .guaranteeTooSmall:
         ExitStatus.usage
       case .noKVM, .missingCapability, .kvm, .system, .noAddressSpace, .lent, .noMemory, .tooManyTasks, .shutDown:
@@ -36,5 +36,5 @@ extension CommandFailure {
   }
 }
 
-/// A name that the user gave, for a sentence: in quotes if it would not show otherwise.
+/// A name from the user, for a sentence: in quotes if it would not show otherwise.
 func quoted(_ name: String) -> String { OutsideName(name).description }

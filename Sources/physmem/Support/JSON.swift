@@ -1,7 +1,7 @@
-// JSON for `--json`, written without Foundation: loading that costs more than some commands take.
+// JSON for `--json`, written without Foundation: loading that takes longer than some commands.
 // Source: RFC 8259.
 
-/// A JSON value. Its `description` is JSON text on one line, the same for the same value, members in the order given.
+/// A JSON value. Its `description` is JSON text on one line, deterministic, with members in the given order.
 enum JSONValue: Equatable, Sendable, CustomStringConvertible {
   case object([Member])
   case array([JSONValue])
@@ -42,7 +42,7 @@ enum JSONValue: Equatable, Sendable, CustomStringConvertible {
       text += "]"
     case .string(let value): Self.writeString(value, to: &text)
     case .integer(let value): text += String(value)
-    // The shortest text that reads back as the same number; JSON has no infinity and no NaN.
+    // The shortest text that reads back as the same number; JSON has neither infinity nor NaN.
     case .double(let value): text += value.isFinite ? value.description : "null"
     case .bool(let value): text += value ? "true" : "false"
     case .null: text += "null"
@@ -58,7 +58,7 @@ enum JSONValue: Equatable, Sendable, CustomStringConvertible {
       case "\n": text += "\\n"
       case "\r": text += "\\r"
       case "\t": text += "\\t"
-      // JSON wants those below U+0020 escaped; the others would act on a terminal.
+      // JSON requires escapes below U+0020; the others would control a terminal.
       case "\0"..."\u{1f}", "\u{7f}"..."\u{9f}":
         let digits = String(scalar.value, radix: 16)
         text += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits

@@ -1,4 +1,4 @@
-// Names and arguments from outside: bytes, of which nobody knows whether they are text.
+// Names and arguments from outside: bytes that may not be text.
 
 internal import ArgumentParser
 internal import CStart
@@ -6,12 +6,12 @@ internal import Machine
 internal import OutputFiles
 internal import SystemPackage
 
-/// ArgumentParser takes arguments as text. A byte that is none travels as a scalar of its own behind all planes that
-/// have characters, U+10FF80 to U+10FFFF, and so do the bytes of these scalars themselves: nothing is lost on the way.
+/// ArgumentParser takes arguments as text. A byte that is not UTF-8 is encoded as a scalar beyond all planes with
+/// characters, U+10FF80 to U+10FFFF, and so are the bytes of these scalars themselves: the encoding is lossless.
 enum ArgumentText {
-  /// What the process was started with, without its own name.
+  /// The process's arguments, without its own name.
   static func all() -> [String] {
-    // SAFETY: strings that end with a NUL and stay for as long as the process.
+    // SAFETY: strings that end with a NUL and live as long as the process.
     (1..<max(1, Int(cstart_argument_count()))).map { index in
       let argument = unsafe cstart_argument(Int32(index))
       var bytes: [UInt8] = []
@@ -41,7 +41,7 @@ enum ArgumentText {
     }
   }
 
-  /// Nil: the bytes do not begin with one.
+  /// Returns nil if the bytes do not begin with one.
   private static func firstScalar(_ bytes: ArraySlice<UInt8>) -> Unicode.Scalar? {
     for width in 1...4 where width <= bytes.count {
       if let text = String(validating: bytes.prefix(width), as: UTF8.self) { return text.unicodeScalars.first }
@@ -51,23 +51,23 @@ enum ArgumentText {
 
   private static func isStandIn(_ scalar: Unicode.Scalar) -> Bool { scalar.value >= 0x10_ff80 }
 
-  /// Only bytes above 0x7f are ever none of a character's.
+  /// Only bytes above 0x7f are ever invalid.
   private static func standIn(_ byte: UInt8) -> Unicode.Scalar { Unicode.Scalar(0x10_ff00 + UInt32(byte)) ?? "?" }
 }
 
-/// The name of a file or program, or an argument, as it came. Its description is fit for a terminal.
+/// The name of a file or program, or an argument, as given. Its description is safe for a terminal.
 struct OutsideName: Equatable, Sendable, CustomStringConvertible, ExpressibleByArgument {
   let bytes: [UInt8]
 
   init(bytes: [UInt8]) { self.bytes = bytes }
 
-  /// Also of text from the command line.
+  /// Also for text from the command line.
   init(_ text: some StringProtocol) { bytes = ArgumentText.bytes(text) }
   init?(argument: String) { self.init(argument) }
 
   var description: String { visibleName(bytes) }
 
-  /// Nil: it is no text.
+  /// Nil if it is not text.
   var text: String? { String(validating: bytes, as: UTF8.self) }
 
   var hasSlash: Bool { bytes.contains(UInt8(ascii: "/")) }
@@ -77,6 +77,6 @@ struct OutsideName: Equatable, Sendable, CustomStringConvertible, ExpressibleByA
     unsafe FilePath(platformString: bytes.map { CInterop.PlatformChar(bitPattern: $0) } + [0])
   }
 
-  /// Which file it leads to; nil: there is none.
+  /// The identity of the file at that path; nil if there is none.
   var identity: FileIdentity? { FileIdentity(path: bytes) }
 }

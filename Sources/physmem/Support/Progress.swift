@@ -1,12 +1,12 @@
-// One line on a terminal that says what is going on, and leaves nothing behind.
+// One line on a terminal that shows the progress, and is erased at the end.
 
-/// Where standard error is not a terminal, this does nothing.
+/// Does nothing if standard error is not a terminal.
 struct Progress {
   private let isShown = StandardStream.error.isTerminal
 
   /// Replaces the line.
   func show(_ text: String) {
-    // To the line's start, the text, and nothing behind it; no wider than any terminal, lest it wrap.
+    // Returns to the line's start, and erases to its end; cut so that it does not wrap.
     if isShown { StandardStream.error.write("\r\(text.prefix(78))\u{1b}[K") }
   }
 

@@ -2,12 +2,12 @@
 
 internal import OutputFiles
 
-/// A file to be written at the end, checked at the start. Until then nothing of it is there.
+/// A file to be written at the end and checked at the start. Until then none of it exists.
 struct ReportFile {
   private let path: OutsideName
   private let file: OutputFile
 
-  /// - Parameter inputs: what the command reads, and must not be replaced.
+  /// - Parameter inputs: files that the command reads, and must not replace.
   init(path: OutsideName, inputs: [OutsideName] = []) throws(CommandFailure) {
     self.path = path
     do throws(OutputError) {

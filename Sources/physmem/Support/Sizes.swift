@@ -2,7 +2,7 @@
 
 internal import ArgumentParser
 
-/// A size in bytes: digits, and K, M, G or T for powers of 1,024. nil: it is not one, or more than an Int holds.
+/// A size in bytes: digits, and K, M, G or T for powers of 1,024. nil if it is not one, or overflows Int.
 func byteCount(_ text: String) -> Int? {
   let units: [Character: Int] = ["K": 10, "M": 20, "G": 30, "T": 40]
   guard let last = text.last else { return nil }

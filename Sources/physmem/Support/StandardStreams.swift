@@ -1,5 +1,5 @@
-// Standard output and standard error: unbuffered, and written in whole. The command leaves by `_exit`, so nothing may
-// wait in a buffer; and what a task writes is there as soon as its call returns.
+// Standard output and standard error: unbuffered, and written completely. The command exits by `_exit`, which flushes
+// no buffer; and a task's output is visible as soon as its call returns.
 
 internal import Glibc
 internal import Machine
@@ -8,15 +8,15 @@ enum StandardStream: Int32, Sendable {
   case output = 1
   case error = 2
 
-  /// Whether a person may be looking.
+  /// Whether it is a terminal.
   var isTerminal: Bool { isatty(rawValue) == 1 }
 
   func write(_ text: String) { write(Array(text.utf8)) }
 
-  /// Writes all of it. Where standard output cannot be written the process ends: quietly when nobody reads it any more,
-  /// else with a sentence. Where standard error cannot be written, nobody can be told.
+  /// Writes all of it. If standard output cannot be written the process ends: silently if its reader is gone,
+  /// else with a message. Errors of standard error are ignored.
   func write(_ bytes: [UInt8]) {
-    // SAFETY: the buffer is the array's, whose bytes from `done` on are passed on, and is not used after the closure.
+    // SAFETY: the buffer is the array's; its bytes from `done` on are passed on, and it is not used after the closure.
     unsafe bytes.withUnsafeBytes { buffer in
       var done = 0
       while done < buffer.count {
@@ -33,7 +33,7 @@ enum StandardStream: Int32, Sendable {
     }
   }
 
-  /// The stream may be a pipe or terminal that somebody else has set to O_NONBLOCK.
+  /// The stream may be a pipe or terminal that another process has set to O_NONBLOCK.
   private func waitUntilWritable() {
     var entry = pollfd(fd: rawValue, events: Int16(POLLOUT), revents: 0)
     // SAFETY: one entry, which outlives the call.
@@ -50,8 +50,8 @@ enum StandardStream: Int32, Sendable {
     _exit(ExitStatus.failure)
   }
 
-  /// Fills in for standard streams that are closed. Otherwise the next file opened, such as /dev/kvm, would take their
-  /// place and be written to; what fills in can only be read, so that writing fails as it should.
+  /// Opens /dev/null for closed standard streams. Otherwise the next file opened, such as /dev/kvm, would take their
+  /// place and be written to; it is opened for reading only, so that writes fail as they should.
   static func ensureOpen() {
     for descriptor in 0..<Int32(3) where fcntl(descriptor, F_GETFD) == -1 && errno == EBADF {
       // SAFETY: the path is a literal.
@@ -60,7 +60,7 @@ enum StandardStream: Int32, Sendable {
   }
 }
 
-/// Says what is wrong, in one sentence without its full stop. Whatever of it came from outside, it is one line.
+/// Prints an error in one sentence without its full stop. Text from outside cannot break the line.
 func complain(_ sentence: String) {
   StandardStream.error.write("physmem: \(printableText(Array(sentence.utf8)[...], limit: 4096))\n")
 }

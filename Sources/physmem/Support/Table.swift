@@ -1,4 +1,4 @@
-// Text in columns, for people. Not the TextTable package: that loads all of Foundation, for every command.
+// Text in columns, for people. Not with the TextTable package, which loads all of Foundation for every command.
 
 /// Rows of cells as lines, columns as wide as their widest cell and two spaces apart, without trailing spaces.
 /// The first row is the headings. Rows may differ in length.

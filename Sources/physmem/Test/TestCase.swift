@@ -1,4 +1,4 @@
-// One case of a guest-side test program: a fresh machine, its tasks, and what must be true when they have ended.
+// One case of a guest-side test program: a fresh machine, its tasks, and the checks after their end.
 
 internal import Machine
 internal import PhysicalMemory
@@ -19,14 +19,14 @@ struct TestCase {
   }
 }
 
-/// What came of a case.
+/// The result of a case.
 struct TestResult {
   let program: String
   let name: String
   let summary: String
-  /// What is wrong, a line each; nil: it passed.
+  /// The failures, a line each; nil if it passed.
   let failure: String?
-  /// What its tasks wrote, as far as it was kept.
+  /// The output of its tasks, as far as it was kept.
   let output: String
   let seconds: Double
 }
@@ -34,8 +34,8 @@ struct TestResult {
 extension TestResult {
   /// Runs the case.
   /// - Parameters:
-  ///   - pace: takes note of how fast the machine is.
-  ///   - timeLimit: tasks that have not ended after that are stopped, in seconds.
+  ///   - pace: records how fast the machine is.
+  ///   - timeLimit: seconds after which tasks that have not ended are stopped.
   init(
     _ testCase: TestCase, configuration: MachineConfiguration, parameters: TaskParameters, pace: inout TestPace,
     timeLimit: (TestPace) -> Int
@@ -74,7 +74,7 @@ extension TestResult {
 extension TestCase {
   /// Runs the case's tasks.
   /// - Parameter launched: called when they run; returns the time limit in seconds.
-  /// - Returns: a sentence for each thing that is wrong.
+  /// - Returns: a sentence for each failure.
   fileprivate func failures(
     on machine: Machine, _ parameters: TaskParameters, _ output: CapturedOutput, launched: () -> Int
   ) throws(MachineError) -> [String] {
@@ -85,7 +85,7 @@ extension TestCase {
       before = machine.server.statistics
       let tasks = try launch(image, on: machine, parameters, output)
       guard wait(for: tasks, launched(), &failures) else {
-        // The machine cannot be looked at or shut down with the task in it, and stays behind.
+        // The machine cannot be inspected or shut down with the task in it, so it is leaked.
         return failures + ["a task cannot be stopped"]
       }
     } catch {
@@ -97,7 +97,7 @@ extension TestCase {
     failures += Self.leaks(before, after)
     if after.strayWrites > 0 { failures.append("\(after.strayWrites) frames were written after they were revoked") }
     machine.shutDown()
-    // All copies fail alike, as a rule.
+    // All copies usually fail alike.
     return failures.reduce(into: []) { if !$0.contains($1) { $0.append($1) } }
   }
 
@@ -114,9 +114,9 @@ extension TestCase {
     return tasks
   }
 
-  /// Waits for all tasks, and stops those that go on for too long: when one of them has failed, the others may wait for it
+  /// Waits for all tasks, and stops those that exceed the limit: once one has failed, the others may wait for it
   /// in vain, and get a twelfth of the time.
-  /// - Returns: false when one of them cannot be stopped.
+  /// - Returns: false if one of them cannot be stopped.
   private func wait(for tasks: [GuestTask], _ timeLimit: Int, _ failures: inout [String]) -> Bool {
     var deadline = monotonicNanoseconds() + UInt64(timeLimit) * 1_000_000_000
     var running = tasks
@@ -143,14 +143,14 @@ extension TestCase {
   }
 
   private func failure(_ end: TaskEnd) -> String? {
-    if case .failed(let reason) = end { return "could not go on, because \(reason)" }
+    if case .failed(let reason) = end { return "could not continue, because \(reason)" }
     if test.expectedStatuses.contains(end.exitStatus) { return nil }
     let expected = test.expectedStatuses.map { "\($0)" }.joined(separator: " or ")
     let report = if case .died(let report) = end { "\n" + report.text } else { "" }
     return "status \(end.exitStatus) instead of \(expected)\(report)"
   }
 
-  /// Everything the tasks had is back: what is left is what there was with the program loaded.
+  /// Checks that all the tasks' resources are back: the statistics must equal those after loading the program.
   private static func leaks(_ before: ServerStatistics, _ after: ServerStatistics) -> [String] {
     let counts = [
       ("tasks", before.tasks, after.tasks), ("claimed frames", before.claimedFrames, after.claimedFrames),
@@ -160,9 +160,9 @@ extension TestCase {
   }
 }
 
-/// What the tasks of a case write, all together.
+/// The output of a case's tasks, all together.
 final class CapturedOutput: Sendable {
-  /// More than this is not kept: it is meant to be read.
+  /// The rest is not kept: the output is for people.
   private static let mostBytes = 64 << 10
   private let bytes = Mutex<[UInt8]>([])
 

@@ -7,7 +7,7 @@ internal import PhysicalMemory
 struct TestCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "test",
-    abstract: "Run the bundled guest-side tests, each case in a machine of its own.",
+    abstract: "Run the bundled guest-side tests, each case in its own machine.",
     discussion: "Exits with 1 if a case failed. The last line is \"N passed, N failed\"."
   )
 
@@ -37,7 +37,7 @@ struct TestCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Stop a case's tasks after that time, and let it fail (default: by the machine's speed, at least 120).",
+      "Stop a case's tasks after that time, and fail it (default: by the machine's speed, at least 120).",
       valueName: "seconds"),
     transform: { try parseCount($0, of: "seconds", in: 1...86_400) }
   )
@@ -60,8 +60,8 @@ struct TestCommand: ParsableCommand {
   func run() throws {
     let programs = try BundledProgram.all()
     if let broken = programs.first(where: { $0.info.malformedTests > 0 }) {
-      // A test that is never run must not look like one that passes.
-      throw CommandFailure.failure("a test of \(broken.name) makes no sense: correct its PM_TEST in guest/tests")
+      // A test that never runs must not look like one that passes.
+      throw CommandFailure.failure("a test of \(broken.name) is malformed: correct its PM_TEST in guest/tests")
     }
     let cases = TestCase.matching(filters, in: programs)
       .filter { testCase in !except.contains { testCase.name.contains($0) } }
@@ -71,7 +71,7 @@ struct TestCommand: ParsableCommand {
         "no test case's name contains \(names): see `physmem list` for the programs with tests"
       )
     }
-    // Before the tests are run: a report that cannot be written is no use.
+    // Checked before the tests run: a report that cannot be written is useless.
     let report = try junit.map { try ReportFile(path: $0) }
     let results = run(cases)
     try report?.write(junitText(results))
@@ -86,7 +86,7 @@ struct TestCommand: ParsableCommand {
     if failed > 0 { throw ExitCode.failure }
   }
 
-  /// Runs the cases one after the other, and says what comes of them meanwhile.
+  /// Runs the cases one after the other, and prints their results.
   private func run(_ cases: [TestCase]) -> [TestResult] {
     let progress = Progress()
     var configuration = MachineConfiguration()

@@ -1,4 +1,4 @@
-// The disk of a guest-side test's case: as guest/tests/test.h says.
+// The disk of a guest-side test's case, described in guest/tests/test.h.
 
 internal import Glibc
 internal import Machine
@@ -11,14 +11,14 @@ struct TestDisk {
   private static let sectorCount = 2052
   private static let good = 1024..<1536
 
-  /// - Parameter options: those of `--disk`, each behind a comma, or `,bad-sectors`.
+  /// - Parameter options: those of `--disk`, each after a comma, or `,bad-sectors`.
   init(_ options: String, _ output: CapturedOutput) throws {
     let hasBadSectors = options == ",bad-sectors"
     let argument = try DiskArgument("disk" + (hasBadSectors ? "" : options))
     let file: BackingFile
     if hasBadSectors {
       goodSectors = try MappedSectors(Self.good, Self.contents(Self.good))
-      // At an address where nothing is mapped, reading and writing this file ends with the kernel's EIO.
+      // Reading and writing /proc/self/mem at an unmapped address fails with EIO.
       file = BackingFile(
         try FileDescriptor.open(FilePath("/proc/self/mem"), .readWrite, options: .closeOnExec),
         sectorCount: UInt64(Self.sectorCount))
@@ -41,9 +41,8 @@ struct TestDisk {
   }
 }
 
-/// Sectors of the file /proc/self/mem that can be read and written: memory at the addresses where they are. They are far
-/// below all else that this process has mapped.
-// SAFETY: the area is this object's own, at addresses where nothing was mapped, for as long as it lives.
+/// Good sectors of the file /proc/self/mem: memory mapped at their offsets, far below all other mappings.
+// SAFETY: this object owns the area, at addresses that were unmapped, as long as it lives.
 @safe
 private final class MappedSectors {
   private let start: UnsafeMutableRawPointer

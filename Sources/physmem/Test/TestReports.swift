@@ -1,7 +1,7 @@
-// What `physmem test` says of its results: lines for people, JSON, and JUnit's XML for CI.
+// The reports of `physmem test`: lines for people, JSON, and JUnit's XML for CI.
 
 extension TestResult {
-  /// The case's line, and below it what went wrong.
+  /// The case's line, and its failures below.
   func line(nameWidth: Int) -> String {
     let name = "\(program)/\(name)"
     let padding = String(repeating: " ", count: max(0, nameWidth - name.count))
@@ -23,7 +23,7 @@ extension TestResult {
       .map { String(repeating: " ", count: count) + printable($0) + "\n" }.joined()
   }
 
-  /// Without what would act on a terminal.
+  /// Replaces characters that control a terminal.
   private static func printable(_ line: Substring) -> String {
     var text = ""
     for scalar in line.unicodeScalars {
@@ -50,7 +50,7 @@ private func rounded(_ seconds: Double) -> Double { (seconds * 1e6).rounded() / 
 
 // MARK: JUnit
 
-/// A test suite a program, in the dialect that CI servers read (the Ant task's, with `classname`).
+/// One test suite per program, in the dialect that CI servers read (the Ant task's, with `classname`).
 func junitText(_ results: [TestResult]) -> String {
   var text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
   text += "<testsuites name=\"physmem\"\(junitCounts(results))>\n"
@@ -86,7 +86,7 @@ private func junitCase(_ result: TestResult) -> String {
     ? "    <testcase \(attributes)/>\n" : "    <testcase \(attributes)>\n\(content)    </testcase>\n"
 }
 
-/// Text for content and attributes. XML 1.0 has no way to write most control characters: they become U+FFFD.
+/// Text for content and attributes. XML 1.0 cannot represent most control characters: they become U+FFFD.
 func xmlEscaped(_ string: some StringProtocol) -> String {
   var text = ""
   for scalar in string.unicodeScalars {

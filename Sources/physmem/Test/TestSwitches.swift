@@ -7,23 +7,23 @@ internal import PhysicalMemory
 struct TestSwitches: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Unmap a page at random each time so many microseconds have gone by.", valueName: "microseconds"),
+      "Unmap a random page at this interval.", valueName: "microseconds"),
     transform: { UInt64(try parseCount($0, of: "microseconds", in: 1...1_000_000_000)) }
   )
   var revokeEvery: UInt64?
 
   @Option(
     help: ArgumentHelp(
-      "Move a page's content to another frame at random each time so many microseconds have gone by.",
+      "Move a random page's content to another frame at this interval.",
       valueName: "microseconds"),
     transform: { UInt64(try parseCount($0, of: "microseconds", in: 1...1_000_000_000)) }
   )
   var moveEvery: UInt64?
 
-  @Flag(help: "Move contents together all the time, so that free frames lie together.")
+  @Flag(help: "Defragment all the time.")
   var defragment = false
 
-  @Flag(help: "Let tasks map pages again by themselves when the server has unmapped them.")
+  @Flag(help: "Keep no mappings: tasks map pages again themselves after the server has unmapped them.")
   var noMappingCache = false
 
   func apply(to configuration: inout MachineConfiguration) {

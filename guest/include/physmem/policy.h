@@ -1,5 +1,5 @@
-// Contracts with the memory policy server (R14): how many frames a task is guaranteed, and for how long. The server is
-// whoever receives at the name "policy"; the project's own is guest/servers/policy-server.c.
+// Contracts with the memory policy server (R14): how many frames a task is guaranteed, and for how long. The policy
+// server is the task that receives at the name "policy"; the default one is guest/servers/policy-server.c.
 #ifndef PHYSMEM_POLICY_H
 #define PHYSMEM_POLICY_H
 
@@ -7,22 +7,22 @@
 
 struct pm_contract {
   uint64_t guaranteed;    // frames
-  uint64_t extra;         // 1: it may have more than that while there is more
+  uint64_t extra;         // 1: it may have extra frames while there are any
   uint64_t expires_us;    // when it ends, by pm_clock_us; PM_FOREVER: with the task
-  uint64_t effective_us;  // when it takes effect: later, where the task had a larger guarantee before
+  uint64_t effective_us;  // when it takes effect: later, if it lowers the guarantee
 };
 
-/// Asks for a contract, in place of the one there was: that many frames guaranteed for `duration_us` (PM_FOREVER: as
-/// long as the task lives), and perhaps extra ones. A larger guarantee is in force when the call returns; a smaller one
-/// after a time of grace, in which to give frames back or send them to swap. When a contract has expired, what the
-/// policy server gives to any task of that name comes into force, after a time of grace too. `granted` may be null.
-/// PM_ENOMEM: it cannot be had, and nothing has changed; PM_ENOENT: there is no policy server; PM_EINVAL: for no time;
-/// else as pm_call.
+/// Asks for a contract, replacing the task's current one: that many frames guaranteed for `duration_us` (PM_FOREVER: as
+/// long as the task lives), and optionally extra ones. A larger guarantee is in force when the call returns; a smaller
+/// one after a grace time, in which to free frames or send them to swap. When a contract has expired, the quota that
+/// the policy server gives to any task of that name comes into force, also after a grace time. `granted` may be null.
+/// PM_ENOMEM: too little memory, and nothing has changed; PM_ENOENT: there is no policy server; PM_EINVAL: for no time;
+/// others as pm_call.
 pm_error_t pm_contract_negotiate(uint64_t guaranteed, bool extra, uint64_t duration_us, struct pm_contract *granted);
 /// Ends the task's contract, as if it had expired. PM_ENOENT: there is none, or no policy server.
 pm_error_t pm_contract_release(void);
 
-// ---- the messages, for those who write a policy server of their own ------------------
+// ---- the messages, for writing a policy server -------------------------------------
 // A request is words[0], its arguments follow; words[0] of the answer is a pm_error_t.
 
 #define PM_POLICY_NAME "policy"
@@ -30,9 +30,9 @@ pm_error_t pm_contract_release(void);
 enum pm_policy_request {
   PM_POLICY_NEGOTIATE = 1,  // guaranteed, extra, duration_us; the answer: the members of struct pm_contract
   PM_POLICY_RELEASE = 2,
-  // For a task that is to be the policy server from now on. The answer is how many contracts there are, and in caps[0]
-  // an endpoint: each call to it is answered with a contract, and one more call with control and the endpoint of the
-  // name "policy", both moved. In between nobody else is served.
+  // Makes the calling task the policy server. The answer is the number of contracts, and in caps[0] an endpoint: each
+  // call to it is answered with a contract, and one more call with control and the endpoint of the name "policy", both
+  // moved. In between no other task is served.
   PM_POLICY_TAKE_OVER = 3,
 };
 

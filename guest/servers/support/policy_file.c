@@ -1,10 +1,10 @@
 // Reading the policy server's file:
 //
-//      NAME GUARANTEED extra|fixed     what tasks of that name get
-//      default GUARANTEED extra|fixed  and what all others get
-//      grace MILLISECONDS              how long a reduction is put off
+//      NAME GUARANTEED extra|fixed     the quota of tasks of that name
+//      default GUARANTEED extra|fixed  the quota of all others
+//      grace MILLISECONDS              how long a reduction is deferred
 //
-// GUARANTEED is a number of frames, or of bytes with K or M behind it. A # begins a comment.
+// GUARANTEED is a number of frames, or of bytes with a suffix K or M. A # begins a comment.
 #include "policy_file.h"
 
 #define QUOTAS 1024
@@ -33,7 +33,7 @@ __attribute__((format(printf, 1, 2))) static void complain(const char *format, .
 
 static bool is_space(char character) { return character == ' ' || character == '\t' || character == '\r'; }
 
-/// Cuts a line into words, WORDS at most; the last place says that there are too many.
+/// Splits a line into words, WORDS at most; the last one being set means that there are too many.
 static unsigned split(char *line, char *words[WORDS]) {
   unsigned count = 0;
   while (*line && *line != '#' && count < WORDS) {
@@ -50,7 +50,7 @@ static unsigned split(char *line, char *words[WORDS]) {
   return count;
 }
 
-/// A number and what follows it. False: it is none, or has more than 15 digits.
+/// Reads a number and returns the text after it. Returns false if there is none, or it has more than 15 digits.
 static bool read_number(const char *text, uint64_t *number, const char **rest) {
   const char *at = text;
   for (*number = 0; *at >= '0' && *at <= '9' && at - text < 16; at++) *number = *number * 10 + (uint64_t)(*at - '0');

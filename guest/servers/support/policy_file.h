@@ -1,4 +1,4 @@
-// The policy server's file: what tasks get that have no contract. See docs/policy.md.
+// The policy server's file: the quotas of tasks without a contract. See docs/policy.md.
 #ifndef POLICY_FILE_H
 #define POLICY_FILE_H
 
@@ -9,13 +9,13 @@ struct quota {
   bool extra;
 };
 
-/// How long a reduction is put off, in microseconds.
+/// How long a reduction is deferred, in microseconds.
 extern uint64_t grace_us;
 
-/// Takes over a file's text, which stays where it is and is cut into words. False: some lines are wrong, and each has
-/// been printed as a sentence.
+/// Parses a file's text in place; the text must stay valid. Returns false if lines are wrong, after printing a
+/// message for each.
 bool read_policy(char *text);
-/// What the file says of tasks of that name, or of all others.
+/// The quota for tasks of that name, or the default.
 struct quota quota_of(const char *name);
 
 #endif

@@ -1,4 +1,4 @@
-// What many cases need.
+// Helpers of many test cases.
 #include "../test.h"
 
 void fail_check(const char *file, int line, const char *condition) {
@@ -42,7 +42,7 @@ struct pm_mapping mapping_at(const void *address) {
   const uint32_t forgets = PM_START_NO_MAPPING_CACHE | PM_START_REVOKES;
   struct pm_mapping mapping;
   pm_error_t error;
-  // What the task has not mapped, it cannot touch: it dies of that.
+  // If the task never mapped the page, the access ends it.
   while ((error = pm_mapping(address, &mapping)) == PM_ENOENT && (pm_start_flags & forgets) == forgets)
     (void)*(const volatile char *)address;
   CHECK_OK(error);

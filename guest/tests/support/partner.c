@@ -1,4 +1,4 @@
-// Tasks of one case that find each other by a name: the first to register it is the server.
+// The tasks of one case find each other by a name: the first to register it is the server.
 #include "../test.h"
 
 #define NAME "partner"
@@ -13,7 +13,7 @@ unsigned join(unsigned copies) {
     struct pm_message hellos[63];
     CHECK(copies - 1 < 64);
     for (unsigned i = 0; i < copies - 1; i++) hellos[i] = next_question();
-    // All are there: nobody is left behind when the first of them ends.
+    // Answers only when all have arrived, so that none is left waiting when the first one ends.
     for (unsigned i = 0; i < copies - 1; i++) answer(&hellos[i], i + 1, PM_CAP_NONE);
     return 0;
   }

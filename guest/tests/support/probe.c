@@ -1,10 +1,10 @@
-// Accesses that may fault, without dying of it.
+// Accesses that may fault without ending the task.
 #include "../test.h"
 
 struct pm_fault probed;
 static volatile bool has_faulted;
 
-/// Puts a page of its own in the place, so that the access can be done.
+/// Maps a substitute page, so that the access can complete.
 static int handle(const struct pm_fault *fault) {
   static pm_container_t scratch;
   uint32_t one = 1;

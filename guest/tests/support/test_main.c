@@ -1,4 +1,4 @@
-// The main program of every test program: runs the case that is named, or lists all.
+// The main program of every test program: runs the named case, or lists all.
 #include "../test.h"
 
 extern const struct pm_test *const pm_tests_start[], *const pm_tests_end[];

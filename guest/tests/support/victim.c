@@ -1,8 +1,8 @@
-// Two tasks that share a machine's frames: the victim, which takes all that are free, and the asker, which then asks for
-// what it is guaranteed, so that the server asks the victim for it.
+// Two tasks that compete for a machine's frames: the victim takes all free ones, and the asker then claims its
+// guarantee, so that the server demands them of the victim.
 #include "../test.h"
 
-#define ROUND 64  // frames that the asker wants at a time
+#define ROUND 64  // frames that the asker claims at a time
 
 volatile uint32_t upcalls, upcall_frames;
 
@@ -65,7 +65,7 @@ void end_demands(void) {
   pm_cap_t done;
   CHECK_OK(pm_endpoint_create(&done));
   CHECK_OK(pm_name_register("done", done));
-  // The name goes with its maker, and must be seen first: the other one ends then, and a call to it is cancelled.
+  // The name goes when this task ends, so wait until the partner has looked it up: it ends then, and cancels this call.
   struct pm_message message = {0};
   CHECK_ERROR(pm_call(partner, &message, LONG_US), PM_ECANCELED);
 }

@@ -1,13 +1,13 @@
-// The contract between the server and its guest tasks, read by both sides.
+// The contract between the server and its guest tasks; both sides include it.
 //
 // A call: the call number in EAX, up to six arguments in RDI, RSI, RDX, RCX, R8, R9 (the C calling order),
-// then `out %al, $PM_CALL_PORT`. The result, a pm_error_t, comes back in RAX; every other register is kept.
+// then `out %al, $PM_CALL_PORT`. The result, a pm_error_t, comes back in RAX; every other register is preserved.
 // Pointers are virtual addresses of the task; the server resolves them before it changes anything, and
-// answers PM_EFAULT where it cannot.
+// returns PM_EFAULT if it cannot.
 //
 // A task starts at its ELF entry point with RDI = argc, RSI = argv, RDX = the TSC's frequency in kHz, RCX =
-// PM_START_… flags, RSP = the stack's top, 16-byte aligned as before a call (so the entry point calls main at once), and every
-// other general register 0. argv, its strings and a closing null pointer lie above RSP.
+// PM_START_… flags, RSP = the stack's top, 16-byte aligned as before a call (so the entry point calls main at once),
+// and every other general register 0. argv, its strings and a terminating null pointer are above RSP.
 #ifndef PHYSMEM_ABI_H
 #define PHYSMEM_ABI_H
 
@@ -15,17 +15,17 @@
 #include <stdint.h>
 
 #define PM_ABI_VERSION 1
-#define PM_START_NO_MAPPING_CACHE 1u  // the server forgets a page's mapping when it unmaps the page: map it again
-#define PM_START_REVOKES 2u  // the server unmaps pages at random, for tests: pm_mapping tells of a moment only
-#define PM_START_MOVES 4u    // the server moves contents at random, for tests: so does a physical address
+#define PM_START_NO_MAPPING_CACHE 1u  // the server unmaps a page and forgets its mapping: map it again
+#define PM_START_REVOKES 2u  // the server unmaps pages at random, for tests: what pm_mapping reports may change at once
+#define PM_START_MOVES 4u    // the server moves contents at random, for tests: physical addresses may change at once
 #define PM_PAGE_SIZE 4096
 
 // The only I/O port a task may write to.
 #define PM_CALL_PORT 0x50
 
 // ---- address layout --------------------------------------------------------
-// A task may map anything in [PM_USER_START, PM_USER_END). The stack ends at PM_STACK_TOP, has PM_STACK_PAGES
-// pages, and below it lie PM_STACK_GUARD_PAGES that are never mapped. The library's heap starts at PM_HEAP_START.
+// A task may map anything in [PM_USER_START, PM_USER_END). The stack ends at PM_STACK_TOP and has PM_STACK_PAGES
+// pages; the PM_STACK_GUARD_PAGES below it are never mapped. The library's heap starts at PM_HEAP_START.
 #define PM_USER_START 0x1000ull
 #define PM_USER_END 0x7ffffffff000ull
 #define PM_IMAGE_START 0x400000ull
@@ -40,12 +40,12 @@ enum pm_error {
   PM_OK = 0,
   PM_EPERM = 1,        // not allowed for this task or this kind of handle
   PM_ENOENT = 2,       // no such frame, address or name
-  PM_EEXIST = 3,       // the id is in use
+  PM_EEXIST = 3,       // the id or name is in use
   PM_ENOMEM = 4,       // no frame, entitlement, table or handle left
   PM_ENOEXIST = 5,     // the content is gone: its frame was reused
   PM_EINVAL = 6,       // an argument that can never be right, an unknown handle or call
   PM_EBUSY = 7,        // locked or pinned
-  PM_ETIMEDOUT = 8,    // the time was up first
+  PM_ETIMEDOUT = 8,    // the timeout passed first
   PM_EIO = 9,          // the backing store failed
   PM_ENOSPC = 10,      // the backing store is full
   PM_EFAULT = 11,      // a pointer that the task itself could not use
@@ -63,10 +63,10 @@ typedef uint32_t pm_frame_t;      // the id of a virtual frame in its container
 #define PM_CAP_CONTAINER ((pm_cap_t)2)  // its initial container, which holds its image and stack
 
 // ---- flags -----------------------------------------------------------------
-#define PM_ALLOC_PARTIAL 0x1u  // as many as possible; the count is returned with the error
-#define PM_ALLOC_SQUASH 0x2u   // drop what an id named before
+#define PM_ALLOC_PARTIAL 0x1u  // allocate as many as possible; the error returns the count
+#define PM_ALLOC_SQUASH 0x2u   // drop the frame that an id named before
 #define PM_ALLOC_EXTRA 0x4u    // may go beyond the guarantee
-#define PM_DEALLOC_PARTIAL 0x1u  // go on to the first id that is not in use
+#define PM_DEALLOC_PARTIAL 0x1u  // stop at the first id that is not in use
 #define PM_DEALLOC_SQUASH 0x2u   // ids that are not in use are no error
 
 #define PM_MAP_READ 0x1u
@@ -81,9 +81,9 @@ typedef uint32_t pm_frame_t;      // the id of a virtual frame in its container
 #define PM_ACCESS_EXECUTE PM_MAP_EXECUTE
 
 // ---- limits ----------------------------------------------------------------
-#define PM_FOREVER UINT64_MAX            // a timeout that never comes
+#define PM_FOREVER UINT64_MAX            // no timeout
 #define PM_LOCK_MAXIMUM_US 10000000ull   // longer locks and pins are PM_EINVAL
-#define PM_NAME_MAXIMUM 63               // bytes of a name, without the closing 0
+#define PM_NAME_MAXIMUM 63               // bytes of a name, without the terminating 0
 #define PM_FRAMES_MAXIMUM 65536          // ids in one array of frames
 
 // ---- structures ------------------------------------------------------------
@@ -99,28 +99,28 @@ struct pm_task_info {
 struct pm_mapping {
   pm_container_t container;  // a handle of the calling task, or 0 where it holds none
   pm_frame_t frame;
-  uint32_t rights;    // PM_MAP_READ, _WRITE, _EXECUTE in force now; 0: the next access faults
+  uint32_t rights;    // PM_MAP_READ, _WRITE, _EXECUTE in force now; 0: the next access exits to the server
   uint32_t requested; // the flags the mapping was made with
   uint64_t physical;  // the frame's physical address; 0: no frame yet
 };
 
-// Where frames shall be (R19). Addresses and lengths in bytes; 0 where it does not matter.
+// Physical placement constraints (R19). Addresses and lengths in bytes; 0 for no constraint.
 struct pm_placement {
   uint64_t below;       // every frame ends at this physical address or before it
   uint64_t alignment;   // a power of two: of a run's first frame, or of each frame
-  uint64_t boundary;    // a power of two: a run does not go across a multiple of it
+  uint64_t boundary;    // a power of two: a run does not cross a multiple of it
   uint64_t fixed;       // the run begins at this physical address
-  uint32_t contiguous;  // 1: the frames are adjacent, in the order of their ids; so they are with `fixed`
+  uint32_t contiguous;  // 1: the frames are adjacent, in the order of their ids; `fixed` implies it
   uint32_t reserved;    // 0
 };
 
-// What was in the way of a placement.
-#define PM_OBSTACLE_NONE 0        // nothing in particular
+// Obstacles to a placement.
+#define PM_OBSTACLE_NONE 0        // no single obstacle
 #define PM_OBSTACLE_RESERVED 1    // frames of the machine itself
-#define PM_OBSTACLE_PAGE_TABLE 2  // frames of page tables, or kept for them
+#define PM_OBSTACLE_PAGE_TABLE 2  // frames of page tables, or reserved for them
 #define PM_OBSTACLE_PINNED 3
 #define PM_OBSTACLE_PLACED 4      // a frame that was placed before
-#define PM_OBSTACLE_BUSY 5        // another placement under way has it
+#define PM_OBSTACLE_BUSY 5        // another placement in progress has taken it
 
 struct pm_obstacle {
   uint64_t physical;
@@ -128,33 +128,32 @@ struct pm_obstacle {
   uint32_t reserved;
 };
 
-// One task in the policy buffer: entry n is about the task in slot n of the server's table.
+// One task in the policy buffer: entry n describes the task in slot n of the server's table.
 struct pm_policy_entry {
-  // Written by the server, at any time; what else is written there is of no effect.
-  uint64_t task;        // 0: no task, and all else is 0
+  // Written by the server, at any time; a task's writes to these have no effect.
+  uint64_t task;        // 0: no task, and all other members are 0
   uint64_t allocated;   // frames
   uint64_t granted;     // frames: the guarantee in force
   uint64_t swapped;     // frames
-  // Written by the policy server; in force from the next pm_policy_commit on.
+  // Written by the policy server; takes effect at the next pm_policy_commit.
   uint64_t guaranteed;  // frames
-  uint64_t extra;       // 0: no frames beyond the guarantee; anything else: it may have extra frames
+  uint64_t extra;       // 0: no extra frames; anything else: extra frames allowed
   uint64_t swap_quota;  // frames
   uint64_t reserved;
 };
 
-// What a device of the machine is.
 #define PM_DEVICE_DISK 2  // as in virtio
 struct pm_device_info {
   uint32_t kind;
   uint32_t address_bits;  // the device reaches physical addresses below 2 to this power
 };
 
-// Sent by pm_call, filled in by pm_receive, and sent back by pm_reply.
+// Written for pm_call by the caller, returned by pm_receive, and sent back with pm_reply.
 #define PM_MESSAGE_WORDS 8
 #define PM_MESSAGE_CAPS 4
 struct pm_message {
   uint64_t words[PM_MESSAGE_WORDS];
-  pm_cap_t caps[PM_MESSAGE_CAPS];  // handles of the sender's; the receiver finds its own here. 0: none
+  pm_cap_t caps[PM_MESSAGE_CAPS];  // the sender's handles; the receiver gets its own here. 0: none
   uint32_t moves;     // bit n: caps[n] is moved, not copied
   uint32_t reserved;  // 0
   uint64_t sender;    // the sender's task id; written by the server
@@ -163,14 +162,14 @@ struct pm_message {
 
 struct pm_fault {
   uint64_t address;  // the byte that was accessed
-  uint64_t rip;      // the instruction that did it
+  uint64_t rip;      // the instruction that accessed it
   uint32_t access;   // PM_ACCESS_READ, _WRITE or _EXECUTE
   uint32_t present;  // 1: the page is mapped, but not for this access
 };
 
 // ---- calls -----------------------------------------------------------------
 enum pm_call {
-  PM_CALL_NULL = 0,  // does nothing: what a call costs
+  PM_CALL_NULL = 0,  // does nothing: for measuring a call
   PM_CALL_EXIT = 1,  // (status)
   PM_CALL_WRITE = 2,  // (text, length)
   PM_CALL_CLOCK = 3,  // (uint64_t *microseconds), the host's monotonic clock
@@ -221,31 +220,31 @@ enum pm_call {
   PM_CALL_NAME_LOOKUP = 0x86,      // (const char *, pm_cap_t *, microseconds)
   PM_CALL_CAP_DROP = 0x87,         // (cap)
 
-  // (entry, stack top); entry 0: none; outside the task's half: PM_EINVAL. On a page fault that is not the server's
-  // the task continues at entry on that stack with RDI = address, RSI = rip, RDX = access, RCX = present, RFLAGS
-  // clear but for IF, and every other register as it was; nothing is pushed. The handler ends with
-  // PM_CALL_FAULT_RETURN(0: retry | other: give up), which puts back all general registers, RIP, RSP and RFLAGS;
-  // vector and floating-point state is the handler's to keep. A fault in the handler that is not the server's ends
-  // the task. PM_CALL_FAULT_RETURN outside a handler is PM_EINVAL. A fault in a pm_return_pages handler that interrupted
-  // the fault handler enters it once more, 128 bytes or a little more below where it was.
-  // With PM_START_NO_MAPPING_CACHE a pointer of a call that the server cannot follow is such a fault as well, at the
-  // call's `out` (0xe6) instruction: after 0 the call is made again, after anything else it answers PM_EFAULT. And a
-  // fault in the handler, which may touch a page that has gone, enters the handler once more, 128 bytes below its RSP;
-  // PM_CALL_FAULT_RETURN returns from that one first.
+  // (entry, stack top); entry 0: none; outside the task's half: PM_EINVAL. On a page fault that the server does not
+  // serve, the task continues at entry on that stack with RDI = address, RSI = rip, RDX = access, RCX = present, RFLAGS
+  // clear except IF, and every other register unchanged; nothing is pushed. The handler ends with
+  // PM_CALL_FAULT_RETURN(0: retry | other: give up), which restores all general registers, RIP, RSP and RFLAGS;
+  // the handler saves vector and floating-point state itself. A fault in the handler that the server does not serve
+  // ends the task. PM_CALL_FAULT_RETURN outside a handler is PM_EINVAL. A fault in a pm_return_pages handler that
+  // interrupted the fault handler enters it once more, 128 bytes or a little more below its RSP.
+  // With PM_START_NO_MAPPING_CACHE a pointer argument that the server cannot follow is such a fault as well, at the
+  // call's `out` (0xe6) instruction: after 0 the call is retried, after anything else it returns PM_EFAULT. And a
+  // fault in the handler, which may touch a page that was unmapped, enters the handler once more, 128 bytes below its
+  // RSP; PM_CALL_FAULT_RETURN returns from that one first.
   PM_CALL_ON_FAULT = 0x70,
   PM_CALL_FAULT_RETURN = 0x71,
 
-  // (entry, stack top), as for PM_CALL_ON_FAULT. When frames are asked back, an interrupt takes the task to entry on
-  // that stack with RDI = how many, RFLAGS clear but for IF, and every other register as it was. The handler ends with
-  // PM_CALL_UPCALL_RETURN, which puts back all general registers, RIP, RSP and RFLAGS; vector and floating-point state is
-  // the handler's to keep. What is asked for meanwhile comes as one more call of the handler then. A call that waits is
-  // interrupted as any code: it goes on waiting after the handler, to the same deadline. PM_CALL_UPCALL_RETURN outside the
-  // handler, or in a fault handler that it needed, is PM_EINVAL; so is, in the handler, the PM_CALL_FAULT_RETURN of a
-  // fault handler that it interrupted.
+  // (entry, stack top), as for PM_CALL_ON_FAULT. When the server wants frames back, an interrupt enters the task at
+  // entry on that stack with RDI = how many, RFLAGS clear except IF, and every other register unchanged. The handler
+  // ends with PM_CALL_UPCALL_RETURN, which restores all general registers, RIP, RSP and RFLAGS; the handler saves
+  // vector and floating-point state itself. Requests that arrive meanwhile are merged into one more call of the
+  // handler. A call that waits is interrupted like any code: it continues to wait after the handler, to the same
+  // deadline. PM_CALL_UPCALL_RETURN outside the handler, or in a fault handler that it needed, is PM_EINVAL; so is, in
+  // the handler, the PM_CALL_FAULT_RETURN of a fault handler that it interrupted.
   PM_CALL_ON_RETURN_PAGES = 0x72,
   PM_CALL_UPCALL_RETURN = 0x73,  // ()
-  // (entry, stack top), as for PM_CALL_ON_RETURN_PAGES, for interrupts of the task's devices: RDI has a bit for each device
-  // that has raised one. Of the two handlers one runs at a time; the other's turn comes when it has returned.
+  // (entry, stack top), as for PM_CALL_ON_RETURN_PAGES, for interrupts of the task's devices: RDI has a bit for each
+  // device that has raised one. Only one of the two handlers runs at a time; the other waits until it has returned.
   PM_CALL_ON_INTERRUPT = 0x74,
   PM_CALL_INTERRUPT_WAIT = 0x75,  // (microseconds)
 
@@ -269,11 +268,11 @@ PM_ASSERT_LAYOUT(sizeof(struct pm_fault) == 24, "pm_fault");
 PM_ASSERT_LAYOUT(sizeof(struct pm_message) == 104, "pm_message");
 PM_ASSERT_LAYOUT(sizeof(struct pm_policy_entry) == 64 && offsetof(struct pm_policy_entry, guaranteed) == 32, "pm_policy_entry");
 
-// ---- what an image says of itself -------------------------------------------
+// ---- metadata of an image ----------------------------------------------------
 // Section .physmem of an image: lines of text, each "key: value\n".
 //   summary: one line for `physmem list`
 // Section .physmem.tests: one line a test, "name|expected|copies|summary\n", where expected is an exit status or
-// several, "134 or 141", and copies may be "2 900 8": 2 tasks with 900 guaranteed frames each, in 8 MiB; and a
-// disk behind that: "1 disk,readonly". See guest/tests/test.h.
+// several, "134 or 141", and copies may be "2 900 8": 2 tasks with 900 guaranteed frames each, in 8 MiB; or with a
+// disk: "1 disk,readonly". See guest/tests/test.h.
 
 #endif
