@@ -25,6 +25,15 @@ public struct MappedPage: Equatable, Sendable {
   }
 }
 
+/// PM_PAGE_…: the bits of a page's leaf; empty where there is none.
+public struct PageUse: OptionSet, Sendable {
+  public let rawValue: UInt8
+  public init(rawValue: UInt8) { self.rawValue = rawValue }
+  public static let present = PageUse(rawValue: UInt8(PM_PAGE_PRESENT))
+  public static let accessed = PageUse(rawValue: UInt8(PM_PAGE_ACCESSED))
+  public static let dirty = PageUse(rawValue: UInt8(PM_PAGE_DIRTY))
+}
+
 /// What became of superpages, since the machine was made; `current`: how many there are.
 public struct SuperpageCounts: Equatable, Sendable {
   public var current: Int
@@ -102,6 +111,8 @@ public protocol MachineOperations: AnyObject {
   // Leaves.
 
   func mappedPage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage?
+  /// The bits of the page's leaf.
+  func pageUse(_ slot: TaskSlot, _ page: PageNumber) -> PageUse
   /// The first page in `page ..< end` with a leaf; nil: there is none. May stop after a bounded search at a later page
   /// without a leaf, from where the caller goes on.
   func firstMapped(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber?

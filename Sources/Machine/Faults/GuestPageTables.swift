@@ -116,6 +116,15 @@ final class GuestPageTables: MachineOperations {
     return entry.isPresent ? mapped(entry) : nil
   }
 
+  func pageUse(_ slot: TaskSlot, _ page: PageNumber) -> PageUse {
+    let entry = spaces[slot].entry(page)
+    guard entry.isPresent else { return [] }
+    var use: PageUse = .present
+    if entry.rawValue & PageTableEntry.accessed != 0 { use.insert(.accessed) }
+    if entry.rawValue & PageTableEntry.dirty != 0 { use.insert(.dirty) }
+    return use
+  }
+
   private func mapped(_ entry: PageTableEntry) -> MappedPage {
     var rights: MappingFlags = .read
     if entry.isWritable { rights.insert(.write) }

@@ -75,6 +75,11 @@ typedef uint32_t pm_frame_t;      // the id of a virtual frame in its container
 #define PM_MAP_FORCE_WRITE 0x8u  // implies write; a shared content is copied so that the page is writable
 #define PM_MAP_LAZY 0x10u        // fill in on first access
 
+// What pm_sample tells of a page.
+#define PM_PAGE_PRESENT 0x1u   // it has a leaf: the next access that the mapping permits does not fault
+#define PM_PAGE_ACCESSED 0x2u  // the leaf's accessed bit
+#define PM_PAGE_DIRTY 0x4u     // the leaf's dirty bit
+
 // The kind of access in a struct pm_fault.
 #define PM_ACCESS_READ PM_MAP_READ
 #define PM_ACCESS_WRITE PM_MAP_WRITE
