@@ -8,7 +8,8 @@ internal import PhysicalMemory
 
 final class Generator: OperationSource {
   enum Kind: Int, CaseIterable {
-    case load, store, read, write, check, createContainer, destroy, allocate, deallocate, map, unmap, mapping, copy
+    case load, store, read, write, check, createContainer, destroy, allocate, deallocate, map, unmap, mapping, sample,
+      copy
     case releaseData, releasePages, recoverPages, expiredPages, createFilled, share, revoke, lock, unlock, pin, unpin,
       beginTransfer, endTransfer,
       createEndpoint, call, receive, reply
@@ -30,6 +31,7 @@ final class Generator: OperationSource {
       case .map: 90
       case .unmap: 25
       case .mapping: 12
+      case .sample: 12
       case .copy: 80
       case .releaseData: 15
       case .releasePages: 25

@@ -205,6 +205,7 @@ enum pm_call {
   PM_CALL_CONTAINER_MAP = 0x40,  // (container, start, count, address, flags)
   PM_CALL_UNMAP = 0x41,          // (address, count)
   PM_CALL_MAPPING = 0x42,        // (address, struct pm_mapping *)
+  PM_CALL_SAMPLE = 0x43,         // (address, count, flags, uint8_t *bits)
 
   PM_CALL_RELEASE_DATA = 0x50,  // (container, frames *, count)
   PM_CALL_RELEASE_PAGES = 0x51,  // (container, frames *, count)
