@@ -16,37 +16,75 @@ unavailable() {
   exit 0
 }
 
-# The packages' names: QEMU with what it needs and the host lacks, and the newest kernel of the kind.
+# The release's backports have a newer QEMU. Names their suite, and has apt know it beside the host's own sources, from
+# where the host has its release; in lists of its own, so no rights are needed.
+use_backports() {
+  local codename sources known mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+  [ -n "$codename" ] || return 1
+  backports=$codename-backports
+  sources=$cache/apt/sources.list
+  mkdir -p "$cache"/apt/lists/partial "$cache"/apt/archives/partial
+  eval "$(apt-config shell main Dir::Etc::sourcelist/f)"
+  cat "$main" >"$sources" 2>/dev/null || true
+  known=$(apt-get update --print-uris | sed -nE "s|^'(.*)/dists/([^/']+)/InRelease'.*|\1 \2|p")
+  mirror=$(awk -v suite="$codename" '$2 == suite { print $1; exit }' <<<"$known")
+  if ! grep -q " $backports\$" <<<"$known"; then
+    [ -n "$mirror" ] || return 1
+    [ -e "$keyring" ] || keyring=
+    echo "deb ${keyring:+[signed-by=$keyring] }$mirror $backports main" >>"$sources"
+  fi
+  apt_options=(-o "Dir::Etc::sourcelist=$sources" -o "Dir::State::lists=$cache/apt/lists" -o "Dir::Cache=$cache/apt")
+  apt-get "${apt_options[@]}" update -qq
+}
+
+# The packages, a name and a version each: QEMU with what it needs and the host lacks, and the newest kernel of the kind.
 package_names() {
-  local kernel
-  kernel=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" && /linux-image-[0-9]/ { print $2; exit }')
+  local kernel qemu
+  kernel=$(apt-cache "${apt_options[@]}" depends linux-image-cloud-amd64 |
+    awk '$1 == "Depends:" && /linux-image-[0-9]/ { print $2; exit }')
   [ -n "$kernel" ] || return 1
-  apt-get install -s --no-install-recommends qemu-system-x86 cpio | awk '$1 == "Inst" { print $2 }'
-  echo "$kernel"
+  qemu=$(apt-get "${apt_options[@]}" install -s ${backports:+-t "$backports"} --no-install-recommends \
+    qemu-system-x86 cpio | sed -nE 's/^Inst ([^ ]+) (\[[^]]*\] )?\(([^ ]+) .*/\1=\3/p') || return 1
+  echo "$qemu" "$kernel"
+}
+
+# Sets names to the packages with the backports' QEMU, else with the one that the host's apt offers.
+find_packages() {
+  apt_options=()
+  backports=
+  use_backports >&2 && names=$(package_names) && return 0
+  say "the release's backports cannot be had: QEMU is the one that the host's apt offers"
+  apt_options=()
+  backports=
+  names=$(package_names 2>/dev/null) && return 0
+  [ "$(id -u)" = 0 ] && apt-get update -qq >&2 || true
+  names=$(package_names) || unavailable "Debian's packages qemu-system-x86 and linux-image-cloud-amd64 are not known to apt"
 }
 
 # Unpacks Debian's packages into the cache, once. Nothing is installed, so no rights are needed.
 fetch_packages() {
-  [ ! -e "$cache/complete" ] || return 0
-  say "fetching QEMU and a Debian kernel into ${cache#"$PWD"/} (once)"
-  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
-    unavailable "QEMU and a kernel come from Debian's packages, and there is no apt-get here"
-  rm -rf "$cache"
-  mkdir -p "$cache/packages" "$root"
-  local names package
-  if ! names=$(package_names 2>/dev/null); then
-    [ "$(id -u)" = 0 ] && apt-get update -qq >&2 || true
-    names=$(package_names) || unavailable "Debian's packages qemu-system-x86 and linux-image-cloud-amd64 are not known to apt"
+  # Its name tells what is in the cache: whoever changes that gives it another one.
+  local complete=$cache/complete.backports names package
+  if [ ! -e "$complete" ]; then
+    say "fetching QEMU and a Debian kernel into ${cache#"$PWD"/} (once)"
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
+      unavailable "QEMU and a kernel come from Debian's packages, and there is no apt-get here"
+    rm -rf "$root" "$cache"/{apt,packages,complete*}
+    mkdir -p "$cache/packages" "$root"
+    find_packages
+    (cd "$cache/packages" && apt-get "${apt_options[@]}" download -qq $names >&2) ||
+      unavailable "Debian's packages could not be fetched"
+    for package in "$cache"/packages/*.deb; do dpkg-deb -x "$package" "$root" || fail "$package cannot be unpacked"; done
+    rm -r "$cache/packages"
+    touch "$complete"
   fi
-  (cd "$cache/packages" && apt-get download -qq $names >&2) || unavailable "Debian's packages could not be fetched"
-  for package in "$cache"/packages/*.deb; do dpkg-deb -x "$package" "$root" || fail "$package cannot be unpacked"; done
-  rm -r "$cache/packages"
-  touch "$cache/complete"
+  say "$(from_cache qemu-system-x86_64 --version | head -n 1), $(cd "$root/boot" && echo vmlinuz-*)"
 }
 
-# Runs a program of the host's, else of the cache, with the cache's libraries.
+# Runs a program of the cache, else of the host's, with the cache's libraries.
 from_cache() {
-  PATH=$PATH:$root/usr/bin:$root/bin LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu "$@"
+  PATH=$root/usr/bin:$root/bin:$PATH LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu "$@"
 }
 
 # The test bundle is a program with shared libraries: it goes along with those that the loader finds.
