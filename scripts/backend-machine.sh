@@ -10,6 +10,9 @@ boot_limit=1200
 quiet_boot=6
 silence_limit=240
 machine_time_limit=1500
+# The status of a plan in which nothing failed, but the machine itself stopped, which proves nothing: see
+# docs/notes/backends.md.
+machine_stopped=2
 
 # Where the packages cannot be had nothing is proved; that is a failure only where it must not go unnoticed.
 unavailable() {
@@ -185,7 +188,7 @@ examine_machine() {
 }
 
 # What came of a plan, by its console, how that ended, and the panic that the machine's kernel came to by itself. Sets
-# verdict.
+# verdict. Returns 0 for passed, 1 for failed, and machine_stopped.
 judge_console() {
   local console=$1 plan=$2 ending=$3 panic=$4
   if grep -aq '^physmem-result: end' "$console" &&
@@ -203,19 +206,27 @@ judge_console() {
     return 1
   fi
   case ${panic:-$ending} in
+    # A process can bring these about.
+    *'Out of memory'* | *'deadlocked on memory'* | *'Attempted to kill init'*)
+      verdict="the machine's kernel stopped: $panic"
+      return 1
+      ;;
     Kernel*) verdict="the machine's kernel stopped: $panic" ;;
     silent) verdict="the machine said nothing any more: where its processors were is above" ;;
     ended)
       verdict="QEMU ended with the status $qemu_status, and the machine's kernel did not say why"
+      ! grep -aq '^init: cannot go on' "$console" || return 1
       ;;
     waiting)
       verdict="no test came to its end any more, but the machine was alive: where its processors were is above"
+      return 1
       ;;
     *)
       verdict="the plan took longer than it may"
+      return 1
       ;;
   esac
-  return 1
+  return $machine_stopped
 }
 
 # Boots the machine with nested paging (npt) or without (shadow), and runs a plan in it. Returns as judge_console does.
@@ -248,13 +259,23 @@ try_machine() {
   judge_console "$console" "$files/plan.$part" $ending "$panic"
 }
 
-# Runs a plan in the machine. What there is to say of a failure is in $cache/reason.MACHINE.PLAN. Run it in the
-# background: the machine ends with that process, whatever ends it.
+# Runs a plan in the machine, and once more if the machine itself stopped. What there is to say of that, or of a
+# failure, is in $cache/reason.MACHINE.PLAN. Run it in the background: the machine ends with that process, whatever ends
+# it.
 run_machine() {
   local console=$cache/console.$1.$2 reason=$cache/reason.$1.$2 start=$SECONDS status=0
   qemu=
   trap 'kill "$qemu" 2>/dev/null || true' EXIT
   try_machine "$1" "$2" "$console" || status=$?
+  if [ $status = $machine_stopped ]; then
+    mv "$console" "$console.first"
+    verdict+="; the plan is run once more"
+    explain "$console.first" "$reason" "$verdict"
+    say "$1: $2: $verdict"
+    status=0
+    try_machine "$1" "$2" "$console" || status=$?
+    [ $status != 0 ] || echo "the second time it passed" >>"$reason"
+  fi
   if [ $status != 0 ]; then
     explain "$console" "$reason" "$verdict"
     say "$1: $2: $verdict"
