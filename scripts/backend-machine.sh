@@ -95,6 +95,9 @@ from_cache() {
   PATH=$root/usr/bin:$root/bin:$PATH LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu "$@"
 }
 
+# The first number of QEMU's version.
+qemu_release() { from_cache qemu-system-x86_64 --version | sed -nE '1s/.* version ([0-9]+)\..*/\1/p'; }
+
 # The test bundle is a program with shared libraries: it goes along with those that the loader finds.
 add_test_runner() {
   local bundle library
