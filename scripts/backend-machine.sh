@@ -128,16 +128,19 @@ prepare_machine() {
   (cd "$files" && find . | from_cache cpio -o -H newc --quiet) >"$cache/initramfs.cpio"
 }
 
+# Lines of a log as they can be shown anywhere.
+plain() { LC_ALL=C sed -E 's/\x1b\[[0-9;]*[A-Za-z]//g' | LC_ALL=C tr -d '\000-\010\013-\037' | cut -c 1-160; }
+
 # The cases of a log that failed, with their reports.
 failed_cases() {
-  LC_ALL=C awk '/^[a-z_0-9]+\/[a-z_0-9]+ +failed  / { shown = 1; print; next } shown && /^  / { print; next }
-    { shown = 0 } /✘|↳/' "$1" | cut -c 1-160 | head -n 40 || true
+  LC_ALL=C awk '/^[A-Za-z_0-9]+\/[A-Za-z_0-9]+ +failed  / { shown = 1; print; next } shown && /^  / { print; next }
+    { shown = 0 } /✘|↳/ && !/Testing Library Version|Target Platform/' "$1" | plain | head -n 40 || true
 }
 
 # The end of a log, without the tests that passed and the registers.
 log_end() {
-  LC_ALL=C grep -avE '^[a-z_0-9]+/[a-z_0-9]+ +passed  |✔|◇|^$|^CPU#|^[A-Z0-9]+ *=' "$1" |
-    LC_ALL=C tr -d '\000-\010\013-\037' | cut -c 1-160 | tail -n 40 || true
+  LC_ALL=C grep -avE '^[A-Za-z_0-9]+/[A-Za-z_0-9]+ +passed  |✔|◇|^$|^CPU#|^[A-Z0-9]+ *=' "$1" |
+    plain | tail -n 40 || true
 }
 
 # Adds to a reason why a log shows a failure: the cases that failed, or else its end; then what the caller says of it.
