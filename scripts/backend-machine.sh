@@ -256,7 +256,8 @@ try_machine() {
   panic=$(grep -aom 1 'Kernel panic - not syncing.*' "$console") || true
   if [ $ending != ended ]; then
     examine_machine "$monitor" "$console"
-    kill "$qemu" 2>/dev/null || true
+    # One that hangs itself does not look at other signals.
+    kill -KILL "$qemu" 2>/dev/null || true
   fi
   qemu_status=0
   wait "$qemu" || qemu_status=$?
