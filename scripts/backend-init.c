@@ -34,7 +34,7 @@ static void load(const char *path, const char *parameters) {
 
 /// Makes a virtual machine with a vCPU that stays. With the first one and after the last one the kernel patches its own
 /// code (static keys: preempt_notifier_key, kvm_has_noapic_vcpu), for each case anew. QEMU before 8.1 may go on with what
-/// it translated meanwhile, a breakpoint that is not there any more: both vCPUs hang in it (docs/notes/backends.md).
+/// it translated meanwhile, a breakpoint that is not there any more: both vCPUs hang in it (docs/internals/notes/backends.md).
 static void keep_machine(void) {
   int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
   require(kvm, "/dev/kvm");

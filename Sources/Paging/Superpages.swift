@@ -15,7 +15,7 @@
 //
 // The flush is for KVM's shadow of the directory. A shadow entry that is linked to the shadow of a table stays so when
 // frames are zapped, and KVM takes it for what the entry names next: the next superpage's, or the next table's. On kernels
-// without the fixes of 2026 that harms the host's kernel (docs/decisions/0012). With nested paging nothing is lost by it.
+// without the fixes of 2026 that harms the host's kernel (docs/internals/decisions/0012). With nested paging nothing is lost by it.
 // Between detaching and attaching no walk gets past the entry, so nothing new is linked to it.
 
 internal import CKVM

@@ -1,5 +1,5 @@
 // A cache of computed blocks that uses all memory nobody else wants (R5), gives it back when asked (R28), and takes up
-// again what was not used meanwhile (R31). docs/reclaim.md walks through it.
+// again what was not used meanwhile (R31). docs/reference/reclaim.md walks through it.
 //
 // Block n has the id n in one container and its own page, whether it is there or not.
 //

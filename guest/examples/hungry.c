@@ -1,5 +1,5 @@
 // A task that makes use of its guarantee late (R3): it waits, takes its frames step by step, holds them, and ends. With
-// tasks around that borrowed these frames, the server asks those first. docs/reclaim.md walks through it.
+// tasks around that borrowed these frames, the server asks those first. docs/reference/reclaim.md walks through it.
 #include <physmem.h>
 
 PM_PROGRAM("Takes what it is guaranteed step by step, holds it, and ends: hungry [WAIT_MS [STEPS [HOLD_MS]]].");

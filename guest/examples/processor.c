@@ -1,5 +1,5 @@
 // What a task sees of the processor's state that is not its own. On most KVMs all of it is made for the guest; a KVM in
-// software may show what the host has there (docs/notes/task-state.md).
+// software may show what the host has there (docs/internals/notes/task-state.md).
 #include <physmem.h>
 
 PM_PROGRAM("Prints state of the processor that a task can look at; `processor tables`: dies if it may not read the tables.");

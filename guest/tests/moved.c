@@ -1,6 +1,6 @@
 // Instructions that take long, or that KVM carries out itself, on pages whose contents are moved from frame to frame all
 // the time: strings, atomic operations, and on a KVM in software far calls. Nothing that is written gets lost (R17, R25).
-// docs/notes/grace-periods.md says which instructions KVM carries out.
+// docs/internals/notes/grace-periods.md says which instructions KVM carries out.
 #include "test.h"
 
 enum { PAGES = 4, WORKERS = 2, ROUNDS = 40 };

@@ -1,6 +1,6 @@
 // Translations that went stale: one task writes all the time, on a vCPU of its own and without leaving it, while another
 // one takes the frames from under it. Whatever KVM and the processor still know of a frame, no write lands in it after it
-// was zapped (Safety; R24 to R26). Each case fails if a zap does nothing; docs/notes/backends.md says where it was tried.
+// was zapped (Safety; R24 to R26). Each case fails if a zap does nothing; docs/internals/notes/backends.md says where it was tried.
 #include "test.h"
 
 enum { PAGES = 8, ROUNDS = 60, LOOKS = 3000 };

@@ -1,5 +1,5 @@
 // What a task finds in its registers when it begins, and a task that leaves as much behind as it can. Run one after
-// the other on one vCPU by the machine's own tests; each must hold by itself as well. docs/notes/task-state.md lists all
+// the other on one vCPU by the machine's own tests; each must hold by itself as well. docs/internals/notes/task-state.md lists all
 // state there is.
 #include "processor.h"
 #include "test.h"

@@ -1,4 +1,4 @@
-// Which kind of KVM back end is there, and what follows from that. docs/notes/backends.md has more of it.
+// Which kind of KVM back end is there, and what follows from that. docs/internals/notes/backends.md has more of it.
 
 /// KVM keeps arrays for a memory slot, and fills them when the slot is made.
 private let slowPools = "a pool of 64G takes 20 ms to make, one of 1T some seconds"

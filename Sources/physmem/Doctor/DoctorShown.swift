@@ -1,4 +1,4 @@
-// What of the host's processor tasks see on this KVM: found out by a task that looks. docs/notes/task-state.md has the
+// What of the host's processor tasks see on this KVM: found out by a task that looks. docs/internals/notes/task-state.md has the
 // whole list of such state.
 
 internal import Machine

@@ -35,7 +35,7 @@ struct Run: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       "Start the bundled policy-server first, which decides who gets how much memory, with this file of quotas (see "
-        + "docs/policy.md).", valueName: "file")
+        + "docs/reference/policy.md).", valueName: "file")
   )
   var policy: OutsideName?
 
@@ -53,7 +53,7 @@ struct Run: ParsableCommand {
     name: .customLong("disk"),
     help: ArgumentHelp(
       "Give the machine a disk: a file, with readonly or address-bits=24, 32 or 64 behind commas. May be repeated; the "
-        + "disks are devices 0, 1, … for whoever drives them (see docs/disk.md).", valueName: "image"),
+        + "disks are devices 0, 1, … for whoever drives them (see docs/reference/disk.md).", valueName: "image"),
     transform: DiskArgument.init
   )
   var disks: [DiskArgument] = []
