@@ -39,7 +39,7 @@ static void load(const char *path, const char *parameters) {
 /// Creates a virtual machine with a vCPU and keeps it. At the first and after the last one the kernel patches its own
 /// code (static keys: preempt_notifier_key, kvm_has_noapic_vcpu), for every case again. QEMU before 8.1 may keep
 /// running code that it translated meanwhile, with a removed breakpoint: both vCPUs hang in it
-/// (docs/notes/backends.md).
+/// (docs/internals/notes/backends.md).
 static void keep_machine(void) {
   int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
   require(kvm, "/dev/kvm");

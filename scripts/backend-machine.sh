@@ -11,7 +11,7 @@ quiet_boot=6
 silence_limit=240
 machine_time_limit=1500
 # The status of a plan in which nothing failed, but the machine itself stopped, which proves nothing: see
-# docs/notes/backends.md.
+# docs/internals/notes/backends.md.
 machine_stopped=2
 
 # Where the packages cannot be had nothing is proved; that is a failure only where it must not go unnoticed.

@@ -71,7 +71,7 @@ final class BackgroundDefragmentation: Sendable {
     var left = Self.superpagesInOneGo
     while left > 0, !isStopping.load(ordering: .acquiring), let candidate = server.findCandidate(&cursor) {
       // Those in order are left as they are: making huge pages of memory that tasks use corrupted the host's kernel under a
-      // translated KVM (docs/notes/backends.md).
+      // translated KVM (docs/internals/notes/backends.md).
       guard case .scattered(var gathering) = candidate else { continue }
       left -= 1
       var progress = server.continueGathering(&gathering)

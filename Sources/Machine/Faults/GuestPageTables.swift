@@ -213,7 +213,7 @@ final class GuestPageTables: MachineOperations {
 
   func wantZeroedFrames() { wakePreparation() }
   /// If KVM has no memory for it, a write of an instruction that KVM carries out may get lost: there are two such
-  /// instructions (docs/notes/grace-periods.md).
+  /// instructions (docs/internals/notes/grace-periods.md).
   func settleWrites() { try? machine.settle(unusedAddress: UInt64(memory.byteCount) + 4096) }
   func zap(_ run: FrameRun) { memory.zap(run) }
   func zero(_ run: FrameRun) { memory.zero(run) }

@@ -2,7 +2,7 @@
 //
 // A zap ends what processors hold. It does not end what KVM has in hand: to carry out an instruction for a task, KVM
 // looks an address up in the page tables and then uses the frame, and its thread may be stopped between the two for as
-// long as the host likes (docs/decisions/0016-frames-wait-for-visits-to-kvm.md). But it forgets the frame before it
+// long as the host likes (docs/internals/decisions/0016-frames-wait-for-visits-to-kvm.md). But it forgets the frame before it
 // returns from KVM_RUN. So a frame may be reused when each vCPU that was in KVM_RUN, a visit, when a leaf of its task
 // went, has left since. This is read-copy-update with KVM_RUN as the reader.
 //

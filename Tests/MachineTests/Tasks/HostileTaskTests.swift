@@ -9,7 +9,7 @@ import Testing
 
 extension OnKVM {
   @Suite struct HostileTaskTests {
-    /// What QEMU's translator does not raise, or raises as another exception (docs/notes/backends.md).
+    /// What QEMU's translator does not raise, or raises as another exception (docs/internals/notes/backends.md).
     private static let mistranslated = ["vector_division", "debug_trap"]
 
     @Test(

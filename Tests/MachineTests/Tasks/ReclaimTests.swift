@@ -1,5 +1,5 @@
 // Frames that are taken back from running tasks for others that begin, want what is guaranteed to them, or end meanwhile
-// (R3, R5, R28–R31), with the programs of docs/reclaim.md.
+// (R3, R5, R28–R31), with the programs of docs/reference/reclaim.md.
 
 import Glibc
 import Machine

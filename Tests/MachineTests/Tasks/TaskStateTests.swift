@@ -1,4 +1,4 @@
-// State of the processor that a task can reach and that this host's KVM may leave as it is (docs/notes/task-state.md).
+// State of the processor that a task can reach and that this host's KVM may leave as it is (docs/internals/notes/task-state.md).
 
 import GuestImages
 import KVM
