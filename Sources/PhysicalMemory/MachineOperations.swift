@@ -70,8 +70,11 @@ public protocol Departures: Sendable {
   func wait(after count: UInt64)
 }
 
-/// Called with the server's lock held; no call may block or call the server back.
-public protocol MachineOperations: AnyObject {
+/// All of it: called with the server's lock held; no function may block or call the server back.
+public typealias MachineOperations = TaskEvents & AddressSpaces & PhysicalFrames
+
+/// The clock, and what happens to tasks.
+public protocol TaskEvents: AnyObject {
   /// Nanoseconds of a clock that never goes back.
   var now: UInt64 { get }
   /// What the task waits for may have come: an answer, a message, the end of a lock.
@@ -95,9 +98,10 @@ public protocol MachineOperations: AnyObject {
   func hurry(_ visit: Visit)
   /// A grace period has begun: somebody should call `endGracePeriods` until there is none.
   func watchGracePeriods()
+}
 
-  // Address spaces. Their tables are frames the server gives; `takeTable` gives a zeroed one or nil.
-
+/// Page tables. They are made of frames that the server gives; `takeTable` returns a zeroed one or nil.
+public protocol AddressSpaces: AnyObject {
   /// Readies the slot's empty address space.
   /// - Returns: how many tables were kept for it; nil: there is no frame for its root.
   func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Int?
@@ -156,9 +160,10 @@ public protocol MachineOperations: AnyObject {
   /// - Returns: whether the region was held back.
   @discardableResult
   func attach(_ slot: TaskSlot, _ page: PageNumber) -> Bool
+}
 
-  // Frames.
-
+/// The frames' memory, and the translations that lead to it.
+public protocol PhysicalFrames: AnyObject {
   /// The stock of zeroed frames is below half: somebody should call `zeroAhead`.
   func wantZeroedFrames()
   /// No access through a translation made before the call lands in the frames after it.
@@ -171,7 +176,7 @@ public protocol MachineOperations: AnyObject {
   func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>)
 }
 
-extension MachineOperations {
+extension AddressSpaces {
   public func forEachLeaf(_ slot: TaskSlot, _ body: (PageNumber, MappedPage) -> Void) {
     let end = PageNumber(containing: PM_USER_END)
     var page = PageNumber(0)

@@ -59,7 +59,7 @@ public final class PhysicalMemoryServer: Sendable {
   ) throws(Failure) -> Bool {
     while true {
       let hasMore = try withState { (state) throws(Failure) -> sending Bool? in
-        state.operations.mustStop(task) ? nil : try step(&state)
+        state.events.mustStop(task) ? nil : try step(&state)
       }
       guard let hasMore else { return false }
       if !hasMore { return true }
@@ -124,8 +124,8 @@ public final class PhysicalMemoryServer: Sendable {
     state.withLock(needed: GracePeriods.framesOfAFault) { state in
       let outcome = state.serveFault(task, page, access)
       switch outcome {
-      case .served: state.operations.attach(task, page)
-      case .spurious: if !state.operations.attach(task, page) { return state.judgeSpurious(task, page) }
+      case .served: state.spaces.attach(task, page)
+      case .spurious: if !state.spaces.attach(task, page) { return state.judgeSpurious(task, page) }
       case .notMapped, .forbidden, .noMemory: state.countDelivered(task)
       case .unexplained, .locked, .waitForFrames: break
       }

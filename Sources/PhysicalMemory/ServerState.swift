@@ -5,7 +5,10 @@ internal import CGuestABI
 internal import GuestMemory
 
 struct ServerState: ~Copyable {
-  let operations: any MachineOperations
+  // The machine, in its three roles.
+  let events: any TaskEvents
+  let spaces: any AddressSpaces
+  let memory: any PhysicalFrames
   var pool: FramePool
   var contents: ContentTable
   var reverseMap: ReverseMap
@@ -73,7 +76,9 @@ struct ServerState: ~Copyable {
     self.blocks = BlockStock(target: min(blocks, BlockStock.most(frameCount: frameCount)))
     ledger = Ledger(allocatable: max(0, pool.freeCount - tables.reserved))
     self.reclaim = ReclaimState(rules: reclaim)
-    self.operations = operations
+    events = operations
+    spaces = operations
+    memory = operations
     self.pool = pool
     self.contents = contents
     self.reverseMap = reverseMap
@@ -115,7 +120,7 @@ struct ServerState: ~Copyable {
 
   private func cleared(_ taken: (frame: FrameNumber, isZero: Bool)?) -> FrameNumber? {
     guard let (frame, isZero) = taken else { return nil }
-    if !isZero { operations.zero(FrameRun(start: frame, count: 1)) }
+    if !isZero { memory.zero(FrameRun(start: frame, count: 1)) }
     return frame
   }
 
@@ -124,7 +129,7 @@ struct ServerState: ~Copyable {
   mutating func watchStock() {
     guard pool.stockedCount < lowStock, !hasAskedForZeroedFrames else { return }
     hasAskedForZeroedFrames = true
-    operations.wantZeroedFrames()
+    memory.wantZeroedFrames()
   }
 
   /// A zeroed frame for a page table of a task: from the reserve within the task's quota, else from what nobody claims.
@@ -207,33 +212,33 @@ struct ServerState: ~Copyable {
 
   /// Takes back tables kept for tasks that have ended, a step's worth: some, if there are any.
   mutating func releaseClosedSpaces() {
-    let operations = operations
-    operations.releaseClosedSpaces { giveTable($0) }
+    let spaces = spaces
+    spaces.releaseClosedSpaces { giveTable($0) }
   }
 
   /// Links the tables for a page; if there is no frame for them, first takes back those kept for ended tasks.
   /// - Throws: `.waitForFrames` when others must give frames back first, `.noMemory` when there are none to be had.
   mutating func makeTables(_ task: TaskSlot, for page: PageNumber) throws(CallFailure) {
-    let operations = operations
-    if operations.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
+    let spaces = spaces
+    if spaces.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
     releaseClosedSpaces()
-    if operations.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
+    if spaces.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
     throw lackTables(task)
   }
 
   /// The task's empty address space, which it has at most once.
   mutating func openSpace(_ task: TaskSlot) throws(CallFailure) {
     guard !tasks[task].hasSpace else { return }
-    let operations = operations
-    var kept = operations.openSpace(task) { takeTable(for: task) }
+    let spaces = spaces
+    var kept = spaces.openSpace(task) { takeTable(for: task) }
     if let count = kept, !takeKept(count, for: task) {
       // More tables than the reserve has room for, and no frames for them: the space begins anew.
-      operations.closeSpace(task) { giveTable($0) }
+      spaces.closeSpace(task) { giveTable($0) }
       kept = nil
     }
     if kept == nil {
       releaseClosedSpaces()
-      kept = operations.openSpace(task) { takeTable(for: task) }
+      kept = spaces.openSpace(task) { takeTable(for: task) }
     }
     guard kept != nil else { throw lackTables(task) }
     tasks[task].hasSpace = true

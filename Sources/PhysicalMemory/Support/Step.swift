@@ -70,13 +70,13 @@ struct Step {
 }
 
 extension ServerState {
-  mutating func beginStep() { step.begin(now: operations.now) }
+  mutating func beginStep() { step.begin(now: events.now) }
 
   /// Whether the step has done its share. It is asked between one thing done and the next.
   var isStepOver: Bool {
     mutating get {
-      let operations = operations
-      return step.isOver { operations.now }
+      let events = events
+      return step.isOver { events.now }
     }
   }
 }

@@ -26,7 +26,7 @@ struct Sample: ServerCall {
     try caller.steps { (state) throws(CallFailure) in
       let length = min(pages.count - done, Self.pagesOfAStep)
       let sampled = (0..<length).map { offset in
-        state.operations.pageUse(caller.task, PageNumber(pages.start.rawValue + done + offset)).rawValue
+        state.spaces.pageUse(caller.task, PageNumber(pages.start.rawValue + done + offset)).rawValue
       }
       try state.writeMemory(caller.task, GuestAddress(bits.rawValue &+ done), sampled.span)
       done += length
