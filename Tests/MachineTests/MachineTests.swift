@@ -205,7 +205,7 @@ extension OnKVM {
         let error = #expect(throws: MachineError.self) {
           while tasks.count < 2000 { tasks.append(try machine.launch(sleep, arguments: ["100000"]) { _ in }) }
         }
-        #expect(error?.description.contains("tasks run already") == true, "\(String(describing: error))")
+        #expect(error?.description.contains("tasks are running") == true, "\(String(describing: error))")
         for task in tasks { task.stop(.machineEnd) }
         for task in tasks { _ = task.wait() }
         #expect(machine.server.statistics.claimedFrames == 0)
@@ -234,7 +234,7 @@ extension OnKVM {
         let error = #expect(throws: MachineError.self) {
           for number in 0..<2000 { _ = try machine.load(name: "\(number)", bytes: bytes) }
         }
-        let isTold = error?.description.hasPrefix("1024 programs are loaded already") == true
+        let isTold = error?.description.hasPrefix("1024 programs are loaded") == true
         #expect(isTold, "\(String(describing: error))")
       }
     }
@@ -259,7 +259,7 @@ extension OnKVM {
           return
         }
         #expect(report.cause.hasPrefix("page fault: write to 0x4"))
-        #expect(report.cause.hasSuffix("which is mapped, but not for that"))
+        #expect(report.cause.hasSuffix("whose mapping does not permit it"))
         #expect(report.number == 14)
         #expect(report.backtrace.contains { $0.contains("main") })
         #expect(report.registers.first { $0.name == "rip" }?.value ?? 0 >= 0x400000)

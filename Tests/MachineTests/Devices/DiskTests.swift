@@ -144,7 +144,7 @@ extension OnKVM {
         let client = try machine.bundled("diskclient")
         for _ in 0..<120 { #expect(try machine.run(client, ["77"]).end.exitStatus == 1) }
         #expect(reports.all.count == 100)
-        #expect(reports.all.last?.hasSuffix("(what it refuses from now on is not told)") == true)
+        #expect(reports.all.last?.hasSuffix("(further rejections are not reported)") == true)
         driver.stop(.machineEnd)
         _ = driver.wait()
       }
