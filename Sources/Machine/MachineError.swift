@@ -60,7 +60,7 @@ public enum MachineError: Error, CustomStringConvertible {
       "\(name) needs \(needed) frames, and tasks have borrowed all but \(free): load it before tasks borrow frames"
     case .noMemory(let what): "no frame is left for \(what): use a larger --memory"
     case .badLayout(let name):
-      "\(name) has segments that overlap or lie where the stack is: link it with scripts/guest-cc"
+      "\(name) has segments that overlap each other or the stack: link it with scripts/guest-cc"
     case .tooManyPrograms(let limit): "\(limit) programs are loaded, the maximum for a machine"
     case .argumentsTooLong(let limit): "the arguments are longer than \(limit) bytes: pass fewer or shorter ones"
     case .tooManyTasks(let limit): "\(limit) tasks are running, the maximum for a machine"

@@ -8,7 +8,7 @@
 //  1. raised: `TaskSignal.hasUpcall`, `hasInterrupt`. It stays raised while the task has no handler for it, runs one of
 //     its two handlers, or waits for frames.
 //  2. queued: KVM has the interrupt, and delivers it before the task's next instruction.
-//  3. running: `interrupted` holds the registers to restore. What is raised meanwhile is delivered after the handler.
+//  3. running: `interrupted` holds the registers to restore. Upcalls raised meanwhile are delivered after it returns.
 
 internal import CGuestABI
 internal import CKVM

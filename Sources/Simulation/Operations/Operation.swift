@@ -24,7 +24,7 @@ package struct HandleName: Hashable, Sendable {
 
 /// A handle argument of a call.
 package enum HandleArgument: Hashable, Sendable {
-  /// The number of this handle, whoever holds it now or held it before.
+  /// The number of this handle, of its current or a former holder.
   case name(HandleName)
   case number(UInt32)
 }
