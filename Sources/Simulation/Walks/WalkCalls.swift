@@ -1,5 +1,5 @@
-// What a task does in a walk: to the server as a program would, arguments written to its memory first and results read
-// from it, and the same to the model.
+// A task's calls in a walk. The server gets them as from a program: arguments are written to memory first and results
+// read from it. The model gets the same.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -8,7 +8,7 @@ internal import PhysicalMemory
 extension Walk {
   // MARK: Calls
 
-  /// Makes a call. One that waits for frames has changed nothing, and is made again when they have come.
+  /// Makes a call. A call that waits for frames has changed nothing, and is repeated when they have arrived.
   func perform(_ call: Call, _ task: ModelTask, _ label: Int) throws {
     isLacking = false
     guard let pending = task.pending else {
@@ -26,7 +26,7 @@ extension Walk {
     model.endRequest(task)
   }
 
-  /// - Returns: until when the task waits; nil: it does not have to.
+  /// - Returns: until when the task waits; nil: it need not wait.
   func waitForFrames(_ task: ModelTask) throws -> UInt64? {
     let expected = model.frameWait(task)
     let wait = server.frameWait(task.slot)
@@ -133,7 +133,7 @@ extension Walk {
     }
   }
 
-  /// What was mapped eagerly is there at once, with all rights that it can have.
+  /// An eager mapping must have its pages at once, with all rights in force.
   private func checkLeaves(_ task: ModelTask, _ address: UInt64, _ count: UInt32) throws {
     for offset in 0..<UInt64(count) {
       let page = PageNumber(address / 4096 + offset)
