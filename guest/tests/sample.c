@@ -3,7 +3,8 @@
 
 static uint8_t bits[PM_FRAMES_MAXIMUM];
 
-// Whether every page from `from` up to `to` has been seen with all of the bits, at some time: the server may drop a page.
+// Whether every page from `from` up to `to` has been seen with all of the bits, at some time: the server may drop a
+// page.
 static int seen(char *region, uint32_t from, uint32_t to, uint8_t wanted, int writes) {
   for (uint32_t page = from; page < to; page++) {
     int found = 0;

@@ -1,6 +1,6 @@
 // What the holder of control does with its buffer (R4, R7, R14), and how it learns what there is to decide. Nothing
-// written to the buffer counts before a commit, and a commit takes nothing from anybody by itself: who has more than its
-// new guarantee has extra frames, which are asked back when somebody has a claim to them.
+// written to the buffer counts before a commit, and a commit takes nothing from anybody by itself: who has more than
+// its new guarantee has extra frames, which are asked back when somebody has a claim to them.
 
 internal import CGuestABI
 internal import GuestMemory

@@ -1,7 +1,8 @@
 // What must always hold of released frames and of demands for frames. See Invariants.swift.
 
 extension ServerState {
-  /// Soft references against the ids that name them, and the list of released contents against the sharers that they have.
+  /// Soft references against the ids that name them, and the list of released contents against the sharers that they
+  /// have.
   func countReleased(_ census: inout ContainerCensus, _ found: inout [String]) {
     var released = 0
     for number in Int(ContentTable.firstNumber)..<contents.numberLimit {

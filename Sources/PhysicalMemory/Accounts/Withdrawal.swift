@@ -1,6 +1,6 @@
-// Frames that go to nobody's account, wanted for a task's sake: page tables beyond the reserve, the policy buffer, what a
-// processor needs. They are withdrawn from what tasks can have. Where all that is not claimed is lent, others give some
-// back first, as for a request (ReclaimRound.swift).
+// Frames that go to nobody's account, wanted for a task's sake: page tables beyond the reserve, the policy buffer, what
+// a processor needs. They are withdrawn from what tasks can have. Where all that is not claimed is lent, others give
+// some back first, as for a request (ReclaimRound.swift).
 //
 // The life of a withdrawal that must wait:
 //  1. lacking: the call or access has failed with `.waitForFrames`. Nothing is asked for unless somebody waits.
@@ -29,7 +29,8 @@ extension ServerState {
     return .waitForFrames
   }
 
-  /// Who has extra frames waits for nobody: it may be the one who is asked, and a call that waits keeps upcalls waiting.
+  /// Who has extra frames waits for nobody: it may be the one who is asked, and a call that waits keeps upcalls
+  /// waiting.
   private func canRequestWithdrawal(_ task: TaskSlot, _ count: Int) -> Bool {
     count > ledger.free && count <= ledger.unclaimed && tasks[task].entitlement.extra == 0
   }

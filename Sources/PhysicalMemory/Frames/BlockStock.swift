@@ -1,11 +1,12 @@
 // Blocks of 512 frames readied for superpages: a huge page of the host behind each, all of it zero.
 //
 // A block in stock is free all the same: its frames stay in the free runs, and whoever needs frames takes them. So no
-// frame is set aside, nothing must be drained when frames run short, and a block counts only if all of it is free and zero
-// when it is taken. It is chosen where ordinary requests come last: at the end of the longest free run.
+// frame is set aside, nothing must be drained when frames run short, and a block counts only if all of it is free and
+// zero when it is taken. It is chosen where ordinary requests come last: at the end of the longest free run.
 //
-// The host's memory behind a block is used all the same. So none is readied before somebody wants a superpage; each time
-// that half of them are gone twice as many are readied; and those that nobody wants for a while become idle frames.
+// The host's memory behind a block is used all the same. So none is readied before somebody wants a superpage; each
+// time that half of them are gone twice as many are readied; and those that nobody wants for a while become idle
+// frames.
 
 internal import GuestMemory
 
@@ -59,8 +60,8 @@ struct BlockStock {
 }
 
 extension FramePool {
-  /// The last block of the longest free run that has one which is not among `others`. The scarce frames below 16 MiB are
-  /// not for this.
+  /// The last block of the longest free run that has one which is not among `others`. The scarce frames below 16 MiB
+  /// are not for this.
   func lastFreeBlock(except others: [FrameNumber]) -> FrameRun? {
     for rank in 0..<FrameZone.count - 1 {
       let zone = FrameZone(rank: rank)

@@ -6,8 +6,8 @@
 //    Only of the zone that ordinary requests try first, so that scarce frames are not lent out again at once.
 //  - the stock: zeroed ahead by a background thread (`ZeroedStock.swift`).
 // Both count as free. A request that the runs cannot serve has them emptied into the runs, and is tried again.
-// Page tables have an area of their own at the pool's end (`TableArea.swift`). What is given back while somebody may still
-// look at it waits, and counts as free all the same (`WaitingFrames.swift`).
+// Page tables have an area of their own at the pool's end (`TableArea.swift`). What is given back while somebody may
+// still look at it waits, and counts as free all the same (`WaitingFrames.swift`).
 //
 // Every operation changes records of the frames concerned only; none allocates. Not thread safe: the server's lock
 // covers it.
@@ -40,8 +40,8 @@ public struct FramePool: ~Copyable, Sendable {
   var isGiving = true
 
   /// A pool of `frameCount` frames, from `leastFrameCount` to `mostFrameCount`. All but frame 0 are free, and all are
-  /// known to be zero. The records take 16 bytes of address space a frame, and memory only as they are touched. The last
-  /// `tableFrames` are for page tables.
+  /// known to be zero. The records take 16 bytes of address space a frame, and memory only as they are touched. The
+  /// last `tableFrames` are for page tables.
   public init(frameCount: Int, tableFrames: Int = 0) throws(ReservationError) {
     precondition(frameCount >= Self.leastFrameCount, "a frame pool of less than 1 MiB")
     precondition(frameCount <= Self.mostFrameCount, "a frame pool of more than 16 TiB")
@@ -117,8 +117,8 @@ public struct FramePool: ~Copyable, Sendable {
     return run
   }
 
-  /// What `takeRun` would take, if it is in one free run that is easily found: for who has other means. The cost does not
-  /// grow with the pool.
+  /// What `takeRun` would take, if it is in one free run that is easily found: for who has other means. The cost does
+  /// not grow with the pool.
   func findEasyRun(_ request: RunRequest) -> FrameRun? {
     runs.find(request, most: 16, in: records).map { FrameRun(start: FrameNumber(UInt32($0)), count: request.count) }
   }

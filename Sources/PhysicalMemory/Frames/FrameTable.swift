@@ -17,7 +17,8 @@
 //                  period.
 //
 //   interior, freeHead → inUse, table, quarantined → loose or interior, freeHead     (taken, given back)
-//                                      inUse, table, quarantined → waiting → the same    (given back while others may look)
+//                                      inUse, table, quarantined → waiting → the same    (given back while others may
+//                                      look)
 //   interior, freeHead → zeroing → stocked → inUse or interior, freeHead            (zeroed ahead, taken or drained)
 
 internal import GuestMemory

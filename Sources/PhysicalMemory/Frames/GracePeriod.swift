@@ -2,9 +2,9 @@
 //
 // A zap ends what processors hold. It does not end what KVM has in hand: to carry out an instruction for a task, KVM
 // looks an address up in the page tables and then uses the frame, and its thread may be stopped between the two for as
-// long as the host likes (docs/internals/decisions/0016-frames-wait-for-visits-to-kvm.md). But it forgets the frame before it
-// returns from KVM_RUN. So a frame may be reused when each vCPU that was in KVM_RUN, a visit, when a leaf of its task
-// went, has left since. This is read-copy-update with KVM_RUN as the reader.
+// long as the host likes (docs/internals/decisions/0016-frames-wait-for-visits-to-kvm.md). But it forgets the frame
+// before it returns from KVM_RUN. So a frame may be reused when each vCPU that was in KVM_RUN, a visit, when a leaf of
+// its task went, has left since. This is read-copy-update with KVM_RUN as the reader.
 //
 //      leaf emptied ──▶ zap ──▶ the task's vCPU is on a visit: a grace period ──▶ the visit ends ──▶ pool
 //                          └──▶ it is not, as with each task's own calls ──▶ pool
@@ -12,9 +12,11 @@
 // The life of a grace period, of which there are two at most:
 //  1. open: visits are added, and all frames that are given back wait, whoever had them.
 //  2. ending: no visit is added. When all of its visits are over, its frames go to the pool, in bounded steps.
-// An open one begins to end when the one before it has ended, so that no stream of revocations can keep frames for ever.
+// An open one begins to end when the one before it has ended, so that no stream of revocations can keep frames for
+// ever.
 //
-// Nobody fails because frames wait: what takes frames does not begin while there are too few and some wait (`ServerLock`).
+// Nobody fails because frames wait: what takes frames does not begin while there are too few and some wait
+// (`ServerLock`).
 
 internal import GuestMemory
 import Synchronization
@@ -52,8 +54,8 @@ enum PeriodProgress {
 }
 
 extension ServerState {
-  /// A leaf of the task was emptied. What is given back from here on waits, until the zaps are done and it is known whether
-  /// the task was running.
+  /// A leaf of the task was emptied. What is given back from here on waits, until the zaps are done and it is known
+  /// whether the task was running.
   @inline(__always)
   mutating func noteEmptied(_ task: TaskSlot) {
     guard grace.touched.last != task, !tasks[task].isTouched else { return }
@@ -121,8 +123,8 @@ extension ServerState {
     return !lacksWaiting(needed)
   }
 
-  /// Whether all frames that waited when so many periods had `ended` are free: two more have ended since. If not, and the
-  /// thing to wait for is the end of visits, those have been told to end.
+  /// Whether all frames that waited when so many periods had `ended` are free: two more have ended since. If not, and
+  /// the thing to wait for is the end of visits, those have been told to end.
   mutating func hasPassed(_ ended: UInt64) -> PeriodProgress {
     endGracePeriods()
     if grace.hasVisits, grace.ended < ended + 2 {

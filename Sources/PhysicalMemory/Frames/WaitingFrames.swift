@@ -1,5 +1,5 @@
-// Frames that were given back while somebody may still look at them. They are nobody's and count as free, and nothing takes
-// them, clears them, or gives their memory to the host before they have waited (GracePeriod.swift says how long).
+// Frames that were given back while somebody may still look at them. They are nobody's and count as free, and nothing
+// takes them, clears them, or gives their memory to the host before they have waited (GracePeriod.swift says how long).
 
 internal import GuestMemory
 

@@ -123,8 +123,8 @@ extension ServerState {
 
   /// Answers a call and receives the next. An error of the reply is the result, and nothing is received then.
   ///
-  /// Whatever may have to wait for frames, or for a page that the task has to map, is done before the reply: the call is
-  /// made again then, and would answer twice. Nothing behind the reply throws `.waitForFrames` or `.fault`.
+  /// Whatever may have to wait for frames, or for a page that the task has to map, is done before the reply: the call
+  /// is made again then, and would answer twice. Nothing behind the reply throws `.waitForFrames` or `.fault`.
   mutating func replyAndReceive(
     _ waiter: Waiter, _ handle: Handle, address: GuestAddress, mayWait: Bool
   ) throws(CallFailure) -> WaitOutcome {
@@ -263,7 +263,8 @@ extension ServerState {
     if tasks[server].abandoned.count > 1024 { tasks[server].abandoned = [call] }
   }
 
-  /// `error`: of `forAnother`, or none that a call leaves with before it is done: `.stopped` is for `steps` alone to throw.
+  /// `error`: of `forAnother`, or none that a call leaves with before it is done: `.stopped` is for `steps` alone to
+  /// throw.
   mutating func finish(_ waiter: Waiter, _ error: ServerError?) {
     setWait(waiter, .finished(error))
     events.wake(waiter.task)

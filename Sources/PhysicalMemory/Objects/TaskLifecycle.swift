@@ -5,8 +5,8 @@ internal import GuestMemory
 
 /// What a new task is to have.
 public struct TaskParameters: Sendable {
-  /// What a policy server knows it by (R14); longer than PM_NAME_MAXIMUM bytes, it is cut off. Empty: a machine puts the
-  /// program's name in its place.
+  /// What a policy server knows it by (R14); longer than PM_NAME_MAXIMUM bytes, it is cut off. Empty: a machine puts
+  /// the program's name in its place.
   public var name: String
   /// Frames it always gets.
   public var guaranteed: Int
@@ -90,8 +90,8 @@ extension ServerState {
     return false
   }
 
-  /// Opens a new task's address space and charges what it begins with: all that may have to wait. `continueStarting` fills
-  /// it. On an error but `.waitForFrames` the task is to be ended.
+  /// Opens a new task's address space and charges what it begins with: all that may have to wait. `continueStarting`
+  /// fills it. On an error but `.waitForFrames` the task is to be ended.
   mutating func startTask(_ task: TaskSlot) throws(CallFailure) -> StartPlan {
     let image = tasks[task].image
     let frameCount = frameCount(image)
@@ -205,7 +205,8 @@ extension ServerState {
     countControls(task, -tasks[task].controls)
   }
 
-  /// One step through the handles of a task that ends: its endpoints go, its containers are to go. False: there are more.
+  /// One step through the handles of a task that ends: its endpoints go, its containers are to go. False: there are
+  /// more.
   private mutating func closeHandles(_ task: TaskSlot) -> Bool {
     let start = tasks[task].closedHandles
     let end = min(start + Self.handlesInOneStep, tasks[task].handles.entryCount)
@@ -220,8 +221,8 @@ extension ServerState {
     return end == tasks[task].handles.entryCount
   }
 
-  /// One bounded step: what others wait for, then leaves, then frames, then the address space. Containers that others hold
-  /// locked or pinned stay until they let go, or their time is up.
+  /// One bounded step: what others wait for, then leaves, then frames, then the address space. Containers that others
+  /// hold locked or pinned stay until they let go, or their time is up.
   mutating func continueEnding(_ task: TaskSlot) -> EndingStep {
     guard expirePins(), endLocks(of: task), endPins(of: task) else { return .more }
     // Who waits for the task is told of its end when its locks and pins are gone.

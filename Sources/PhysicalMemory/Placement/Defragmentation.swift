@@ -2,9 +2,9 @@
 //
 // A pass has two halves:
 //  1. Scarce zones: movable contents below 16 MiB, then those below 4 GiB, go to free frames of a higher zone.
-//  2. Blocks of 512 frames: two walks towards each other. From below, each block that is neither full nor empty and holds
-//     nothing but movable contents is emptied; from above, each block that is partly used is filled with them. Full
-//     blocks stay as they are, so that what is packed already, and superpages, are left alone.
+//  2. Blocks of 512 frames: two walks towards each other. From below, each block that is neither full nor empty and
+//     holds nothing but movable contents is emptied; from above, each block that is partly used is filled with them.
+//     Full blocks stay as they are, so that what is packed already, and superpages, are left alone.
 // It goes in steps, each with the lock held; whatever changes in between, a step looks at the frames anew.
 
 internal import GuestMemory

@@ -5,8 +5,8 @@
 //  2. ended, with a transfer under way: no other transfer begins, and the frame stays as in 1 (see Transfers.swift).
 //  3. gone: unpinned by the task that pinned it, its time up, or that task dead, and no transfer under way.
 //
-// A pin whose time is up is ended by whoever asks next, before anything that depends on pins (`expirePins`). There may be
-// half a pool of them: that goes in steps, as pinning does (PinCalls.swift).
+// A pin whose time is up is ended by whoever asks next, before anything that depends on pins (`expirePins`). There may
+// be half a pool of them: that goes in steps, as pinning does (PinCalls.swift).
 
 internal import GuestMemory
 
@@ -38,7 +38,8 @@ extension ServerState {
     containers[slot].frames.pinnedCount > 0 || containers[slot].pinsUnderWay != nil
   }
 
-  /// The lowest id in a range that is pinned. Takes a step a leaf of the container's table, and one an id of two of them.
+  /// The lowest id in a range that is pinned. Takes a step a leaf of the container's table, and one an id of two of
+  /// them.
   func firstPinned(_ slot: ContainerSlot, _ ids: Range<UInt64>) -> FrameID? {
     guard hasPins(slot) else { return nil }
     var end = ids.upperBound
@@ -127,8 +128,8 @@ extension ServerState {
     return true
   }
 
-  /// Until when others keep a container from its owner by pins: look again then. Of many pins some are looked at only; and
-  /// nobody knows when a transfer is over, or a call.
+  /// Until when others keep a container from its owner by pins: look again then. Of many pins some are looked at only;
+  /// and nobody knows when a transfer is over, or a call.
   func pinnedByOthers(_ slot: ContainerSlot) -> UInt64? {
     let soon = events.now + Self.transferPatience
     let owner = containers[slot].owner

@@ -93,7 +93,8 @@ public struct Obstacle: Equatable, Sendable {
   }
 }
 
-/// A placed allocation under way. Every frame in `frames` is out of use, and in `window` there may be more of the task's.
+/// A placed allocation under way. Every frame in `frames` is out of use, and in `window` there may be more of the
+/// task's.
 struct PlacementPlan {
   let task: TaskSlot
   let placement: Placement
@@ -396,8 +397,8 @@ extension ServerState {
 
   // MARK: Installing
 
-  /// Lets go of what the next ids name, and gives them their frames; cannot fail. Nobody sees one without its frame, and
-  /// gets it another one. False: all have theirs.
+  /// Lets go of what the next ids name, and gives them their frames; cannot fail. Nobody sees one without its frame,
+  /// and gets it another one. False: all have theirs.
   mutating func installPlaced(_ plan: inout PlacementPlan, _ allocation: inout AllocationPlan) -> Bool {
     guard continueAllocation(&allocation, most: Self.installedInOneStep) else {
       containers[plan.container].changes -= 1

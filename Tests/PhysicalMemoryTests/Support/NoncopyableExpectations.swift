@@ -1,5 +1,5 @@
-// `#expect(value.method())` and `#require(value.method())` copy `value`, to show it when they fail, so they cannot take a
-// method of a noncopyable value. `#expect(value.method() == true)` can, and this in place of `#require`.
+// `#expect(value.method())` and `#require(value.method())` copy `value`, to show it when they fail, so they cannot take
+// a method of a noncopyable value. `#expect(value.method() == true)` can, and this in place of `#require`.
 
 import Testing
 

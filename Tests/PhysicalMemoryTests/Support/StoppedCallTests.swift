@@ -1,5 +1,5 @@
-// A task that is to end gives up a long call between two steps, wherever it is: everything is in order then for the task's
-// end, which leaves nothing behind, and for others whose containers the call was about.
+// A task that is to end gives up a long call between two steps, wherever it is: everything is in order then for the
+// task's end, which leaves nothing behind, and for others whose containers the call was about.
 
 import CGuestABI
 import GuestMemory
