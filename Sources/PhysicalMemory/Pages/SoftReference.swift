@@ -18,73 +18,11 @@
 
 internal import GuestMemory
 
-/// Frames being released, in bounded steps.
-struct ReleasePlan {
-  let container: ContainerReference
-  let ids: [FrameID]
-  /// The error, if nothing is released.
-  fileprivate(set) var error: CallFailure?
-  fileprivate var looked = 0
-  fileprivate var done = 0
-}
-
-/// Released frames being recovered, in bounded steps.
-struct RecoveryPlan {
-  let container: ContainerReference
-  /// Without repeats.
-  let ids: [FrameID]
-  /// The error and its id, if nothing is recovered.
-  fileprivate(set) var error: CallFailure?
-  fileprivate(set) var errorID: FrameID?
-  fileprivate var looked = 0
-  fileprivate var isCharged = false
-  fileprivate var done = 0
-  fileprivate var isUndoing = false
-}
-
 extension ServerState {
   // MARK: Release
 
-  mutating func planRelease(_ task: TaskSlot, _ handle: Handle, _ ids: [FrameID]) throws(CallFailure) -> ReleasePlan {
-    let slot = try ownedContainer(task, handle)
-    containers[slot].changes += 1
-    return ReleasePlan(container: reference(slot), ids: ids)
-  }
-
-  /// One step: checks all ids, then releases them; the checks stay valid. False: done. Either all are released and
-  /// uncharged, or none, because an id is not in use (PM_ENOENT) or pinned (PM_EBUSY).
-  mutating func continueRelease(_ plan: inout ReleasePlan) -> Bool {
-    beginStep()
-    defer { finishRevocations() }
-    // References displaced by the allowance may have been released in this very step.
-    grace.beganIdle = false
-    let slot = plan.container.slot
-    while plan.looked < plan.ids.count {
-      if isStepOver { return true }
-      let id = plan.ids[plan.looked]
-      plan.error = containers[slot].frames[id].isUsed ? isPinned(slot, id) ? .busy : plan.error : .noEntry
-      if plan.error == .noEntry { plan.looked = plan.ids.count } else { plan.looked += 1 }
-      step.count(Work.look)
-    }
-    var released = 0
-    defer { uncharge(containers[slot].owner, released) }
-    while plan.error == nil, plan.done < plan.ids.count {
-      if isStepOver { return true }
-      let id = plan.ids[plan.done]
-      // An id named twice is released once.
-      if containers[slot].frames[id].isUsed {
-        guard release(ContainerFrame(container: slot, id: id)) else { return true }
-        released += 1
-      }
-      plan.done += 1
-      step.count(Work.look)
-    }
-    containers[slot].changes -= 1
-    return false
-  }
-
   /// False: some of its leaves are left, and it is not released yet.
-  private mutating func release(_ shown: ContainerFrame) -> Bool {
+  mutating func release(_ shown: ContainerFrame) -> Bool {
     guard let number = containers[shown.container].frames[shown.id].content else {
       releaseEmpty(shown)
       return true
@@ -134,111 +72,6 @@ extension ServerState {
       dropReleased(number)
     }
     return reference
-  }
-
-  // MARK: Recovery
-
-  mutating func planRecovery(
-    _ task: TaskSlot, _ handle: Handle, _ ids: [FrameID], frameError: GuestAddress
-  ) throws(CallFailure) -> RecoveryPlan {
-    let slot = try ownedContainer(task, handle)
-    if frameError != 0 { try checkWritable(task, frameError, 4) }
-    containers[slot].changes += 1
-    return RecoveryPlan(container: reference(slot), ids: ids)
-  }
-
-  /// One step. False: done. Either all are recovered, or none, and `error` is PM_ENOEXIST for an expired id, PM_EEXIST
-  /// for an id in use, or PM_ENOMEM where neither the guarantee nor free frames suffice.
-  mutating func continueRecovery(_ plan: inout RecoveryPlan) -> Bool {
-    beginStep()
-    while !isRecovered(&plan) {
-      if isStepOver { return true }
-    }
-    containers[plan.container.slot].changes -= 1
-    return false
-  }
-
-  /// Handles one id, or the transition from checking to recovering. True: done.
-  private mutating func isRecovered(_ plan: inout RecoveryPlan) -> Bool {
-    let slot = plan.container.slot
-    step.count(Work.look)
-    if plan.isUndoing { return isUndone(&plan) }
-    if plan.looked < plan.ids.count {
-      let id = plan.ids[plan.looked]
-      plan.looked += 1
-      let word = containers[slot].frames[id]
-      guard !word.isReleased else { return false }
-      (plan.error, plan.errorID) = (word.isUsed ? .exists : .contentGone, id)
-      return true
-    }
-    guard plan.isCharged else { return !chargeRecovery(&plan) }
-    guard plan.done < plan.ids.count else { return true }
-    let id = plan.ids[plan.done]
-    if containers[slot].frames[id] == .releasedEmpty {
-      containers[slot].frames.set(id, .empty)
-      containers[slot].promised -= 1
-      plan.done += 1
-      return false
-    }
-    guard let number = containers[slot].frames[id].softReference else {
-      // It has expired since the check.
-      (plan.error, plan.errorID) = (.contentGone, id)
-      uncharge(containers[slot].owner, plan.ids.count - plan.done)
-      containers[slot].promised -= plan.ids.count - plan.done
-      plan.isUndoing = true
-      return false
-    }
-    let content = softReferences[number].contentNumber
-    softReferences.remove(number, &contents[content])
-    softReferences.update(contents[content])
-    containers[slot].frames.set(id, VirtualFrameWord(content))
-    containers[slot].promised -= 1
-    plan.done += 1
-    step.count(Work.reference)
-    return false
-  }
-
-  private mutating func chargeRecovery(_ plan: inout RecoveryPlan) -> Bool {
-    let owner = containers[plan.container.slot].owner
-    returnSetAside(owner)
-    let headroom = headroom(owner, extra: true)
-    do throws(CallFailure) {
-      guard headroom >= plan.ids.count else { throw .noMemory }
-      try charge(owner, plan.ids.count)
-    } catch {
-      plan.error = error
-      if headroom < plan.ids.count { plan.errorID = plan.ids[headroom] }
-      return false
-    }
-    containers[plan.container.slot].promised += plan.ids.count
-    plan.isCharged = true
-    return true
-  }
-
-  /// Releases recovered ids again. True: done.
-  private mutating func isUndone(_ plan: inout RecoveryPlan) -> Bool {
-    guard plan.done > 0 else { return true }
-    defer { finishRevocations() }
-    guard release(ContainerFrame(container: plan.container.slot, id: plan.ids[plan.done - 1])) else { return false }
-    plan.done -= 1
-    uncharge(containers[plan.container.slot].owner, 1)
-    return false
-  }
-
-  /// Gives up the call: recovered ids stay recovered, and the owner, which is about to end, is uncharged for the rest.
-  mutating func abandon(_ plan: RecoveryPlan) {
-    let slot = plan.container.slot
-    containers[slot].changes -= 1
-    guard plan.isCharged, !plan.isUndoing else { return }
-    let rest = plan.ids.count - plan.done
-    containers[slot].promised -= rest
-    uncharge(containers[slot].owner, rest)
-  }
-
-  /// For each id, whether it has expired: neither in use nor recoverable.
-  mutating func expired(_ task: TaskSlot, _ handle: Handle, _ ids: ArraySlice<FrameID>) throws(CallFailure) -> [UInt8] {
-    let slot = try ownedContainer(task, handle)
-    return ids.map { containers[slot].frames[$0] == .unused ? 1 : 0 }
   }
 
   // MARK: Reuse
