@@ -78,7 +78,7 @@ public final class PhysicalMemoryServer: Sendable {
   ///   - parameters: the task's name, entitlement, stack and arguments.
   ///   - wait: blocks until a time of the machine's clock (nanoseconds), or until `wake` is called for the task.
   /// - Returns: the slot, and the task's id, which is never reused.
-  /// - Throws: `.noMemory` when the guarantee or the frames cannot be had; `.error` with the reason otherwise.
+  /// - Throws: `.contentGone` when the image is not loaded, `.noMemory` when the guarantee or the frames cannot be had.
   public func createTask(
     _ image: ImageNumber, _ parameters: TaskParameters, wait: (TaskSlot, _ until: UInt64) -> Void = { _, _ in }
   ) throws(CallFailure) -> (slot: TaskSlot, id: TaskID) {
