@@ -9,6 +9,7 @@ public struct TaskSlot: SlabIndex, Hashable, Sendable, BitwiseCopyable {
   /// The index, from 0.
   public let rawValue: UInt32
 
+  /// - Parameter rawValue: the index, from 0.
   public init(_ rawValue: UInt32) { self.rawValue = rawValue }
 
   /// The owner of what belongs to no task: the contents of loaded programs.
@@ -17,9 +18,14 @@ public struct TaskSlot: SlabIndex, Hashable, Sendable, BitwiseCopyable {
 
 /// A page-table leaf: the frame and the rights in force.
 public struct MappedPage: Equatable, Sendable {
+  /// The mapped frame.
   public let frame: FrameNumber
+  /// The rights in force.
   public let rights: MappingFlags
 
+  /// - Parameters:
+  ///   - frame: the mapped frame.
+  ///   - rights: the rights in force.
   public init(frame: FrameNumber, rights: MappingFlags) {
     self.frame = frame
     self.rights = rights
@@ -37,6 +43,7 @@ public struct SuperpageCounts: Equatable, Sendable {
   /// Flushes of all translations, for superpages and for freed page tables.
   public var flushes: Int
 
+  /// - Parameters: see the properties of the same names.
   public init(current: Int = 0, splits: [SplitCause: Int] = [:], flushes: Int = 0) {
     self.current = current
     self.splits = splits
@@ -51,6 +58,9 @@ public struct Visit: Equatable, Sendable, BitwiseCopyable {
   /// Unique among the visits of a slot.
   public let number: UInt64
 
+  /// - Parameters:
+  ///   - slot: the task whose vCPU it is.
+  ///   - number: unique among the visits of a slot.
   public init(slot: TaskSlot, number: UInt64) {
     self.slot = slot
     self.number = number

@@ -18,18 +18,31 @@ public enum CallFailure: Error, Equatable, Sendable {
   /// The task must end (`mustStop`); the call was given up between two steps.
   case stopped
 
+  /// `.error(.notPermitted)`, PM_EPERM.
   public static var notPermitted: CallFailure { .error(.notPermitted) }
+  /// `.error(.noEntry)`, PM_ENOENT.
   public static var noEntry: CallFailure { .error(.noEntry) }
+  /// `.error(.exists)`, PM_EEXIST.
   public static var exists: CallFailure { .error(.exists) }
+  /// `.error(.noMemory)`, PM_ENOMEM.
   public static var noMemory: CallFailure { .error(.noMemory) }
+  /// `.error(.contentGone)`, PM_ENOEXIST.
   public static var contentGone: CallFailure { .error(.contentGone) }
+  /// `.error(.invalid)`, PM_EINVAL.
   public static var invalid: CallFailure { .error(.invalid) }
+  /// `.error(.busy)`, PM_EBUSY.
   public static var busy: CallFailure { .error(.busy) }
+  /// `.error(.timedOut)`, PM_ETIMEDOUT.
   public static var timedOut: CallFailure { .error(.timedOut) }
+  /// `.error(.inputOutput)`, PM_EIO.
   public static var inputOutput: CallFailure { .error(.inputOutput) }
+  /// `.error(.noSpace)`, PM_ENOSPC.
   public static var noSpace: CallFailure { .error(.noSpace) }
+  /// `.error(.fault)`, PM_EFAULT.
   public static var fault: CallFailure { .error(.fault) }
+  /// `.error(.canceled)`, PM_ECANCELED.
   public static var canceled: CallFailure { .error(.canceled) }
+  /// `.error(.again)`, PM_EAGAIN.
   public static var again: CallFailure { .error(.again) }
 }
 

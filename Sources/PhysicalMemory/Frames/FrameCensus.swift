@@ -62,6 +62,7 @@ extension PhysicalMemoryServer {
   /// Freed frames that wait for a grace period (GracePeriod.swift).
   package var waitingFrames: Int { withState { $0.pool.waitingCount } }
 
+  /// The first frame of the policy buffer; nil: there is no buffer.
   package var policyBufferFrame: FrameNumber? {
     withState { state in state.policy.buffer.flatMap { state.frame($0.slot, 0) } }
   }

@@ -16,6 +16,7 @@ public struct ImageSegment: Sendable {
   public let isExecutable: Bool
   /// The bytes from the image's file, and their offset in the first page. The rest is zero.
   public let bytes: ArraySlice<UInt8>
+  /// The offset of `bytes` in the first page.
   public let offset: Int
 
   /// - Parameters:

@@ -31,6 +31,7 @@ public enum FaultAround: Equatable, Sendable {
 public struct TaskCounters: Equatable, Sendable {
   /// Faults the server served, and pages filled in for them.
   public var faults: UInt64 = 0
+  /// Pages filled in for the served faults.
   public var pages: UInt64 = 0
   /// Faults whose leaf already permitted the access.
   public var spuriousFaults: UInt64 = 0
