@@ -99,6 +99,12 @@ extension PhysicalMemoryServer {
 
   /// Makes one attempt at a call. After `.waitForFrames`, repeat it once `frameWait` is `.ready`, and call `endRequest`
   /// after the last attempt, whether it succeeded or not.
+  /// - Parameters:
+  ///   - number: the call.
+  ///   - arguments: its registers.
+  ///   - task: the caller.
+  ///   - level: the task itself, or its pm_return_pages handler.
+  /// - Throws: `.error` with the task's error, `.waitForFrames`, or `.stopped` when the task must end.
   public func attempt(
     _ number: ServerCallNumber, _ arguments: CallArguments, for task: TaskSlot, at level: WaitLevel = .task
   ) throws(CallFailure) -> CallProgress {

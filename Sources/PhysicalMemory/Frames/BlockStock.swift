@@ -41,7 +41,7 @@ struct BlockStock {
   }
 
   /// Called about once a second: halves the stock if no block was requested meanwhile.
-  /// - Returns: the first frames of the removed blocks that were in `blocks`.
+  /// - Returns: the first frames of the blocks removed from the stock.
   mutating func shrink() -> [FrameNumber] {
     defer { isInUse = false }
     guard !isInUse, wanted > 0 || !blocks.isEmpty else { return [] }

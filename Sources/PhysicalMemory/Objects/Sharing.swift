@@ -10,7 +10,7 @@ internal import GuestMemory
 
 struct ContainerLock {
   let holder: TaskSlot
-  /// The next container locked by the holder.
+  /// Neighbours in the list of containers locked by the holder.
   fileprivate var previous: ContainerSlot?
   fileprivate(set) var next: ContainerSlot?
   /// Nanoseconds of the machine's clock.

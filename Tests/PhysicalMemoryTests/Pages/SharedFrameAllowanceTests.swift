@@ -79,7 +79,7 @@ extension SharedFrameStepTests {
   }
 
   @Test(
-    "R31: of released ids of one content, and of untouched ones, a task keeps its most recent, and other tasks keep theirs"
+    "R31: a task keeps its most recent released ids of one content, and untouched ones; others keep theirs"
   )
   func ownReferences() throws {
     var server = try OpenServer(frames: 1 << 14)
