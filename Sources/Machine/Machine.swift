@@ -1,7 +1,7 @@
 // The machine: one KVM virtual machine whose memory is the frame pool, its server, and its vCPUs.
 //
 //      Machine ── launch ──▶ PhysicalMemoryServer.createTask ──▶ VCPUPool ──▶ VCPURunner ──▶ VCPULoop
-//      VCPULoop: enter ──▶ ExitDecoder ──▶ PageFaultHandler | ServerCallHandler ──▶ PhysicalMemoryServer
+//      VCPULoop: enter ──▶ ExitDecoder ──▶ PageFaultHandler | CallHandler ──▶ PhysicalMemoryServer
 
 internal import CGuestABI
 internal import Glibc
@@ -11,32 +11,39 @@ public import PhysicalMemory
 internal import SystemPackage
 import Synchronization
 
+/// What a machine is made of and how it runs.
 public struct MachineConfiguration: Sendable {
-  /// Bytes of the frame pool; rounded down to frames.
+  /// Bytes of the frame pool, rounded down to whole frames.
   public var memory: Int
-  /// Give all of the pool's memory to the host's tables at the start, so that no fault pays for it.
+  /// Populate the host's page tables for the whole pool at the start, so that no fault pays for it.
   public var isPopulated: Bool
-  /// Frames kept zeroed ahead.
+  /// Number of prezeroed frames kept ready.
   public var stock: Int
-  /// Blocks of 2 MiB kept ready for superpages, at most; a small pool has fewer or none. 0: no superpages.
+  /// Blocks of 2 MiB kept ready for superpages, at most; a small pool keeps fewer or none. 0: no superpages.
   public var blocks = 32
-  /// For tests: microseconds after which another frame is unmapped at random; nil: never.
+  /// For tests: microseconds between revocations of random frames; nil: none.
   public var revocationInterval: UInt64?
-  /// The memory of frames that stay free goes back to the host, at most so many a second; 0: never. A populated pool
-  /// keeps its memory.
+  /// The most frames a second whose memory goes back to the host while they stay free; 0: none. A populated pool keeps
+  /// its memory.
   public var framesGivenBackASecond = 1 << 16
-  /// How frames are taken back from tasks that have more than their guarantee.
+  /// How extra frames are reclaimed from tasks.
   public var reclaim = ReclaimRules()
+  /// When the pool is defragmented.
   public var defragmentation = DefragmentationMode.background
-  /// Each task keeps how the free frames lay at its end.
+  /// Each task records the fragmentation of free memory at its end (`GuestTask.fragmentation`).
   public var keepsFragmentation = false
-  /// The server's statistics say how long its lock is held.
+  /// The server's statistics include how long its lock is held.
   public var measuresHolds = false
-  /// For tests: microseconds after which another content is moved at random; nil: never.
+  /// For tests: microseconds between moves of random contents; nil: none.
   public var moveInterval: UInt64?
-  /// Devices 0, 1, …; at most `mostDisks`.
+  /// The machine's disks, devices 0, 1, …; at most `mostDisks`.
   public var disks: [DiskConfiguration] = []
 
+  /// - Parameters:
+  ///   - memory: bytes of the frame pool.
+  ///   - isPopulated: populate the pool at the start.
+  ///   - stock: prezeroed frames.
+  ///   - revocationInterval: for tests, microseconds between revocations; nil: none.
   public init(
     memory: Int = 256 << 20, isPopulated: Bool = false, stock: Int = 1024, revocationInterval: UInt64? = nil
   ) {
@@ -46,24 +53,30 @@ public struct MachineConfiguration: Sendable {
     self.stock = stock
   }
 
-  /// For tests: tasks may use protection keys, as on a KVM that leaves PKRU to the processor. KVM must have them.
+  /// For tests: tasks may use protection keys, as on a KVM that leaves PKRU to the processor. KVM must support them.
   package var hasProtectionKeys = false
-  /// What RDTSCP and RDPID tell tasks, where KVM makes that their own.
+  /// What RDTSCP and RDPID return to tasks, on a KVM that virtualises IA32_TSC_AUX.
   package var processorNumber: UInt32 = 0
 
-  /// Whether contents change their frames all the time.
+  /// Whether contents are moved continuously.
   var movesContents: Bool { moveInterval != nil || defragmentation == .continuous }
 
-  /// In bytes.
+  /// The smallest pool, in bytes.
   public static let leastMemory = 1 << 20
+  /// The largest pool, in bytes.
   public static let mostMemory = 4 << 40
+  /// The most disks of a machine.
   public static let mostDisks = Devices.most
 }
 
+/// A KVM virtual machine with its memory server, vCPUs and devices. `shutDown` must be called before the last reference
+/// goes.
 public final class Machine: Sendable {
+  /// As given at creation.
   public let configuration: MachineConfiguration
+  /// The memory server of this machine.
   public let server: PhysicalMemoryServer
-  /// kHz of the time-stamp counter that tasks read.
+  /// Frequency of the time-stamp counter that tasks read, in kHz.
   let timestampFrequency: UInt64
   let virtualMachine: VirtualMachine
   let supervisor: SupervisorArea
@@ -82,10 +95,12 @@ public final class Machine: Sendable {
   private let idleMemory = IdleMemory()
   private let defragmentation = BackgroundDefragmentation()
   private let tasks = TaskList()
-  /// Held while the machine is shut down.
+  /// Held during shutdown.
   private let ending = Mutex(())
 
-  /// Makes the machine and starts its background thread. `shutDown` must be called before it is let go.
+  /// Makes the machine and starts its background threads. `shutDown` must be called before the last reference goes.
+  /// - Parameter configuration: its `memory` must be within `leastMemory` and `mostMemory`.
+  /// - Throws: `MachineError.noKVM`, `.missingCapability`, `.kvm`, `.system` or `.noAddressSpace`.
   public init(_ configuration: MachineConfiguration = MachineConfiguration()) throws(MachineError) {
     precondition((MachineConfiguration.leastMemory...MachineConfiguration.mostMemory).contains(configuration.memory))
     self.configuration = configuration
@@ -133,7 +148,7 @@ public final class Machine: Sendable {
 
   private static func noAddressSpace(_ error: ReservationError) -> MachineError {
     var limit = rlimit()
-    // SAFETY: a place for the answer, which outlives the call. As an enumeration glibc's constant has another type.
+    // SAFETY: writes to a local variable that outlives the call. glibc's constant is an enumeration of another type.
     let isLimited =
       unsafe getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0 && limit.rlim_cur < UInt64(Int.max)
     return .noAddressSpace(bytes: error.byteCount, limit: isLimited ? Int(limit.rlim_cur) : nil)
@@ -193,33 +208,35 @@ public final class Machine: Sendable {
     }
   }
 
-  /// Waits until the stock of zeroed, populated frames is full, as for a measurement.
+  /// Fills the stock of zeroed, populated frames; for measurements.
   public func prepareFrames() {
     FramePreparation.fillStock(server: server, memory: memory, target: configuration.stock)
-    // Without huge pages of the host there are no superpages.
+    // If the host has no huge pages, there are no superpages.
     try? FramePreparation.readyBlocks(server: server, memory: memory, next: server.nextBlock)
   }
 
-  /// Makes a superpage of the region of 512 pages that a task has at `page`, if its frames are in order, with a huge page of
-  /// the host behind it: several milliseconds.
+  /// Makes a superpage of the region of 512 pages at `page`, backed by a huge page of the host, if its frames are in
+  /// order. Takes several milliseconds.
+  /// - Returns: whether the region is a superpage now.
   package func promote(_ slot: TaskSlot, _ page: PageNumber) -> Bool {
     server.promote(slot, page) { block in (try? memory.collapse(block)) != nil }
   }
 
-  /// Whether the host makes huge pages of the pool.
+  /// Whether the host can back the pool with huge pages.
   package var hasHugePages: Bool {
     let memory = try? PoolMemory(frameCount: PoolMemory.framesPerBlock)
     return (try? memory?.collapse(FrameRun(start: FrameNumber(0), count: PoolMemory.framesPerBlock))) != nil
   }
 
-  // What tasks are meant to see of the processor.
+  // The processor features that tasks see.
 
   package var processorFeatures: UInt32 { virtualMachine.processorFeatures }
   package var extendedFeatures: UInt64 { virtualMachine.extendedFeatures }
   package var userCodeSelector: UInt32 { UInt32(SupervisorArea.userCode) }
 
-  /// For measurements: nanoseconds for the check of a task's entitlement and the booking of a frame, with so many tasks
-  /// known to the server; each value is the mean of a row. Nil: so many tasks cannot be made.
+  /// For measurements: the cost of checking a task's entitlement and charging a frame, while the server holds `tasks`
+  /// tasks.
+  /// - Returns: nanoseconds, one mean for each of `rows` runs; nil if that many tasks cannot be created.
   package func entitlementCosts(_ program: Program, tasks: Int, rows: Int) -> [Double]? {
     var slots: [TaskSlot] = []
     defer { for slot in slots { server.endTask(slot) } }
@@ -235,7 +252,7 @@ public final class Machine: Sendable {
     }
   }
 
-  /// For measurements: drops KVM's translations of all frames, 4,096 at a time, as revoking them would.
+  /// For measurements: drops KVM's translations of all frames, 4,096 at a time, as a revocation would.
   /// - Returns: nanoseconds.
   package func zapEverything() -> UInt64 {
     let start = monotonicNanoseconds()
@@ -245,15 +262,16 @@ public final class Machine: Sendable {
     return monotonicNanoseconds() - start
   }
 
-  /// For measurements: makes KVM forget all translations, while nothing else does.
-  /// - Returns: nanoseconds; nil: KVM has no memory for it.
+  /// For measurements: makes KVM forget all translations, with nothing else running.
+  /// - Returns: nanoseconds; nil if KVM lacks memory for it.
   package func flushEverything() -> UInt64? {
     let start = monotonicNanoseconds()
     guard (try? virtualMachine.flushTranslations(unusedAddress: UInt64(memory.byteCount))) != nil else { return nil }
     return monotonicNanoseconds() - start
   }
 
-  /// For measurements: moves all contents elsewhere that lie in the pool's first half.
+  /// For measurements: moves all contents out of the pool's first half.
+  /// - Returns: frames moved, and nanoseconds.
   package func moveEverything() -> (frames: Int, nanoseconds: UInt64) {
     var position = 0
     var frames = 0
@@ -262,26 +280,31 @@ public final class Machine: Sendable {
     return (frames, monotonicNanoseconds() - start)
   }
 
-  /// For measurements: moves a step's worth of contents.
+  /// For measurements: moves the contents of one step.
   package func moveSome() {
     var position = 0
     _ = server.moveNextFrames(&position)
   }
 
-  /// Gives the memory of all free frames back to the host now, as for a measurement.
-  /// - Returns: how many frames.
+  /// Returns the memory of all free frames to the host now; for measurements.
+  /// - Returns: number of frames.
   @discardableResult
   public func giveBackFreeMemory() -> Int {
-    // What was given back lately is young in the first pass, and old in the second.
+    // Frames freed recently are young in the first pass and old in the second.
     (0..<2).reduce(0) { sum, _ in sum + IdleMemory.pass(server: server, limit: .max) }
   }
 
   // MARK: Programs and tasks
 
-  /// Starts a task of a loaded program.
+  /// Launches a task of a loaded program.
   /// - Parameters:
+  ///   - program: loaded by this machine.
   ///   - arguments: argv without its first element, which is the program's name.
-  ///   - isMeasured: keep how long each exit took.
+  ///   - parameters: the task's entitlement and name.
+  ///   - isMeasured: record how long each exit takes.
+  ///   - console: receives the task's output.
+  /// - Throws: `MachineError.argumentsTooLong`, `.tooManyTasks`, `.overcommitted`, `.guaranteeTooSmall`, `.tooSmall`,
+  ///   `.noMemory`, `.kvm`, `.system` or `.shutDown`.
   public func launch(
     _ program: Program, arguments: [String] = [], parameters: TaskParameters = TaskParameters(),
     isMeasured: Bool = false, console: @escaping Console
@@ -291,7 +314,14 @@ public final class Machine: Sendable {
       console: console)
   }
 
-  /// The same with arguments that need not be text.
+  /// Launches a task with arguments that need not be UTF-8.
+  /// - Parameters:
+  ///   - program: loaded by this machine.
+  ///   - byteArguments: argv without its first element, without NULs.
+  ///   - parameters: the task's entitlement and name.
+  ///   - isMeasured: record how long each exit takes.
+  ///   - console: receives the task's output.
+  /// - Throws: as the other `launch`.
   public func launch(
     _ program: Program, byteArguments: [[UInt8]], parameters: TaskParameters = TaskParameters(),
     isMeasured: Bool = false, console: @escaping Console
@@ -320,7 +350,7 @@ public final class Machine: Sendable {
     } catch {
       server.endTask(slot)
       tasks.remove(task)
-      // Whoever shuts the machine down may be waiting for it already.
+      // A concurrent shutdown may be waiting for this task.
       task.finish(.failed("\(error)"))
       throw error
     }
@@ -347,12 +377,12 @@ public final class Machine: Sendable {
     }
   }
 
-  /// Forgets a task that has ended; called by its vCPU's thread.
+  /// Removes a task that has ended. Called by its vCPU's thread.
   func taskEnded(_ task: GuestTask) { tasks.remove(task) }
 
-  /// Stops every task, waits for their ends, and ends all threads. No task can be launched from then on; what the server
-  /// tells can still be read. May be called more than once, from any thread but those that consoles are called on: each
-  /// call returns when all is done.
+  /// Stops every task, waits for their ends, and ends all threads. No task can be launched afterwards; the server's
+  /// statistics can still be read. May be called repeatedly, from any thread except those that call consoles; each call
+  /// returns when the shutdown is complete.
   public func shutDown() {
     ending.withLock { _ in
       let left = tasks.close()

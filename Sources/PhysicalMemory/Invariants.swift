@@ -180,7 +180,7 @@ extension ServerState {
 
   /// Checks every leaf against its mapping and the reverse map, and both counts of leaves.
   private mutating func checkLeaves(_ frames: FrameCensus, _ found: inout [String]) {
-    let operations = operations
+    let spaces = spaces
     var leaves = 0
     var next = tasks.occupied(from: TaskSlot(0))
     while let slot = next {
@@ -188,7 +188,7 @@ extension ServerState {
       guard tasks[slot].hasSpace else { continue }
       var region = UInt64.max
       var surplus = 0
-      operations.forEachLeaf(slot) { page, leaf in
+      spaces.forEachLeaf(slot) { page, leaf in
         leaves += 1
         if page.rawValue >> 9 != region {
           region = page.rawValue >> 9
@@ -207,10 +207,10 @@ extension ServerState {
 
   /// Checks that each leaf behind a superpage agrees with it.
   private func checkSuperpage(_ task: TaskSlot, _ start: PageNumber, _ found: inout [String]) {
-    guard let superpage = operations.superpage(task, start) else { return }
+    guard let superpage = spaces.superpage(task, start) else { return }
     for index in 0..<PoolMemory.framesPerBlock {
       let leaf = MappedPage(frame: superpage.frame.advanced(by: index), rights: superpage.rights)
-      if operations.mappedPage(task, start.advanced(by: index)) != leaf {
+      if spaces.mappedPage(task, start.advanced(by: index)) != leaf {
         found.append(
           "task slot \(task.rawValue): leaf \(index) differs from superpage \(String(start.rawValue, radix: 16))"
         )

@@ -32,6 +32,20 @@ public struct MappedPage: Equatable, Sendable {
   }
 }
 
+/// PM_PAGE_…: the bits of a page's leaf; empty where there is none.
+public struct PageUse: OptionSet, Sendable {
+  /// PM_PAGE_… bits.
+  public let rawValue: UInt8
+  /// - Parameter rawValue: PM_PAGE_… bits.
+  public init(rawValue: UInt8) { self.rawValue = rawValue }
+  /// The page has a leaf.
+  public static let present = PageUse(rawValue: UInt8(PM_PAGE_PRESENT))
+  /// The processor has used the leaf since the bit was cleared.
+  public static let accessed = PageUse(rawValue: UInt8(PM_PAGE_ACCESSED))
+  /// The processor has written through the leaf since the bit was cleared.
+  public static let dirty = PageUse(rawValue: UInt8(PM_PAGE_DIRTY))
+}
+
 /// Superpage counters since the machine was made; `current` is the number of superpages now.
 public struct SuperpageCounts: Equatable, Sendable {
   /// Superpages that exist now.
@@ -69,7 +83,7 @@ public struct Visit: Equatable, Sendable, BitwiseCopyable {
 
 /// Waits for visits to end, without the server's lock.
 public protocol Departures: Sendable {
-  /// The number of ended visits for which `MachineOperations.hurry` was called.
+  /// The number of ended visits for which `TaskEvents.hurry` was called.
   var count: UInt64 { get }
   /// Blocks until `count` is larger than the argument.
   func wait(after count: UInt64)
@@ -77,7 +91,10 @@ public protocol Departures: Sendable {
 
 /// The machine, as the server uses it. Called with the server's lock held: no function may block or call the server
 /// back.
-public protocol MachineOperations: AnyObject {
+public typealias MachineOperations = TaskEvents & AddressSpaces & PhysicalFrames
+
+/// The clock, and the events of tasks.
+public protocol TaskEvents: AnyObject {
   /// Monotonic time in nanoseconds.
   var now: UInt64 { get }
   /// Wakes the task: its reply or message may have come, or a lock may have ended.
@@ -101,9 +118,10 @@ public protocol MachineOperations: AnyObject {
   func hurry(_ visit: Visit)
   /// Reports that a grace period has begun: a thread has to call `watchGracePeriods` until it returns false.
   func watchGracePeriods()
+}
 
-  // Address spaces. Their tables are frames of the server; `takeTable` returns a zeroed frame or nil.
-
+/// Page tables. They are frames of the server; `takeTable` returns a zeroed frame or nil.
+public protocol AddressSpaces: AnyObject {
   /// Prepares the slot's empty address space.
   /// - Returns: the number of tables that were kept for the slot; nil when there is no frame for the root.
   func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Int?
@@ -119,6 +137,8 @@ public protocol MachineOperations: AnyObject {
 
   /// The leaf of a page; nil when it is not present.
   func mappedPage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage?
+  /// The bits of the page's leaf.
+  func pageUse(_ slot: TaskSlot, _ page: PageNumber) -> PageUse
   /// The first page in `page ..< end` that has a leaf; nil when there is none. May return a later page without a leaf
   /// to bound the search; the caller continues from there.
   func firstMapped(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber?
@@ -167,9 +187,10 @@ public protocol MachineOperations: AnyObject {
   /// - Returns: whether the region was detached.
   @discardableResult
   func attach(_ slot: TaskSlot, _ page: PageNumber) -> Bool
+}
 
-  // Frames.
-
+/// The frames' memory, and the translations that lead to it.
+public protocol PhysicalFrames: AnyObject {
   /// Reports that the stock of zeroed frames is below half: a thread should call `zeroAhead`.
   func wantZeroedFrames()
   /// Flushes translations: after the return, no access through an earlier translation reaches the frames.
@@ -186,7 +207,7 @@ public protocol MachineOperations: AnyObject {
   func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>)
 }
 
-extension MachineOperations {
+extension AddressSpaces {
   /// Walks the leaves with `firstMapped`.
   public func forEachLeaf(_ slot: TaskSlot, _ body: (PageNumber, MappedPage) -> Void) {
     let end = PageNumber(containing: PM_USER_END)

@@ -62,7 +62,7 @@ public final class PhysicalMemoryServer: Sendable {
   ) throws(Failure) -> Bool {
     while true {
       let hasMore = try withState { (state) throws(Failure) -> sending Bool? in
-        state.operations.mustStop(task) ? nil : try step(&state)
+        state.events.mustStop(task) ? nil : try step(&state)
       }
       guard let hasMore else { return false }
       if !hasMore { return true }
@@ -143,8 +143,8 @@ public final class PhysicalMemoryServer: Sendable {
     state.withLock(needed: GracePeriods.framesOfAFault) { state in
       let outcome = state.serveFault(task, page, access)
       switch outcome {
-      case .served: state.operations.attach(task, page)
-      case .spurious: if !state.operations.attach(task, page) { return state.judgeSpurious(task, page) }
+      case .served: state.spaces.attach(task, page)
+      case .spurious: if !state.spaces.attach(task, page) { return state.judgeSpurious(task, page) }
       case .notMapped, .forbidden, .noMemory: state.countDelivered(task)
       case .unexplained, .locked, .waitForFrames: break
       }
@@ -246,7 +246,7 @@ public final class PhysicalMemoryServer: Sendable {
   /// Waits for a grace period: until no vCPU can access the frames that were given back or vacated before the call.
   func waitForGracePeriod() { state.waitForGracePeriod() }
 
-  /// One step of ending grace periods; `watchGracePeriods` of `MachineOperations` asks for it. Kicks vCPUs that stay in
+  /// One step of ending grace periods; `TaskEvents.watchGracePeriods` asks for it. Kicks vCPUs that stay in
   /// the machine for long.
   /// - Returns: false when no grace period is left.
   public func watchGracePeriods() -> Bool { state.withLock(needed: 0) { $0.watchGracePeriods() } }

@@ -5,7 +5,10 @@ internal import CGuestABI
 internal import GuestMemory
 
 struct ServerState: ~Copyable {
-  let operations: any MachineOperations
+  // The machine, in its three roles.
+  let events: any TaskEvents
+  let spaces: any AddressSpaces
+  let memory: any PhysicalFrames
   var pool: FramePool
   var contents: ContentTable
   var reverseMap: ReverseMap
@@ -73,7 +76,9 @@ struct ServerState: ~Copyable {
     self.blocks = BlockStock(target: min(blocks, BlockStock.most(frameCount: frameCount)))
     ledger = Ledger(allocatable: max(0, pool.freeCount - tables.reserved))
     self.reclaim = ReclaimState(rules: reclaim)
-    self.operations = operations
+    events = operations
+    spaces = operations
+    memory = operations
     self.pool = pool
     self.contents = contents
     self.reverseMap = reverseMap
@@ -115,7 +120,7 @@ struct ServerState: ~Copyable {
 
   private func cleared(_ taken: (frame: FrameNumber, isZero: Bool)?) -> FrameNumber? {
     guard let (frame, isZero) = taken else { return nil }
-    if !isZero { operations.zero(FrameRun(start: frame, count: 1)) }
+    if !isZero { memory.zero(FrameRun(start: frame, count: 1)) }
     return frame
   }
 
@@ -124,7 +129,7 @@ struct ServerState: ~Copyable {
   mutating func watchStock() {
     guard pool.stockedCount < lowStock, !hasAskedForZeroedFrames else { return }
     hasAskedForZeroedFrames = true
-    operations.wantZeroedFrames()
+    memory.wantZeroedFrames()
   }
 
   /// Takes a zeroed frame for a task's page table: from the reserve within the task's quota, otherwise from unclaimed
@@ -208,17 +213,17 @@ struct ServerState: ~Copyable {
 
   /// Frees a step's worth of the tables kept for ended tasks; at least one if there are any.
   mutating func releaseClosedSpaces() {
-    let operations = operations
-    operations.releaseClosedSpaces { giveTable($0) }
+    let spaces = spaces
+    spaces.releaseClosedSpaces { giveTable($0) }
   }
 
   /// Links the tables for a page. If there is no frame for them, first frees the tables kept for ended tasks.
   /// - Throws: `.waitForFrames` when other tasks must give frames back first, `.noMemory` when none can be had.
   mutating func makeTables(_ task: TaskSlot, for page: PageNumber) throws(CallFailure) {
-    let operations = operations
-    if operations.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
+    let spaces = spaces
+    if spaces.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
     releaseClosedSpaces()
-    if operations.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
+    if spaces.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
     throw lackTables(task)
   }
 
@@ -226,16 +231,16 @@ struct ServerState: ~Copyable {
   /// - Throws: `.waitForFrames` when other tasks must give frames back first, `.noMemory` when none can be had.
   mutating func openSpace(_ task: TaskSlot) throws(CallFailure) {
     guard !tasks[task].hasSpace else { return }
-    let operations = operations
-    var kept = operations.openSpace(task) { takeTable(for: task) }
+    let spaces = spaces
+    var kept = spaces.openSpace(task) { takeTable(for: task) }
     if let count = kept, !takeKept(count, for: task) {
       // The reserve has no room for all kept tables, and there are no frames for them: start with a new space.
-      operations.closeSpace(task) { giveTable($0) }
+      spaces.closeSpace(task) { giveTable($0) }
       kept = nil
     }
     if kept == nil {
       releaseClosedSpaces()
-      kept = operations.openSpace(task) { takeTable(for: task) }
+      kept = spaces.openSpace(task) { takeTable(for: task) }
     }
     guard kept != nil else { throw lackTables(task) }
     tasks[task].hasSpace = true

@@ -98,7 +98,7 @@ extension ServerState {
     current.containers = containers.count
     current.tasks = tasks.count
     current.images = images.count
-    current.superpages = operations.superpageCounts
+    current.superpages = spaces.superpageCounts
     return current
   }
 }

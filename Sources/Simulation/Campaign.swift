@@ -1,8 +1,8 @@
-// Many short walks, each in a world of its own and with a mix of its own, from one seed.
+// Campaigns: many short walks from one seed, each with its own world and its own mix of operations.
 
 internal import Synchronization
 
-/// One walk of a campaign. Two of the same seed and number are the same.
+/// One walk of a campaign, determined by seed and number.
 package struct Episode: Sendable {
   package let world: World
   package let steps: Int
@@ -15,10 +15,10 @@ package struct Episode: Sendable {
     world.stock = random.one(of: [0, 8, 40]) ?? 0
     world.tablesKept = random.one(of: [16, 16, 2]) ?? 16
     world.reserved = random.one(of: [1, 5, 60]) ?? 1
-    // One task alone can have nearly all frames in use.
+    // A single task may have nearly all frames in use.
     world.tasks = random.one(of: [4, 4, 4, 1]) ?? 4
     world.timeLimit = random.one(of: [40, 40, 2000]) ?? 40
-    // Zones and superpages are for large pools, of which all is walked after every step.
+    // Zones and superpages need large pools, and every step checks the whole pool, so these walks are few.
     let kind = random.number(below: 120)
     if kind < 2 {
       world.frames = 4096 + 300
@@ -37,16 +37,16 @@ package struct Episode: Sendable {
   package func walk() throws -> Walk { try Walk(world, Generator(world: world, random: random, steps: steps)) }
 }
 
-/// The walks of one seed, from number 0 on, done by any number of threads until there are enough steps. Each is the same
-/// whoever does it, and beside what.
+/// The walks of one seed, from number 0 on. Any number of threads run them until enough steps are done. A walk's result
+/// does not depend on the thread or on other walks.
 package final class Campaign: Sendable {
   package struct Outcome {
     package var steps = 0
     package var walks = 0
     package var figures = Figures()
-    /// Of the failed walks the one with the lowest number, whoever found it first.
+    /// The failed walk with the lowest number.
     package var failure: (number: Int, disagreement: Disagreement)?
-    /// A walk could not begin.
+    /// Set if a walk could not start.
     package var error: (any Error)?
     fileprivate var nextWalk = 0
   }
@@ -62,7 +62,7 @@ package final class Campaign: Sendable {
 
   package var outcome: Outcome { state.withLock { $0 } }
 
-  /// One thread's part. `progress` is told how many steps are done.
+  /// Runs walks on the calling thread. `progress` receives the number of steps done.
   package func work(progress: (Int) -> Void) {
     while let number = takeWalk() {
       do {

@@ -1,4 +1,4 @@
-// The programs that tasks of a simulation run: small, and each page with bytes of its own.
+// The programs of simulated tasks: small, with different bytes on each page.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -10,7 +10,7 @@ struct Program {
     let pages: Int
     let isWritable: Bool
     let isExecutable: Bool
-    /// Bytes from the file, and where in the first page they begin.
+    /// Number of bytes in the file, and their offset in the first page.
     let bytes: Int
     let offset: Int
 
@@ -23,10 +23,10 @@ struct Program {
       return flags
     }
 
-    /// What the file has for the segment's byte `index`.
+    /// Byte `index` of the segment in the file.
     func byte(_ index: Int) -> UInt8 { UInt8(truncatingIfNeeded: index / 5 + Int(start.rawValue)) | 1 }
 
-    /// What one of its first pages begins with.
+    /// The contents of one of its first pages.
     func page(_ page: Int) -> [UInt8] {
       (page * 4096..<(page + 1) * 4096).map { position in
         (offset..<offset + bytes).contains(position) ? byte(position - offset) : 0
@@ -41,9 +41,9 @@ struct Program {
     }
   }
 
-  /// In the order of their addresses.
+  /// By ascending address.
   let segments: [Segment]
-  /// PM_EINVAL for any other.
+  /// False: loading it fails with PM_EINVAL.
   var isGood = true
 
   var pages: Int { segments.reduce(0) { $0 + $1.pages } }
@@ -51,7 +51,7 @@ struct Program {
 
   static let stackPages = Int(PM_STACK_PAGES)
   static let stack = PageNumber(containing: PM_STACK_TOP).advanced(by: -stackPages)
-  /// More than a task begins with.
+  /// More tables than any task starts with.
   static let mostTables = 16
 }
 

@@ -1,12 +1,12 @@
-// Repeatable chance.
+// Reproducible random numbers.
 
-/// SplitMix64: the same seed, the same numbers.
+/// SplitMix64: equal seeds give equal sequences.
 package struct Randomness: RandomNumberGenerator, Sendable {
   private var state: UInt64
 
   package init(seed: UInt64) { state = seed }
 
-  /// Of another seed, in no visible relation to this one.
+  /// A generator whose sequence is unrelated to those of other numbers with this seed.
   package init(seed: UInt64, _ number: Int) {
     state = seed
     state = next() ^ (UInt64(truncatingIfNeeded: number) &* 0xD134_2543_DE82_EF95)
@@ -20,7 +20,7 @@ package struct Randomness: RandomNumberGenerator, Sendable {
     return mixed ^ (mixed >> 31)
   }
 
-  /// One of `0 ..< count`; 0 of none.
+  /// A number in `0 ..< count`; 0 if that is empty.
   mutating func number(below count: Int) -> Int {
     Int(truncatingIfNeeded: next().multipliedFullWidth(by: UInt64(max(count, 1))).high)
   }

@@ -1,5 +1,5 @@
-// Making a list of operations that shows a failure short: parts of it are left out as long as it still fails, then what
-// is left is made simpler.
+// Shrinks a list of operations that shows a failure. It leaves out parts as long as the list still fails, then
+// simplifies the rest.
 
 internal import PhysicalMemory
 
@@ -8,7 +8,7 @@ package struct Shrinker {
   /// Whether a list still fails.
   private let fails: (World, [Operation]) -> Bool
   package private(set) var operations: [Operation]
-  /// Lists tried.
+  /// Number of lists tried.
   package private(set) var attempts = 0
 
   package init(_ world: World, _ operations: [Operation], fails: @escaping (World, [Operation]) -> Bool) {
@@ -25,7 +25,7 @@ package struct Shrinker {
     return true
   }
 
-  /// - Returns: the list, none of whose operations can be left out any more.
+  /// - Returns: a failing list from which no single operation can be left out.
   package mutating func shrink() -> [Operation] {
     leaveOutGroups()
     _ = leaveOut()
@@ -33,7 +33,7 @@ package struct Shrinker {
     return operations
   }
 
-  /// All that one task did, and all calls of one kind: most have nothing to do with it.
+  /// Leaves out all operations of a task, and all of a kind: most are unrelated.
   private mutating func leaveOutGroups() {
     for task in Set(operations.compactMap(\.action.task)) {
       _ = take(operations.filter { $0.action.task != task && $0.label != task.label })
@@ -41,7 +41,7 @@ package struct Shrinker {
     for kind in Set(operations.map(\.action.kind)) { _ = take(operations.filter { $0.action.kind != kind }) }
   }
 
-  /// From halves of the list down to single operations, the last ones first: what follows the failure goes at once.
+  /// Leaves out halves down to single operations, last ones first, so that everything after the failure goes at once.
   private mutating func leaveOut() -> Bool {
     var isChanged = false
     var size = max(1, operations.count / 2)
@@ -69,7 +69,7 @@ package struct Shrinker {
 }
 
 extension Walk {
-  /// What goes wrong when a list is done in a world; nil: nothing.
+  /// The disagreement when a list runs in a world; nil: none.
   package static func disagreement(_ world: World, _ operations: [Operation]) -> Disagreement? {
     do {
       try Walk(world, operations).run()
@@ -81,7 +81,7 @@ extension Walk {
 }
 
 extension Shrinker {
-  /// Shortens what a walk did for as long as the same kind of thing goes wrong.
+  /// Shrinks a failed walk as long as the same kind of failure occurs.
   package init(_ walk: Walk, _ disagreement: Disagreement) {
     self.init(walk.world, walk.operations) { Walk.disagreement($0, $1)?.kind == disagreement.kind }
   }
@@ -91,7 +91,7 @@ extension Action {
   fileprivate var task: TaskName? { if case .task(let name, _) = self { name } else { nil } }
   fileprivate var kind: Substring { text.prefix { $0 != " " } }
 
-  /// The same with something plainer in it, one thing at a time.
+  /// The action with one argument simplified, in all possible ways.
   fileprivate var simpler: [Action] {
     switch self {
     case .start(let image, let guaranteed, let contract, let extra, let around, let keepsMappings):

@@ -157,7 +157,7 @@ struct KVMTests {
     #expect(try CommandResult("run", "--guaranteed", "100", "hello").status == 0)
     #expect(try CommandResult("run", "--guaranteed", "1", "--extra", "hello").status == 0)
     let few = try CommandResult("run", "--guaranteed", "1", "hello")
-    #expect(few.status == 64 && few.error.contains("is to have no more than 1: use a larger --guaranteed, or --extra"))
+    #expect(few.status == 64 && few.error.contains("is limited to 1: use a larger --guaranteed, or --extra"))
     let many = try CommandResult("run", "--guaranteed", "1000000", "hello")
     #expect(many.status == 64 && many.error.hasPrefix("physmem: 1000000 frames cannot be guaranteed, only "))
     let long = try CommandResult("run", "hello", String(repeating: "x", count: 100_000))

@@ -1,5 +1,4 @@
-// The machine's threads: several callers at once, ends that come early, twice or at the same time, and what happens
-// where the host has no thread or descriptor to give.
+// The machine's threads: concurrent callers; early, repeated and concurrent ends; hosts without threads or descriptors.
 
 import Glibc
 import Machine
@@ -9,7 +8,7 @@ import Testing
 
 extension OnKVM {
   @Suite struct MachineLifecycleTests {
-    @Test("after the machine's end nothing is launched, and ending it again does nothing")
+    @Test("after shutdown nothing is launched, and a second shutdown does nothing")
     func endedTwice() throws {
       let machine = try Machine()
       let spin = try machine.bundled("spin")
@@ -28,7 +27,7 @@ extension OnKVM {
       #expect(machine.server.statistics.claimedFrames == 0)
     }
 
-    @Test("the machine is ended by several threads while others launch: every task that began comes to an end")
+    @Test("several threads shut the machine down while others launch tasks: every started task ends")
     func endedWhileLaunching() throws {
       for delay in [0, 200, 1000, 5000, 20000] as [UInt32] {
         let machine = try Machine(MachineConfiguration(memory: 64 << 20))
@@ -48,7 +47,7 @@ extension OnKVM {
       }
     }
 
-    @Test("launches from several threads at once")
+    @Test("several threads launch tasks concurrently")
     func manyLaunchers() throws {
       try withMachine { machine in
         let noop = try machine.bundled("noop")
@@ -61,7 +60,7 @@ extension OnKVM {
       }
     }
 
-    @Test("a task is stopped by several threads at any moment of its life, once")
+    @Test("several threads stop a task at any point of its life; it ends once")
     func stoppedAtAnyMoment() throws {
       try withMachine { machine in
         for (name, argument) in [("spin", ""), ("sleep", "100000000"), ("noop", ""), ("nullcall", "1000000000")] {
@@ -77,19 +76,19 @@ extension OnKVM {
             case .stopped, .exited(status: 0): break
             default: Issue.record("\(name) ended as \(end)")
             }
-            // Whoever waits later is told the same.
+            // Later waits return the same end.
             #expect(task.wait(seconds: 0)?.exitStatus == end.exitStatus)
             task.stop(.machineEnd)
           }
         }
-        // A kick that came late hits the vCPU's next task, which must not mind.
+        // A late kick may hit the vCPU's next task, which must not be affected.
         let (end, _) = try machine.run(machine.bundled("hello"))
         #expect(end.exitStatus == 0)
         #expect(machine.server.statistics.claimedFrames == 0)
       }
     }
 
-    @Test("a task is stopped in the middle of a call that would take minutes")
+    @Test("a task can be stopped in the middle of a call that would take minutes")
     func stoppedInLongCall() throws {
       try withMachine { machine in
         let task = try machine.launch(machine.bundled("odd_exits"), arguments: ["long_write", "very"]) { _ in }
@@ -101,7 +100,7 @@ extension OnKVM {
     }
 
     @Test(
-      "R25, R37: a task that maps by itself does so in its fault handler too, and a fault of its own there is the end",
+      "R25, R37: without a mapping cache a fault handler maps its own pages; an unresolved fault in it is fatal",
       arguments: [("in_the_handler", 0), ("fault_in_handler", 142)] as [(String, Int32)])
     func faultsInTheHandler(_ name: String, _ status: Int32) throws {
       try withMachine { machine in
@@ -110,7 +109,7 @@ extension OnKVM {
       }
     }
 
-    @Test("a task is stopped while the server leaves the pointers of its calls to its own handler")
+    @Test("a task can be stopped while its handler resolves pointers of its calls")
     func stoppedAmongPointers() throws {
       try withMachine { machine in
         let program = try machine.bundled("odd_exits")
@@ -126,9 +125,9 @@ extension OnKVM {
       }
     }
 
-    @Test("where the host has no more threads or descriptors, a launch fails, and the next one does not")
+    @Test("a launch fails if the host has no thread or descriptor left, and a later one succeeds")
     func hostRunsOut() async {
-      // Limits hold for a whole process: this is one of its own.
+      // Limits apply to the whole process, so this runs in its own process.
       await #expect(processExitsWith: .success) {
         let machine = try Machine()
         let noop = try machine.bundled("noop")
@@ -143,7 +142,7 @@ extension OnKVM {
         }
         #expect(machine.server.statistics.tasks == 0)
         #expect(machine.server.statistics.claimedFrames == 0)
-        // Without the tables that wait for the slot's next task, there is the page of one vCPU, which waits for a thread.
+        // Beside the tables kept for the slot's next task, one vCPU page is left, whose vCPU waits for a thread.
         machine.server.releaseClosedSpaces()
         #expect(machine.server.statistics.tableFrames == before.tableFrames + 1)
         try machine.run(noop)
@@ -154,9 +153,9 @@ extension OnKVM {
   }
 }
 
-/// Does something while no thread can be made: each would get a stack larger than the address space.
+/// Runs `body` while no thread can be created: each would need a stack larger than the address space.
 private func withoutThreads(_ body: () throws -> Void) throws {
-  // GNU calls that the importer does not see. Source: pthread_setattr_default_np(3).
+  // GNU extensions that the importer does not expose. Source: pthread_setattr_default_np(3).
   typealias Call = @convention(c) (UnsafeMutablePointer<pthread_attr_t>) -> Int32
   let get = unsafe unsafeBitCast(try #require(unsafe dlsym(nil, "pthread_getattr_default_np")), to: Call.self)
   let set = unsafe unsafeBitCast(try #require(unsafe dlsym(nil, "pthread_setattr_default_np")), to: Call.self)
@@ -173,7 +172,7 @@ private func withoutThreads(_ body: () throws -> Void) throws {
   try body()
 }
 
-/// Does something while no file can be opened.
+/// Runs `body` while no file can be opened.
 private func withoutDescriptors(_ body: () throws -> Void) throws {
   var limit = rlimit()
   unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)

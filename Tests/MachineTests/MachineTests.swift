@@ -1,4 +1,4 @@
-// The machine on a real /dev/kvm. One at a time: each makes a virtual machine of its own.
+// The machine on a real /dev/kvm. Serialised: each test makes a virtual machine of its own.
 
 import Glibc
 import GuestImages
@@ -8,7 +8,7 @@ import PhysicalMemory
 import Synchronization
 import Testing
 
-/// Why these tests cannot run here; nil when they can.
+/// Why these tests cannot run here; nil if they can.
 let noKVM: String? = {
   do {
     _ = try KVMDevice()
@@ -18,24 +18,24 @@ let noKVM: String? = {
   }
 }()
 
-/// How often a test does what goes wrong by chance only, or leaves little behind each time: less often where QEMU translates
-/// each instruction, which takes a hundred times as long.
+/// Number of repetitions of a test whose failure is random or accumulates. Fewer where QEMU's TCG translates each
+/// instruction, which takes a hundred times as long.
 func rounds(_ count: Int) -> Int { HostProcessor.isEmulatedByQEMU ? count / 10 : count }
 
-/// Seconds: longer than anything takes that a test waits for, on any machine. It ends what hangs.
+/// Seconds: longer than any wait of a test on any machine. It only ends tests that hang.
 let patience = 1200.0
 
-/// How many times as long as on a quiet machine things take.
+/// How many times slower this machine is than an idle one.
 let slowness: Int = {
   let start = monotonicNanoseconds()
   try? withMachine { machine in _ = try machine.run(machine.bundled("hello")) }
   return 1 + Int((monotonicNanoseconds() - start) / 20_000_000)
 }()
 
-/// Milliseconds of a guest's, in which the test has something to do, and more of them on a slow machine.
+/// Guest milliseconds during which a test acts, scaled for a slow machine.
 func milliseconds(_ count: Int) -> String { "\(count * min(slowness, 20))" }
 
-/// Looks again and again until it is so, for as long as `patience`.
+/// Polls until the condition holds, for at most `patience`.
 func becomesTrue(_ condition: () -> Bool) -> Bool {
   let limit = monotonicNanoseconds() + UInt64(patience * 1e9)
   while !condition() {
@@ -45,14 +45,14 @@ func becomesTrue(_ condition: () -> Bool) -> Bool {
   return true
 }
 
-/// What a task wrote to its console.
+/// A task's console output.
 final class Transcript: Sendable {
   private let bytes = Mutex<[UInt8]>([])
   var console: Console { { text in self.bytes.withLock { $0 += text } } }
   var text: String { bytes.withLock { String(decoding: $0, as: UTF8.self) } }
 }
 
-/// A machine that is shut down whatever happens, and must be as empty at the end as it began.
+/// Runs `body` on a machine and always shuts it down. The machine must be as empty at the end as at the start.
 func withMachine(
   _ configuration: MachineConfiguration = MachineConfiguration(), _ body: (Machine) throws -> Void
 ) throws {
@@ -79,7 +79,7 @@ extension Machine {
   }
 }
 
-@Test("every case of every bundled test program is understood")
+@Test("every test record of the bundled test programs is valid")
 func bundledTests() throws {
   var count = 0
   for image in GuestImages.all where image.group == "tests" {
@@ -124,7 +124,7 @@ extension OnKVM {
       }
     }
 
-    @Test("a task with many page tables gives them all back")
+    @Test("a task with many page tables returns all of them")
     func tablesComeBack() throws {
       try withMachine { machine in
         let touch = try machine.bundled("touch")
@@ -138,7 +138,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R6, R16: text of one program is in memory once")
+    @Test("R6, R16: tasks of one program share one copy of its text")
     func textIsShared() throws {
       try withMachine { machine in
         let spin = try machine.bundled("spin")
@@ -146,7 +146,7 @@ extension OnKVM {
         let one = machine.server.statistics
         let others = try (0..<10).map { _ in try machine.launch(spin) { _ in } }
         let eleven = machine.server.statistics
-        // Each has its stack page to itself, and no page of text.
+        // Each task has one private stack page and no text page.
         #expect(eleven.contents - one.contents == 10)
         for task in [first] + others {
           task.stop(.machineEnd)
@@ -155,7 +155,7 @@ extension OnKVM {
       }
     }
 
-    @Test("a spinning task and a sleeping one are stopped")
+    @Test("a spinning task and a sleeping task can be stopped")
     func stop() throws {
       try withMachine { machine in
         for name in ["spin", "sleep"] {
@@ -173,7 +173,7 @@ extension OnKVM {
       }
     }
 
-    @Test("a vCPU carries nothing from one task to the next")
+    @Test("a vCPU carries no state from one task to the next")
     func registersAreReset() throws {
       try withMachine { machine in
         let program = try machine.bundled("start_state")
@@ -197,7 +197,7 @@ extension OnKVM {
       }
     }
 
-    @Test("more tasks than vCPUs are refused in one sentence, and nothing is lost")
+    @Test("launching more tasks than vCPUs fails with one sentence and leaks nothing")
     func tooManyTasks() throws {
       try withMachine(MachineConfiguration(memory: 1 << 30)) { machine in
         let sleep = try machine.bundled("sleep")
@@ -205,14 +205,14 @@ extension OnKVM {
         let error = #expect(throws: MachineError.self) {
           while tasks.count < 2000 { tasks.append(try machine.launch(sleep, arguments: ["100000"]) { _ in }) }
         }
-        #expect(error?.description.contains("tasks run already") == true, "\(String(describing: error))")
+        #expect(error?.description.contains("tasks are running") == true, "\(String(describing: error))")
         for task in tasks { task.stop(.machineEnd) }
         for task in tasks { _ = task.wait() }
         #expect(machine.server.statistics.claimedFrames == 0)
       }
     }
 
-    @Test("a pool too small for a program is refused with what it needs")
+    @Test("loading into too small a pool fails and states what is needed")
     func tooSmall() throws {
       try withMachine(MachineConfiguration(memory: MachineConfiguration.leastMemory)) { machine in
         let image = try machine.bundled("sleep")
@@ -227,19 +227,19 @@ extension OnKVM {
       }
     }
 
-    @Test("programs beyond the most that there can be are refused with that number")
+    @Test("loading too many programs fails and states the limit")
     func tooManyPrograms() throws {
       try withMachine { machine in
         let bytes = ELFBuilder().bytes()
         let error = #expect(throws: MachineError.self) {
           for number in 0..<2000 { _ = try machine.load(name: "\(number)", bytes: bytes) }
         }
-        let isTold = error?.description.hasPrefix("1024 programs are loaded already") == true
+        let isTold = error?.description.hasPrefix("1024 programs are loaded") == true
         #expect(isTold, "\(String(describing: error))")
       }
     }
 
-    @Test("arguments too long for the stack are refused")
+    @Test("arguments too long for the stack are rejected")
     func longArguments() throws {
       try withMachine { machine in
         let hello = try machine.bundled("hello")
@@ -250,7 +250,7 @@ extension OnKVM {
       }
     }
 
-    @Test("the report on a task that died says what, where and how it came there")
+    @Test("the report on a dead task has cause, location and backtrace")
     func report() throws {
       try withMachine { machine in
         let (end, _) = try machine.run(machine.bundled("protection"), ["write_text"])
@@ -259,7 +259,7 @@ extension OnKVM {
           return
         }
         #expect(report.cause.hasPrefix("page fault: write to 0x4"))
-        #expect(report.cause.hasSuffix("which is mapped, but not for that"))
+        #expect(report.cause.hasSuffix("whose mapping does not permit it"))
         #expect(report.number == 14)
         #expect(report.backtrace.contains { $0.contains("main") })
         #expect(report.registers.first { $0.name == "rip" }?.value ?? 0 >= 0x400000)
@@ -268,7 +268,7 @@ extension OnKVM {
   }
 
   @Suite struct FaultAroundTests {
-    /// Faults that touching `pages` fresh pages took, the pages' own only.
+    /// Number of faults from touching `pages` new pages, without other faults.
     func faults(_ machine: Machine, _ faultAround: FaultAround, _ order: String, pages: Int) throws -> Int {
       let touch = try machine.bundled("touch")
       let task = try machine.launch(
@@ -276,13 +276,13 @@ extension OnKVM {
         isMeasured: true
       ) { _ in }
       #expect(task.wait(seconds: patience)?.exitStatus == 0)
-      // Between the program's two marks, in one unbroken stretch.
+      // The faults between the program's two marker calls.
       let samples = try #require(task.samples).samples
       let stretches = samples.split { $0.kind != .fault }
       return stretches.map(\.count).max() ?? 0
     }
 
-    @Test("R25: one page a fault, 16, and growing while access is in order")
+    @Test("R25: fault-around of one page, of 16, and growing while access is sequential")
     func inOrder() throws {
       var configuration = MachineConfiguration()
       configuration.blocks = 0
@@ -296,7 +296,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R25: random access is served a page at a time")
+    @Test("R25: random access is served one page at a time")
     func random() throws {
       try withMachine { machine in
         let count = try faults(machine, .automatic, "random", pages: 1024)
@@ -304,7 +304,7 @@ extension OnKVM {
       }
     }
 
-    @Test("frames that come back are cleared before anyone sees them, whatever the stock")
+    @Test("reused frames are zeroed before a task sees them, whatever the stock")
     func cleared() throws {
       for stock in [0, 4, 4096] {
         try withMachine(MachineConfiguration(memory: 8 << 20, stock: stock)) { machine in
@@ -321,7 +321,7 @@ extension OnKVM {
 
 extension OnKVM {
   @Suite struct TableTests {
-    @Test("R3: a task that uses up page tables does not take a guaranteed frame from another one")
+    @Test("R3: a task that exhausts page tables takes no guaranteed frame from another task")
     func greedyTables() throws {
       try withMachine(MachineConfiguration(memory: 16 << 20)) { machine in
         let modest = try machine.launch(
@@ -329,7 +329,7 @@ extension OnKVM {
           parameters: TaskParameters(guaranteed: 1100, hasContract: true)
         ) { _ in }
         let greedy = try machine.launch(machine.bundled("sparse"), arguments: ["1000000"]) { _ in }
-        // It goes on until no table is left for it, and keeps what it has.
+        // It continues until it gets no more tables, and keeps what it has.
         #expect(
           becomesTrue {
             let statistics = machine.server.statistics

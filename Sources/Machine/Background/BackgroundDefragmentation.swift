@@ -1,41 +1,42 @@
-// The background thread that defragments the pool: seldom where that gains nothing, and never for long at a time.
+// The background thread that defragments the pool: rarely when it gains nothing, and in short steps.
 
 internal import GuestMemory
 internal import PhysicalMemory
 internal import SystemPackage
 import Synchronization
 
-/// When contents are moved together.
+/// When the pool is defragmented.
 public enum DefragmentationMode: Sendable {
-  /// When the free frames lie badly, about once a second.
+  /// When free memory is fragmented; checked about once a second.
   case background
-  /// All the time, whether it gains anything or not: for experiments.
+  /// Continuously, whether it helps or not; for experiments.
   case continuous
+  /// Not at all.
   case never
 }
 
 final class BackgroundDefragmentation: Sendable {
-  /// Nanoseconds from one look to the next; twice as long after each pass that moved nothing.
+  /// Nanoseconds between checks; doubled after each pass that moved nothing.
   private static let interval: UInt64 = 1_000_000_000
   private static let longestInterval: UInt64 = 64_000_000_000
-  /// Nanoseconds between steps, in which others have the server. Each zap costs every running task an exit of some 30 µs:
-  /// with 64 frames in 4 ms, that is less than 1 % of its time.
+  /// Nanoseconds between steps, in which other threads can take the server's lock. Each zap costs every running task an
+  /// exit of about 30 µs: with 64 frames every 4 ms, that is less than 1 % of its time.
   private static let pause: UInt64 = 4_000_000
   private static let shortPause: UInt64 = 50_000
-  /// A pass is worth its while when more than this share of the free frames is of no use for a superpage, and there are
-  /// enough of them for some.
+  /// A pass is worthwhile if the unusable free space index for superpages exceeds this, and enough frames are free for
+  /// several.
   private static let tolerated = 0.25
   private static let superpageOrder = 9
   private static let leastFree = 4 << superpageOrder
 
-  /// Superpages made in one go.
+  /// The most superpages made in one run.
   private static let superpagesInOneGo = 8
 
   private let gate = WaitGate()
   private let isStopping = Atomic<Bool>(false)
   private let thread = Mutex<HostThread?>(nil)
 
-  /// - Parameter promote: makes a superpage of a region whose frames are in order; nil: there are to be none.
+  /// - Parameter promote: makes a superpage of a region whose frames are in order; nil: no superpages.
   func start(
     server: PhysicalMemoryServer, mode: DefragmentationMode, promote: (@Sendable (TaskSlot, PageNumber) -> Bool)?
   ) throws(Errno) {
@@ -65,13 +66,13 @@ final class BackgroundDefragmentation: Sendable {
     }
   }
 
-  /// Gathers regions for superpages.
+  /// Gathers the frames of regions and promotes the regions to superpages.
   private func gather(_ server: PhysicalMemoryServer, _ promote: (TaskSlot, PageNumber) -> Bool) {
     var cursor = GatheringCursor()
     var left = Self.superpagesInOneGo
     while left > 0, !isStopping.load(ordering: .acquiring), let candidate = server.findCandidate(&cursor) {
-      // Those in order are left as they are: making huge pages of memory that tasks use corrupted the host's kernel under a
-      // translated KVM (docs/notes/backends.md).
+      // Regions already in order are skipped: collapsing memory in use into huge pages corrupted the host kernel under
+      // a translated KVM (docs/internals/notes/backends.md).
       guard case .scattered(var gathering) = candidate else { continue }
       left -= 1
       var progress = server.continueGathering(&gathering)
@@ -92,7 +93,7 @@ final class BackgroundDefragmentation: Sendable {
     while !isStopping.load(ordering: .acquiring) {
       let before = pass.moved
       guard server.continueDefragmentation(&pass) else { break }
-      // Looking costs nobody but this thread.
+      // A step that only searched has cost no other thread anything.
       if pass.moved > before { gate.wait(until: monotonicNanoseconds() + pause) }
     }
     return pass.moved

@@ -1,6 +1,6 @@
-// The background thread that readies free frames: clears them, and gives them host page-table entries, so that a
-// fault pays for neither; and blocks of them for superpages, each a huge page of the host. It also sees to it that frames do
-// not wait for ever for tasks that run on and on (PhysicalMemory/GracePeriod.swift).
+// The background thread that prepares free frames: it zeroes and populates them, so that faults pay for neither, and
+// prepares blocks for superpages, each a huge page of the host. It also ends grace periods that running tasks would
+// otherwise prolong (PhysicalMemory/GracePeriod.swift).
 
 internal import GuestMemory
 internal import PhysicalMemory
@@ -12,11 +12,11 @@ final class FramePreparation: Sendable {
   private let isStopping = Atomic<Bool>(false)
   private let thread = Mutex<HostThread?>(nil)
 
-  /// Nanoseconds from when the server asks to have its grace periods watched, or was told last, to the next look. Long, since
-  /// a task pays for each kick, and frames are free earlier where somebody calls the server meanwhile.
+  /// Nanoseconds between checks of the server's grace periods. Long, because each kick costs a task time, and frames
+  /// are freed sooner if any task calls the server meanwhile.
   private static let watchInterval: UInt64 = 5_000_000
 
-  /// Called by the server when its stock runs low, or a grace period begins.
+  /// Wakes the thread. The server calls it when its stock runs low or a grace period begins.
   func wake() { gate.open() }
 
   func start(server: PhysicalMemoryServer, memory: PoolMemory, target: Int) throws(Errno) {
@@ -52,19 +52,20 @@ final class FramePreparation: Sendable {
         }
         refusals = 0
       } catch {
-        // Short of memory, the host may have some the next time. Without MADV_COLLAPSE there are no superpages at all; but it
-        // refuses a block as well whose memory is given back at that moment.
+        // A host short of memory may succeed next time. EINVAL means that the host lacks MADV_COLLAPSE, but also that
+        // the block's memory was being given back at that moment.
         if error == .invalidArgument { refusals += 1 }
       }
     }
   }
 
-  /// Readies blocks for superpages until there are enough.
+  /// Prepares blocks for superpages until there are enough.
+  /// - Throws: `Errno` of MADV_COLLAPSE.
   static func readyBlocks(
     server: PhysicalMemoryServer, memory: PoolMemory, next: () -> FrameRun?, isStopped: () -> Bool = { false }
   ) throws(Errno) {
     while !isStopped(), let block = next() {
-      // Its frames may be handed out before this is done: then nobody has gained anything, and nothing else happens.
+      // If its frames are handed out meanwhile, the work is wasted but harmless.
       try memory.collapse(block)
       while !isStopped(), !server.zeroBlock(block) {}
     }
@@ -77,7 +78,7 @@ final class FramePreparation: Sendable {
     while !isStopped() {
       let runs = server.zeroAhead(target: target)
       if runs.isEmpty { return }
-      // Frames may be handed out before this is done: then their fault pays for it, and nothing else happens.
+      // If frames are handed out meanwhile, their fault pays for populating them; that is harmless.
       for run in runs { try? memory.populate(run) }
     }
   }

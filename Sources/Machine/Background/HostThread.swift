@@ -1,9 +1,9 @@
-// A plain thread of the host. Its body may own values that are not Sendable: they are confined to it.
+// A plain thread of the host. Its body may own values that are not Sendable: only this thread uses them.
 
 internal import Glibc
 package import SystemPackage
 
-// SAFETY: the box is retained once for pthread_create and released once by the thread, or here when there is none.
+// SAFETY: the box is retained once for pthread_create, and released once: by the thread, or here if none was created.
 @safe
 package final class HostThread: Sendable {
   private final class Body {
@@ -13,6 +13,8 @@ package final class HostThread: Sendable {
 
   private let thread: pthread_t
 
+  /// Starts a thread.
+  /// - Throws: the `Errno` of pthread_create.
   package init(_ body: sending @escaping () -> Void) throws(Errno) {
     let box = unsafe Unmanaged.passRetained(Body(body))
     var thread = pthread_t()
@@ -30,9 +32,9 @@ package final class HostThread: Sendable {
     self.thread = thread
   }
 
-  /// Nobody is going to wait for the thread's end; this or `join`, once.
+  /// Gives up waiting for the thread's end. Either this or `join` must be called, once.
   package func detach() { pthread_detach(thread) }
 
-  /// Waits for the thread's end; once.
+  /// Waits for the thread's end; may be called once.
   package func join() { pthread_join(thread, nil) }
 }

@@ -1,19 +1,19 @@
-// The background thread that gives the memory of frames which stay free back to the host, and no more of it at a time
-// than a limit: whoever needs the frames soon pays for their memory again.
+// The background thread that returns the memory of frames that stay free to the host (free page reporting). The rate is
+// limited, because the next use of such a frame must populate it again.
 
 internal import PhysicalMemory
 internal import SystemPackage
 import Synchronization
 
 final class IdleMemory: Sendable {
-  /// Nanoseconds from one pass to the next: frames stay free for one to two of these before their memory goes.
+  /// Nanoseconds between passes. Frames stay free for one to two intervals before their memory goes.
   private static let interval: UInt64 = 1_000_000_000
 
   private let gate = WaitGate()
   private let isStopping = Atomic<Bool>(false)
   private let thread = Mutex<HostThread?>(nil)
 
-  /// - Parameter limit: frames in one pass.
+  /// - Parameter limit: most frames in one pass.
   func start(server: PhysicalMemoryServer, limit: Int) throws(Errno) {
     let started = try HostThread { [self] in
       while !isStopping.load(ordering: .acquiring) {
@@ -30,8 +30,8 @@ final class IdleMemory: Sendable {
     thread.withLock { $0.take() }?.join()
   }
 
-  /// One pass, in steps.
-  /// - Returns: how many frames it gave back.
+  /// Makes one pass, in steps.
+  /// - Returns: number of frames whose memory was returned.
   @discardableResult
   static func pass(server: PhysicalMemoryServer, limit: Int, isStopped: () -> Bool = { false }) -> Int {
     server.beginIdlePass()

@@ -1,5 +1,5 @@
-// A test switch: a thread that unmaps frames, or moves contents, at random while tasks run, as the server may at any time.
-// What runs under it proves that nothing depends on a page staying mapped, or in its frame.
+// A test switch: a thread that unmaps random frames, or moves random contents, while tasks run, as the server may at
+// any time. Tests that pass under it show that tasks do not depend on a page staying mapped or in its frame.
 
 internal import SystemPackage
 import Synchronization
@@ -9,8 +9,9 @@ final class Revoker: Sendable {
   private let isStopping = Atomic<Bool>(false)
   private let thread = Mutex<HostThread?>(nil)
 
+  /// Starts the thread.
   /// - Parameters:
-  ///   - interval: microseconds from one frame to the next.
+  ///   - interval: microseconds between calls of `act`.
   ///   - act: called with a random number each time.
   func start(interval: UInt64, seed: UInt64, act: @escaping @Sendable (UInt64) -> Void) throws(Errno) {
     let started = try HostThread { [self] in run(interval * 1000, seed, act) }
@@ -28,11 +29,11 @@ final class Revoker: Sendable {
     var next = monotonicNanoseconds() + interval
     while !isStopping.load(ordering: .acquiring) {
       gate.wait(until: next)
-      // Sleep is coarser than the interval may be: what has come due meanwhile is done at once, within reason.
+      // A sleep may be longer than the interval: catch up on the missed calls, at most 64 at once.
       let now = monotonicNanoseconds()
       let due = next > now ? 0 : min((now - next) / interval + 1, 64)
       for _ in 0..<due {
-        // A multiplicative generator: any sequence that goes everywhere will do.
+        // A linear congruential generator suffices: its sequence covers all values.
         random = random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
         act(random >> 20)
       }

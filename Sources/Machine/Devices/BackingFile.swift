@@ -6,39 +6,49 @@ public import SystemPackage
 
 /// Why a file cannot be a disk.
 public enum BackingFileError: Error, Equatable, CustomStringConvertible {
+  /// No file has this name.
   case missing
+  /// The file is a directory, a device or a pipe.
   case notRegular
+  /// The file is smaller than one sector.
   case tooSmall
-  /// The system's words for it.
+  /// The file cannot be opened or examined; the system's error text.
   case system(String)
 
+  /// The rest of a sentence that starts with the file's name.
   public var description: String {
     switch self {
     case .missing: "does not exist: make it first, for example with truncate"
     case .notRegular: "is not a regular file: name a file with the disk's contents"
-    case .tooSmall: "has not even one sector of 512 bytes: name a larger file"
-    case .system(let text): "cannot be opened (\(text)): name a file that can, or add readonly"
+    case .tooSmall: "is smaller than one sector of 512 bytes: name a larger file"
+    case .system(let text): "cannot be opened (\(text)): name another file, or add readonly"
     }
   }
 }
 
-/// An open file whose whole sectors of 512 bytes are a disk's. It is open for as long as the object lives.
+/// An open file whose whole sectors of 512 bytes are a disk's contents. It stays open as long as the object lives.
 public final class BackingFile: Sendable {
-  /// For messages.
+  /// The file's name, for messages.
   let name: String
   let descriptor: FileDescriptor
   let isReadOnly: Bool
-  /// As of when it was opened.
+  /// Number of sectors when the file was opened.
   let sectorCount: UInt64
 
+  /// Opens a file.
+  /// - Parameters:
+  ///   - path: a regular file of at least 512 bytes.
+  ///   - isReadOnly: open it for reading only.
+  /// - Throws: `BackingFileError.missing`, `.notRegular`, `.tooSmall` or `.system`.
   public convenience init(path: String, isReadOnly: Bool = false) throws(BackingFileError) {
     try self.init(FilePath(path), isReadOnly: isReadOnly)
   }
 
+  /// Opens a file whose path need not be UTF-8; otherwise as `init(path:isReadOnly:)`.
   public init(_ path: FilePath, isReadOnly: Bool = false) throws(BackingFileError) {
     let opened: (descriptor: FileDescriptor, size: Int64)
     do {
-      // A named pipe would wait for somebody to write to it.
+      // Opening a named pipe would wait for a writer.
       opened = try Self.open(path, isReadOnly)
     } catch Errno.noSuchFileOrDirectory {
       throw .missing
@@ -57,7 +67,7 @@ public final class BackingFile: Sendable {
     sectorCount = UInt64(opened.size) / 512
   }
 
-  /// Any open file, which is closed with the object, for tests.
+  /// For tests: takes any open file and closes it with the object.
   package init(_ descriptor: FileDescriptor, sectorCount: UInt64, isReadOnly: Bool = false) {
     name = "the disk"
     self.descriptor = descriptor
@@ -65,7 +75,7 @@ public final class BackingFile: Sendable {
     self.isReadOnly = isReadOnly
   }
 
-  /// A file in memory that nobody else sees, for tests.
+  /// For tests: makes an anonymous file in memory.
   package convenience init(contents: [UInt8], isReadOnly: Bool = false) throws(Errno) {
     let made = unsafe memfd_create("physmem-disk", CKVM_MFD_CLOEXEC)
     guard made >= 0 else { throw Errno(rawValue: errno) }
@@ -73,7 +83,7 @@ public final class BackingFile: Sendable {
     do { try descriptor.writeAll(contents) } catch { throw error as? Errno ?? .ioError }
   }
 
-  /// For tests: makes the file shorter, as somebody else might.
+  /// For tests: truncates the file, as another process might.
   package func shorten(to byteCount: Int64) throws(Errno) {
     let result = ckvm_truncate(descriptor.rawValue, byteCount)
     guard result == 0 else { throw Errno(rawValue: -result) }
@@ -89,7 +99,8 @@ public final class BackingFile: Sendable {
 
   deinit { try? descriptor.close() }
 
-  /// A write beyond the process's limit of file sizes shall fail, and not end the process by a signal, on the calling thread.
+  /// Blocks SIGXFSZ on the calling thread, so that a write beyond the process's file size limit fails instead of ending
+  /// the process.
   static func blockSizeSignal() {
     var signals = sigset_t()
     unsafe sigemptyset(&signals)
@@ -97,7 +108,7 @@ public final class BackingFile: Sendable {
     unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
   }
 
-  /// Returns when all that was written is on the medium.
+  /// Returns when all completed writes are on the medium.
   func flush() throws(Errno) {
     while fdatasync(descriptor.rawValue) != 0 {
       guard errno == EINTR else { throw Errno(rawValue: errno) }

@@ -1,11 +1,12 @@
 // A virtio block device: its registers, its driver, and the thread that serves its queue.
 //
-// The life of its queue:
-//  1. none: the driver has not said where it is, or the queue is broken, which only a reset mends.
-//  2. resting: `State.queue`. A notification wakes the thread.
-//  3. served: the thread has it, and looks for work by itself for a while before it puts it down. Who resets the device, or
-//     lets go of it, waits until then: one request at most, and that may be as long as the file likes. A driver that ends
-//     waits a little, and leaves the device to the thread: nobody gets it before the request is over.
+// Lifecycle of the queue:
+//  1. none: the driver has not configured it, or it is broken, which only a reset repairs.
+//  2. idle: `State.queue`. A notification wakes the thread.
+//  3. served: the thread has it, and polls for a while before it puts the queue back. A reset or a release of the
+//     device waits until then: at most for one request, which takes as long as the file does. When a driver ends, it
+//     waits a limited time and then leaves the device to the thread; no task can claim the device before the request is
+//     over.
 //
 //      driver ── pm_device_write ──▶ registers        notification ──▶ gate ──▶ thread ──▶ queue ──▶ file
 //      driver ◀── upcall, pm_interrupt_wait ◀── TaskSignal ◀── thread
@@ -17,13 +18,17 @@ import Synchronization
 
 /// A disk of a machine.
 public struct DiskConfiguration: Sendable {
+  /// The disk's contents.
   public var file: BackingFile
-  /// How many bits an address may have that the device puts out: 24, 32 or 64.
+  /// Width of the device's addresses in bits: 24, 32 or 64.
   public var addressBits: Int
-  /// Called with a sentence for each thing that the device refused; on the device's own thread, which serves nobody
-  /// meanwhile.
+  /// Called with a sentence for each rejected request. Runs on the device's thread, which serves no request meanwhile.
   public var report: @Sendable (String) -> Void
 
+  /// - Parameters:
+  ///   - file: the disk's contents.
+  ///   - addressBits: width of the device's addresses, from 12 to 64.
+  ///   - report: called with a sentence for each rejected request.
   public init(file: BackingFile, addressBits: Int = 64, report: @escaping @Sendable (String) -> Void = { _ in }) {
     precondition((12...64).contains(addressBits))
     self.file = file
@@ -36,11 +41,11 @@ final class BlockDevice: Sendable {
   struct State {
     var driver: TaskReference?
     var registers: VirtioRegisters
-    /// While it rests.
+    /// The queue while it is idle.
     var queue: Virtqueue?
-    /// The thread has the queue.
+    /// The device's thread has the queue.
     var isServing = false
-    /// The driver has ended meanwhile; the thread lets the device go when it puts the queue down.
+    /// The driver has ended while the thread was serving. The thread frees the device when it puts the queue back.
     var isLeft = false
     var isNotified = false
     var isStopping = false
@@ -51,7 +56,7 @@ final class BlockDevice: Sendable {
       isNotified = false
     }
 
-    /// The device is nobody's, and as new.
+    /// Resets the device and leaves it without a driver.
     mutating func free() {
       endQueue()
       registers.reset()
@@ -67,10 +72,10 @@ final class BlockDevice: Sendable {
   let signals: TaskSignals
   let waiting: WaitingThreads
   let state: Mutex<State>
-  /// Opened to wake the thread, and by the thread when it puts the queue down.
+  /// Opened to wake the thread, and by the thread when it puts the queue back.
   let gate = WaitGate()
   let rest = WaitGate()
-  /// Somebody waits for the thread to put the queue down.
+  /// The thread must put the queue back, because another thread waits for that.
   let mustRest = Atomic<Bool>(false)
   private let thread = Mutex<HostThread?>(nil)
 
@@ -103,7 +108,8 @@ final class BlockDevice: Sendable {
 
   // MARK: For its driver's thread
 
-  /// PM_EBUSY: another task drives it; PM_EEXIST: this one does already.
+  /// Makes a task the device's driver.
+  /// - Throws: `.busy` (PM_EBUSY) if another task drives it; `.exists` (PM_EEXIST) if this task already does.
   func claim(_ task: TaskReference) throws(CallFailure) {
     try state.withLock { (state) throws(CallFailure) in
       if let driver = state.driver { throw driver == task ? .exists : .busy }
@@ -111,16 +117,18 @@ final class BlockDevice: Sendable {
     }
   }
 
-  /// Waits until that is so; the task's gate is opened then. `.stopped`: the task is to end.
+  /// Waits until the condition holds. The thread that makes it hold opens the task's gate. Throws `.stopped` if the
+  /// task must end.
   typealias Wait = (_ isDone: () -> Bool) throws(CallFailure) -> Void
 
-  /// The driver lets go of the device, which is reset. PM_EPERM: it is not the driver.
+  /// Releases and resets the device.
+  /// - Throws: `.notPermitted` (PM_EPERM) if the task is not its driver; `.stopped`.
   func release(_ task: TaskReference, wait: Wait) throws(CallFailure) {
     guard state.withLock({ $0.driver == task }) else { throw .notPermitted }
     try halt(wait) { $0.free() }
   }
 
-  /// The driver ends. No interrupt comes from here on, and frames under transfer are still pinned.
+  /// Called when the driver ends. No interrupt is raised afterwards; frames under transfer stay pinned.
   func leave(_ task: TaskReference) {
     guard state.withLock({ $0.driver == task }) else { return }
     mustRest.store(true, ordering: .sequentiallyConsistent)
@@ -133,7 +141,7 @@ final class BlockDevice: Sendable {
     if !isLeft { resume() }
   }
 
-  /// Nanoseconds in which a request is over as a rule, on a busy host too.
+  /// Nanoseconds within which a request normally completes, even on a busy host.
   private static let patienceOfEnd: UInt64 = 1_000_000_000
 
   func read(_ task: TaskReference, _ offset: UInt32) throws(CallFailure) -> UInt32 {
@@ -166,8 +174,8 @@ final class BlockDevice: Sendable {
     gate.open()
   }
 
-  /// Waits until the thread has put the queue down, then ends the queue. Only the driver's thread comes here. Where it is
-  /// stopped, the device rests until the driver leaves.
+  /// Waits until the thread has put the queue back, then ends the queue. Called on the driver's thread only. If the
+  /// driver is stopped meanwhile, the device stays idle until the driver leaves.
   private func halt(_ wait: Wait, _ body: (inout State) -> Void) throws(CallFailure) {
     mustRest.store(true, ordering: .sequentiallyConsistent)
     try wait { !state.withLock { $0.isServing } }
@@ -180,7 +188,7 @@ final class BlockDevice: Sendable {
 
   func resume() {
     mustRest.store(false, ordering: .sequentiallyConsistent)
-    // What was put off meanwhile.
+    // Retries a notification that was deferred meanwhile.
     gate.open()
   }
 }

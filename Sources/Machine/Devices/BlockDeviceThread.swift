@@ -1,18 +1,18 @@
-// A block device's thread: takes the queue when it is notified, serves it, and puts it down when there is nothing to do.
+// A block device's thread. It takes the queue on a notification, serves it, and puts it back when it is empty.
 
 internal import GuestMemory
 internal import PhysicalMemory
 import Synchronization
 
 extension BlockDevice {
-  /// How long the thread looks for the next request by itself, in nanoseconds: about what it takes to wake it. And for
-  /// how long at a time without looking whether the queue may still be touched.
+  /// How long the thread polls for the next request, in nanoseconds: about the cost of waking it. Also the longest time
+  /// it serves before it checks again whether it may still use the queue.
   private static let patience: UInt64 = 100_000
   private static let glance: UInt64 = 10_000
-  /// Refusals that are told; a driver may produce any number.
+  /// The most rejections that are reported; a driver can cause any number.
   private static let mostReports = 100
 
-  /// The life of the thread.
+  /// The body of the thread.
   func run() {
     BackingFile.blockSizeSignal()
     while let (queue, driver) = takeWork() {
@@ -22,7 +22,8 @@ extension BlockDevice {
     }
   }
 
-  /// Waits for a notification; nil: the machine is shut down.
+  /// Waits for a notification.
+  /// - Returns: the queue and its driver; nil: the machine is shutting down.
   private func takeWork() -> (Virtqueue, TaskReference)? {
     while true {
       let (isStopping, work) = state.withLock { state -> (Bool, (Virtqueue, TaskReference)?) in
@@ -41,7 +42,7 @@ extension BlockDevice {
     }
   }
 
-  /// Serves the queue until there is nothing to do, and puts it down.
+  /// Serves the queue until it is empty, and puts it back.
   private func serve(_ queue: Virtqueue, for driver: TaskReference) {
     let limit = configuration.addressBits == 64 ? UInt64.max : 1 << UInt64(configuration.addressBits) - 1
     let memory = PinnedMemory(pool: pool, server: server, driver: driver, limit: PhysicalAddress(limit))
@@ -64,7 +65,7 @@ extension BlockDevice {
         state.free()
       } else {
         if failure == nil { state.queue = queue }
-        // It may wait for this.
+        // The driver may be waiting for the queue to be put back.
         signals[driver.slot].gate.open()
       }
       return isLeft
@@ -73,7 +74,7 @@ extension BlockDevice {
     if isLeft { resume() }
   }
 
-  /// Not once the driver has left: its slot may be another task's then.
+  /// Raises no interrupt once the driver has left: its slot may belong to another task.
   private func raiseInterrupt(_ driver: TaskReference) {
     state.withLock { state in
       if !state.isLeft { signals[driver.slot].raiseInterrupt(number) }
@@ -88,7 +89,8 @@ extension BlockDevice {
       do throws(TransferFailure) {
         rings = try memory.begin(queue.layout.ranges)
       } catch {
-        // The driver asked for this look; to those of its own accord the rings need not be open.
+        // The driver requested this pass by a notification. While the thread polls on its own, the rings may be
+        // unpinned.
         if isFirst { throw .transfer(error) }
         return
       }
@@ -102,10 +104,10 @@ extension BlockDevice {
         continue
       }
       queue.allowNotifications(memory)
-      // One that came before that may not have been notified of.
+      // A request may have been added before notifications were allowed again.
       if queue.isEmpty(memory) { return }
     }
-    // Put off: to be gone on with, if there is a queue then.
+    // Deferred: retried if there is a queue by then.
     state.withLock { $0.isNotified = true }
   }
 
@@ -115,7 +117,7 @@ extension BlockDevice {
     } while monotonicNanoseconds() < end && !mustRest.load(ordering: .relaxed)
   }
 
-  /// - Returns: whether there was anything to do.
+  /// - Returns: whether there was any request.
   private func serveAll(_ queue: inout Virtqueue, _ memory: PinnedMemory) throws(QueueFailure) -> Bool {
     let requests = BlockRequests(memory: memory, file: configuration.file)
     var hasWorked = false
@@ -136,7 +138,7 @@ extension BlockDevice {
       return state.reports
     }
     guard count <= Self.mostReports else { return }
-    let last = count == Self.mostReports ? " (what it refuses from now on is not told)" : ""
+    let last = count == Self.mostReports ? " (further rejections are not reported)" : ""
     configuration.report("disk \(number), driven by task \(driver.id): \(text)\(last)")
   }
 }

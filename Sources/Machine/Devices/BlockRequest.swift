@@ -1,18 +1,17 @@
-// One request to a block device: a header that the device reads, data, and a byte for the status, in a chain of
-// descriptors that may be cut anywhere.
+// A request to a block device: a header for the device to read, data, and a status byte, in a chain of descriptors that
+// may split them anywhere.
 //
-// Data go between the file and the driver's frames directly. Whatever is wrong with a request, it ends with a status,
-// or, where there is no place for that, with the queue.
-// Source: virtio 1.2, 5.2 "block device".
+// Data move between the file and the driver's frames directly. A malformed request ends with a status, or, if it has no
+// status byte, breaks the queue. Source: virtio 1.2, 5.2 "block device".
 
 internal import GuestMemory
 internal import SystemPackage
 
-/// What came of a request.
+/// The outcome of a request.
 struct BlockOutcome: Equatable {
-  /// Bytes written to the chain, the status included.
+  /// Bytes written to the chain, including the status.
   var written: UInt32
-  /// What was refused, and why; nil: nothing.
+  /// Why the request was rejected; nil: it was not.
   var refusal: String?
 }
 
@@ -28,7 +27,7 @@ enum BlockFormat {
   static let flush: UInt32 = 4
   static let headerSize = 16
   static let sectorSize = 512
-  /// In bytes, of one descriptor.
+  /// The most bytes of one descriptor.
   static let mostSegmentSize: UInt32 = 1 << 18
 }
 
@@ -42,12 +41,12 @@ private struct Result {
   var refusal: String?
 }
 
-/// The chain's parts, with every length checked; addresses are the transfer's to check.
+/// The chain's parts, with all lengths checked. The transfer checks the addresses.
 private struct Parts {
   var header: [PhysicalRange] = []
-  /// What the device reads behind the header.
+  /// Device-readable ranges after the header.
   var output: [PhysicalRange] = []
-  /// What it writes before the status.
+  /// Device-writable ranges before the status.
   var input: [PhysicalRange] = []
   private(set) var all: [PhysicalRange] = []
 
@@ -61,7 +60,7 @@ private struct Parts {
         throw Refusal("a descriptor of \(segment.count) bytes, more than \(BlockFormat.mostSegmentSize)")
       }
       guard let range = PhysicalRange(PhysicalAddress(segment.address), count: Int(segment.count)) else {
-        throw Refusal("a descriptor that runs past the end of all addresses")
+        throw Refusal("a descriptor that wraps around the address space")
       }
       all.append(range)
       if segment.isWritable {
@@ -70,7 +69,7 @@ private struct Parts {
         continue
       }
       guard input.isEmpty, index == 0 || !chain.segments[index - 1].isWritable else {
-        throw Refusal("a descriptor to read behind one to write")
+        throw Refusal("a device-readable descriptor after a device-writable one")
       }
       let count = min(headerLeft, range.count)
       if let part = range.prefix(count) { header.append(part) }
@@ -86,9 +85,9 @@ struct BlockRequests<Memory: DeviceMemory> {
   let file: BackingFile
 
   /// Serves one request.
-  /// - Throws: when its status cannot be told.
+  /// - Throws: `QueueFailure` if its status cannot be stored.
   func serve(_ chain: DescriptorChain) throws(QueueFailure) -> BlockOutcome {
-    // The status comes last. Without it there is nobody to tell anything.
+    // The status byte is last. Without it the outcome cannot be reported.
     guard let last = chain.segments.last, last.isWritable, last.count > 0, last.count <= BlockFormat.mostSegmentSize,
       let end = PhysicalRange(PhysicalAddress(last.address), count: Int(last.count)),
       let status = PhysicalRange(end.last, count: 1)
@@ -100,7 +99,7 @@ struct BlockRequests<Memory: DeviceMemory> {
       let transfer = try begin(parts.all)
       defer { memory.end(transfer) }
       result = try perform(parts, &written)
-      // While the transfer is under way: the byte is part of it.
+      // Stored while the transfer is under way, because the byte is part of it.
       memory.store8(status.start, result.status.rawValue)
     } catch {
       try tellStatus(.failed, status)
@@ -161,14 +160,14 @@ struct BlockRequests<Memory: DeviceMemory> {
     }
   }
 
-  /// - Parameter body: moves so many bytes from or to an offset of the file; false: the file ended first.
+  /// - Parameter body: transfers this many bytes from or to an offset of the file; false: the file ended first.
   private func transfer(
     _ what: String, _ ranges: [PhysicalRange], _ sector: UInt64,
     _ body: (_ offset: Int64, _ length: Int) throws(Errno) -> Bool
   ) throws(Refusal) -> Result {
     let length = ranges.reduce(0) { $0 + $1.count }
     guard length > 0, length % BlockFormat.sectorSize == 0 else {
-      throw Refusal("data of \(length) bytes, which are not whole sectors")
+      throw Refusal("data of \(length) bytes, not a multiple of the sector size")
     }
     let sectors = UInt64(length / BlockFormat.sectorSize)
     guard sector <= file.sectorCount, sectors <= file.sectorCount - sector else {

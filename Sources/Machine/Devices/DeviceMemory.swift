@@ -1,17 +1,17 @@
-// Memory as a device reaches it. The host is the device's IOMMU: a device touches what it has begun a transfer with, and
-// a transfer begins only with frames that the device's driver has pinned.
+// Memory as a device accesses it. The host acts as the device's IOMMU: a device accesses only ranges of a transfer, and
+// a transfer can only begin with frames that the device's driver has pinned.
 
 internal import GuestMemory
 internal import PhysicalMemory
 internal import SystemPackage
 
-/// Why a device may not touch a range.
+/// Why a device may not access a range.
 enum TransferFailure: Error, Equatable {
-  /// The device has too few address bits for it.
+  /// The range is beyond the device's address width.
   case beyondDevice(PhysicalRange)
-  /// Some of it is no memory.
+  /// Part of the range is not memory.
   case noMemory(PhysicalRange)
-  /// The driver has not pinned this frame.
+  /// The driver has not pinned this frame of the range.
   case notPinned(PhysicalRange, FrameNumber)
 
   var text: String {
@@ -29,14 +29,14 @@ extension PhysicalRange {
 
 private func hexadecimal(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
 
-/// A transfer under way; `end` it once.
+/// A transfer under way; `end` must be called once.
 struct DeviceTransfer {
   let runs: [FrameRun]
 }
 
-/// What the walker of a queue needs of memory. Loads and stores are for ranges of transfers under way only.
+/// Memory as the code that walks a queue needs it. Loads and stores may only be in ranges of transfers under way.
 protocol DeviceMemory {
-  /// Begins a transfer with all of the ranges or none.
+  /// Begins a transfer with all of the ranges, or throws.
   func begin(_ ranges: [PhysicalRange]) throws(TransferFailure) -> DeviceTransfer
   func end(_ transfer: DeviceTransfer)
   func load8(_ address: PhysicalAddress) -> UInt8
@@ -45,17 +45,17 @@ protocol DeviceMemory {
   func store8(_ address: PhysicalAddress, _ value: UInt8)
   func store16(_ address: PhysicalAddress, _ value: UInt16)
   func store32(_ address: PhysicalAddress, _ value: UInt32)
-  /// Between file and memory directly; in order. Fewer bytes at the file's end.
+  /// Reads from the file directly into memory, in order. Returns fewer bytes at the file's end.
   func read(_ file: FileDescriptor, at offset: Int64, into ranges: [PhysicalRange]) throws(Errno) -> Int
   func write(_ ranges: [PhysicalRange], to file: FileDescriptor, at offset: Int64) throws(Errno) -> Int
 }
 
-/// The pool, as far as one task has pinned it.
+/// The frames of the pool that one task has pinned.
 struct PinnedMemory: DeviceMemory {
   let pool: PoolMemory
   let server: PhysicalMemoryServer
   let driver: TaskReference
-  /// The highest address that the device can put out.
+  /// The highest address that the device can use.
   let limit: PhysicalAddress
 
   func begin(_ ranges: [PhysicalRange]) throws(TransferFailure) -> DeviceTransfer {

@@ -6,7 +6,7 @@ internal import SystemPackage
 struct Devices: Sendable {
   private let devices: [BlockDevice]
 
-  /// As many as a task's interrupts have bits.
+  /// The number of interrupt bits of a task.
   static let most = 64
 
   init(_ devices: [BlockDevice]) {
@@ -20,7 +20,7 @@ struct Devices: Sendable {
 
   func stop() { for device in devices { device.stop() } }
 
-  /// PM_ENOENT: there is no such device.
+  /// - Throws: `.noEntry` (PM_ENOENT) if there is no such device.
   private func device(_ number: UInt32) throws(CallFailure) -> BlockDevice {
     guard number < UInt32(devices.count) else { throw .noEntry }
     return devices[Int(number)]
@@ -44,7 +44,8 @@ struct Devices: Sendable {
     try device(number).write(task, offset, value, wait: wait)
   }
 
-  /// The task ends: its devices are free for others when this returns, or when a request that takes long is over.
+  /// Called when the task ends. Its devices are free when this returns, except one with a long request, which is freed
+  /// when the request is over.
   func leave(_ task: TaskReference) {
     for device in devices { device.leave(task) }
   }

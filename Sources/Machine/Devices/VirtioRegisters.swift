@@ -1,5 +1,5 @@
-// A block device's registers: those of virtio over MMIO, at the same offsets, though a driver reaches them by calls
-// (docs/decisions/0013).
+// A block device's registers: those of virtio over MMIO at the same offsets, but drivers access them by calls
+// (docs/internals/decisions/0013).
 // Source: virtio 1.2, 4.2.2 "MMIO device register layout", 2.1 "device status field", 5.2.4 "device configuration".
 
 internal import GuestMemory
@@ -26,7 +26,7 @@ struct VirtioRegisters {
     static let queueAvailable: UInt32 = 0x090
     static let queueUsed: UInt32 = 0x0a0
     static let configuration: UInt32 = 0x100
-    /// Nothing is at or behind it.
+    /// The end of the register space.
     static let end: UInt32 = 0x200
   }
 
@@ -34,7 +34,7 @@ struct VirtioRegisters {
     static let featuresOK: UInt32 = 8
     static let driverOK: UInt32 = 4
     static let needsReset: UInt32 = 64
-    /// What a driver may set.
+    /// The bits that a driver may set.
     static let all: UInt32 = 1 | 2 | driverOK | featuresOK | 128
   }
 
@@ -45,7 +45,7 @@ struct VirtioRegisters {
     static let flush: UInt64 = 1 << 9
     static let eventIndex: UInt64 = 1 << 29
     static let version1: UInt64 = 1 << 32
-    /// The device reaches only what the server lets it.
+    /// VIRTIO_F_ACCESS_PLATFORM: the device only reaches memory that the server permits.
     static let accessPlatform: UInt64 = 1 << 33
     static let needed = version1 | accessPlatform
   }
@@ -69,7 +69,7 @@ struct VirtioRegisters {
     offered = features
   }
 
-  /// The queue that the device shall serve; nil: none now.
+  /// The queue to serve; nil: none is ready.
   var queue: Virtqueue? {
     guard status & Status.driverOK != 0, status & Status.needsReset == 0, isQueueReady, let layout else { return nil }
     return Virtqueue(layout, usesEventIndex: accepted & Feature.eventIndex != 0)
@@ -103,7 +103,7 @@ struct VirtioRegisters {
     case Offset.configuration: UInt32(truncatingIfNeeded: sectorCount)
     case Offset.configuration + 4: UInt32(truncatingIfNeeded: sectorCount >> 32)
     case Offset.configuration + 8: BlockFormat.mostSegmentSize
-    // A header and a status need a descriptor each.
+    // Header and status take a descriptor each.
     case Offset.configuration + 12: UInt32(QueueLayout.mostSize) - 2
     default: 0
     }
@@ -111,7 +111,7 @@ struct VirtioRegisters {
 
   // MARK: Writing
 
-  /// A status of 0, and the end of the queue, are the device's to do first: `reset` and `stopQueue`.
+  /// Writes a register. Writing 0 to the status or to QueueReady is left to the device: see `reset` and `stopQueue`.
   mutating func write(_ offset: UInt32, _ value: UInt32) {
     switch offset {
     case Offset.deviceFeaturesSelector: deviceSelector = value
@@ -129,7 +129,7 @@ struct VirtioRegisters {
 
   private mutating func writeStatus(_ value: UInt32) {
     var value = value & Status.all
-    // The device does not agree to what it does not offer, nor to a driver that takes all memory for its own.
+    // Rejects features that are not offered, and drivers that do not accept restricted memory access.
     let isAgreed = accepted & ~offered == 0 && accepted & Feature.needed == Feature.needed
     if status & Status.featuresOK == 0, !isAgreed { value &= ~Status.featuresOK }
     if (status | value) & Status.featuresOK == 0 { value &= ~Status.driverOK }
@@ -147,7 +147,7 @@ struct VirtioRegisters {
     case Offset.queueAvailable + 4: high(&addresses.available)
     case Offset.queueUsed: low(&addresses.used)
     case Offset.queueUsed + 4: high(&addresses.used)
-    // A queue that cannot be one does not become ready.
+    // An invalid queue does not become ready.
     case Offset.queueReady: isQueueReady = value == 1 && layout != nil
     default: break
     }

@@ -1,24 +1,24 @@
-// A split virtqueue, as the device sees it: chains of descriptors that the driver offers, taken in order, and given back.
+// A split virtqueue from the device's side: chains of descriptors that the driver offers, taken in order and returned.
 //
-// All of it is the driver's memory, which it may change at any moment: each word is read once, checked, and never looked
-// at again. Nothing here touches memory outside the three rings, which the caller has begun a transfer with.
-// Source: virtio 1.2, 2.7 "split virtqueues".
+// The queue is in the driver's memory, which may change at any moment: each word is read once, checked, and not read
+// again. This code accesses no memory outside the three rings, for which the caller has begun a transfer. Source:
+// virtio 1.2, 2.7 "split virtqueues".
 
 internal import GuestMemory
 
-/// Where a queue is, checked for what the specification asks of its places.
+/// The location of a queue, checked against the specification's rules.
 struct QueueLayout: Equatable {
   let size: UInt16
   let descriptors: PhysicalAddress
   let available: PhysicalAddress
   let used: PhysicalAddress
-  /// The three parts.
+  /// The descriptor table and the two rings.
   let ranges: [PhysicalRange]
 
-  /// The largest queue there is.
+  /// The largest supported queue.
   static let mostSize: UInt16 = 256
 
-  /// Nil: a size that is no power of two or too large, a part that is not aligned or runs past the end of all addresses.
+  /// Nil if the size is not a power of two or too large, or if a part is misaligned or wraps around the address space.
   init?(size: UInt32, descriptors: UInt64, available: UInt64, used: UInt64) {
     guard size > 0, size <= UInt32(Self.mostSize), size & (size - 1) == 0 else { return nil }
     guard descriptors % 16 == 0, available % 2 == 0, used % 4 == 0 else { return nil }
@@ -27,7 +27,7 @@ struct QueueLayout: Equatable {
     self.available = PhysicalAddress(available)
     self.used = PhysicalAddress(used)
     let count = Int(size)
-    // Each ring has a word for notifications at its end.
+    // Each ring ends with a word for notification suppression.
     guard let first = PhysicalRange(self.descriptors, count: 16 * count),
       let second = PhysicalRange(self.available, count: 6 + 2 * count),
       let third = PhysicalRange(self.used, count: 6 + 8 * count)
@@ -36,13 +36,13 @@ struct QueueLayout: Equatable {
   }
 }
 
-/// What makes a queue useless: the driver does not keep to its form.
+/// The driver broke the queue's format. The device needs a reset.
 enum QueueFailure: Error, Equatable {
   case tooManyAvailable(Int)
   case noSuchDescriptor(UInt16)
   case loop(head: UInt16)
   case indirect(UInt16)
-  /// A request has no byte that its status could go to.
+  /// A request without a byte for its status.
   case noStatus(head: UInt16)
   case transfer(TransferFailure)
 
@@ -50,15 +50,15 @@ enum QueueFailure: Error, Equatable {
     switch self {
     case .tooManyAvailable(let count): "\(count) chains are offered, more than the queue has descriptors"
     case .noSuchDescriptor(let index): "descriptor \(index) is beyond the queue's end"
-    case .loop(let head): "the chain from descriptor \(head) on has no end"
+    case .loop(let head): "the chain at descriptor \(head) does not end"
     case .indirect(let index): "descriptor \(index) is indirect, which was not negotiated"
-    case .noStatus(let head): "the chain from descriptor \(head) on does not end with a byte for its status"
+    case .noStatus(let head): "the chain at descriptor \(head) does not end with a status byte"
     case .transfer(let failure): failure.text
     }
   }
 }
 
-/// One descriptor's part of a chain; neither address nor length is checked.
+/// One descriptor of a chain, with address and length unchecked.
 struct ChainSegment: Equatable {
   let address: UInt64
   let count: UInt32
@@ -79,9 +79,9 @@ struct Virtqueue {
   }
 
   let layout: QueueLayout
-  /// VIRTIO_F_EVENT_IDX is negotiated.
+  /// VIRTIO_F_EVENT_IDX was negotiated.
   let usesEventIndex: Bool
-  /// The next chain to take, and the place of the next one to give back: both count on for ever.
+  /// The next chain to take, and the next used-ring entry. Both wrap around.
   private var nextAvailable: UInt16 = 0
   private var nextUsed: UInt16 = 0
 
@@ -98,7 +98,8 @@ struct Virtqueue {
 
   func isEmpty(_ memory: some DeviceMemory) -> Bool { memory.load16(place(layout.available, 2)) == nextAvailable }
 
-  /// The next chain; nil: there is none.
+  /// Takes the next chain.
+  /// - Returns: nil if the ring is empty.
   mutating func take(_ memory: some DeviceMemory) throws(QueueFailure) -> DescriptorChain? {
     let offered = memory.load16(place(layout.available, 2)) &- nextAvailable
     guard offered > 0 else { return nil }
@@ -130,19 +131,19 @@ struct Virtqueue {
 
   // MARK: Giving back
 
-  /// Gives a chain back, with how many bytes were written to it.
-  /// - Returns: whether the driver wants an interrupt for it.
+  /// Returns a chain with the number of bytes written to it.
+  /// - Returns: whether the driver wants an interrupt.
   mutating func giveBack(_ head: UInt16, written: UInt32, _ memory: some DeviceMemory) -> Bool {
     let element = 4 + 8 * Int(nextUsed % layout.size)
     memory.store32(place(layout.used, element), UInt32(head))
     memory.store32(place(layout.used, element + 4), written)
     nextUsed &+= 1
     memory.store16(place(layout.used, 2), nextUsed)
-    // The driver looks the other way round: it says that it wants an interrupt, then looks at the ring.
+    // The driver does this in the opposite order: it enables the interrupt, then reads the ring.
     PoolMemory.fence()
     if usesEventIndex {
       let event = memory.load16(place(layout.available, 4 + 2 * Int(layout.size)))
-      // It passed `event` just now.
+      // This entry has just passed `event`.
       return nextUsed &- event &- 1 < 1
     }
     return memory.load16(layout.available) & 1 == 0
@@ -150,12 +151,13 @@ struct Virtqueue {
 
   // MARK: Notifications
 
-  /// The device looks by itself. With an event index nothing need be done: the one that was wanted last has come.
+  /// Stops notifications while the device polls. With an event index there is nothing to do: the notification requested
+  /// last has already arrived.
   func suppressNotifications(_ memory: some DeviceMemory) {
     if !usesEventIndex { memory.store16(layout.used, 1) }
   }
 
-  /// From here on the driver notifies; what it offered before that is to be looked for once more.
+  /// Allows notifications again. The caller must check once more for chains offered before this.
   func allowNotifications(_ memory: some DeviceMemory) {
     if usesEventIndex {
       memory.store16(place(layout.used, 4 + 8 * Int(layout.size)), nextAvailable)

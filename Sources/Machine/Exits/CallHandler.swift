@@ -1,13 +1,13 @@
-// The calls of a task: what concerns its vCPU is done here, the rest is handed to the server's driver of calls, and the
-// answer goes into RAX.
+// Calls of a task. Calls about the vCPU are handled here; all others go to the server's driver of calls. RAX receives
+// the result.
 
 internal import CGuestABI
 internal import CKVM
 internal import KVM
 internal import PhysicalMemory
 
-/// `pm_call`, as far as the machine carries it out. The server's calls are `ServerCallNumber`; a test compares the numbers
-/// with the header's.
+/// The numbers of `pm_call` that the machine handles. `ServerCallNumber` has the server's. A test compares both with
+/// the header.
 package enum MachineCall: UInt32, CaseIterable {
   case null = 0
   case exit = 1
@@ -28,9 +28,9 @@ package enum MachineCall: UInt32, CaseIterable {
 }
 
 extension VCPULoop {
-  /// Does the call in the registers, and stores its result where the caller looks for it, if it comes back.
+  /// Performs the call in the registers and stores its result, if the call returns.
   mutating func handleCall() -> Continuation {
-    // EAX: the upper half of RAX is whatever the program left there.
+    // Only EAX is the number: programs leave anything in the upper half of RAX.
     let number = UInt32(truncatingIfNeeded: cpu.registers.rax)
     let arguments = CallArguments(
       cpu.registers.rdi, cpu.registers.rsi, cpu.registers.rdx, cpu.registers.rcx, cpu.registers.r8, cpu.registers.r9)
@@ -53,7 +53,7 @@ extension VCPULoop {
     case .upcallReturn: return returnFromUpcall()
     case .onInterrupt: return setInterruptHandler(a, b)
     case .interruptWait:
-      // The handler would have taken what the wait is for.
+      // The interrupt handler would take the interrupt that the wait is for.
       guard upcall.interrupts.entry == 0 else { return answer(PM_EBUSY) }
       return goOnWaiting(HostWait(subject: .interrupt, deadline: Self.deadline(a)))
     case .write: return carryOut(hosted.write)
@@ -66,11 +66,11 @@ extension VCPULoop {
     }
   }
 
-  /// Attempts a call until it is through, and answers it.
+  /// Attempts a call until it completes, and stores its result.
   private mutating func carryOut(_ attempt: () throws(CallFailure) -> CallProgress) -> Continuation {
     let (machine, task) = (machine, task)
     let outcome = machine.server.carryOut(for: task.slot, attempt) { until in
-      // Upcalls wait as well.
+      // Upcalls are deferred until the call completes.
       _ = machine.waiting.wait(task.gate, until: until)
       return !task.signal.mustStop
     }
@@ -87,7 +87,7 @@ extension VCPULoop {
     answer(error.map { pm_error($0.rawValue) } ?? PM_OK)
   }
 
-  /// Puts the result where the caller looks for it.
+  /// Stores the result in the caller's RAX.
   @inline(__always)
   mutating func answer(_ error: pm_error) -> Continuation {
     cpu.registers.rax = UInt64(error.rawValue)
@@ -95,7 +95,7 @@ extension VCPULoop {
     return .resume
   }
 
-  /// Nanoseconds of the monotonic clock; nil: never.
+  /// The time so many microseconds from now, in nanoseconds of the monotonic clock; nil: never.
   static func deadline(_ microseconds: UInt64) -> UInt64? {
     let (nanoseconds, overflow) = microseconds.multipliedReportingOverflow(by: 1000)
     let now = monotonicNanoseconds()

@@ -1,35 +1,35 @@
-// From a vCPU exit to what it means for the task. Nothing is decided here.
+// Decodes a vCPU exit into an event of the task. Makes no decisions.
 
 internal import CGuestABI
 internal import CKVM
 internal import KVM
 
-/// What a task did, or what happened to it.
+/// An action of a task, or an event that reached it.
 enum GuestEvent {
-  /// A page fault at CPL3. The address is CR2's.
+  /// A page fault at CPL3, with the address from CR2.
   case pageFault(frame: ExceptionFrame, address: UInt64)
-  /// A call; its number and arguments are in the registers.
+  /// A call. The registers hold its number and arguments.
   case call
   case rare(RareEvent)
 }
 
-/// What no task does often.
+/// Events off the hot path.
 enum RareEvent {
   /// An exception other than a page fault.
   case exception(vector: UInt8, frame: ExceptionFrame)
-  /// The interrupt that was queued arrived.
+  /// The queued interrupt arrived.
   case interrupt(frame: ExceptionFrame)
-  /// Somebody kicked the vCPU.
+  /// Another thread kicked the vCPU.
   case kicked
   case interruptWindow
-  /// Nothing a task can do at CPL3: the machine itself failed.
+  /// The machine itself failed: no task can cause this at CPL3.
   case failure(VMExit)
 }
 
 enum ExitDecoder {
   static let pageFaultVector: UInt8 = 14
 
-  /// Exceptions that push an error code: Intel SDM volume 3, table 6-1.
+  /// A bit for each exception that pushes an error code (Intel SDM volume 3, table 6-1).
   private static let withErrorCode: UInt32 =
     1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21
 

@@ -1,25 +1,30 @@
-// How long exits took, for the benchmarks: measured on the host, as close to KVM_RUN as can be.
+// Exit times for benchmarks, measured on the host as close to KVM_RUN as possible.
 
-/// One exit, from the end of the service before it to the end of its own.
+/// One exit, measured from the end of the previous exit's service to the end of its own.
 public struct ExitSample: Sendable, Equatable {
+  /// What caused the exit.
   public enum Kind: UInt8, Sendable { case fault, call, other }
 
+  /// What caused the exit.
   public let kind: Kind
-  /// Filled in by a fault.
+  /// Number of pages that a fault filled in; 0 for other exits.
   public let pages: UInt16
+  /// Time from the end of the previous exit's service to the end of this one's: guest and host together.
   public let nanoseconds: UInt64
-  /// Of these, from the exit to the end of its service.
+  /// The part of `nanoseconds` from the exit to the end of its service.
   public let service: UInt64
 }
 
+/// The exits of a task that was launched with `isMeasured`.
 public struct ExitSamples: Sendable {
+  /// The exits in order.
   public private(set) var samples: [ExitSample] = []
-  /// From the launch to the end of the first call's service.
+  /// Nanoseconds from the launch to the end of the first call's service; nil: the task has made no call.
   public private(set) var firstCall: UInt64?
   private let start: UInt64
   private var last: UInt64
 
-  /// When the service of each exit ended: nanoseconds of the monotonic clock.
+  /// When each exit's service ended, in nanoseconds of the monotonic clock.
   public var ends: [UInt64] {
     var end = start
     return samples.map { sample in

@@ -1,4 +1,4 @@
-// The calls that reach the task's console, the clock and the machine's devices.
+// Calls that use the task's console, the clock or the machine's devices.
 
 internal import CGuestABI
 internal import KVM

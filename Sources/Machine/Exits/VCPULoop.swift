@@ -6,25 +6,25 @@ internal import GuestMemory
 internal import KVM
 internal import PhysicalMemory
 
-/// What a handler wants next.
+/// What the loop does after a handler.
 enum Continuation {
   case resume
   case end(TaskEnd)
 }
 
 struct VCPULoop: ~Copyable {
-  /// IF and the bit that is always set.
+  /// IF, and bit 1, which is always set.
   static let userFlags: UInt64 = 0x202
 
   var cpu: VirtualCPU
   let page: VCPUPage
-  /// The system registers of every task on this vCPU, but for CR3.
+  /// The system registers of every task on this vCPU, except CR3.
   let template: kvm_sregs
   let machine: Machine
   let task: GuestTask
   var handler = FaultHandlerState()
   var upcall = UpcallState()
-  /// Pages filled in by the fault just handled, for `samples`.
+  /// Number of pages filled in by the last fault, for `samples`.
   var samplePages = 0
   var samples = ExitSamples()
 
@@ -49,7 +49,7 @@ struct VCPULoop: ~Copyable {
     }
   }
 
-  /// The vCPU, for another task.
+  /// Returns the vCPU, for the next task.
   consuming func finish() -> VirtualCPU { cpu }
 
   private mutating func loop() throws(KVMError) -> TaskEnd {
@@ -60,7 +60,7 @@ struct VCPULoop: ~Copyable {
     }
   }
 
-  /// The same, with the time from the end of one exit's service to the end of the next one's kept.
+  /// Like `loop`, and records the time from the end of one exit's service to the end of the next.
   private mutating func measuredLoop() throws(KVMError) -> TaskEnd {
     samples = ExitSamples(start: task.launchTime)
     while true {
@@ -99,20 +99,20 @@ struct VCPULoop: ~Copyable {
       if let failure = forgetDelivered() { return failure }
       return takeUpcall()
     case .failure(.identifiedOnly):
-      // Two bytes, without the prefixes that nobody writes. It cannot be done again: its results are where its arguments
-      // were.
+      // CPUID is two bytes long without prefixes, which compilers do not emit. It must not run again: its results have
+      // overwritten its arguments.
       cpu.registers.rip &+= 2
       cpu.useChangedRegisters()
       return .resume
     case .failure(.portRead):
-      // The I/O bitmap cannot tell reading the call port from writing it.
+      // The I/O bitmap cannot permit writes to the call port without permitting reads.
       return .end(.died(report(.exception(vector: 13, errorCode: 0))))
     case .failure(let exit):
       return .end(.failed("the vCPU stopped: \(exit)"))
     }
   }
 
-  /// The task's end, if somebody wants it.
+  /// The task's end, if its signal says that it must end.
   mutating func endIfStopped() -> Continuation? {
     switch task.stopReason {
     case nil: nil
@@ -121,7 +121,7 @@ struct VCPULoop: ~Copyable {
     }
   }
 
-  /// A task begins with nothing but what abi.h promises.
+  /// Sets the registers as abi.h specifies for a new task, and clears all others.
   private mutating func setStartRegisters() {
     var registers = kvm_regs()
     registers.rip = task.entry

@@ -1,9 +1,9 @@
-// The vCPUs: made when first needed, parked between tasks, each with a thread of its own.
+// The pool of vCPUs. Each is made on first need, has a thread of its own, and is parked between tasks.
 //
-// The life of a vCPU:
-//  1. made, with a thread that takes it and waits.
-//  2. running: it has a task, and is in no list.
-//  3. parked: the task has ended, everything is reset; it is on the list of idle ones, the last used first.
+// Lifecycle of a vCPU:
+//  1. made. Its thread takes it and waits.
+//  2. running: it has a task, and is on no list.
+//  3. parked: its task has ended and its state has been reset. It is on the idle list; the last used comes first.
 //  4. gone, with the machine.
 
 internal import CKVM
@@ -13,24 +13,25 @@ internal import PhysicalMemory
 internal import SystemPackage
 import Synchronization
 
-/// What a vCPU's thread and its owner say to each other.
+/// The mailbox between a vCPU's thread and the pool.
 final class VCPUWorker: Sendable {
   enum Message {
     case run(GuestTask)
     case finish
   }
 
-  /// Until its thread takes it.
+  /// The vCPU, until its thread takes it.
   private let runner: Mutex<VCPURunner?>
   private let gate = WaitGate()
   private let mailbox = Mutex<Message?>(nil)
 
-  /// `frame`: for what the processor needs; given back where this throws.
+  /// - Parameter frame: for the vCPU page; given back if this throws.
+  /// - Throws: `MachineError.kvm`.
   init(_ machine: Machine, index: Int, frame: FrameNumber) throws(MachineError) {
     runner = Mutex(try VCPURunner(machine, index: index, frame: frame))
   }
 
-  /// The vCPU, for the worker's thread.
+  /// Takes the vCPU, for the worker's thread.
   func takeRunner() -> VCPURunner? { runner.withLock { $0.take() } }
 
   func send(_ message: Message) {
@@ -51,13 +52,14 @@ final class VCPUPool: Sendable {
     var idle: [VCPUWorker] = []
     var workers: [VCPUWorker] = []
     var threads: [HostThread] = []
-    /// One for which there was no thread. KVM takes no vCPU back, so it waits for the next attempt.
+    /// A vCPU whose thread could not be created. KVM cannot delete a vCPU, so the next attempt reuses it.
     var threadless: VCPUWorker?
   }
 
   private let state = Mutex(State())
 
   /// Gives the task to a parked vCPU, or to a new one.
+  /// - Throws: `MachineError.noMemory`, `.kvm` or `.system`.
   func start(_ task: GuestTask, on machine: Machine) throws(MachineError) {
     let idle = state.withLock { $0.idle.popLast() }
     let worker: VCPUWorker
@@ -66,7 +68,7 @@ final class VCPUPool: Sendable {
   }
 
   private func make(_ machine: Machine, for task: GuestTask) throws(MachineError) -> VCPUWorker {
-    // Before the pool is locked: others may have to give a frame back first.
+    // Taken before the pool is locked: other tasks may have to return a frame first.
     let frame = machine.server.takeMachineFrame(for: task.slot) { until in task.gate.wait(until: until) }
     guard let frame else { throw .noMemory("a vCPU") }
     return try state.withLock { (state) throws(MachineError) in
@@ -106,7 +108,7 @@ final class VCPUPool: Sendable {
     runner.detachThread()
   }
 
-  /// Ends all threads, once; no task may be running, and none may be started after this.
+  /// Ends all threads. Called once; no task may be running, and none may be started afterwards.
   func close() {
     let (workers, threads) = state.withLock { state in
       defer {

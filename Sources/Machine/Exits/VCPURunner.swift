@@ -1,4 +1,4 @@
-// A vCPU between tasks: it takes one after the other, and hands nothing of one to the next.
+// Runs tasks on a vCPU, one after another, and clears all state between them.
 
 internal import CKVM
 internal import GuestMemory
@@ -11,7 +11,7 @@ struct VCPURunner: ~Copyable {
   private let page: VCPUPage
   private let template: kvm_sregs
   private let machine: Machine
-  /// Whether tasks can change the protection keys of this vCPU. Nil: that has not been tried.
+  /// Whether tasks can change this vCPU's protection keys. Nil: not probed yet.
   private var hasProtectionKeys: Bool? = HostProcessor.hasProtectionKeys ? nil : false
 
   init(_ machine: Machine, index: Int, frame: FrameNumber) throws(MachineError) {
@@ -45,13 +45,13 @@ struct VCPURunner: ~Copyable {
     }
   }
 
-  /// False once the vCPU failed in a way that leaves its state unknown.
+  /// False after a failure that leaves the vCPU's state unknown.
   var isUsable: Bool { cpu != nil }
 
   func attachThread() { handle.attachThread() }
   func detachThread() { handle.detachThread() }
 
-  /// Runs a task to its end and takes back all it held.
+  /// Runs a task to its end and takes back all its resources.
   mutating func run(_ task: GuestTask) -> TaskEnd {
     guard let cpu = cpu.take() else { return .failed("the vCPU is not usable") }
     HostProcessor.clearSelectors()
@@ -68,15 +68,15 @@ struct VCPURunner: ~Copyable {
     task.beginEnd()
     machine.waiting.threadWaits()
     let used = loop.finish()
-    // Before the address space goes: what the last exit left open may be a write to it, and the next task in the slot
-    // would find that in its own memory.
+    // The vCPU is reset before the address space goes: completing the last exit may write to guest memory, and the
+    // slot's next task would find that write in its own.
     let isReset = Self.reset(used)
     takeBack(task)
     if isReset { self.cpu = consume used }
     return end
   }
 
-  /// Takes back all that an ended task held.
+  /// Takes back all resources of an ended task.
   private func takeBack(_ task: GuestTask) {
     task.keep(machine.server.taskInformation(task.slot).counters)
     if machine.configuration.keepsFragmentation { task.keep(machine.server.fragmentation) }
@@ -85,9 +85,9 @@ struct VCPURunner: ~Copyable {
     machine.taskEnded(task)
   }
 
-  /// Clears PKRU by the one way that works whatever KVM makes of it: the vCPU itself executes WRPKRU at CPL3. Where tasks
-  /// have no protection keys that is an invalid instruction, and there is nothing to clear.
-  /// - Returns: whether they have; nil: neither, and the vCPU must never run again.
+  /// Clears PKRU in the only way that works on every KVM: the vCPU itself executes WRPKRU at CPL3. If tasks have no
+  /// protection keys, WRPKRU is an invalid instruction and there is nothing to clear.
+  /// - Returns: whether tasks have protection keys; nil if the outcome is neither, and the vCPU must not be used again.
   private func resetProtectionKeys(_ cpu: borrowing VirtualCPU, _ slot: TaskSlot) -> Bool? {
     cpu.registers = kvm_regs()
     cpu.registers.rip = SupervisorArea.keyReset
@@ -98,7 +98,7 @@ struct VCPURunner: ~Copyable {
     cpu.useChangedSystemRegisters()
     do throws(KVMError) {
       var exit = try cpu.enter()
-      // A kick that was meant for the task before.
+      // A kick meant for the previous task.
       while exit == .interrupted { exit = try cpu.enter() }
       try cpu.completePendingExit()
       switch ExitDecoder.decode(exit, cpu, page) {
@@ -111,7 +111,8 @@ struct VCPURunner: ~Copyable {
     }
   }
 
-  /// False: what the vCPU would do next is not known, and it must never run again.
+  /// Resets the vCPU's state.
+  /// - Returns: false if its state is unknown and it must not run again.
   private static func reset(_ cpu: borrowing VirtualCPU) -> Bool {
     do throws(KVMError) {
       try cpu.completePendingExit()

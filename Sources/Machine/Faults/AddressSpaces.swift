@@ -1,11 +1,11 @@
-// The address spaces of all task slots, open or kept closed for the slot's next task.
+// The address spaces of all task slots: open, or closed and kept for the slot's next task.
 
 internal import GuestMemory
 internal import PhysicalMemory
 internal import Paging
 import Synchronization
 
-/// By slot, in place: page tables are changed without being moved.
+/// Address spaces by slot, stored in place, so that page tables change without a move.
 // SAFETY: `places[n]` is initialised exactly when `states[n]` is not `.none`; both have `capacity` elements, and every
 // slot is checked against it.
 @safe
@@ -25,7 +25,8 @@ struct SpaceTable: ~Copyable {
     unsafe places.deallocate()
   }
 
-  /// Opens the space kept for the slot, if there is one.
+  /// Opens the slot's kept space.
+  /// - Returns: false if the slot has none.
   mutating func reopen(_ slot: TaskSlot) -> Bool {
     guard states[Int(slot.rawValue)] != .none else { return false }
     states[Int(slot.rawValue)] = .open
@@ -64,7 +65,7 @@ struct SpaceTable: ~Copyable {
   }
 }
 
-/// Each slot's root frame, for the thread that starts a vCPU in it: what CR3 is set to.
+/// Each slot's root frame, for the thread that sets CR3 of a vCPU.
 final class RootTable: Sendable {
   private let roots: Mutex<[FrameNumber]>
 

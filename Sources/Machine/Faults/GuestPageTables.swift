@@ -1,12 +1,12 @@
-// The server's hands on the machine: page tables of every task's address space, and the frames (MachineOperations).
-// Only ever called with the server's lock held.
+// The server's access to the machine: the page tables of all address spaces, and the frames. Called with the server's
+// lock held.
 
 internal import GuestMemory
 internal import KVM
 internal import Paging
 internal import PhysicalMemory
 
-/// The ends of visits to KVM, for the server.
+/// The visits of vCPUs to KVM, as the server sees them.
 struct MachineDepartures: Departures {
   private let departures: VCPUDepartures
 
@@ -17,19 +17,19 @@ struct MachineDepartures: Departures {
 }
 
 final class GuestPageTables: MachineOperations {
-  /// A closed space with more tables than this is taken apart; a smaller one waits for the slot's next task, which
-  /// finds its directories ready and unchanged, as KVM's shadow of them is.
+  /// A closed space with more tables than this is freed. A smaller one is kept for the slot's next task, which finds
+  /// its directories unchanged, and KVM's shadow of them too.
   private static let tablesKept = 16
-  /// The flush that retired tables wait for takes about a millisecond: it is done for many at once.
+  /// The flush that retired tables wait for takes about 1 ms, so it is batched: at most this many tables wait.
   private static let retiredAtMost = 512
 
   private let memory: PoolMemory
   private let machine: VirtualMachine
   private var spaces: SpaceTable
   private let history = TranslationHistory()
-  /// Tables whose role is about to change: they wait until KVM has forgotten all shadows.
+  /// Tables about to be reused for something else. They wait until KVM has dropped all shadows.
   private var retired: [FrameNumber] = []
-  /// The roots of address spaces, for who starts a vCPU.
+  /// The roots of address spaces, for the threads that start vCPUs.
   private let roots: RootTable
   private let wakePreparation: @Sendable () -> Void
   private let signals: TaskSignals
@@ -92,13 +92,15 @@ final class GuestPageTables: MachineOperations {
 
   private func releaseRetired(_ giveTable: (FrameNumber) -> Void) {
     guard !retired.isEmpty else { return }
-    // A table's frame may become anything: KVM must not hold a shadow of what it was. If this fails, they wait on.
+    // A table's frame may be reused for anything, so KVM must not hold a shadow of it. If the flush fails, the tables
+    // wait on.
     guard flush() else { return }
     for frame in retired { giveTable(frame) }
     retired.removeAll()
   }
 
-  /// False: KVM has no memory for it just now.
+  /// Makes KVM drop all translations.
+  /// - Returns: false if KVM lacks memory for it now.
   private func flush() -> Bool {
     guard (try? machine.flushTranslations(unusedAddress: UInt64(memory.byteCount))) != nil else { return false }
     history.flushes += 1
@@ -114,6 +116,15 @@ final class GuestPageTables: MachineOperations {
   func mappedPage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? {
     let entry = spaces[slot].entry(page)
     return entry.isPresent ? mapped(entry) : nil
+  }
+
+  func pageUse(_ slot: TaskSlot, _ page: PageNumber) -> PageUse {
+    let entry = spaces[slot].entry(page)
+    guard entry.isPresent else { return [] }
+    var use: PageUse = .present
+    if entry.rawValue & PageTableEntry.accessed != 0 { use.insert(.accessed) }
+    if entry.rawValue & PageTableEntry.dirty != 0 { use.insert(.dirty) }
+    return use
   }
 
   private func mapped(_ entry: PageTableEntry) -> MappedPage {
@@ -195,7 +206,7 @@ final class GuestPageTables: MachineOperations {
   @discardableResult
   func attach(_ slot: TaskSlot, _ page: PageNumber) -> Bool {
     guard spaces[slot].isDetached(page) else { return false }
-    // If the flush fails, the next access is a fault again, and with it comes the next attempt.
+    // If the flush fails, the next access faults again and retries it.
     if !spaces[slot].needsFlush(page) || flush() { spaces[slot].attach(page, now: now) }
     return true
   }
@@ -203,8 +214,8 @@ final class GuestPageTables: MachineOperations {
   // MARK: Frames
 
   func wantZeroedFrames() { wakePreparation() }
-  /// If KVM has no memory for it, a write of an instruction that KVM carries out may get lost: there are two such
-  /// instructions (docs/notes/grace-periods.md).
+  /// If KVM lacks memory, a write by an instruction that KVM emulates may be lost. There are two such instructions
+  /// (docs/internals/notes/grace-periods.md).
   func settleWrites() { try? machine.settle(unusedAddress: UInt64(memory.byteCount) + 4096) }
   func zap(_ run: FrameRun) { memory.zap(run) }
   func zero(_ run: FrameRun) { memory.zero(run) }

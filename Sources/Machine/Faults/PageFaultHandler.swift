@@ -1,9 +1,9 @@
-// A page fault of a task: the server's, then the task's own, then the end.
+// A page fault of a task: the server handles it, then the task's own handler; otherwise the task dies.
 //
 //      #PF ──▶ server.fault ──▶ served, spurious: retry the access
-//                          ├──▶ not explained by the tables: the task ends with a report
-//                          └──▶ the task's pm_on_fault handler, at CPL3 on its own stack ──▶ returns: retry, or give up
-//                          └──▶ no handler, or a fault in it: the task ends with a report
+//                          ├──▶ not explained by the tables: the task dies with a report
+//                          ├──▶ the task's pm_on_fault handler, at CPL3 on its own stack ──▶ returns: retry, or give up
+//                          └──▶ no handler, or a fault in it: the task dies with a report
 
 internal import CGuestABI
 internal import CKVM
@@ -16,32 +16,33 @@ struct PageFaultCode {
   let rawValue: UInt64
   init(rawValue: UInt64) { self.rawValue = rawValue }
   init(_ access: Access) { rawValue = access == .write ? 1 << 1 : access == .execute ? 1 << 4 : 0 }
-  /// The task's own protection keys deny the access.
+  /// The task's own protection keys denied the access.
   var isDeniedByKey: Bool { rawValue & 1 << 5 != 0 }
   var access: Access { rawValue & 1 << 4 != 0 ? .execute : rawValue & 1 << 1 != 0 ? .write : .read }
 }
 
-/// A fault that the task's own handler works on.
+/// A fault that the task's handler is working on.
 struct HandledFault {
   /// The registers at the fault.
   let interrupted: kvm_regs
   let fault: TaskFault
-  /// It was a pointer of a call: giving up means PM_EFAULT.
+  /// The fault was at a pointer of a call: giving up means PM_EFAULT.
   let isCall: Bool
 }
 
-/// Where a task wants to handle its own faults, and what it is handling.
+/// The task's fault handler, and the faults it is working on.
 struct FaultHandlerState {
   var entry: UInt64 = 0
   var stackTop: UInt64 = 0
-  /// What is being handled at each `WaitLevel`: the task's own, and what its pm_return_pages handler ran into.
+  /// The faults being handled at each `WaitLevel`: those of the task, and those of its pm_return_pages handler.
   var active: InlineArray<2, HandledFaults> = [HandledFaults(), HandledFaults()]
 }
 
-/// The faults of one level that the handler works on.
+/// The faults of one level that the handler is working on.
 struct HandledFaults {
   var first: HandledFault?
-  /// A fault in the handler: where the server keeps no mappings, what the handler touches may have gone as well.
+  /// A fault in the handler itself, possible in a task without a mapping cache: the handler's own pages may be unmapped
+  /// too.
   var nested: HandledFault?
 
   var isEmpty: Bool { first == nil }
@@ -77,18 +78,18 @@ extension VCPULoop {
     }
   }
 
-  /// The container is locked against its owner: the access waits for the lock's end, and is tried again.
+  /// Waits for the end of a lock that applies to the container's owner too, then retries the access.
   private mutating func waitForLock(_ frame: ExceptionFrame, _ deadline: UInt64) -> Continuation {
     resume(after: frame)
     samplePages = 0
-    // The gate may have been gone through for an upcall that the task was not kicked for yet.
+    // The gate may have been opened for an upcall that the task has not been kicked for yet.
     if !upcall.hasWork(task.signal) {
       _ = waitInHost(upcall.canBegin) { machine.waiting.wait(task.gate, until: deadline) }
     }
     return endIfStopped() ?? announceUpcall()
   }
 
-  /// Other tasks are to give frames back for page tables: the access waits for them, and is tried again.
+  /// Waits until other tasks have returned frames for page tables, then retries the access.
   private mutating func waitForFrames(
     _ frame: ExceptionFrame, _ address: UInt64, _ access: Access
   ) -> Continuation {
@@ -100,13 +101,13 @@ extension VCPULoop {
       _ = waitInHost(upcall.canBegin) { machine.waiting.wait(task.gate, until: until) }
       if let end = endIfStopped() { return end }
     }
-    // Here, where the frames for the tables are at hand. If it cannot be served, the next fault says why.
+    // Served here, while the frames for the tables are available. If this fails, the next fault reports why.
     _ = machine.server.fault(task.slot, PageNumber(containing: address), access)
     return announceUpcall()
   }
 
-  /// Goes on where the exception happened. Setting the registers here is cheaper than letting the stub run `iretq`,
-  /// which is emulated where CPL0 is.
+  /// Continues after an exception. Setting the registers here is cheaper than letting the stub execute `iretq`, which
+  /// is emulated where CPL0 is.
   @inline(__always)
   mutating func resume(after frame: ExceptionFrame) {
     cpu.registers.rip = frame.rip
@@ -115,8 +116,8 @@ extension VCPULoop {
     enterUserMode()
   }
 
-  /// CS and SS of CPL3, and all changed registers, at the next entry. TR goes with them: as KVM reports it, it has the
-  /// type of a busy TSS whatever it was set to (svm_get_segment in arch/x86/kvm/svm/svm.c).
+  /// Sets CS and SS of CPL3 and all changed registers at the next entry. TR is set too: KVM on SVM always reports it as
+  /// a busy TSS, whatever it was set to (svm_get_segment in arch/x86/kvm/svm/svm.c).
   @inline(__always)
   mutating func enterUserMode() {
     cpu.systemRegisters.tr.type = template.tr.type
@@ -126,7 +127,7 @@ extension VCPULoop {
     cpu.useChangedSystemRegisters()
   }
 
-  /// The task's own handler, if it has one and may enter it.
+  /// Enters the task's fault handler, if it has one and may enter it.
   private mutating func deliverFault(_ frame: ExceptionFrame, _ fault: TaskFault) -> Continuation {
     resume(after: frame)
     if fault.address == SupervisorArea.systemCallEntry, fault.code.access == .execute, let end = systemCall() {
@@ -137,8 +138,9 @@ extension VCPULoop {
     return .resume
   }
 
-  /// The task executed `syscall`, and the processor took it, so that the way back is in RCX and RFLAGS are in R11. It ends
-  /// where #UD would have ended it, elsewhere with the same instruction. nil: it only jumped to the same address.
+  /// Handles a `syscall` that the processor accepted: RCX holds the return address and R11 the flags. The task dies as
+  /// if of #UD, as elsewhere with the same instruction.
+  /// - Returns: nil if the task merely jumped to the same address.
   private mutating func systemCall() -> Continuation? {
     let instruction = cpu.registers.rcx &- 2
     var code = [UInt8](repeating: 0, count: 2)
@@ -152,13 +154,13 @@ extension VCPULoop {
     return .end(.died(report(.exception(vector: 6, errorCode: 0))))
   }
 
-  /// A server without a mapping cache leaves it to the task to map again what a call points to, and the call is made
-  /// again. nil: there is nobody to ask.
+  /// In a task without a mapping cache, lets the fault handler map a call's pointer again and repeats the call.
+  /// - Returns: nil if the task has no handler that can be entered.
   mutating func deliverPointerFault() -> Continuation? {
     guard !task.keepsMappings, canHandleFault,
       let (address, access, outcome) = machine.server.takePointerFault(task.slot)
     else { return nil }
-    // The registers behind the `out`, whether the processor has come there yet or not.
+    // The handler must see the registers after the `out`, whether the vCPU has completed it or not.
     if let end = finishExit() { return end }
     var code = [UInt8](repeating: 0, count: 1)
     guard (try? machine.server.readMemory(task.slot, GuestAddress(cpu.registers.rip &- 2), into: &code)) != nil,
@@ -172,14 +174,14 @@ extension VCPULoop {
     return .resume
   }
 
-  /// Saves the registers, which are those of the fault, and sets those that the handler begins with.
+  /// Saves the registers of the fault and sets those the handler starts with.
   private mutating func enterHandler(_ fault: TaskFault, isCall: Bool) {
     let stackTop = faultStackTop
     handler.active[level.rawValue].push(HandledFault(interrupted: cpu.registers, fault: fault, isCall: isCall))
     cpu.registers.rdi = fault.address
     cpu.registers.rsi = cpu.registers.rip
     cpu.registers.rdx = UInt64(fault.code.access.flag)
-    // Not what the processor saw: the leaf may have gone since, or come, and neither is the task's affair.
+    // The server's view, not the processor's error code: the leaf may have been removed or installed since.
     cpu.registers.rcx = fault.outcome == .forbidden ? 1 : 0
     cpu.registers.rip = handler.entry
     cpu.registers.rsp = stackTop & ~15
@@ -191,8 +193,8 @@ extension VCPULoop {
     return handler.entry != 0 && (active.isEmpty || !task.keepsMappings && active.nested == nil)
   }
 
-  /// Where the fault handler begins. Where it is entered once more, that is below what it has on its stack, and below what
-  /// it may keep under its stack pointer: for a fault in it, or for one of a pm_return_pages handler that interrupts it.
+  /// Where the fault handler's stack starts. A nested entry starts below the frames already on that stack and below the
+  /// red zone: for a fault in the handler, or one in a pm_return_pages handler that interrupted it.
   private var faultStackTop: UInt64 {
     if !handler.active[level.rawValue].isEmpty { return cpu.registers.rsp &- 128 }
     guard let interrupted = upcall.interrupted, !handler.active[WaitLevel.task.rawValue].isEmpty else {
@@ -218,7 +220,7 @@ extension VCPULoop {
       cpu.useChangedRegisters()
       return .resume
     }
-    // The fault may have been at the very instruction that made this call, and that is to be executed then.
+    // The fault may have been at this very call, which must be executed again then.
     if cpu.registers.rip == handled.interrupted.rip, let end = finishExit() { return end }
     handler.active[level.rawValue].pop()
     cpu.registers = handled.interrupted

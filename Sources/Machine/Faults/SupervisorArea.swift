@@ -1,15 +1,15 @@
-// The supervisor half of every address space: all the code that ever runs at CPL0, and the tables the processor
-// needs to get there. Shared by all tasks, and out of their reach.
+// The supervisor half of every address space: all code that runs at CPL0, and the tables that the processor needs to
+// enter it. All tasks share it, and none can access it.
 //
-// CPL0 code is a row of stubs, one for each exception and one for all interrupts. A stub is one `out` to a port that
-// names the exception, which exits to the host; the host reads the frame the processor pushed, and sets the registers
-// itself when it lets the task go on, so nothing after the `out` ever runs.
+// The CPL0 code is an array of stubs, one for each exception and one for all interrupts. A stub is one `out` to a port
+// that identifies the exception. It exits to the host, which reads the frame that the processor pushed. To continue the
+// task the host sets its registers, so nothing after the `out` ever runs.
 //
 //      ffff800000000000  stubs          16 bytes each
 //      ffff800000001000  IDT            256 gates
 //      ffff800000002000  GDT
-//      ffff800000003000  nothing: where `syscall` leads
-//      ffff800000004000  clearing the protection keys, for tasks to execute; only on hosts that have them
+//      ffff800000003000  unmapped       the target of `syscall`
+//      ffff800000004000  key reset      clears the protection keys; tasks can execute it; only on hosts that have keys
 //      ffff800000200000  vCPU pages     TSS with I/O bitmap at the start, exception stack at the end, one page a vCPU
 //
 // Sources: Intel SDM volume 3, 6.14 "exception and interrupt handling in 64-bit mode", 7.7 "task management in 64-bit
@@ -24,20 +24,21 @@ internal import Paging
 // 4,096 bytes.
 @safe
 struct SupervisorArea: Sendable {
-  /// Frames at the pool's start that the machine keeps, frame 0 included.
+  /// Frames at the pool's start reserved for the machine, including frame 0.
   static let reservedFrames = 16
 
   static let base: UInt64 = 0xffff_8000_0000_0000
   static let idtAddress = base + 0x1000
   static let gdtAddress = base + 0x2000
   static let gdtLimit: UInt16 = 7 * 8 - 1
-  /// Where `syscall` goes on a KVM that runs tasks with the host's EFER: still at CPL3, with the way back in RCX and R11.
-  /// Nothing is there, so that it is a page fault, which `VCPULoop.systemCall` knows by its address.
+  /// Where `syscall` continues on a KVM that runs tasks with the host's EFER: still at CPL3, with the return address in
+  /// RCX and the flags in R11. The page is unmapped, so this is a page fault; `VCPULoop.systemCall` recognises its
+  /// address.
   static let systemCallEntry = base + 0x3000
-  /// Code at CPL3: WRPKRU with 0, then a call that does nothing.
+  /// Code at CPL3: WRPKRU with 0, then a null call.
   static let keyReset = base + 0x4000
   private static let vcpuBase = base + 0x20_0000
-  /// Two leaf tables of vCPU pages.
+  /// As many vCPU pages as two leaf tables map.
   static let maximumVCPUs = 1024
 
   static let kernelCode: UInt16 = 0x08
@@ -46,19 +47,20 @@ struct SupervisorArea: Sendable {
   static let taskState: UInt16 = 0x28
   static let tssLimit: UInt32 = UInt32(ioBitmapOffset + ioBitmapBytes - 1)
   private static let ioBitmapOffset = 104
-  /// Up to the call port, and a closing byte of ones.
+  /// Up to the call port's byte, and a final byte of ones.
   private static let ioBitmapBytes = Int(PM_CALL_PORT) / 8 + 2
 
-  /// Ports that stubs write to: this plus the exception's vector, or plus 32 for an interrupt.
+  /// Stubs write to this port plus the exception's vector, or plus 32 for an interrupt.
   static let exceptionPorts: UInt16 = 0x80
   static let interruptPort: UInt16 = exceptionPorts + 32
-  /// The vector of upcalls; any from 32 on would do.
+  /// The vector of upcalls; any vector from 32 would do.
   static let interruptVector: UInt8 = 32
 
   private static let stubs = FrameNumber(1)
   private static let idt = FrameNumber(2)
   private static let gdt = FrameNumber(3)
-  /// What each root's entry 256 points at, the next level, and the leaf tables: the fixed pages, then the vCPUs'.
+  /// The table that each root's entry 256 names, the table below it, and the leaf tables: for the fixed pages, then for
+  /// the vCPU pages.
   static let sharedTable = FrameNumber(4)
   private static let directory = FrameNumber(5)
   private static let fixedLeaves = FrameNumber(6)
@@ -103,7 +105,7 @@ struct SupervisorArea: Sendable {
 
   private func writeStubs() {
     for index in 0...32 {
-      // out %al, $port; then hlt, which nothing reaches.
+      // out %al, $port; then hlt, which is never reached.
       let code = UInt64(0xe6) | UInt64(Self.exceptionPorts + UInt16(index)) << 8 | 0xf4 << 16
       store(code, Self.stubs, index * 2)
     }
@@ -112,8 +114,8 @@ struct SupervisorArea: Sendable {
   private func writeIDT() {
     for vector in 0..<256 {
       let handler = Self.base + UInt64(min(vector, 32)) * 16
-      // An interrupt gate, on the TSS's stack. Only the processor itself may go through it (DPL 0), but for breakpoints,
-      // which are an instruction of the task: INT3 checks the gate's level like INT n (Intel SDM volume 2).
+      // An interrupt gate, on the TSS's stack. DPL 0 reserves it for the processor, except for breakpoints: a task may
+      // execute INT3, which checks the gate's DPL like INT n (Intel SDM volume 2).
       let attributes: UInt64 = vector == 3 ? 0xee : 0x8e
       let low =
         handler & 0xffff | UInt64(Self.kernelCode) << 16 | attributes << 40 | (handler >> 16 & 0xffff) << 48
@@ -127,14 +129,14 @@ struct SupervisorArea: Sendable {
     store(0x00cf_9300_0000_ffff, Self.gdt, 2)  // kernel data
     store(0x00af_fb00_0000_ffff, Self.gdt, 3)  // user code, 64-bit
     store(0x00cf_f300_0000_ffff, Self.gdt, 4)  // user data
-    // TR is loaded by the host with everything in it; the descriptor is there for form.
+    // The host loads all of TR itself; the descriptor only completes the GDT.
     store(0x0000_8900_0000_0067, Self.gdt, 5)
   }
 
-  /// Where vCPU `index` has its TSS.
+  /// Address of vCPU `index`'s TSS.
   static func tssAddress(_ index: Int) -> UInt64 { vcpuBase + UInt64(index) << 12 }
 
-  /// Makes a zeroed frame the page of vCPU `index`.
+  /// Initialises a zeroed frame as the page of vCPU `index`.
   func addVCPUPage(_ index: Int, _ frame: FrameNumber) -> VCPUPage {
     precondition((0..<Self.maximumVCPUs).contains(index))
     let page = unsafe memory.pointer(to: frame)
@@ -147,13 +149,13 @@ struct SupervisorArea: Sendable {
       let bits: UInt8 = isCallByte ? ~(1 << UInt8(PM_CALL_PORT % 8)) : 0xff
       unsafe page.storeBytes(of: bits, toByteOffset: Self.ioBitmapOffset + byte, as: UInt8.self)
     }
-    // Absent to present: seen without a zap.
+    // Absent to present needs no zap.
     store(supervisorLeaf(frame, isWritable: true), Self.vcpuLeaves.advanced(by: index / 512), index % 512)
     return VCPUPage(memory: memory, frame: frame)
   }
 }
 
-/// What the processor pushed on the exception stack when it entered a stub.
+/// What the processor pushes on the exception stack when it enters a stub.
 struct ExceptionFrame {
   var errorCode: UInt64
   var rip: UInt64
@@ -162,11 +164,11 @@ struct ExceptionFrame {
   var rsp: UInt64
 }
 
-// SAFETY: reads six words at the end of one frame that belongs to the vCPU for good.
+// SAFETY: reads six words at the end of one frame, which belongs to the vCPU permanently.
 @safe
 struct VCPUPage {
   private let end: UnsafePointer<UInt64>
-  /// Keeps the memory behind `end`.
+  /// Keeps the memory behind `end` alive.
   private let memory: PoolMemory
 
   fileprivate init(memory: PoolMemory, frame: FrameNumber) {
@@ -174,7 +176,7 @@ struct VCPUPage {
     unsafe end = UnsafePointer((memory.pointer(to: frame) + 4096).assumingMemoryBound(to: UInt64.self))
   }
 
-  /// The frame of the exception or interrupt that exited last. Words from the top: SS, RSP, RFLAGS, CS, RIP, code.
+  /// The frame of the last exception or interrupt. Words from the top: SS, RSP, RFLAGS, CS, RIP, error code.
   @inline(__always)
   func exceptionFrame(hasErrorCode: Bool) -> ExceptionFrame {
     unsafe ExceptionFrame(

@@ -1,5 +1,5 @@
-// Why a file cannot be run as a guest task. Each reason is a rule of ELFImage; its description continues a
-// sentence that begins with the file's name.
+// Why a file cannot run as a guest task. Each case is a rule of ELFImage. Its description continues a sentence that
+// starts with the file's name.
 
 /// A file that is not a static x86-64 ELF64 executable within a task's address layout.
 ///
@@ -7,7 +7,7 @@
 public enum ELFError: Error, Equatable, Sendable, CustomStringConvertible {
   /// EI_MAG0…3 are not those of an ELF file.
   case notELF
-  /// A header or a segment lies, in whole or in part, past the file's end.
+  /// A header or a segment extends past the file's end.
   case truncated
   /// EI_CLASS is ELFCLASS32.
   case thirtyTwoBit
@@ -19,7 +19,7 @@ public enum ELFError: Error, Equatable, Sendable, CustomStringConvertible {
   case unknownVersion(UInt32)
   /// e_machine is not EM_X86_64.
   case otherMachine(UInt16)
-  /// ET_DYN, PT_INTERP or PT_DYNAMIC.
+  /// The file is ET_DYN or has PT_INTERP or PT_DYNAMIC.
   case dynamic
   /// e_type is neither ET_EXEC nor ET_DYN.
   case notExecutable(type: UInt16)
@@ -27,45 +27,46 @@ public enum ELFError: Error, Equatable, Sendable, CustomStringConvertible {
   case programHeaderSize(UInt16)
   /// e_phnum is more than `ELFImage.maximumProgramHeaders`.
   case tooManyProgramHeaders(UInt16)
-  /// No PT_LOAD segment of at least one byte.
+  /// The file has no PT_LOAD segment of at least one byte.
   case nothingToLoad
   /// p_filesz is more than p_memsz.
   case fileSizeExceedsMemorySize(address: UInt64)
   /// p_offset and p_vaddr differ modulo the page size.
   case misaligned(address: UInt64)
-  /// PF_W and PF_X in one segment.
+  /// A segment has PF_W and PF_X.
   case writableAndExecutable(address: UInt64)
   /// A segment starts below PM_USER_START.
   case belowUserMemory(address: UInt64)
   /// A segment reaches `ELFImage.addressLimit` or beyond.
   case aboveLimit(address: UInt64)
-  /// Two segments have bytes in one page.
+  /// Two segments share a page.
   case sharedPage(address: UInt64)
   /// e_entry is in no executable segment.
   case entryNotExecutable(entry: UInt64)
   /// The segments take more than `ELFImage.maximumMemorySize` bytes.
   case tooLarge(bytes: UInt64)
 
+  /// The rest of a sentence that starts with the file's name.
   public var description: String {
     switch self {
     case .notELF: "is not an ELF file; compile a program with scripts/guest-cc"
     case .truncated: "is truncated: its headers name bytes past its end; build it or copy it again"
     case .thirtyTwoBit: "is a 32-bit ELF; compile it with scripts/guest-cc"
-    case .unknownClass(let value): "is of no known ELF class (EI_CLASS \(value)); compile it with scripts/guest-cc"
+    case .unknownClass(let value): "has an unknown ELF class (EI_CLASS \(value)); compile it with scripts/guest-cc"
     case .notLittleEndian: "is not a little-endian ELF; compile it with scripts/guest-cc"
-    case .unknownVersion(let version): "is of ELF version \(version), and only version 1 is known"
+    case .unknownVersion(let version): "has ELF version \(version); only version 1 is supported"
     case .otherMachine(let machine):
       "is for another processor (e_machine \(machine)), not x86-64; compile it with scripts/guest-cc"
     case .dynamic: "is dynamically linked or position independent: link it with scripts/guest-cc"
     case .notExecutable(let type):
-      "is an ELF file but no executable (e_type \(type)): link it with scripts/guest-cc"
+      "is an ELF file but not an executable (e_type \(type)): link it with scripts/guest-cc"
     case .programHeaderSize(let size): "has program headers of \(size) bytes where ELF64 has \(ELFProgramHeader.size)"
     case .tooManyProgramHeaders(let count):
       "has \(count) program headers, more than the \(ELFImage.maximumProgramHeaders) allowed"
     case .nothingToLoad: "has nothing to load: link it with scripts/guest-cc"
     case .fileSizeExceedsMemorySize(let address): "has a segment at \(hex(address)) larger in the file than in memory"
     case .misaligned(let address):
-      "has a segment at \(hex(address)) whose place in its page differs between file and memory: "
+      "has a segment at \(hex(address)) with different page offsets in file and memory: "
         + "link it with scripts/guest-cc"
     case .writableAndExecutable(let address):
       "has a segment at \(hex(address)) that is both writable and executable: link it with scripts/guest-cc"

@@ -1,13 +1,13 @@
-// How an ELF64 file is laid out, as far as this module reads it. Names in comments are those of the System V
-// ABI, chapters 4 and 5 ("Object Files", "Program Loading") and its x86-64 supplement.
+// The ELF64 file format, as far as this module reads it. Names in comments are those of the System V ABI, chapters 4
+// and 5 ("Object Files", "Program Loading"), and its x86-64 supplement.
 //
-// A file is hostile: nothing here trusts an offset or a count, and no load can trap.
+// A file is hostile: no offset or count is trusted, and no load can trap.
 
 /// Little-endian integers and ranges of a file.
 struct ByteReader {
   let bytes: [UInt8]
 
-  /// The integer at `offset` bytes, or nil where the file does not hold all of it.
+  /// The integer at `offset` bytes; nil if it extends past the file's end.
   func load<Value: FixedWidthInteger & UnsignedInteger>(_ type: Value.Type = Value.self, at offset: Int) -> Value? {
     guard offset >= 0, offset <= bytes.count - MemoryLayout<Value>.size else { return nil }
     var value: Value = 0
@@ -17,14 +17,14 @@ struct ByteReader {
     return value
   }
 
-  /// The `count` bytes from `offset` on, or nil where the file does not hold all of them.
+  /// The `count` bytes from `offset`; nil if they extend past the file's end.
   func range(offset: UInt64, count: UInt64) -> Range<Int>? {
     let total = UInt64(bytes.count)
     guard offset <= total, count <= total - offset else { return nil }
     return Int(offset)..<Int(offset + count)
   }
 
-  /// The bytes from `start` up to the NUL that ends them, `end`, or `limit` bytes, whichever comes first.
+  /// The bytes from `start` to the next NUL, to `end`, or at most `limit` bytes.
   func string(from start: Int, to end: Int, limit: Int) -> ArraySlice<UInt8> {
     guard start >= 0, start < end, end <= bytes.count else { return [] }
     let slice = bytes[start..<min(end, start + min(limit, end - start))]
@@ -32,7 +32,7 @@ struct ByteReader {
   }
 }
 
-/// Elf64_Ehdr. Reading one checks nothing but that it is there.
+/// Elf64_Ehdr. Reading one only checks that it is complete.
 struct ELFFileHeader {
   static let size = 64
   static let magic: [UInt8] = [0x7f, 0x45, 0x4c, 0x46]
@@ -82,7 +82,7 @@ struct ELFFileHeader {
   }
 }
 
-/// Elf64_Phdr. Reading one checks nothing but that it is there.
+/// Elf64_Phdr. Reading one only checks that it is complete.
 struct ELFProgramHeader {
   static let size = 56
   static let typeLoad: UInt32 = 1
@@ -114,7 +114,7 @@ struct ELFProgramHeader {
   }
 }
 
-/// Elf64_Shdr. Reading one checks nothing but that it is there.
+/// Elf64_Shdr. Reading one only checks that it is complete.
 struct ELFSectionHeader {
   static let size = 64
   static let typeSymbolTable: UInt32 = 2

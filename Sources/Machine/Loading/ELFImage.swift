@@ -1,7 +1,7 @@
-// A guest program as a file: a static x86-64 ELF64 executable, checked in whole before any of it is used.
+// A guest program as a file: a static x86-64 ELF64 executable. All of it is checked before any of it is used.
 //
-// The file is hostile. Whoever holds an ELFImage may rely on the rules of `init(bytes:)` without a check of
-// its own: every file range is inside the file, every address inside the task's memory, no page has two rights.
+// The file is hostile. Holders of an ELFImage may rely on the rules of `init(bytes:)` without checks of their own:
+// every file range is inside the file, every address is inside the task's memory, and no page has two sets of rights.
 
 import CGuestABI
 
@@ -9,14 +9,13 @@ import CGuestABI
 ///
 /// Source: System V ABI, "Program Loading", and `physmem/abi.h` for the address layout.
 public struct ELFImage: Sendable {
-  /// e_phnum may be at most this.
+  /// The most program headers (e_phnum).
   public static let maximumProgramHeaders = 64
-  /// All segments together, in bytes of whole pages, may be at most this.
+  /// The largest size of all segments together, in bytes of whole pages.
   public static let maximumMemorySize: UInt64 = 1 << 30
   /// The lowest address a segment may start at: PM_USER_START.
   public static let addressStart = PM_USER_START
-  /// Every segment ends at or below this address: PM_HEAP_START, and never in the guard pages under the stack,
-  /// wherever the layout puts the one and the other.
+  /// Every segment ends at or below this address: the lower of PM_HEAP_START and the guard pages under the stack.
   public static let addressLimit = min(
     PM_HEAP_START,
     PM_STACK_TOP - UInt64(PM_STACK_PAGES + PM_STACK_GUARD_PAGES) * pageSize
@@ -24,21 +23,21 @@ public struct ELFImage: Sendable {
 
   static let pageSize = UInt64(PM_PAGE_SIZE)
 
-  /// What one PT_LOAD program header asks for. Every segment is readable: x86-64 pages cannot be otherwise.
+  /// A PT_LOAD segment. Every segment is readable: x86-64 has no pages without read access.
   public struct Segment: Sendable, Equatable {
     /// The first byte's virtual address (p_vaddr); not page aligned in general.
     public let address: UInt64
     /// Bytes in memory (p_memsz), more than 0; those beyond `fileRange` are zero.
     public let memorySize: UInt64
-    /// Where the first bytes are in the file; at most `memorySize` bytes, and empty for zeroes only.
-    /// Where it is not empty, its lower bound and `address` are at the same place in their pages.
+    /// The segment's bytes in the file: at most `memorySize`, and empty for zeroes only. If not empty, its lower bound
+    /// and `address` have the same page offset.
     public let fileRange: Range<Int>
     /// PF_W; never together with `isExecutable`.
     public let isWritable: Bool
     /// PF_X.
     public let isExecutable: Bool
 
-    /// The whole pages it lies in, in bytes. No two segments of an image share one.
+    /// The whole pages that the segment covers, in bytes. No two segments of an image share a page.
     public var pages: Range<UInt64> {
       let mask = ELFImage.pageSize - 1
       return address & ~mask..<(address + memorySize + mask) & ~mask
@@ -52,12 +51,14 @@ public struct ELFImage: Sendable {
 
   /// The whole file.
   public let bytes: [UInt8]
-  /// Where the task starts (e_entry): an address in an executable segment.
+  /// The start address (e_entry), in an executable segment.
   public let entry: UInt64
-  /// At least one, by ascending address.
+  /// The segments by ascending address; at least one.
   public let segments: [Segment]
 
-  /// Checks the file `bytes` and keeps it. Nothing is copied or loaded.
+  /// Checks a file and keeps its bytes. Copies and loads nothing.
+  /// - Parameter bytes: the whole file.
+  /// - Throws: `ELFError`, which has a case for each rule.
   public init(bytes: [UInt8]) throws(ELFError) {
     let reader = ByteReader(bytes: bytes)
     let header = try Self.fileHeader(reader)
@@ -69,7 +70,7 @@ public struct ELFImage: Sendable {
       case ELFProgramHeader.typeDynamic, ELFProgramHeader.typeInterpreter: throw .dynamic
       case ELFProgramHeader.typeLoad:
         if let segment = try Segment(programHeader, reader) { segments.append(segment) }
-      default: break  // PT_GNU_STACK, PT_NOTE …: nothing to put into memory
+      default: break  // PT_GNU_STACK, PT_NOTE …: not loaded
       }
     }
     segments.sort { $0.address < $1.address }
@@ -82,11 +83,11 @@ public struct ELFImage: Sendable {
     self.segments = segments
   }
 
-  /// The file header, of a kind that can be run here.
+  /// Reads the file header and checks that this machine can run such a file.
   private static func fileHeader(_ reader: ByteReader) throws(ELFError) -> ELFFileHeader {
     let bytes = reader.bytes
     guard bytes.starts(with: ELFFileHeader.magic) else { throw .notELF }
-    // A 32-bit header is shorter than a 64-bit one: its class says more than its length.
+    // A 32-bit header is shorter than a 64-bit one, so its class is checked before its length.
     guard bytes.count > 6 else { throw .truncated }
     guard bytes[4] != ELFFileHeader.class32 else { throw .thirtyTwoBit }
     guard bytes[4] == ELFFileHeader.class64 else { throw .unknownClass(bytes[4]) }
@@ -100,7 +101,7 @@ public struct ELFImage: Sendable {
     return header
   }
 
-  /// Where the program headers are in the file: a multiple of their size.
+  /// The program headers' range in the file: a multiple of their size.
   private static func programHeaderTable(
     _ header: ELFFileHeader,
     _ reader: ByteReader
@@ -117,7 +118,7 @@ public struct ELFImage: Sendable {
     return table
   }
 
-  /// The rules between segments that each obey their own. `segments` are by ascending address.
+  /// Checks the rules between segments. `segments` are by ascending address, and each is valid by itself.
   private static func checkTogether(_ segments: [Segment]) throws(ELFError) {
     guard !segments.isEmpty else { throw .nothingToLoad }
     for (below, above) in zip(segments, segments.dropFirst()) {
@@ -132,7 +133,7 @@ public struct ELFImage: Sendable {
 }
 
 extension ELFImage.Segment {
-  /// A PT_LOAD segment that obeys the rules; nil for one that takes no memory.
+  /// A valid PT_LOAD segment; nil for one that takes no memory.
   fileprivate init?(_ header: ELFProgramHeader, _ reader: ByteReader) throws(ELFError) {
     let address = header.address
     guard header.fileSize <= header.memorySize else { throw .fileSizeExceedsMemorySize(address: address) }
@@ -144,7 +145,7 @@ extension ELFImage.Segment {
     let isWritable = header.flags & ELFProgramHeader.flagWrite != 0
     let isExecutable = header.flags & ELFProgramHeader.flagExecute != 0
     guard !(isWritable && isExecutable) else { throw .writableAndExecutable(address: address) }
-    // A segment of zeroes only reads nothing, and strip leaves any offset in it.
+    // A segment of zeroes only has no bytes in the file, and strip leaves any offset in it.
     var fileRange = 0..<0
     if header.fileSize > 0 {
       guard header.offset % ELFImage.pageSize == address % ELFImage.pageSize else {

@@ -1,5 +1,5 @@
-// The sections of an executable: what it says of itself beside what is loaded. Nothing runs by them, so a
-// table that is missing or malformed is an empty one, never an error.
+// The sections of an executable. They only describe the program, so a table that is missing or malformed counts as
+// empty and is not an error.
 
 /// The section headers of an image.
 struct ELFSections {
@@ -9,7 +9,7 @@ struct ELFSections {
 
   init(_ image: ELFImage) {
     reader = ByteReader(bytes: image.bytes)
-    // e_shnum 0 with a table (65,280 sections or more) is not read: no guest has that many.
+    // A table with e_shnum 0 (65,280 sections or more) is not read: no guest has that many.
     guard let header = ELFFileHeader(reader), header.sectionHeaderSize == ELFSectionHeader.size,
       let table = reader.range(
         offset: header.sectionHeaderOffset,
@@ -28,14 +28,14 @@ struct ELFSections {
     names = index < headers.count ? Self.fileRange(of: headers[index], reader) ?? 0..<0 : 0..<0
   }
 
-  /// Where a section's bytes are in the file; nil for one without (SHT_NOBITS), compressed, or past the end.
+  /// A section's bytes in the file; nil if it has none (SHT_NOBITS), is compressed, or extends past the file's end.
   func fileRange(of header: ELFSectionHeader) -> Range<Int>? { Self.fileRange(of: header, reader) }
 
-  /// The bytes of the first section of that name.
+  /// The bytes of the first section with this name.
   func contents(named name: String) -> ArraySlice<UInt8>? {
     let wanted = Array(name.utf8)
     for header in headers {
-      // One byte more than wanted, or a longer name would do.
+      // One byte more than the name is read, so that a longer name does not match.
       let start = names.lowerBound + Int(header.nameOffset)
       guard reader.string(from: start, to: names.upperBound, limit: wanted.count + 1).elementsEqual(wanted)
       else { continue }

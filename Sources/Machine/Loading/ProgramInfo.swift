@@ -1,37 +1,43 @@
-// What a program says of itself, for `physmem list` and `physmem test`: text in two sections of its image.
+// A program's description of itself, for `physmem list` and `physmem test`: text in two sections of its image.
 //
-// Records end with a newline or a NUL (the linker joins C string literals, each with its NUL). A record that
-// makes no sense is skipped: a program with a bad summary still runs.
+// Records end with a newline or a NUL (the linker concatenates C string literals, each with its NUL). Malformed records
+// are skipped: a program with a bad summary still runs.
 
-/// A test that a guest image offers: started by `name`, it should end with one of `expectedStatuses`.
+/// A test in a guest image. `name` selects it, and it should end with one of `expectedStatuses`.
 public struct GuestTest: Sendable, Equatable {
-  /// At most this many copies run at once.
+  /// The most copies that run at once.
   public static let maximumCopies = 1024
 
+  /// The program's argument that selects the test.
   public let name: String
-  /// Statuses the task may end with: several where processors differ.
+  /// Exit statuses that count as success: several if processors differ.
   public let expectedStatuses: [Int32]
-  /// How many tasks run it at once, in 1...`maximumCopies`.
+  /// Number of tasks that run the test at once, in 1...`maximumCopies`.
   public let copies: Int
-  /// What each of them has, and the machine; nil: no contract, and a machine as any other.
+  /// The entitlement of each task, and the machine's size; nil: no contract and the default machine.
   public let contract: Contract?
-  /// Its machine has a disk, used as these options of `--disk` say; nil: it has none.
+  /// The `--disk` options of the machine's disk; nil: it has no disk.
   public let diskOptions: String?
-  /// One line on what it proves.
+  /// What the test proves, in one line.
   public let summary: String
 
+  /// The entitlement of a test's tasks and the size of their machine.
   public struct Contract: Sendable, Equatable {
-    /// Frames for each task, which may use extra ones.
+    /// Guaranteed frames of each task, which may also use extra frames.
     public let guaranteed: Int
-    /// Of the machine.
+    /// Memory of the machine in MiB.
     public let mebibytes: Int
 
+    /// - Parameters:
+    ///   - guaranteed: frames for each task.
+    ///   - mebibytes: memory of the machine.
     public init(guaranteed: Int, mebibytes: Int) {
       self.guaranteed = guaranteed
       self.mebibytes = mebibytes
     }
   }
 
+  /// A test with the given properties; see the properties of the same names.
   public init(
     name: String, expectedStatuses: [Int32], copies: Int, contract: Contract? = nil, diskOptions: String? = nil,
     summary: String
@@ -45,16 +51,17 @@ public struct GuestTest: Sendable, Equatable {
   }
 }
 
-/// The sections `.physmem` and `.physmem.tests` of an image; see the end of `physmem/abi.h`.
-/// All text is fit for a terminal.
+/// The contents of an image's sections `.physmem` and `.physmem.tests` (see the end of `physmem/abi.h`). All text is
+/// safe for a terminal.
 public struct ProgramInfo: Sendable {
-  /// One line on what the program does; nil where it does not say.
+  /// One line on what the program does; nil if the image has none.
   public let summary: String?
-  /// In the image's order.
+  /// The tests in the image's order.
   public let tests: [GuestTest]
-  /// Test records that made no sense.
+  /// Number of malformed test records.
   public let malformedTests: Int
 
+  /// Reads the sections of an image. Malformed records are counted and skipped.
   public init(_ image: ELFImage) {
     let sections = ELFSections(image)
     summary = Self.records(sections.contents(named: ".physmem"))
@@ -69,8 +76,9 @@ public struct ProgramInfo: Sendable {
     malformedTests = records.count - tests.count
   }
 
-  /// "name|expected|copies|summary", where expected is "142" or "134 or 141", and copies is "2", or "2 900 8" for two
-  /// tasks with 900 guaranteed frames each in 8 MiB; "disk" or "disk,readonly" behind them is a disk; the summary may hold further bars.
+  /// Parses "name|expected|copies|summary". "expected" is "142" or "134 or 141". "copies" is "2", or "2 900 8" for two
+  /// tasks with 900 guaranteed frames each in 8 MiB; "disk" or "disk,readonly" after it adds a disk. The summary may
+  /// contain bars.
   private static func test(_ record: ArraySlice<UInt8>) -> GuestTest? {
     let fields = record.split(separator: UInt8(ascii: "|"), maxSplits: 3, omittingEmptySubsequences: false).map(text)
     guard fields.count == 4, !fields[0].isEmpty else { return nil }
@@ -99,7 +107,7 @@ public struct ProgramInfo: Sendable {
     section?.split { $0 == 0 || $0 == UInt8(ascii: "\n") } ?? []
   }
 
-  /// Printable text without the white space around it.
+  /// Printable text with surrounding white space removed.
   private static func text(_ bytes: ArraySlice<UInt8>) -> String {
     let isSpace = { (byte: UInt8) in byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") || byte == 13 }
     let trimmed = bytes.drop(while: isSpace)

@@ -1,15 +1,18 @@
-// Loading programs, and why that, or starting a task of one, may fail.
+// Loading programs, and the errors of loading them and of starting their tasks.
 
 internal import PhysicalMemory
 
 extension Machine {
-  /// Checks an image and loads it. Its tasks see `name` as their argv[0]. Its frames must be free: others are not asked
-  /// for them.
+  /// Checks an image and loads it. Its frames must be free: no extra frames are reclaimed for it.
+  /// - Parameters:
+  ///   - name: the argv[0] of its tasks.
+  ///   - bytes: the whole ELF file.
+  /// - Throws: `MachineError.badImage`, `.badLayout`, `.tooManyPrograms`, `.lent`, `.tooSmall` or `.noMemory`.
   public func load(name: String, bytes: [UInt8]) throws(MachineError) -> Program {
     try load(name: Array(name.utf8), bytes: bytes)
   }
 
-  /// The same by a name that need not be text.
+  /// Loads an image whose name need not be UTF-8; otherwise as `load(name:bytes:)`.
   public func load(name: [UInt8], bytes: [UInt8]) throws(MachineError) -> Program {
     let image: ELFImage
     do throws(ELFError) { image = try ELFImage(bytes: bytes) } catch { throw .badImage(name: visibleName(name), error) }
@@ -20,7 +23,8 @@ extension Machine {
     }
   }
 
-  /// Why a program could not be loaded. Nothing is asked back for one: nobody waits here on whose behalf that could be done.
+  /// Why a program could not be loaded. Frames are not reclaimed for a program: no task waits for it on whose claim
+  /// that could be based.
   private func loadFailure(_ error: CallFailure, _ name: String, _ image: ELFImage) -> MachineError {
     let (statistics, needed) = (server.statistics, image.filePageCount)
     if error == .invalid { return .badLayout(name: name) }
@@ -31,7 +35,7 @@ extension Machine {
     return frameFailure(name, image, needed: needed, available: available)
   }
 
-  /// - Parameter needed: frames, if it is for want of them.
+  /// - Parameter needed: number of frames, if the failure was for lack of them.
   func frameFailure(_ name: String, _ image: ELFImage, needed: Int, available: Int) -> MachineError {
     needed > available
       ? .tooSmall(name: name, needed: image.frameCount, available: available)

@@ -1,15 +1,15 @@
-// The names of a program's functions, for reports on a task that died. Read on demand from .symtab and
-// .strtab; where they are missing or malformed, the table is empty.
+// The names of a program's functions, for reports on dead tasks. Read on demand from .symtab and .strtab; if these are
+// missing or malformed, the table is empty.
 
 /// The functions of an image by address.
 ///
-/// Names are as the compiler wrote them, Swift's mangled. They are fit for a terminal.
+/// Names are as the compiler emitted them, Swift's mangled. They are safe for a terminal.
 public struct SymbolTable: Sendable {
-  /// More symbols than this are not read, so that a hostile file cannot take memory without end.
+  /// The most symbols that are read, so that a hostile file cannot exhaust memory.
   static let maximumSymbols = 1 << 20
   static let maximumNameLength = 256
 
-  /// A function's bytes: 24 bytes each, and its name stays in the file until asked for.
+  /// A function's range, in 24 bytes. Its name stays in the file until it is needed.
   private struct Entry {
     var start: UInt64
     var end: UInt64
@@ -18,7 +18,7 @@ public struct SymbolTable: Sendable {
 
   private let bytes: [UInt8]
   private let names: Range<Int>
-  private let entries: [Entry]  // by ascending start, which no two share
+  private let entries: [Entry]  // by ascending start; starts are unique
 
   /// Reads the symbols of `image`: STT_FUNC, and STT_NOTYPE (labels of assembly), in executable sections.
   public init(_ image: ELFImage) {
@@ -38,12 +38,14 @@ public struct SymbolTable: Sendable {
     entries = Self.entries(Self.functions(range, names, sections, ByteReader(bytes: image.bytes)))
   }
 
-  /// The number of functions known.
+  /// Number of known functions.
   public var count: Int { entries.count }
 
-  /// The function that `address` is in, and how many bytes from its start; nil where none is known.
+  /// Finds the function that contains an address.
   ///
-  /// A return address is one past its call, and may be one past its function: ask for the byte before.
+  /// A return address is one past its call, and may be one past its function: look up the byte before.
+  /// - Parameter address: a guest address.
+  /// - Returns: its name, and the address's offset in bytes from its start; nil if no function is known there.
   public func symbol(at address: UInt64) -> (name: String, offset: UInt64)? {
     var low = 0
     var high = entries.count  // entries[..<low] start at or below address, entries[high...] above
@@ -73,7 +75,7 @@ private struct ELFSymbol {
   let size: UInt64  // st_size; 0: not known
   let sectionEnd: UInt64
 
-  /// The end where `next` is the next symbol's address.
+  /// The function's end, given the next symbol's address.
   func end(before next: UInt64?) -> UInt64 {
     if size > 0 { return size < sectionEnd - address ? address + size : sectionEnd }
     return min(next ?? sectionEnd, sectionEnd)
@@ -81,7 +83,7 @@ private struct ELFSymbol {
 }
 
 extension SymbolTable {
-  /// The symbols that name code, in the file's order.
+  /// The symbols that name code, in file order.
   private static func functions(
     _ table: Range<Int>,
     _ names: Range<Int>,
@@ -97,7 +99,7 @@ extension SymbolTable {
       else { break }
       let type = info & 0xf
       guard type == ELFSymbol.typeFunction || type == ELFSymbol.typeNone else { continue }
-      // SHN_UNDEF is section 0, which is not executable; SHN_ABS and its like are no index.
+      // SHN_UNDEF is section 0, which is not executable. SHN_ABS and similar values are not indices.
       guard sections.headers.indices.contains(Int(section)) else { continue }
       let header = sections.headers[Int(section)]
       guard header.flags & ELFSectionHeader.flagExecute != 0, address >= header.address,
@@ -120,8 +122,8 @@ extension SymbolTable {
     return symbols
   }
 
-  /// One entry an address. Of several names the best: a function's before a label's, one with a size, a global
-  /// one, the first in the file. A label inside a function that has a size is no function of its own.
+  /// One entry for each address. Of several names it takes the best: a function before a label, one with a size, a
+  /// global one, the first in the file. A label inside a function that has a size is not an entry.
   private static func entries(_ unsorted: [ELFSymbol]) -> [Entry] {
     func isBetter(_ left: ELFSymbol, _ right: ELFSymbol) -> Bool {
       if left.address != right.address { return left.address < right.address }

@@ -1,16 +1,17 @@
-// From an ELF image and arguments to what the server and the vCPU need to begin a task.
+// Turns an ELF image and arguments into what the server and the vCPU need to start a task.
 
 internal import CGuestABI
 internal import GuestMemory
 internal import PhysicalMemory
 import Synchronization
 
-/// A validated program, loaded into a machine: its text is in memory once, whoever runs it.
+/// A validated program, loaded into a machine. All its tasks share one copy of its text.
 public final class Program: Sendable {
-  /// For messages: fit for a terminal.
+  /// For messages; safe for a terminal.
   public let name: String
-  /// The name as it was given, which the program's tasks see as their argv[0].
+  /// The name as given, which is argv[0] of the program's tasks.
   public let argument: [UInt8]
+  /// The validated file.
   public let image: ELFImage
   let number: ImageNumber
   private let symbolTable = Mutex<SymbolTable?>(nil)
@@ -22,10 +23,10 @@ public final class Program: Sendable {
     self.number = number
   }
 
-  /// The same program in the same memory, by another name.
+  /// The same loaded program under another name.
   public func named(_ name: [UInt8]) -> Program { Program(name: name, image: image, number: number) }
 
-  /// "touch+0x14", or nil where no symbol is known.
+  /// For example "touch+0x14"; nil if no symbol is known.
   func symbol(at address: UInt64) -> String? {
     symbolTable.withLock { table in
       if table == nil { table = SymbolTable(image) }
@@ -36,7 +37,7 @@ public final class Program: Sendable {
 }
 
 extension ELFImage {
-  /// The segments in pages, each with its bytes.
+  /// The segments in whole pages, each with its bytes.
   var imageSegments: [ImageSegment] {
     segments.map { segment in
       let start = PageNumber(containing: segment.address)
@@ -47,26 +48,26 @@ extension ELFImage {
     }
   }
 
-  /// Frames for what its file holds, once however many tasks run it.
+  /// Frames for the file's contents, charged once for all tasks that run it.
   var filePageCount: Int { imageSegments.reduce(0) { $0 + $1.filePages } }
 
-  /// Frames that a task of it is charged at its start.
+  /// Frames charged to a task at its start.
   var frameCount: Int { imageSegments.reduce(Int(PM_STACK_PAGES)) { $0 + $1.pageCount } }
 }
 
-/// The top of a new task's stack: argv, closed by a null pointer, and its strings. See abi.h.
+/// The top of a new task's stack: argv with a final null pointer, and its strings. See abi.h.
 struct InitialStack: Sendable {
   let argumentCount: Int
-  /// The address of argv, and what RSP is at the start.
+  /// The address of argv, and the initial RSP.
   let arguments: UInt64
   let pointer: UInt64
-  /// What lies from `pointer` to the stack's top.
+  /// The bytes from `pointer` to the stack's top.
   let bytes: [UInt8]
 
-  /// Arguments may take half the stack.
+  /// The arguments may take half the stack.
   static let maximumByteCount = Int(PM_STACK_PAGES) * 4096 / 2
 
-  /// nil: they are too long.
+  /// Nil if the arguments are too long.
   init?(_ strings: [[UInt8]]) {
     let text = strings.reduce(0) { $0 + $1.count + 1 }
     let pointers = (strings.count + 1) * 8

@@ -1,25 +1,26 @@
-// pm_write, and where consoles are called: on threads of their own, so that no task waits where it cannot be stopped.
+// pm_write, and the threads that call consoles. A task never calls its console on its vCPU's thread, so that it can
+// always be stopped.
 //
-// A console may block for as long as it likes: a write to a pipe does that nobody reads. A signal is no way out of it, for
-// one that comes just before the write begins is lost; and O_NONBLOCK would be there for all who have the pipe or the
-// terminal open. So the task waits at its gate, as for everything else, and who stops it opens that. Its text may still
-// be on its way then.
+// A console may block indefinitely, for example in a write to a pipe that has no reader. A signal cannot interrupt it
+// reliably: a signal delivered just before the write is lost. O_NONBLOCK would affect every process that has the pipe
+// or terminal open. So the task waits at its gate, as in every other wait, and stopping the task opens the gate. Its
+// text may still be on its way then.
 //
-// The life of a thread:
-//  1. idle: on the list; the last one used is the next to be used.
+// Lifecycle of a thread:
+//  1. idle: on the list. The thread used last is reused first.
 //  2. busy: in a console. Its task waits, or has been stopped.
-//  3. gone, with the machine. One that is busy then ends when the console returns, and nobody waits for that.
+//  3. ended, with the machine. A busy thread ends when its console returns; shutting down does not wait for it.
 
 internal import CGuestABI
 internal import PhysicalMemory
 internal import SystemPackage
 import Synchronization
 
-/// A text that a console is to take.
+/// A text for a console.
 private final class ConsoleCall: Sendable {
   let console: Console
   let text: [UInt8]
-  /// Opened when it is done.
+  /// Opened when the console has returned.
   let gate: WaitGate
   private let done = Atomic<Bool>(false)
 
@@ -42,7 +43,7 @@ private final class ConsoleCall: Sendable {
 final class ConsoleThreads: Sendable {
   private final class Worker: Sendable {
     let gate = WaitGate()
-    /// What to do next.
+    /// The next call to serve.
     let call = Mutex<ConsoleCall?>(nil)
     let thread = Mutex<HostThread?>(nil)
   }
@@ -54,7 +55,7 @@ final class ConsoleThreads: Sendable {
 
   private let state = Mutex(State())
 
-  /// - Throws: there is no thread for it.
+  /// - Throws: `Errno` if no thread can be created.
   fileprivate func begin(_ call: ConsoleCall) throws(Errno) {
     let idle = state.withLock { $0.idle.popLast() }
     let worker = idle ?? Worker()
@@ -64,14 +65,14 @@ final class ConsoleThreads: Sendable {
     try worker.thread.withLock { (thread) throws(Errno) in thread = try HostThread { [self] in serve(worker) } }
   }
 
-  /// The body of a thread.
+  /// The body of a console thread.
   private func serve(_ worker: Worker) {
     while true {
       worker.gate.wait()
-      // None: the machine has ended.
+      // No call: the machine has ended.
       guard let call = worker.call.withLock({ call in call.take() }) else { return }
       call.perform()
-      // Idle before the task goes on: its next text shall find this thread.
+      // The thread becomes idle before the task continues, so that the task's next text reuses this thread.
       let isClosed = state.withLock { state in
         if !state.isClosed { state.idle.append(worker) }
         return state.isClosed
@@ -84,7 +85,7 @@ final class ConsoleThreads: Sendable {
     }
   }
 
-  /// Ends the threads that are idle. Every task has ended.
+  /// Ends the idle threads. All tasks must have ended.
   func close() {
     let idle = state.withLock { state in
       state.isClosed = true
@@ -97,8 +98,8 @@ final class ConsoleThreads: Sendable {
 }
 
 extension HostedCall {
-  /// pm_write. All of it or nothing: the text is looked at once before the first byte is put out. There can be far more of it
-  /// than there is memory, so a task that is stopped meanwhile does not go on with it.
+  /// pm_write. Writes all of the text or nothing: every page is checked before the first byte is written. The text can
+  /// be far larger than memory, so the call ends early when the task is stopped.
   func write() throws(CallFailure) -> CallProgress {
     let (address, length) = (arguments.words.0, arguments.words.1)
     guard length > 0 else { return .done }
@@ -114,7 +115,7 @@ extension HostedCall {
     return .done
   }
 
-  /// Goes over `length` bytes in order, at most `most` at a time, up to the end or until the task is to stop.
+  /// Calls the body for `length` bytes in order, at most `most` at a time, until the end or until the task must stop.
   private func forEachPart(
     of length: UInt64, _ most: UInt64, _ body: (_ done: UInt64, _ count: UInt64) throws(CallFailure) -> Void
   ) throws(CallFailure) {
@@ -134,8 +135,11 @@ extension HostedCall {
   }
 }
 
-/// Does something that may block, on a thread of its own, and waits for it, but not for ever.
-/// - Returns: false: it is under way still.
+/// Runs a body that may block on a thread of its own, and waits for it for a limited time.
+/// - Parameters:
+///   - seconds: how long to wait.
+///   - body: runs on a console thread.
+/// - Returns: false if the body is still running.
 @discardableResult
 package func attempt(seconds: Double, _ body: @escaping @Sendable () -> Void) -> Bool {
   let gate = WaitGate()

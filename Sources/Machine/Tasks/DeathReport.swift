@@ -1,4 +1,4 @@
-// Looking at a task that is about to end by its own fault: registers, and the way it came there.
+// The report on a task that dies: its registers and backtrace.
 
 internal import CGuestABI
 internal import CKVM
@@ -6,7 +6,7 @@ internal import KVM
 internal import PhysicalMemory
 
 extension VCPULoop {
-  /// The registers must be those of the fault. The task's memory is still there.
+  /// Makes the report. The registers must be those at the fault, and the task's memory must still be mapped.
   mutating func report(_ cause: DeathCause) -> TaskReport {
     let registers = cpu.registers
     return TaskReport(
@@ -14,8 +14,7 @@ extension VCPULoop {
       task: task.id, backtrace: backtrace(registers), registers: Self.list(registers, cpu.systemRegisters))
   }
 
-  /// What lies above addresses that nothing is mapped at, and where each begins. The library's handlers have stacks that
-  /// are segments of their own.
+  /// Stacks with guard pages below them. The library's handler stacks are segments of their own.
   private var guardedStacks: [GuardedStack] {
     let handlers = [
       ("the fault handler's stack", handler.stackTop), ("the upcall handlers' stack", upcall.returnPages.stackTop),
@@ -30,7 +29,7 @@ extension VCPULoop {
     return stacks
   }
 
-  /// Follows the chain of frame pointers, as far as it leads upwards through readable memory.
+  /// Follows the chain of frame pointers while it leads upwards through readable memory.
   private func backtrace(_ registers: kvm_regs) -> [String] {
     var places = [describe(registers.rip)]
     var frame = registers.rbp
@@ -40,7 +39,7 @@ extension VCPULoop {
       let next = Self.word(bytes, 0)
       let caller = Self.word(bytes, 8)
       guard caller != 0 else { break }
-      // The call lies before the address it returns to.
+      // A return address is one past its call.
       places.append(describe(caller, call: caller - 1))
       guard next > frame else { break }
       frame = next

@@ -1,32 +1,36 @@
-// A running task, as other threads of the host see it.
+// A running task, as the host's other threads see it.
 
 internal import CGuestABI
 public import PhysicalMemory
 internal import KVM
 import Synchronization
 
-/// Where a task's output goes; called with one text after the other, while the task waits, and on no thread of its. A
-/// console may block: a task that is stopped meanwhile ends all the same, and its last text may come after its end.
+/// Receives a task's output. Calls are in order, on a thread other than the task's, and the task waits meanwhile. A
+/// console may block: a task that is stopped meanwhile ends anyway, and its last text may arrive after its end.
 public typealias Console = @Sendable ([UInt8]) -> Void
 
+/// A task launched on a machine.
 public final class GuestTask: Sendable {
+  /// The task's number, unique in its machine.
   public let id: TaskID
+  /// The program that the task runs.
   public let program: Program
   let slot: TaskSlot
   let entry: UInt64
   let initialStack: InitialStack
   let console: Console
-  /// Nanoseconds of the monotonic clock when the launch was asked for.
+  /// When the launch was requested: nanoseconds of the monotonic clock.
   let launchTime: UInt64
   let isMeasured: Bool
   let keepsMappings: Bool
   let signal: TaskSignal
-  /// Opened to wake the task where it waits in the host.
+  /// Opened to wake the task from a wait in the host.
   var gate: WaitGate { signal.gate }
 
   private struct State {
     var end: TaskEnd?
-    /// It does nothing any more, and others may know so already; what it held is on its way back.
+    /// The task has stopped executing and its frames are being returned to the pool. Other tasks may have been told
+    /// already.
     var isEnding = false
     var stopReason: StopReason?
     var isOnVCPU = false
@@ -53,15 +57,19 @@ public final class GuestTask: Sendable {
     self.keepsMappings = keepsMappings
   }
 
-  /// Waits for the task's end. Everything it held is back in the pool then.
+  /// Waits for the task's end. All its frames are back in the pool when this returns.
+  /// - Returns: how the task ended.
   public func wait() -> TaskEnd { wait(until: nil) ?? .failed("the wait was cut short") }
 
-  /// - Returns: nil when the task had not ended after that time.
+  /// Waits for the task's end for a limited time.
+  /// - Parameter seconds: how long to wait.
+  /// - Returns: nil if the task has not ended by then.
   public func wait(seconds: Double) -> TaskEnd? {
     wait(until: monotonicNanoseconds() + UInt64(max(0, min(seconds, 1e9)) * 1e9))
   }
 
-  /// How it ended, if its last instruction is behind it: waits for the rest of its end then.
+  /// If the task has stopped executing, waits for the rest of its end.
+  /// - Returns: how it ended; nil if it still runs.
   public func waitIfEnding() -> TaskEnd? { state.withLock { $0.isEnding || $0.end != nil } ? wait() : nil }
 
   private func wait(until deadline: UInt64?) -> TaskEnd? {
@@ -78,7 +86,10 @@ public final class GuestTask: Sendable {
     }
   }
 
-  /// Waits until one of the tasks has ended, at most for so many seconds.
+  /// Waits until one of the tasks has ended.
+  /// - Parameters:
+  ///   - tasks: the tasks to wait for.
+  ///   - seconds: how long to wait at most.
   public static func waitForAny(of tasks: [GuestTask], seconds: Double) {
     let gate = WaitGate()
     var hasEnded = false
@@ -91,7 +102,8 @@ public final class GuestTask: Sendable {
     for task in tasks { task.state.withLock { $0.waiters.removeAll { $0 === gate } } }
   }
 
-  /// Stops the task wherever it is.
+  /// Stops the task, wherever it waits or runs. Does not wait for its end.
+  /// - Parameter reason: becomes part of its `TaskEnd`.
   public func stop(_ reason: StopReason) {
     state.withLock { state in
       if state.stopReason == nil { state.stopReason = reason }
@@ -99,19 +111,21 @@ public final class GuestTask: Sendable {
     }
   }
 
-  /// Calls the task's pm_return_pages handler, if it has one, as if frames were asked back; for measurements and tests.
+  /// Calls the task's pm_return_pages handler, if it has one, as if frames were demanded; for measurements and tests.
   /// Has no effect on a task that has ended.
+  /// - Parameter count: frames that the handler is asked for.
   package func pretendUpcall(count: Int) {
     if state.withLock({ $0.isOnVCPU }) { signal.pretendUpcall(count: count) }
   }
 
-  /// What its exits took; only of a task launched to be measured, after its end.
+  /// The task's exits with their times. Empty unless the task was launched with `isMeasured` and has ended.
   public var samples: ExitSamples? { state.withLock { $0.samples } }
 
-  /// Faults served and pages filled in; final after its end.
+  /// Faults served and pages filled in. Final when the task has ended.
   public var counters: TaskCounters { state.withLock { $0.counters } }
 
-  /// How the free frames lay when it ended, before its own came back; where the machine's `keepsFragmentation` says so.
+  /// Fragmentation of free memory when the task ended, before its own frames came back; nil unless the machine's
+  /// configuration has `keepsFragmentation`.
   public var fragmentation: Fragmentation? { state.withLock { $0.fragmentation } }
 
   // MARK: For the vCPU's thread
@@ -122,8 +136,8 @@ public final class GuestTask: Sendable {
   func keep(_ counters: TaskCounters) { state.withLock { $0.counters = counters } }
   func keep(_ fragmentation: Fragmentation) { state.withLock { $0.fragmentation = fragmentation } }
 
-  /// From now on a kick reaches the vCPU; a stop before this is seen by the caller.
-  /// - Returns: the reason, if the task shall not even begin.
+  /// Attaches the vCPU, so that kicks reach it.
+  /// - Returns: the reason, if the task was stopped before this and must not start.
   func attach(_ vcpu: VirtualCPUHandle) -> StopReason? {
     signal.attach(vcpu)
     state.withLock { $0.isOnVCPU = true }

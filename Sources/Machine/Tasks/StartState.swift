@@ -11,11 +11,12 @@ enum StartState {
   private static let cr4FSGSBase: UInt64 = 1 << 16
   private static let cr4XSave: UInt64 = 1 << 18
   private static let cr4ProtectionKeys: UInt64 = 1 << 22
-  /// LME LMA NXE. Not SCE: `syscall` is an invalid instruction where the processor looks at this. Where KVM runs tasks on
-  /// the host's own EFER, it goes to `SupervisorArea.systemCallEntry` instead, and ends the same way.
+  /// LME LMA NXE, without SCE: `syscall` is an invalid instruction if the processor uses this value. A KVM that runs
+  /// tasks with the host's own EFER sends `syscall` to `SupervisorArea.systemCallEntry`, and the task ends the same
+  /// way.
   private static let efer: UInt64 = 1 << 8 | 1 << 10 | 1 << 11
 
-  /// For vCPU `index`, which is fresh: what this machine does not care about stays as it is there.
+  /// The registers for the fresh vCPU `index`. Fields that this machine does not set keep their reset values.
   static func template(
     _ fresh: borrowing VirtualCPU, index: Int, machine: VirtualMachine, protectionKeys: Bool
   ) -> kvm_sregs {
@@ -36,7 +37,8 @@ enum StartState {
     data.db = 1
     registers.cs = code
     registers.ss = data
-    // Null, as the host's threads have them: a KVM that shows tasks the thread's own selectors shows the same.
+    // Null selectors, as the host's threads have: tasks then see the same on a KVM that exposes the thread's own
+    // selectors.
     var null = kvm_segment()
     null.unusable = 1
     registers.ds = null
@@ -58,13 +60,13 @@ enum StartState {
     return registers
   }
 
-  /// What a fresh vCPU gets once: no task can change it.
+  /// Sets the MSRs of a fresh vCPU once: no task can change them.
   static func setModelSpecificRegisters(_ cpu: borrowing VirtualCPU, processorNumber: UInt32) throws(KVMError) {
     let (lstar, sfmask, tscAux): (UInt32, UInt32, UInt32) = (0xc000_0082, 0xc000_0084, 0xc000_0103)
     try cpu.setModelSpecificRegister(lstar, to: SupervisorArea.systemCallEntry)
-    // TF: a debug trap would come before the fault that tells of the `syscall`.
+    // Masks TF: a debug trap would otherwise precede the fault that reports the `syscall`.
     try cpu.setModelSpecificRegister(sfmask, to: 1 << 8)
-    // A processor without RDTSCP and RDPID has no such register.
+    // A processor without RDTSCP and RDPID lacks this register.
     try? cpu.setModelSpecificRegister(tscAux, to: UInt64(processorNumber))
   }
 
@@ -73,8 +75,8 @@ enum StartState {
     tr.base = SupervisorArea.tssAddress(index)
     tr.limit = SupervisorArea.tssLimit
     tr.selector = SupervisorArea.taskState
-    // A busy TSS, as `ltr` leaves it, and as VMX wants it. QEMU's translator looks at the I/O bitmap of an available one
-    // only (check_io in target/i386/tcg/seg_helper.c), and SVM takes either.
+    // A busy TSS, as `ltr` leaves it and VMX requires it. QEMU's TCG consults the I/O bitmap of an available TSS only
+    // (check_io in target/i386/tcg/seg_helper.c). SVM accepts either type.
     tr.type = HostProcessor.isEmulatedByQEMU ? 9 : 11
     tr.present = 1
     return tr

@@ -1,19 +1,21 @@
-// How a task ended, and the report on one that died.
+// How a task ended, and the report on a task that died.
 
 internal import CGuestABI
 internal import CKVM
 public import PhysicalMemory
 
+/// How a task ended.
 public enum TaskEnd: Sendable {
+  /// The task called pm_exit.
   case exited(status: UInt8)
-  /// By a fault or an exception of its own, or it ran and was dropped.
+  /// The task died of its own fault or exception, or was dropped while it ran.
   case died(TaskReport)
-  /// Somebody stopped it: a time limit, or the machine's end; or it was dropped before it ran.
+  /// The task was stopped by a time limit or the machine's end, or was dropped before it ran.
   case stopped(StopReason)
-  /// The machine could not go on with it; the text says why.
+  /// The machine could not continue the task. The text says why, without a full stop.
   case failed(String)
 
-  /// What `physmem run` exits with: the task's own status, or 128 and a number.
+  /// The exit status of `physmem run`: the task's own status, or 128 plus a number.
   public var exitStatus: Int32 {
     switch self {
     case .exited(let status): Int32(status)
@@ -24,13 +26,16 @@ public enum TaskEnd: Sendable {
   }
 }
 
+/// Why the host stopped a task.
 public enum StopReason: Sendable, Equatable {
+  /// The time limit of `physmem run` or a test.
   case timeLimit
+  /// The machine was shut down.
   case machineEnd
-  /// It did not give so many frames back in time.
+  /// The task did not return this many frames in time.
   case dropped(missing: Int)
 
-  /// Beyond the processor's 32 exceptions.
+  /// Added to 128 for the exit status. Starts beyond the processor's 32 exceptions.
   var number: Int32 {
     switch self {
     case .timeLimit: 64
@@ -46,14 +51,14 @@ extension StopReason {
   }
 }
 
-/// A page fault that nobody served.
+/// A page fault that neither the server nor the task's handler resolved.
 struct TaskFault {
   let address: UInt64
   let code: PageFaultCode
   let outcome: FaultOutcome
 }
 
-/// A stack with pages below it that are never mapped.
+/// A stack with guard pages below it.
 struct GuardedStack {
   let name: String
   let bottom: UInt64
@@ -70,20 +75,22 @@ enum DeathCause {
   case dropped(missing: Int)
 }
 
-/// What happened, where, with what in the registers: text for a terminal, and the parts.
+/// Why a task died, and where: text for a terminal, and its parts.
 public struct TaskReport: Sendable {
-  /// "page fault: write to 0x1000, which is not mapped"
+  /// For example "page fault: write to 0x1000, which is not mapped".
   public let cause: String
-  /// 14 for a page fault, else the exception's vector, or 66 for a task that was dropped.
+  /// 14 for a page fault, the vector of any other exception, or 66 for a dropped task.
   public let number: Int32
+  /// The program's name, fit for a terminal.
   public let program: String
+  /// The task's number.
   public let task: TaskID
-  /// "0x401234 touch+0x14", the innermost first.
+  /// For example "0x401234 touch+0x14", innermost first.
   public let backtrace: [String]
-  /// Name and value, in the order they are printed.
+  /// Name and value, in printing order.
   public let registers: [(name: String, value: UInt64)]
 
-  /// Several lines, without a newline at the end.
+  /// The report in several lines, without a final newline.
   public var text: String {
     var lines = ["\(program): task \(task) died: \(cause)"]
     for (index, place) in backtrace.enumerated() { lines.append("  #\(index)  \(place)") }
@@ -131,13 +138,13 @@ extension DeathCause {
       }
     let why =
       switch fault.outcome {
-      case .forbidden: "which is mapped, but not for that"
-      case .noMemory: "for which there is no frame left"
+      case .forbidden: "whose mapping does not permit it"
+      case .noMemory: "for which no frame is left"
       case .unexplained where fault.code.isDeniedByKey: "which its own protection keys deny"
-      case .unexplained: "which is mapped for that: the processor denies it again and again"
+      case .unexplained: "which the page tables permit: the processor keeps denying it"
       default:
         fault.address >= 1 << 47
-          ? "which is not the task's"
+          ? "which is outside the task's addresses"
           : guarded.first { $0.isBelow(fault.address) }.map { "the guard below \($0.name): the stack overflowed" }
             ?? "which is not mapped"
       }

@@ -1,7 +1,7 @@
 // The tasks that have been launched and have not ended.
 //
-// Open until the machine is shut down: a task is in the list before it is started, so whoever closes the list knows of
-// every task that will ever run.
+// The list is open until the machine is shut down. A task is added before it starts, so closing the list returns every
+// task that will ever run.
 
 internal import PhysicalMemory
 import Synchronization
@@ -13,7 +13,8 @@ final class TaskList: Sendable {
   }
   private let state = Mutex(State())
 
-  /// False: the list is closed, and the task must not be started.
+  /// Adds a task.
+  /// - Returns: false if the list is closed and the task must not be started.
   func add(_ task: GuestTask) -> Bool {
     state.withLock { state in
       if !state.isClosed { state.tasks[task.id.rawValue] = task }
@@ -23,8 +24,8 @@ final class TaskList: Sendable {
 
   func remove(_ task: GuestTask) { state.withLock { _ = $0.tasks.removeValue(forKey: task.id.rawValue) } }
 
-  /// Takes no task from now on.
-  /// - Returns: those that have not ended yet.
+  /// Closes the list to new tasks.
+  /// - Returns: the tasks that have not ended yet.
   func close() -> [GuestTask] {
     state.withLock { state in
       state.isClosed = true

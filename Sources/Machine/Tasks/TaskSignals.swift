@@ -1,6 +1,6 @@
-// What other threads have to say to the thread of a task's vCPU: that what it waits for may have come, that frames are
-// asked back, that a device of its has something to say, that it is dropped. There is one signal for each task slot, for as long as the machine: whoever is woken
-// for a slot's former task looks and waits on.
+// Signals from other threads to the thread of a task's vCPU: a wait may be over, frames are demanded, a device has an
+// interrupt, the task is dropped. Each task slot has one signal for the machine's lifetime. A thread woken on behalf of
+// the slot's former task rechecks its condition and waits on.
 
 internal import Glibc
 internal import KVM
@@ -8,40 +8,40 @@ internal import PhysicalMemory
 import Synchronization
 
 final class TaskSignal: Sendable {
-  /// Whether a task waits in the host of its own accord, and an upcall can bring it to do something then.
+  /// Whether a task waits in the host by its own choice, and whether an upcall can interrupt the wait.
   enum Waiting: UInt8, AtomicRepresentable { case no, interruptibly, deaf }
 
   private struct Processor {
-    /// Of the vCPU that runs the task; nil: it has not begun, or is ending.
+    /// The vCPU that runs the task; nil: the task has not started, or is ending.
     var vcpu: VirtualCPUHandle?
-    /// The CPU clock of the vCPU's thread, and what it said when the task began.
+    /// The CPU clock of the vCPU's thread, and its reading when the task started.
     var clock = clockid_t()
     var start: UInt64 = 0
-    /// What the task had used when it ended.
+    /// CPU time that the task had used when it ended.
     var used: UInt64 = 0
   }
 
   /// Opened to wake the task where it waits in the host.
   let gate = WaitGate()
   private let processor = Mutex(Processor())
-  /// The last vCPU that ran the task. Still there when the task has left its loop: what its last exit left open is finished
-  /// then, inside KVM.
+  /// The last vCPU that ran the task. Still set after the task has left its loop, because KVM completes the task's last
+  /// exit afterwards.
   private let visitor = Mutex<VirtualCPUHandle?>(nil)
-  /// Frames are asked back, and the task has not been told.
+  /// Frames are demanded, and the task has not been told.
   private let upcall = Atomic<Bool>(false)
-  /// Frames to tell of that nobody asks for: measurements and tests.
+  /// Frames of simulated demands, for measurements and tests.
   private let pretended = Atomic<Int>(0)
-  /// The task is dropped because it did not return so many frames; 0: it is not.
+  /// The task is dropped because it did not return this many frames; 0: it is not dropped.
   private let missing = Atomic<Int>(0)
-  /// It is stopped for another reason.
+  /// The task is stopped for another reason.
   private let stopped = Atomic<Bool>(false)
   private let waiting = Atomic<Waiting>(.no)
-  /// A bit for each device with an interrupt that the task has not been told of.
+  /// A bit for each device with an interrupt not yet delivered to the task.
   private let interrupts = Atomic<UInt64>(0)
-  /// The task has a handler for them. One that waits for them, or looks by itself, need not be kicked.
+  /// The task has an interrupt handler. A task that waits or polls for interrupts need not be kicked.
   private let handlesInterrupts = Atomic<Bool>(false)
 
-  /// For the slot's next task.
+  /// Resets the signal for the slot's next task.
   func reset() {
     upcall.store(false, ordering: .sequentiallyConsistent)
     pretended.store(0, ordering: .sequentiallyConsistent)
@@ -54,20 +54,20 @@ final class TaskSignal: Sendable {
     visitor.withLock { $0 = nil }
   }
 
-  // MARK: For any thread; none of it blocks.
+  // MARK: For any thread, without blocking
 
   func raiseUpcall() {
     upcall.store(true, ordering: .sequentiallyConsistent)
     wakeAndKick()
   }
 
-  /// As if `count` frames were asked back.
+  /// Simulates a demand for `count` frames.
   func pretendUpcall(count: Int) {
     pretended.add(count, ordering: .sequentiallyConsistent)
     raiseUpcall()
   }
 
-  /// An interrupt of a device.
+  /// Raises a device interrupt.
   func raiseInterrupt(_ device: Int) {
     interrupts.bitwiseOr(1 << UInt64(device), ordering: .sequentiallyConsistent)
     if handlesInterrupts.load(ordering: .sequentiallyConsistent) { wakeAndKick() } else { gate.open() }
@@ -78,19 +78,19 @@ final class TaskSignal: Sendable {
     wakeAndKick()
   }
 
-  /// Only while the task is on its vCPU: the slot may be another task's after that.
+  /// May be called only while the task is on its vCPU: later the slot may belong to another task.
   func stop() {
     stopped.store(true, ordering: .sequentiallyConsistent)
     wakeAndKick()
   }
 
-  /// Whether the task is to end: what it waits for in the host is not waited for any more, and a long call is given up.
+  /// Whether the task must end: its waits in the host end, and long calls are abandoned.
   var mustStop: Bool { stopped.load(ordering: .sequentiallyConsistent) || missingFrames != nil }
 
-  /// The visit of the task's vCPU to KVM that is under way.
+  /// The current visit of the task's vCPU to KVM.
   var visit: VCPUVisit? { visitor.withLock { $0 }?.visit }
 
-  /// Makes a visit end soon.
+  /// Makes a visit end soon, by a kick.
   func hurry(_ visit: VCPUVisit) { visitor.withLock { $0 }?.hurry(visit) }
 
   private func wakeAndKick() {
@@ -98,8 +98,7 @@ final class TaskSignal: Sendable {
     processor.withLock { $0.vcpu }?.kick()
   }
 
-  /// Nanoseconds for which the task has had its vCPU's thread; `.max`: it waits, and no upcall is on its way to change
-  /// that.
+  /// Nanoseconds of CPU time that the task has had; `.max`: it waits, and no upcall is about to interrupt the wait.
   var processorTime: UInt64 {
     switch waiting.load(ordering: .sequentiallyConsistent) {
     case .no: break
@@ -117,7 +116,7 @@ final class TaskSignal: Sendable {
 
   // MARK: For the vCPU's thread
 
-  /// From now on a kick reaches the vCPU, which the calling thread runs.
+  /// Makes kicks reach the vCPU, which the calling thread runs.
   func attach(_ vcpu: VirtualCPUHandle) {
     var clock = clockid_t()
     unsafe pthread_getcpuclockid(pthread_self(), &clock)
@@ -141,8 +140,8 @@ final class TaskSignal: Sendable {
   @inline(__always)
   var hasUpcall: Bool { upcall.load(ordering: .sequentiallyConsistent) }
 
-  /// Before the server is asked for the count: what is raised later is another upcall.
-  /// - Returns: frames that nobody asks for, to be added.
+  /// Called before the server is asked for the count, so that a later demand is another upcall.
+  /// - Returns: frames of simulated demands, to be added to the server's count.
   func acceptUpcall() -> Int {
     upcall.store(false, ordering: .sequentiallyConsistent)
     return pretended.exchange(0, ordering: .sequentiallyConsistent)
@@ -151,13 +150,14 @@ final class TaskSignal: Sendable {
   @inline(__always)
   var hasInterrupt: Bool { interrupts.load(ordering: .sequentiallyConsistent) != 0 }
 
+  /// Takes the pending interrupts.
   /// - Returns: a bit for each device.
   func acceptInterrupts() -> UInt64 { interrupts.exchange(0, ordering: .sequentiallyConsistent) }
 
-  /// Whether interrupts are to reach the task wherever it is. One that was raised before is there after this.
+  /// Sets whether an interrupt kicks the task. An interrupt raised before this call is pending when it returns.
   func handleInterrupts(_ wanted: Bool) { handlesInterrupts.store(wanted, ordering: .sequentiallyConsistent) }
 
-  /// Waits, by `wait`, of the task's own accord.
+  /// Performs a wait that the task chose.
   func wait(_ kind: Waiting, _ wait: () -> Bool) -> Bool {
     waiting.store(kind, ordering: .sequentiallyConsistent)
     defer { waiting.store(.no, ordering: .sequentiallyConsistent) }

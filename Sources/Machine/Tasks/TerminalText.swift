@@ -1,9 +1,12 @@
-// Text out of a file, or a name, that nobody vouches for, on its way to a terminal.
+// Makes untrusted text, such as names from files, safe for a terminal.
 
-/// The bytes as UTF-8 text that cannot move a cursor, change a colour or pose as another line: whatever is
-/// not printable is `?`, and what is longer than `limit` Unicode scalars is cut.
+/// Decodes UTF-8 into text that cannot move the cursor, change colours or pose as another line.
+/// - Parameters:
+///   - bytes: untrusted text.
+///   - limit: Unicode scalars; the rest is cut.
+/// - Returns: the text, with `?` for each scalar that is not printable.
 package func printableText(_ bytes: ArraySlice<UInt8>, limit: Int = 256) -> String {
-  // No scalar takes more than four bytes: bytes beyond cannot show, and need no decoding.
+  // No scalar takes more than four bytes, so bytes beyond this cannot show.
   let text = String(decoding: bytes.prefix(limit * 4), as: UTF8.self)
   var result = ""
   for scalar in text.unicodeScalars.prefix(limit) {
@@ -12,8 +15,8 @@ package func printableText(_ bytes: ArraySlice<UInt8>, limit: Int = 256) -> Stri
   return result
 }
 
-/// A name as bytes from outside, so that a person can tell which one it is, and a terminal is left alone: as it is
-/// where all of it shows, in quotes where it is empty or has blanks, else as a shell reads it, `$'\x1b[31m'`.
+/// Renders an untrusted name so that it is unambiguous and safe for a terminal: unchanged if all of it is printable, in
+/// quotes if it is empty or has white space, otherwise as a shell literal, `$'\x1b[31m'`.
 package func visibleName(_ bytes: some Collection<UInt8>) -> String {
   if let text = String(validating: bytes, as: UTF8.self), text.unicodeScalars.allSatisfy(isPrintable) {
     return text.isEmpty || text.contains(where: \.isWhitespace) ? "'\(text)'" : text

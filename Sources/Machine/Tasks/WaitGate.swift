@@ -1,10 +1,10 @@
-// Where one thread waits until another opens the gate, or until a time has come. An opening is remembered until
-// the next wait, and openings coalesce.
+// A gate at which one thread waits until another opens it, or until a deadline. An opening is remembered until the next
+// wait; openings coalesce.
 
 internal import Glibc
 import Synchronization
 
-/// Nanoseconds of the host's monotonic clock.
+/// The host's monotonic clock, in nanoseconds.
 @inline(__always)
 package func monotonicNanoseconds() -> UInt64 {
   var time = timespec()
@@ -44,23 +44,23 @@ final class WaitGate: Sendable {
 
   func open() {
     isOpen.store(true, ordering: .sequentiallyConsistent)
-    // A thread about to sleep counts itself before it looks at the gate for the last time: one of the two sees the
-    // other.
+    // A thread about to sleep counts itself before its last look at the gate, so one of the two threads sees the other.
     guard sleepers.load(ordering: .sequentiallyConsistent) > 0 else { return }
     unsafe pthread_mutex_lock(&storage.pointee.mutex)
     unsafe pthread_cond_signal(&storage.pointee.condition)
     unsafe pthread_mutex_unlock(&storage.pointee.mutex)
   }
 
-  /// Goes through and closes the gate, if it is open.
+  /// Closes the gate if it is open.
+  /// - Returns: whether it was open.
   @inline(__always)
   func pass() -> Bool {
     isOpen.load(ordering: .relaxed) && isOpen.exchange(false, ordering: .sequentiallyConsistent)
   }
 
-  /// Waits until the gate is opened, then closes it again.
-  /// - Parameter deadline: nanoseconds of the monotonic clock; nil: for ever.
-  /// - Returns: false when the deadline came first.
+  /// Waits until the gate is opened, then closes it.
+  /// - Parameter deadline: nanoseconds of the monotonic clock; nil: none.
+  /// - Returns: false if the deadline came first.
   @discardableResult
   func wait(until deadline: UInt64? = nil) -> Bool {
     if pass() { return true }

@@ -1,5 +1,5 @@
-// How vCPU threads wait for one another. With a CPU to spare a thread looks for its answer for a while before it
-// sleeps: waking a sleeping thread takes longer than most answers.
+// How vCPU threads wait for one another. If a CPU is idle, a thread polls for a while before it sleeps: waking a
+// sleeping thread takes longer than most answers.
 
 internal import Glibc
 import Synchronization
@@ -8,18 +8,18 @@ final class WaitingThreads: Sendable {
   private let running = Atomic<Int>(0)
   private let cpus = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
 
-  /// What a partner needs for two exits, and to wake up once: with less, two tasks that have both gone to sleep wake each
-  /// other for ever, each just too late.
+  /// Nanoseconds of polling: enough for a partner's two exits and one wake-up. With less, two sleeping tasks wake each
+  /// other forever, each just too late.
   private static let patience: UInt64 = 200_000
 
-  /// The calling thread has a task to run.
+  /// Called when the calling thread has a task to run.
   func threadRuns() { running.wrappingAdd(1, ordering: .relaxed) }
   func threadWaits() { running.wrappingSubtract(1, ordering: .relaxed) }
 
-  /// Whether a thread that waits takes a CPU from nobody.
+  /// Whether a polling thread takes no CPU time from other threads of the machine.
   var hasSpareCPU: Bool { running.load(ordering: .relaxed) <= cpus }
 
-  /// As `gate.wait`, first awake and then asleep.
+  /// Like `gate.wait`, but polls before it sleeps.
   func wait(_ gate: WaitGate, until deadline: UInt64?) -> Bool {
     if hasSpareCPU {
       let end = min(deadline ?? .max, monotonicNanoseconds() + Self.patience)

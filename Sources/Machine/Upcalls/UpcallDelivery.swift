@@ -1,14 +1,14 @@
-// Upcalls: how a task is told that frames are asked back (pm_return_pages, R28, R29), and of interrupts of its devices.
+// Upcalls. They tell a task that frames are demanded (pm_return_pages, R28, R29), and of its devices' interrupts.
 //
-//      server.raiseUpcall, device ──▶ TaskSignal ──▶ kick, gate ──▶ announceUpcall: an interrupt is queued, at once or when the
-//      vCPU can take it ──▶ stub ──▶ takeUpcall: the task continues in its handler, on its upcall stack
-//      ──▶ PM_CALL_UPCALL_RETURN ──▶ returnFromUpcall: it continues where it was, or waits on
+//      server.raiseUpcall, device ──▶ TaskSignal ──▶ kick, gate ──▶ announceUpcall: queues an interrupt, at once or
+//      when the vCPU can take it ──▶ stub ──▶ takeUpcall: the task continues in its handler, on its upcall stack
+//      ──▶ PM_CALL_UPCALL_RETURN ──▶ returnFromUpcall: the task continues where it was, or waits on
 //
-// The life of an upcall in a task:
-//  1. raised: `TaskSignal.hasUpcall`, `hasInterrupt`. It stays so while the task has no handler for it, or is in one of
+// Lifecycle of an upcall:
+//  1. raised: `TaskSignal.hasUpcall`, `hasInterrupt`. It stays raised while the task has no handler for it, runs one of
 //     its two handlers, or waits for frames.
-//  2. queued: the interrupt is KVM's, and arrives before the task's next instruction.
-//  3. running: `interrupted` has the registers to put back. What is raised now is told when the handler has returned.
+//  2. queued: KVM has the interrupt, and delivers it before the task's next instruction.
+//  3. running: `interrupted` holds the registers to restore. Upcalls raised meanwhile are delivered after it returns.
 
 internal import CGuestABI
 internal import CKVM
@@ -25,15 +25,15 @@ struct UpcallState {
   var returnPages = UpcallHandler()
   var interrupts = UpcallHandler()
   var isQueued = false
-  /// Of the running handler: the general registers, RIP, RSP and RFLAGS of what it interrupted.
+  /// The general registers, RIP, RSP and RFLAGS that the running handler interrupted; nil: no handler runs.
   var interrupted: kvm_regs?
-  /// A wait that was interrupted, and goes on afterwards. The registers are those behind its call then.
+  /// An interrupted wait, which continues after the handler. The registers then are those after its call.
   var wait: HostWait?
 
-  /// There is a pm_return_pages handler, and no handler is running.
+  /// Whether the task has a pm_return_pages handler and no handler is running.
   var canBegin: Bool { returnPages.entry != 0 && interrupted == nil }
 
-  /// Something was raised that the task can be told of now.
+  /// Whether a raised upcall can be delivered to the task now.
   func hasWork(_ signal: TaskSignal) -> Bool {
     guard interrupted == nil else { return false }
     return signal.hasUpcall && returnPages.entry != 0 || signal.hasInterrupt && interrupts.entry != 0
@@ -49,7 +49,7 @@ extension VCPULoop {
     guard entry < PM_USER_END, stackTop <= PM_USER_END else { return answer(PM_EINVAL) }
     upcall.returnPages = UpcallHandler(entry: entry, stackTop: stackTop)
     _ = answer(PM_OK)
-    // Frames may be asked for already.
+    // Frames may already be demanded.
     return announceUpcall()
   }
 
@@ -61,7 +61,8 @@ extension VCPULoop {
     return announceUpcall()
   }
 
-  /// Queues the interrupt for a raised upcall, if the task can take one; if the vCPU cannot yet, it says when it can.
+  /// Queues the interrupt for a raised upcall if the task can take one. If the vCPU cannot take it yet, requests an
+  /// exit when it can.
   mutating func announceUpcall() -> Continuation {
     guard upcall.hasWork(task.signal), !upcall.isQueued else { return .resume }
     guard cpu.isReadyForInterrupt else {
@@ -78,7 +79,7 @@ extension VCPULoop {
     return .resume
   }
 
-  /// Where a kick came between, KVM may have an interrupt as queued still that has arrived, and would deliver it again.
+  /// Clears an interrupt that has arrived. After a kick, KVM may still hold it as queued, and would deliver it again.
   mutating func forgetDelivered() -> Continuation? {
     guard cpu.systemRegisters.interrupt_bitmap.0 != 0 else { return nil }
     cpu.systemRegisters.interrupt_bitmap.0 = 0
@@ -90,16 +91,16 @@ extension VCPULoop {
     }
   }
 
-  /// The interrupt has arrived, and the registers are those of what it interrupted.
+  /// Enters the handler. The interrupt has arrived, and the registers are those it interrupted.
   mutating func takeUpcall() -> Continuation {
     upcall.isQueued = false
-    // One that KVM delivered twice.
+    // KVM delivered one interrupt twice.
     guard upcall.interrupted == nil else { return .resume }
-    // Frames first: they have a deadline. What else there is follows when the handler has returned.
+    // Frames first, because demands have a deadline. Interrupts follow when the handler has returned.
     if upcall.canBegin, task.signal.hasUpcall {
       let pretended = task.signal.acceptUpcall()
       let count = machine.server.takeReturnRequest(task.slot) + pretended
-      // What was asked for may have come back meanwhile.
+      // The frames may have been returned meanwhile.
       if count > 0 { return enter(upcall.returnPages, UInt64(count)) }
     }
     if upcall.interrupts.entry != 0 {
@@ -122,7 +123,7 @@ extension VCPULoop {
     guard let interrupted = upcall.interrupted, handler.active[WaitLevel.handler.rawValue].isEmpty else {
       return answer(PM_EINVAL)
     }
-    // The very instruction that made this call may have been interrupted, and is to be executed then.
+    // The interrupted instruction may be this very call; it must be executed again then.
     if cpu.registers.rip == interrupted.rip, let end = finishExit() { return end }
     upcall.interrupted = nil
     cpu.registers = interrupted
@@ -132,15 +133,15 @@ extension VCPULoop {
 
   private mutating func continueInterrupted() -> Continuation {
     guard let wait = upcall.wait.take() else { return announceUpcall() }
-    // The handler may have waited as well, and gone through the gate that was opened for the task itself.
+    // The handler may have waited too, and closed the gate that was opened for the task.
     if wait.subject == .answer, case .finished(let error) = machine.server.waitOutcome(task.slot, at: level) {
       return answer(error)
     }
     return goOnWaiting(wait)
   }
 
-  /// Lets a wait be interrupted: the task is entered behind the call that waits, where the interrupt is taken at once.
-  /// - Returns: nil: the vCPU cannot take it there, as when an exception comes first.
+  /// Lets an upcall interrupt a wait. The vCPU enters the task after the waiting call, and takes the interrupt at once.
+  /// - Returns: nil if the vCPU cannot take the interrupt there, for example because an exception comes first.
   mutating func interrupt(_ wait: HostWait) -> Continuation? {
     if let end = finishExit() { return end }
     guard upcall.isQueued else {
@@ -151,14 +152,15 @@ extension VCPULoop {
     return .resume
   }
 
-  /// Finishes the `out` of a call, before registers are set to where that would act once more.
+  /// Completes a pending exit's `out` before the registers are replaced; otherwise it would take effect on the new
+  /// ones.
   mutating func finishExit() -> Continuation? {
     do throws(KVMError) {
       try cpu.completePendingExit()
     } catch {
       return .end(.failed("\(error)"))
     }
-    // It may have taken a kick for its own.
+    // Completing the exit may have consumed a kick.
     if let end = endIfStopped() { return end }
     if case .end(let end) = announceUpcall() { return .end(end) }
     return nil

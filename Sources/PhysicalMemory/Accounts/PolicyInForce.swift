@@ -54,7 +54,7 @@ extension ServerState {
       guard let content = containers[buffer.slot].frames[FrameID(UInt32(id))].content else { continue }
       var whole = bytes.mutableSpan
       var part = whole._mutatingExtracting((id << 12)..<((id + 1) << 12))
-      operations.read(contents[content].frame, at: 0, into: &part)
+      memory.read(contents[content].frame, at: 0, into: &part)
     }
     func word(_ slot: TaskSlot, _ offset: Int) -> UInt64 {
       let start = Int(slot.rawValue) * PolicyState.entryBytes + offset
@@ -102,7 +102,7 @@ extension ServerState {
       let entitlement = tasks[request.task].entitlement
       let isGood = request.isWithdrawal ? entitlement.extra == 0 : request.count <= entitlement.guaranteedLeft
       if isGood { reclaim.requests.append(request) } else if request.isWithdrawal { ledger.promise(-request.count) }
-      operations.wake(request.task)
+      events.wake(request.task)
     }
     serveRequests()
   }
@@ -133,14 +133,14 @@ extension ServerState {
 
   /// Makes a new task wait for the policy server's decision, if there is one.
   mutating func presentToPolicy(_ task: TaskSlot) {
-    if policy.holder != nil { tasks[task].policyDeadline = operations.now + Self.launchPatience }
+    if policy.holder != nil { tasks[task].policyDeadline = events.now + Self.launchPatience }
     tellOfTasks()
   }
 
   /// The time until which the new task waits unless it is woken earlier; nil: it may start.
   func policyWait(_ task: TaskSlot) -> UInt64? {
     let deadline = tasks[task].policyDeadline
-    return operations.now < deadline ? deadline : nil
+    return events.now < deadline ? deadline : nil
   }
 
   /// Releases all waiting launches: the policy server has committed, or is gone.
@@ -149,7 +149,7 @@ extension ServerState {
     while let slot = next {
       if tasks[slot].policyDeadline != 0 {
         tasks[slot].policyDeadline = 0
-        operations.wake(slot)
+        events.wake(slot)
       }
       next = tasks.occupied(after: slot)
     }

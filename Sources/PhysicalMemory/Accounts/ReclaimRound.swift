@@ -81,15 +81,18 @@ public enum FrameWait: Equatable, Sendable {
 extension ServerState {
   // MARK: Requests
 
-  /// The number of frames a task may still allocate. Frames set aside for this call are included.
-  mutating func headroom(_ task: TaskSlot, extra: Bool) -> Int {
+  /// Returns frames that were set aside for a call, which charges them anew.
+  mutating func returnSetAside(_ task: TaskSlot) {
     let setAside = tasks[task].setAside
-    if setAside > 0 {
-      tasks[task].setAside = 0
-      ledger.charge(&tasks[task].entitlement, -setAside)
-      noteAllocated(task)
-    }
-    return ledger.headroom(tasks[task].entitlement, extra: extra, lendable: lendable)
+    guard setAside > 0 else { return }
+    tasks[task].setAside = 0
+    ledger.charge(&tasks[task].entitlement, -setAside)
+    noteAllocated(task)
+  }
+
+  /// The number of frames a task may still allocate.
+  func headroom(_ task: TaskSlot, extra: Bool) -> Int {
+    ledger.headroom(tasks[task].entitlement, extra: extra, lendable: lendable)
   }
 
   /// Frames for borrowers: none while a request waits.
@@ -136,7 +139,7 @@ extension ServerState {
         tasks[request.task].setAside += request.count
         noteAllocated(request.task)
       }
-      operations.wake(request.task)
+      events.wake(request.task)
     }
   }
 
@@ -199,10 +202,10 @@ extension ServerState {
     tasks[task].lastTurn = reclaim.turn
     tasks[task].untold += count
     // Raise it first: a waiting task then counts as runnable, and its processor time is read correctly.
-    operations.raiseUpcall(task)
+    events.raiseUpcall(task)
     tasks[task].demands.append(
       FrameDemand(
-        count: count, deadline: operations.now + reclaim.rules.timeLimit, processorTime: operations.processorTime(task))
+        count: count, deadline: events.now + reclaim.rules.timeLimit, processorTime: events.processorTime(task))
     )
     statistics.upcalls += 1
   }
@@ -242,7 +245,7 @@ extension ServerState {
   /// Drops the tasks that are past their deadline.
   /// - Returns: when to check again, in nanoseconds.
   private mutating func expireDemands() -> UInt64 {
-    let now = operations.now
+    let now = events.now
     var next = now + 1_000_000_000
     for task in reclaim.victims {
       guard !tasks[task].isDropped, !tasks[task].isEnding,
@@ -260,7 +263,7 @@ extension ServerState {
   }
 
   private mutating func hasHadTime(_ task: TaskSlot, since start: UInt64) -> Bool {
-    let time = operations.processorTime(task)
+    let time = events.processorTime(task)
     if time == .max { return true }
     if start != .max { return time - start >= ReclaimState.leastProcessorTime }
     // It was blocked at the demand and is not any more: its processor time counts from now on.
@@ -275,6 +278,6 @@ extension ServerState {
     let coming = tasks[task].entitlement.allocated
     reclaim.demanded += coming - tasks[task].demanded
     tasks[task].demands = [FrameDemand(count: coming, deadline: .max, processorTime: 0)]
-    operations.drop(task, missing: late)
+    events.drop(task, missing: late)
   }
 }

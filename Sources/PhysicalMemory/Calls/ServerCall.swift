@@ -70,6 +70,7 @@ public enum ServerCallNumber: UInt32, Sendable, CaseIterable {
   case containerMap = 0x40
   case unmap = 0x41
   case mapping = 0x42
+  case sample = 0x43
   case releaseData = 0x50
   case releasePages = 0x51
   case recoverPages = 0x52
@@ -116,6 +117,7 @@ extension CallContext {
     case .containerMap: try perform(ContainerMap(arguments))
     case .unmap: try perform(Unmap(arguments))
     case .mapping: try perform(MappingQuery(arguments))
+    case .sample: try perform(Sample(arguments))
     case .releaseData: try perform(ReleaseData(arguments))
     case .releasePages: try perform(ReleasePages(arguments))
     case .recoverPages: try perform(RecoverPages(arguments))

@@ -2,9 +2,9 @@
 //
 // A zap flushes what processors cache, but not what KVM has in hand: to emulate an instruction for a task, KVM
 // translates an address and then uses the frame, and the host may preempt its thread in between for any time
-// (docs/decisions/0016-frames-wait-for-visits-to-kvm.md). KVM drops the frame before it returns from KVM_RUN. So a
-// frame may be reused once each vCPU of a task that lost a leaf, if it was in KVM_RUN (on a visit), has left since.
-// This is read-copy-update with KVM_RUN as the read-side critical section.
+// (docs/internals/decisions/0016-frames-wait-for-visits-to-kvm.md). KVM drops the frame before it returns from
+// KVM_RUN. So a frame may be reused once each vCPU of a task that lost a leaf, if it was in KVM_RUN (on a visit), has
+// left since. This is read-copy-update with KVM_RUN as the read-side critical section.
 //
 //      clear leaf ──▶ zap ──▶ the task's vCPU is on a visit: a grace period ──▶ the visit ends ──▶ pool
 //                         └──▶ it is not, as during the task's own calls ──▶ pool
@@ -68,7 +68,7 @@ extension ServerState {
     guard !grace.touched.isEmpty else { return }
     for task in grace.touched where tasks.contains(task) {
       tasks[task].isTouched = false
-      guard let visit = operations.visit(task) else { continue }
+      guard let visit = events.visit(task) else { continue }
       revocations.isUnsettled = true
       guard tasks[task].awaited != visit else { continue }
       tasks[task].awaited = visit
@@ -78,7 +78,7 @@ extension ServerState {
     updateGracePeriods()
     guard grace.isActive, !grace.isWatched else { return }
     grace.isWatched = true
-    operations.watchGracePeriods()
+    events.watchGracePeriods()
   }
 
   private mutating func updateGracePeriods() {
@@ -92,7 +92,7 @@ extension ServerState {
     defer { updateGracePeriods() }
     while true {
       // The last visit is polled until it is over, the others only after that.
-      while let visit = grace.ending.last, operations.visit(visit.slot) != visit { grace.ending.removeLast() }
+      while let visit = grace.ending.last, events.visit(visit.slot) != visit { grace.ending.removeLast() }
       guard grace.ending.isEmpty else { return }
       pool.giveEnded(most: max(GracePeriods.framesInOneStep, needed - pool.takeableCount))
       guard pool.endingCount == 0 else { return }
@@ -104,8 +104,8 @@ extension ServerState {
   }
 
   private mutating func hurryVisits() {
-    for visit in grace.ending { operations.hurry(visit) }
-    for visit in grace.open { operations.hurry(visit) }
+    for visit in grace.ending { events.hurry(visit) }
+    for visit in grace.open { events.hurry(visit) }
   }
 
   /// Whether there are too few frames for a step while some wait.
@@ -177,8 +177,8 @@ struct ServerLock: ~Copyable, Sendable {
     while true {
       var seen: UInt64 = 0
       let result = try state.withLock { (state) throws(Failure) -> sending Result? in
-        let start = isMeasured ? state.operations.now : 0
-        defer { if isMeasured { state.holds.add(state.operations.now - start) } }
+        let start = isMeasured ? state.events.now : 0
+        defer { if isMeasured { state.holds.add(state.events.now - start) } }
         state.grace.beganIdle = true
         if state.grace.isActive {
           // Read the count before the visits are checked, so that no departure is missed.

@@ -119,7 +119,7 @@ extension ServerState {
   /// - Returns: the number of frames given back; 0: the pass is over.
   mutating func giveBackIdleFrames() -> Int {
     guard let run = pool.takeIdleRun(most: Self.idleFramesInOneStep) else { return 0 }
-    operations.discard(run)
+    memory.discard(run)
     statistics.framesGivenBack += UInt64(run.count)
     return run.count
   }

@@ -106,7 +106,7 @@ extension ServerState {
     }
     // When nothing is left to zero, the thread is not woken again until frames come back.
     let batch = pool.takeForZeroing(most: min(missing, 16))
-    for run in batch.dirtyRuns { operations.zero(run) }
+    for run in batch.dirtyRuns { memory.zero(run) }
     pool.giveZeroed(batch)
     return batch.runs
   }

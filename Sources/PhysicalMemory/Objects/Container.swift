@@ -122,7 +122,7 @@ extension ServerState {
   /// The lock in force. An expired lock is removed here.
   mutating func currentLock(_ slot: ContainerSlot) -> ContainerLock? {
     guard let lock = containers[slot].lock else { return nil }
-    if operations.now < lock.deadline { return lock }
+    if events.now < lock.deadline { return lock }
     removeLock(slot)
     return nil
   }

@@ -266,7 +266,7 @@ extension ServerState {
   /// - Parameter error: of `forAnother`, or none: a wait never ends with `.stopped`, which only `steps` throws.
   mutating func finish(_ waiter: Waiter, _ error: ServerError?) {
     setWait(waiter, .finished(error))
-    operations.wake(waiter.task)
+    events.wake(waiter.task)
   }
 
   // MARK: Ends

@@ -67,6 +67,7 @@ extension ServerState {
     _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ flags: AllocationFlags, placed: Bool = false
   ) throws(CallFailure) -> AllocationPlan {
     let slot = try ownedContainer(task, handle)
+    returnSetAside(task)
     let headroom = headroom(task, extra: flags.contains(.extra))
     var count: Int
     var error: ServerError?

@@ -28,7 +28,7 @@ extension ServerState {
     let source = contents[number].frame
     guard let fresh = contents.insert(frame: copy) else { preconditionFailure("more contents than frames") }
     // All leaves of a shared content are read-only, so the data cannot change during the copy.
-    operations.copy(from: source, to: copy)
+    memory.copy(from: source, to: copy)
     pool.records[copy].owner = fresh.rawValue
     removeLeaves(of: source, .showing(shown), showing: shown, atOnce: true)
     finishRevocations()

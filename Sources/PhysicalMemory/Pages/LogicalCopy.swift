@@ -136,6 +136,7 @@ extension ServerState {
     _ task: TaskSlot, _ slot: ContainerSlot, _ ids: FrameIDs, _ count: Int
   ) throws(CopyError) -> Int {
     var fresh = 0
+    returnSetAside(task)
     let headroom = headroom(task, extra: false)
     switch ids {
     case .from(let start):

@@ -43,7 +43,7 @@ extension ServerState {
     revocations.mustSettle = true
     finishRevocations()
     for move in moves {
-      operations.copy(from: move.source, to: move.destination)
+      memory.copy(from: move.source, to: move.destination)
       let record = pool.records[move.source]
       contents.setFrame(ContentNumber(record.owner), move.destination)
       pool.records[move.destination].owner = record.owner
@@ -55,7 +55,7 @@ extension ServerState {
     for leaf in leaves {
       batch.removeAll()
       batch.append(moves[leaf.move].destination)
-      operations.map(
+      spaces.map(
         leaf.place.slot, leaf.place.page, frames: batch.frames.span.extracting(first: 1), rights: leaf.rights)
     }
     statistics.framesMoved += UInt64(moves.count)
@@ -78,11 +78,11 @@ extension ServerState {
       reverseMap.forEach(in: pool.records[move.source].link) { leaves.append(($0, [], index)) }
       for position in first..<leaves.count {
         let place = leaves[position].place
-        guard let leaf = operations.mappedPage(place.slot, place.page), leaf.frame == move.source else {
+        guard let leaf = spaces.mappedPage(place.slot, place.page), leaf.frame == move.source else {
           preconditionFailure("the reverse map names a leaf of another frame")
         }
         leaves[position].rights = leaf.rights
-        _ = operations.unmap(place.slot, place.page, .moved)
+        _ = spaces.unmap(place.slot, place.page, .moved)
         noteEmptied(place.slot)
       }
       if leaves.count > first { Revocations.append(move.source, to: &revocations.zaps, mayRepeat: true) }

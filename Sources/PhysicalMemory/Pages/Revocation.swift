@@ -81,7 +81,7 @@ extension ServerState {
     if !revocations.zaps.isEmpty {
       Revocations.join(&revocations.zaps, mayRepeat: true)
       for run in revocations.zaps {
-        operations.zap(run)
+        memory.zap(run)
         statistics.zaps += 1
         statistics.framesZapped += UInt64(run.count)
       }
@@ -89,7 +89,7 @@ extension ServerState {
     }
     beginGracePeriod()
     if revocations.mustSettle {
-      if revocations.isUnsettled { operations.settleWrites() }
+      if revocations.isUnsettled { spaces.settleWrites() }
       revocations.isUnsettled = false
       revocations.mustSettle = false
     }
@@ -104,7 +104,7 @@ extension ServerState {
 
   /// Clears one leaf, which names `frame`.
   mutating func removeLeaf(_ place: MappedPlace, of frame: FrameNumber, _ cause: SplitCause) {
-    let found = operations.unmap(place.slot, place.page, cause)
+    let found = spaces.unmap(place.slot, place.page, cause)
     precondition(found == frame, "the reverse map names a leaf of another frame")
     var looked = 0
     reverseMap.remove(place, from: &pool.records[frame].link, looked: &looked)
@@ -154,7 +154,7 @@ extension ServerState {
         position.skip()
         continue
       }
-      let found = operations.unmap(place.slot, place.page, cause)
+      let found = spaces.unmap(place.slot, place.page, cause)
       precondition(found == frame, "the reverse map names a leaf of another frame")
       reverseMap.remove(at: &position, from: &pool.records[frame].link)
       noteEmptied(place.slot)
@@ -204,15 +204,16 @@ extension ServerState {
 
   /// Write-protects every leaf of a frame that has few. The content does not change after `finishRevocations`.
   mutating func writeProtectAll(_ frame: FrameNumber) {
-    let operations = operations
+    let events = events
+    let spaces = spaces
     // A write through a leaf that was cleared earlier may still be under way.
     revocations.mustSettle = true
     let link = pool.records[frame].link
     guard link != 0 else { return }
     var isUnsettled = false
     reverseMap.forEach(in: link) {
-      operations.writeProtect($0.slot, $0.page)
-      if operations.visit($0.slot) != nil { isUnsettled = true }
+      spaces.writeProtect($0.slot, $0.page)
+      if events.visit($0.slot) != nil { isUnsettled = true }
     }
     if isUnsettled { revocations.isUnsettled = true }
     step.count(reverseMap.count(link) * Work.leaf)
@@ -249,10 +250,10 @@ extension ServerState {
   private func isWritten(_ frame: FrameNumber) -> Bool {
     let nanoseconds: UInt64 = 20_000
     let first = words(of: frame)
-    let start = operations.now
+    let start = events.now
     for _ in 0..<200 {
       if words(of: frame) != first { return true }
-      if operations.now - start > nanoseconds { break }
+      if events.now - start > nanoseconds { break }
     }
     return false
   }
@@ -260,7 +261,7 @@ extension ServerState {
   private func words(of frame: FrameNumber) -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: 64)
     var span = bytes.mutableSpan
-    operations.read(frame, at: 0, into: &span)
+    memory.read(frame, at: 0, into: &span)
     return bytes
   }
 
@@ -290,9 +291,9 @@ extension ServerState {
     beginStep()
     defer { finishRevocations() }
     var page = page
-    while let mapped = operations.firstMapped(task, from: page, to: end) {
+    while let mapped = spaces.firstMapped(task, from: page, to: end) {
       // A page without a leaf: the search used up this step.
-      guard let leaf = operations.mappedPage(task, mapped) else { return mapped }
+      guard let leaf = spaces.mappedPage(task, mapped) else { return mapped }
       removeLeaf(MappedPlace(task, mapped), of: leaf.frame, .unmapped)
       page = mapped.advanced(by: 1)
       if isStepOver { return page }

@@ -200,6 +200,7 @@ extension ServerState {
 
   private mutating func chargeRecovery(_ plan: inout RecoveryPlan) -> Bool {
     let owner = containers[plan.container.slot].owner
+    returnSetAside(owner)
     let headroom = headroom(owner, extra: true)
     do throws(CallFailure) {
       guard headroom >= plan.ids.count else { throw .noMemory }

@@ -37,7 +37,7 @@ extension ServerState {
 
   /// Begins a transfer on all of the frames or none. A frame listed twice counts twice.
   mutating func beginTransfer(_ driver: TaskReference, _ runs: Span<FrameRun>) throws(TransferRefusal) {
-    let now = operations.now
+    let now = events.now
     let isLive =
       tasks.contains(driver.slot) && tasks[driver.slot].id == driver.id
       && !tasks[driver.slot].isEnding
@@ -62,14 +62,14 @@ extension ServerState {
 
   /// Ends a transfer, or a part of it.
   mutating func endTransfer(_ run: FrameRun) {
-    let now = operations.now
+    let now = events.now
     for offset in 0..<run.count {
       let frame = run.start.advanced(by: offset)
       pins.endTransfer(frame)
       let pinned = pins[frame]
       if pinned.transfers == 0, pinned.pin.isEnded || pinned.pin.deadline <= now {
         endPin(frame)
-        operations.wake(containers[pinned.place.container].owner)
+        events.wake(containers[pinned.place.container].owner)
       }
     }
   }

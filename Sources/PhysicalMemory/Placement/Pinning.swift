@@ -96,7 +96,7 @@ extension ServerState {
   /// One step of ending expired pins. False: more are left.
   mutating func expirePins() -> Bool {
     guard pins.count > 0 else { return true }
-    let now = operations.now
+    let now = events.now
     var left = Self.endedInOneStep
     while let frame = pins.firstDue(now) {
       guard left > 0 else { return false }
@@ -122,7 +122,7 @@ extension ServerState {
         pin.task = .server
         setPin(place, pin)
       }
-      if owner != woken { operations.wake(owner) }
+      if owner != woken { events.wake(owner) }
       woken = owner
     }
     return true
@@ -131,7 +131,7 @@ extension ServerState {
   /// How long pins of other tasks keep the container from its owner: the time (nanoseconds) to check again; nil: none
   /// do. Examines only some of many pins, and the ends of transfers and calls are unknown.
   func pinnedByOthers(_ slot: ContainerSlot) -> UInt64? {
-    let soon = operations.now + Self.transferPatience
+    let soon = events.now + Self.transferPatience
     let owner = containers[slot].owner
     let isBeingPinned = containers[slot].pinsUnderWay.map { $0.task != owner } ?? false
     guard containers[slot].pinsOfOthers > 0 else { return isBeingPinned ? soon : nil }

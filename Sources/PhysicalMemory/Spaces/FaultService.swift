@@ -54,7 +54,7 @@ struct UnexplainedFaults {
 extension ServerState {
   /// Decides whether a fault on a leaf that permits the access can be due to a recent change.
   mutating func judgeSpurious(_ task: TaskSlot, _ page: PageNumber) -> FaultOutcome {
-    guard operations.suspect(task, page) else {
+    guard spaces.suspect(task, page) else {
       tasks[task].unexplained.forget()
       return .spurious
     }
@@ -71,11 +71,11 @@ extension ServerState {
     if let pages = serveSuperpages(task, index, mapping, page) { return .served(pages: pages) }
     let wanted = faultAroundWindow(task, mapping, page)
 
-    var absent = operations.absentRun(task, from: page, limit: wanted)
+    var absent = spaces.absentRun(task, from: page, limit: wanted)
     if absent == 0 {
-      if let leaf = operations.mappedPage(task, page) { return serveProtectionFault(task, mapping, page, access, leaf) }
+      if let leaf = spaces.mappedPage(task, page) { return serveProtectionFault(task, mapping, page, access, leaf) }
       do { try makeTables(task, for: page) } catch { return error == .waitForFrames ? .waitForFrames : .noMemory }
-      absent = operations.absentRun(task, from: page, limit: wanted)
+      absent = spaces.absentRun(task, from: page, limit: wanted)
     }
     let served: Int
     do {
@@ -132,7 +132,7 @@ extension ServerState {
     do {
       try breakSharing(mapping, page)
       // The last sharer keeps its leaf and only gains the write permission.
-      if operations.mappedPage(task, page) != nil {
+      if spaces.mappedPage(task, page) != nil {
         upgrade(task, mapping, page, leaf.frame)
       } else {
         _ = try fill(task, mapping, page, most: 1)
@@ -149,7 +149,7 @@ extension ServerState {
   mutating func upgrade(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, _ frame: FrameNumber) {
     batch.removeAll()
     batch.append(frame)
-    operations.map(
+    spaces.map(
       task, page, frames: batch.frames.span.extracting(first: batch.count), rights: mapping.flags.effectiveRights)
   }
 
@@ -204,7 +204,7 @@ extension ServerState {
     }
     if surplus > 0 { finishRevocations() }
     guard batch.count > 0 else { throw containers[container].frames[firstID].isUsed ? .noMemory : .noEntry }
-    operations.map(task, page, frames: batch.frames.span.extracting(first: batch.count), rights: granted)
+    spaces.map(task, page, frames: batch.frames.span.extracting(first: batch.count), rights: granted)
     statistics.pagesMapped += UInt64(batch.count)
     return batch.count
   }
@@ -233,7 +233,7 @@ extension ServerState {
     }
     guard let oldest = surplusPlaces.enter(place.location, for: place.slot) else { return true }
     let displaced = MappedPlace(rawValue: oldest)
-    if let leaf = operations.mappedPage(displaced.slot, displaced.page) {
+    if let leaf = spaces.mappedPage(displaced.slot, displaced.page) {
       removeLeaf(displaced, of: leaf.frame, .withdrawn)
     }
     return true

@@ -124,12 +124,12 @@ extension ServerState {
     guard isGood(mapping), currentLock(mapping, against: task) == nil else { return nil }
     if let next = fillSuperpage(task, mapping, page) { return next }
     let left = Int(min(end.rawValue - page.rawValue, UInt64(FaultAround.most)))
-    var absent = operations.absentRun(task, from: page, limit: left)
+    var absent = spaces.absentRun(task, from: page, limit: left)
     if absent == 0 {
-      if operations.mappedPage(task, page) != nil { return page.advanced(by: 1) }
+      if spaces.mappedPage(task, page) != nil { return page.advanced(by: 1) }
       // No superpage was possible after all, or the tables were reclaimed.
       guard (try? makeTables(task, for: page)) != nil else { return nil }
-      absent = operations.absentRun(task, from: page, limit: left)
+      absent = spaces.absentRun(task, from: page, limit: left)
     }
     guard let filled = try? fill(task, mapping, page, most: absent) else { return nil }
     return page.advanced(by: filled)
@@ -147,7 +147,7 @@ extension ServerState {
     return MappingInformation(
       container: containers[mapping.container.slot].owner == task ? containers[mapping.container.slot].handle : 0,
       frame: id,
-      rights: operations.mappedPage(task, page)?.rights ?? [],
+      rights: spaces.mappedPage(task, page)?.rights ?? [],
       requested: mapping.flags,
       physicalAddress: word.content.map { contents[$0].frame.address } ?? 0)
   }

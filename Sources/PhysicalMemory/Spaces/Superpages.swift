@@ -36,7 +36,7 @@ extension ServerState {
     let wanted = isInOrder ? min(max(Int(mapping.window) * 2, Self.pagesPerSuperpage), Self.pagesInOneFault) : 1
     var pages = 0
     repeat {
-      guard operations.mayMapSuperpage(task, start),
+      guard spaces.mayMapSuperpage(task, start),
         mapFreshSuperpage(task, mapping, start) || mapOrderedSuperpage(task, mapping, start)
       else { break }
       pages += Self.pagesPerSuperpage
@@ -65,7 +65,7 @@ extension ServerState {
   /// Whether a superpage may fill the region that begins at `page`, given frames. It then needs no page table.
   mutating func mayFillSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> Bool {
     blocks.target > 0 && tasks[task].faultAround == .automatic && region(of: page, in: mapping) == page
-      && operations.mayMapSuperpage(task, page)
+      && spaces.mayMapSuperpage(task, page)
   }
 
   /// Takes a block for a region of empty virtual frames and maps it. False: some are not empty, or no block is in
@@ -116,8 +116,8 @@ extension ServerState {
   private mutating func mapSuperpage(
     _ task: TaskSlot, _ start: PageNumber, _ frame: FrameNumber, _ rights: MappingFlags
   ) -> Bool {
-    let operations = operations
-    return operations.mapSuperpage(task, start, frame, rights: rights) { takeTable(for: task) }
+    let spaces = spaces
+    return spaces.mapSuperpage(task, start, frame, rights: rights) { takeTable(for: task) }
   }
 
   /// The physical frames of a region, if they are adjacent, aligned and unshared.
@@ -152,7 +152,7 @@ extension ServerState {
     else { return nil }
     let mapping = tasks[task].mappings[index]
     guard isGood(mapping), currentLock(mapping, against: task) == nil, let start = region(of: page, in: mapping),
-      operations.superpage(task, start) == nil, operations.mayPromote(task, start)
+      spaces.superpage(task, start) == nil, spaces.mayPromote(task, start)
     else { return nil }
     return mapping
   }
@@ -166,18 +166,18 @@ extension ServerState {
     guard (try? makeTables(task, for: start)) != nil else { return false }
     var next = start
     while next < start.advanced(by: Self.pagesPerSuperpage) {
-      if let leaf = operations.mappedPage(task, next) {
+      if let leaf = spaces.mappedPage(task, next) {
         if leaf.rights != mapping.flags.effectiveRights { upgrade(task, mapping, next, leaf.frame) }
         next = next.advanced(by: 1)
         continue
       }
       let left = next.distance(to: start.advanced(by: Self.pagesPerSuperpage))
-      let absent = operations.absentRun(task, from: next, limit: left)
+      let absent = spaces.absentRun(task, from: next, limit: left)
       guard let filled = try? fill(task, mapping, next, most: absent) else { return false }
       next = next.advanced(by: filled)
     }
     let pages = [start]
-    let promoted = operations.promote(task, pages.span)
+    let promoted = spaces.promote(task, pages.span)
     statistics.superpagesPromoted += UInt64(promoted)
     return promoted > 0
   }

@@ -11,7 +11,7 @@ extension ServerState {
     _ task: TaskSlot, _ address: GuestAddress, _ access: Access
   ) throws(CallFailure) -> FrameNumber {
     let page = address.page
-    if let leaf = operations.mappedPage(task, page), leaf.rights.contains(access.right) { return leaf.frame }
+    if let leaf = spaces.mappedPage(task, page), leaf.rights.contains(access.right) { return leaf.frame }
     // Do not fill in pages that the task's pm_return_pages handler is unmapping.
     if isForAnother, tasks[task].unmapping?.contains(page) ?? false { throw .fault }
     let outcome = serveFault(task, page, access)
@@ -21,7 +21,7 @@ extension ServerState {
       if !isForAnother { tasks[task].pointerFault = (address, access, outcome) }
       throw .fault
     }
-    guard let leaf = operations.mappedPage(task, page) else { throw .fault }
+    guard let leaf = spaces.mappedPage(task, page) else { throw .fault }
     return leaf.frame
   }
 
@@ -65,20 +65,20 @@ extension ServerState {
 
   /// Fills `buffer` from the task's memory.
   mutating func readMemory(_ task: TaskSlot, _ address: GuestAddress, into buffer: inout [UInt8]) throws(CallFailure) {
-    let operations = operations
+    let memory = memory
     try forEachPage(task, address, buffer.count, .read) { frame, offset, bytes in
       var whole = buffer.mutableSpan
       var part = whole._mutatingExtracting(bytes)
-      operations.read(frame, at: offset, into: &part)
+      memory.read(frame, at: offset, into: &part)
     }
   }
 
   /// Writes `bytes` to the task's memory: all or none.
   mutating func writeMemory(_ task: TaskSlot, _ address: GuestAddress, _ bytes: Span<UInt8>) throws(CallFailure) {
     try checkWritable(task, address, bytes.count)
-    let operations = operations
+    let memory = memory
     try forEachPage(task, address, bytes.count, .write) { frame, offset, range in
-      operations.write(frame, at: offset, bytes.extracting(range))
+      memory.write(frame, at: offset, bytes.extracting(range))
     }
   }
 

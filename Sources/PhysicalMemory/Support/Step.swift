@@ -69,13 +69,13 @@ struct Step {
 }
 
 extension ServerState {
-  mutating func beginStep() { step.begin(now: operations.now) }
+  mutating func beginStep() { step.begin(now: events.now) }
 
   /// Whether the budget is used up. Checked between two units of progress.
   var isStepOver: Bool {
     mutating get {
-      let operations = operations
-      return step.isOver { operations.now }
+      let events = events
+      return step.isOver { events.now }
     }
   }
 }

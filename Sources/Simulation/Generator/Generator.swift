@@ -1,6 +1,6 @@
-// Operations by chance, chosen from what there is: most of them good, some of them wrong in every way that a call can
-// be wrong. Each walk has a mix of its own, in which some kinds of calls are frequent and others do not occur: what
-// needs many of one kind is then found too.
+// Chooses random operations from the model's state: most are valid, and some are wrong in each way that a call can be
+// wrong. Each walk has its own mix, in which some kinds of calls are frequent and others absent, so that failures which
+// need many calls of one kind are found too.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -8,14 +8,15 @@ internal import PhysicalMemory
 
 final class Generator: OperationSource {
   enum Kind: Int, CaseIterable {
-    case load, store, read, write, check, createContainer, destroy, allocate, deallocate, map, unmap, mapping, copy
+    case load, store, read, write, check, createContainer, destroy, allocate, deallocate, map, unmap, mapping, sample,
+      copy
     case releaseData, releasePages, recoverPages, expiredPages, createFilled, share, revoke, lock, unlock, pin, unpin,
       beginTransfer, endTransfer,
       createEndpoint, call, receive, reply
     case replyAndReceive, registerName, lookUpName, drop, policy, allocatePlaced,
       defragment
 
-    /// How frequent it is in a thousand or so.
+    /// Relative frequency, out of about a thousand.
     var weight: Int {
       switch self {
       case .load: 120
@@ -30,6 +31,7 @@ final class Generator: OperationSource {
       case .map: 90
       case .unmap: 25
       case .mapping: 12
+      case .sample: 12
       case .copy: 80
       case .releaseData: 15
       case .releasePages: 25
@@ -63,15 +65,15 @@ final class Generator: OperationSource {
   var random: Randomness
   private var left: Int
   private var label = 0
-  /// How readily tasks give back what they are asked for, in percent.
+  /// How often tasks return frames demanded of them, in percent.
   private let obedience: Int
-  /// How often tasks want many frames at once, in percent.
+  /// How often tasks request many frames at once, in percent.
   let hunger: Int
-  /// How often who has control uses it, in percent.
+  /// How often the holder of control uses it, in percent.
   private let ambition: Int
-  /// From this operation on a task is told to end, which the next of its calls finds that takes steps; 0: none is.
+  /// After this operation a task is told to end, which its next call with several steps notices; 0: no task is.
   private var stopLabel = 0
-  /// For each kind the sum of the weights up to it.
+  /// Running sums of the weights by kind.
   private(set) var sums: [Int] = []
 
   init(world: World, random: Randomness, steps: Int) {
@@ -80,7 +82,7 @@ final class Generator: OperationSource {
     left = steps
     obedience = self.random.one(of: [0, 10, 40]) ?? 10
     hunger = self.random.one(of: [0, 0, 10, 70]) ?? 0
-    // Without a policy there is much that is otherwise no more.
+    // Half of the walks have no policy, which excludes many other operations.
     ambition = self.random.one(of: [0, 0, 10, 30]) ?? 0
     var sum = 0
     for kind in Kind.allCases {
@@ -103,7 +105,7 @@ final class Generator: OperationSource {
     if label == 1 { return .loadImage(random.number(below: 3)) }
     let tasks = model.tasks
     if stopLabel > 0, label >= stopLabel, let task = random.one(of: tasks), task.isRunning {
-      // If that task ends before it makes such a call.
+      // Tries again later, in case that task ends before it makes such a call.
       stopLabel = label + 50
       return .stop(task.name, steps: random.number(0...6))
     }
@@ -123,7 +125,7 @@ final class Generator: OperationSource {
     return .pass(microseconds: UInt64(random.number(1...20)))
   }
 
-  /// What tasks do that wait for frames, or that are asked for some, or were too late with them.
+  /// Actions of tasks that wait for frames, that owe frames, or that missed a deadline.
   private func chooseForFrames(_ model: borrowing Model, _ task: ModelTask) -> Action? {
     if task.isDropped { return random.chance(60) ? .end(task.name, pause: random.number(0...10)) : nil }
     if task.pending != nil {
@@ -195,7 +197,7 @@ final class Generator: OperationSource {
     }
   }
 
-  /// Mostly what is wanted; at times anything at all.
+  /// Mostly a handle of the wanted kind, sometimes any number.
   func chooseHandle(_ model: borrowing Model, _ task: ModelTask, _ wanted: Wanted) -> HandleArgument {
     let chance = random.number(below: 100)
     if chance < 2 { return .number(UInt32(random.number(below: 8))) }
@@ -210,7 +212,7 @@ final class Generator: OperationSource {
     var count = 0
     let entries = task.handles.entries
     for index in entries.indices where Self.matches(entries[index].target, wanted) {
-      // Its own first container holds little that is worth while.
+      // The task's initial container holds little of interest.
       if index == 2, wanted == .own || wanted == .container, !random.chance(20) {
         if found == nil { found = .number(UInt32(PM_CAP_CONTAINER)) }
         continue
@@ -222,7 +224,7 @@ final class Generator: OperationSource {
     return found
   }
 
-  /// The container behind a handle, if it is one.
+  /// The container that a handle names; nil: it names none.
   func container(_ model: borrowing Model, _ task: ModelTask, _ handle: HandleArgument) -> ModelContainer? {
     var number: UInt32?
     switch handle {

@@ -1,4 +1,4 @@
-// Which call a task makes.
+// Chooses a task's next call.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -32,6 +32,13 @@ extension Generator {
       if random.chance(2) { count = random.one(of: [0, .max, 100_000]) ?? 0 }
       return .unmap(at: random.chance(2) ? address | 8 : address, count: count)
     case .mapping: return .mapping(at: chooseAddress(task))
+    case .sample:
+      let address = choosePage() << 12
+      let count =
+        random.chance(2) ? (random.one(of: [0, .max, 65_537] as [UInt32]) ?? 0) : UInt32(random.number(1...8))
+      return .sample(
+        at: random.chance(2) ? address | 8 : address, count: count, flags: random.chance(2) ? 1 : 0,
+        result: chooseResult(task, 8))
     case .copy: return chooseCopy(model, task)
     case .releaseData:
       let handle = chooseHandle(model, task, .own)
@@ -109,7 +116,7 @@ extension Generator {
     let it = container(model, task, handle)
     var start = chooseID(it)
     var flags = UInt32(random.number(below: 8))
-    // Half of them on ids that are not in use.
+    // Half of the ranges are of unused ids.
     if random.chance(60) {
       for _ in 0..<4 where it?.frames[start] != nil { start = chooseID(it) }
       flags &= ~UInt32(PM_ALLOC_SQUASH)
@@ -118,7 +125,7 @@ extension Generator {
     var count = UInt32(random.number(1...8))
     if random.chance(hunger) {
       count = UInt32(random.number(10...90))
-      // Away from what was released: that is to be there until it expires.
+      // Away from released ids, so that those stay until they expire.
       if random.chance(60) { start = UInt32(random.number(1...7) * 100) }
     }
     if random.chance(3) { count = random.one(of: [0, .max, .max - start, UInt32(world.frames)]) ?? 0 }
@@ -145,7 +152,7 @@ extension Generator {
     if random.chance(1) { flags = random.one(of: [0, 16, 32, .max]) ?? 0 }
     let page = random.chance(96) ? UInt64(1) << 18 - 5 + UInt64(random.number(below: 12)) : choosePage()
     let address = page << 12 | (random.chance(1) ? 16 : 0)
-    // Without the lazy flag all of it takes frames.
+    // Without the lazy flag the whole mapping takes frames.
     let most = isLarge ? 80 : 10
     return .map(handle, start: start, count: chooseCount(it, start, most: most), at: address, flags: flags)
   }
@@ -163,7 +170,7 @@ extension Generator {
     let start = chooseUsedID(from)
     let count = chooseCount(from, start, most: 8)
     var target = random.chance(50) ? chooseUsedID(to) : chooseID(to)
-    // Ranges that overlap.
+    // Overlapping ranges.
     if source == destination, random.chance(50) { target = start &+ UInt32(random.number(0...4)) &- 2 }
     return .copy(
       source, chooseIDs(from, task, count, start), to: destination, chooseIDs(to, task, count, target), count: count,
@@ -202,7 +209,7 @@ extension Generator {
     let isLarge = random.chance(hunger)
     let start = isLarge ? chooseAnyUsedID(it) : chooseUsedID(it)
     var count = random.chance(2) ? chooseCount(it, start) : chooseCount(it, start, most: random.chance(90) ? 3 : 40)
-    // All of it takes frames.
+    // A pin makes all of its ids resident.
     if isLarge, isPin { count = chooseCount(it, start, most: 60) }
     guard isPin else { return .unpin(handle, start: start, count: count) }
     return .pin(
@@ -210,7 +217,7 @@ extension Generator {
       physical: chooseResult(task, Int(min(count, 40)) * 8))
   }
 
-  /// Of frames that the task has pinned, where there are some.
+  /// Mostly of frames that the task has pinned, if there are any.
   private func chooseTransfer(_ model: borrowing Model, _ task: ModelTask) -> Call {
     for _ in 0..<8 {
       let handle = chooseHandle(model, task, random.chance(50) ? .container : .weak)

@@ -1,4 +1,4 @@
-// Where tasks want their frames to be: mostly where something is, or could be, and at times where nothing ever could.
+// Chooses placement constraints: mostly ones that meet used frames or could be met, sometimes ones that never can.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -17,7 +17,7 @@ extension Generator {
     if random.chance(1) { flags = random.one(of: [8, .max]) ?? 8 }
     var count = UInt32(random.number(1...8))
     if random.chance(20) {
-      // What is charged already, and needs frames all the same.
+      // Ids in use are already charged but still need frames.
       start = chooseAnyUsedID(it)
       let all = PlacementArgument(contiguous: random.chance(70) ? 1 : 0)
       return .allocatePlaced(
@@ -49,7 +49,7 @@ extension Generator {
     return placement
   }
 
-  /// Where something is, as far as that is known.
+  /// The address of a frame in use, as far as known.
   private func chooseAddress(_ model: borrowing Model) -> UInt64 {
     var frame = UInt32(random.number(1...world.frames))
     if random.chance(60), let container = random.one(of: model.containers),

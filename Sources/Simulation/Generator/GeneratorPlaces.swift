@@ -1,4 +1,4 @@
-// Which ids and addresses operations name: few enough that they meet.
+// Chooses the ids and addresses of operations: few enough that operations meet.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -7,8 +7,8 @@ internal import PhysicalMemory
 extension Generator {
   // MARK: Ids
 
-  /// Anywhere, in use or not, in few places. In one of four containers also on both sides of a border between leaves of
-  /// ids, and at the end: elsewhere those would only take time.
+  /// An id from a few ranges, in use or not. In one of four containers also near a border between leaves of the id
+  /// table and at its end: in all of them that would only cost time.
   func chooseID(_ container: ModelContainer?) -> UInt32 {
     let handle = container?.handle ?? 0
     if handle == UInt32(PM_CAP_CONTAINER) {
@@ -23,7 +23,7 @@ extension Generator {
     }
   }
 
-  /// One in use, if it finds one.
+  /// An id in use, if it finds one.
   func chooseUsedID(_ container: ModelContainer?) -> UInt32 {
     var id = chooseID(container)
     guard let container, !random.chance(3) else { return id }
@@ -34,7 +34,7 @@ extension Generator {
     return id
   }
 
-  /// As many as there are from one on, or fewer, and at times too many.
+  /// Up to the number of ids in use from `start`, and sometimes more.
   func chooseCount(_ container: ModelContainer?, _ start: UInt32, most: Int = 10) -> UInt32 {
     if random.chance(2) { return random.one(of: [0, .max, .max - start, UInt32(PM_FRAMES_MAXIMUM) + 1, 300]) ?? 0 }
     var count: UInt32 = 1
@@ -48,7 +48,7 @@ extension Generator {
     (0..<count).map { _ in chooseUsedID(container) }
   }
 
-  // MARK: Places
+  // MARK: Addresses
 
   static let border: UInt64 = 1 << 18
 
@@ -73,7 +73,7 @@ extension Generator {
     return page
   }
 
-  /// For something of that many bytes.
+  /// An address for this many bytes.
   func chooseAddress(_ task: ModelTask, _ count: Int = 4) -> UInt64 {
     if random.chance(1) { return random.next() }
     let page = chooseMappedPage(task)
@@ -81,7 +81,7 @@ extension Generator {
     return page << 12 &+ UInt64(max(0, offset))
   }
 
-  /// Where a result goes: mostly to a place that is there.
+  /// An address for a result, mostly one that is mapped.
   func chooseResult(_ task: ModelTask, _ count: Int = 4) -> UInt64 {
     if random.chance(65) {
       return PM_STACK_TOP - UInt64(random.number(2...3)) * 1024 + UInt64(random.number(below: 8)) * 8

@@ -1,5 +1,5 @@
-// What the holder of control does. The buffer is mapped where nothing else is: what it says of frames given and taken
-// back is compared after each step, not in the middle of a call.
+// Chooses the actions of the holder of control. The buffer is mapped apart from everything else, because its counts of
+// allocated frames are compared after each step and not in the middle of a call.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -31,7 +31,7 @@ extension Generator {
     let slot = random.chance(5) ? UInt32(random.number(below: 64)) : UInt32(random.number(below: world.tasks))
     var guaranteed = UInt64(random.number(0...80))
     if random.chance(30), let task = model.task(TaskSlot(slot)) {
-      // All that it has, or all that there is.
+      // Up to all that it has, or all that exists.
       let most = random.chance(50) ? model.allocated(task) : model.unclaimed + model.claim(task)
       guaranteed = UInt64(max(0, most + random.number(0...2) - 1))
     }

@@ -1,4 +1,5 @@
-// What makes superpages come about, and what breaks them: many ids at a time, mapped where regions begin and beside it.
+// Chooses operations that make superpages and split them: many ids at a time, mapped at region borders and next to
+// them.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -11,7 +12,7 @@ extension Generator {
   private static let regionID: UInt32 = 2048
   private static let regions = 3
 
-  /// In one of the regions: at a border, or anywhere.
+  /// An offset in one of the regions: at a border, or anywhere.
   func chooseRegionOffset() -> Int {
     let region = random.number(below: Self.regions) * ModelRegion.pages
     return region + (random.one(of: [0, 0, 1, 255, 511, random.number(below: ModelRegion.pages)]) ?? 0)
@@ -34,7 +35,7 @@ extension Generator {
     }
   }
 
-  /// All that the task can have, or what it has, at once: the frames that are held ready for something else are too few.
+  /// Allocates or maps as much as the task can have at once, to exhaust the frames kept ready for other uses.
   private func chooseAll(_ model: borrowing Model, _ task: ModelTask) -> Call {
     let handle = chooseLarge(task)
     let start = Self.regionID * 2
@@ -49,7 +50,7 @@ extension Generator {
       flags: UInt32(PM_MAP_READ | PM_MAP_WRITE))
   }
 
-  /// A container that has a region's ids, if it finds one.
+  /// A container with a region's ids, if it finds one.
   private func chooseLarge(_ task: ModelTask) -> HandleArgument {
     let entries = task.handles.entries.filter { entry in
       guard case .container(let container) = entry.target, entry.name != nil else { return false }
@@ -58,7 +59,7 @@ extension Generator {
     return random.one(of: entries)?.name.map { .name($0) } ?? .number(UInt32(PM_CAP_CONTAINER))
   }
 
-  /// A call for whole regions; nil: another call.
+  /// A call on whole regions; nil: choose another call.
   func chooseRegionCall(_ model: borrowing Model, _ task: ModelTask) -> Call? {
     guard hasSuperpages, random.chance(45) else { return nil }
     if model.isGathering, random.chance(20) { return chooseAll(model, task) }
@@ -84,7 +85,7 @@ extension Generator {
     case ..<84:
       return .unmap(at: (random.chance(50) ? page : chooseRegionPage()) << 12, count: chooseRegionCount())
     case ..<90:
-      // At times all: what comes back is not zero any more.
+      // Sometimes all: frames that come back are not zero any more.
       return .deallocate(
         handle, start: random.chance(50) ? id : chooseRegionID(),
         count: random.chance(30) ? 20_000 : chooseRegionCount(), at: chooseResult(task), flags: 3)

@@ -3,8 +3,8 @@
 internal import Glibc
 internal import GuestMemory
 
-// SAFETY: one allocation of `frameCount` frames that lives as long as the value; every frame and every offset is
-// checked against it before it is used.
+// SAFETY: one allocation of `frameCount` frames that lives as long as the value. Every frame and offset is checked
+// against it before use.
 @safe
 struct FrameMemory: ~Copyable {
   let frameCount: Int
@@ -12,7 +12,7 @@ struct FrameMemory: ~Copyable {
 
   private static let size = 4096
 
-  /// All zero; the system gives the memory as it is touched.
+  /// Starts zeroed; the host allocates memory on first touch.
   init(frameCount: Int) {
     self.frameCount = frameCount
     guard let memory = unsafe calloc(frameCount, Self.size) else { preconditionFailure("no memory for frames") }
@@ -53,7 +53,7 @@ struct FrameMemory: ~Copyable {
 
   func isZero(_ frame: FrameNumber) -> Bool {
     let first = unsafe pointer(frame, 0, Self.size)
-    // Zero, and each byte as the next one.
+    // The first byte is zero, and each byte equals the next.
     return unsafe first[0] == 0 && memcmp(first, first + 1, Self.size - 1) == 0
   }
 

@@ -1,7 +1,7 @@
 // The machine as a plain model: leaves and frames in arrays, and the worst processor that the architecture allows. It
-// remembers every translation it ever could have seen, from the moment a leaf is written until the frame is zapped (SDM
-// volume 3, 4.10: a processor may cache at any time what the tables permit). Whatever the server does to a frame is
-// checked against what such a processor could still do with it.
+// remembers every translation that it could have cached, from the moment a leaf is written until the frame is zapped
+// (SDM volume 3, 4.10: a processor may cache at any time what the tables permit). Every operation of the server on a
+// frame is checked against what such a processor could still do.
 
 package import GuestMemory
 package import PhysicalMemory
@@ -19,21 +19,21 @@ package struct Place: Hashable, Sendable, CustomStringConvertible {
   package var description: String { "page \(String(page.rawValue, radix: 16)) of slot \(slot.rawValue)" }
 }
 
-/// What a machine leaves out, to show that the simulation notices.
+/// An operation that the machine omits, to show that the simulation notices.
 package enum Sabotage: Hashable, Sendable {
   case zaps, zeroing, copying, visits, settling
 }
 
-// SAFETY: used by one thread at a time: the one that is in the server, which has a lock, or the one that plays the tasks
-// between its calls. `storage` is made and unmade with the object, and each access to it ends before the next begins.
+// SAFETY: only one thread at a time uses it: the one inside the server, which holds a lock, or the one that plays the
+// tasks between its calls. `storage` lives as long as the object, and accesses to it never overlap.
 @safe
 package final class ModelMachine: MachineOperations, @unchecked Sendable {
-  /// A closed space with more tables than this is taken apart; its tables wait for `releaseClosedSpaces`.
+  /// A closed space with more tables than this is freed; its tables wait for `releaseClosedSpaces`.
   package let tablesKept: Int
   private let sabotage: Sabotage?
   private let storage: UnsafeMutablePointer<ModelMachineState>
 
-  /// - keepsLog: remember which leaves are written, for `takeWritten`.
+  /// - Parameter keepsLog: record which leaves are written, for `takeWritten`.
   package init(frameCount: Int = 1 << 14, tablesKept: Int = 16, keepsLog: Bool = false, sabotage: Sabotage? = nil) {
     self.sabotage = sabotage
     self.tablesKept = tablesKept
@@ -51,32 +51,32 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
     @inline(__always) unsafeMutableAddress { unsafe storage }
   }
 
-  /// What went wrong so far, a sentence each.
+  /// Violations so far, one sentence each.
   package var violations: [String] { state.violations }
   /// How often the server asked for zeroed frames.
   package var wishes: Int { state.wishes }
-  /// Frames zapped since the machine was made, those zapped twice counted twice.
+  /// Frames zapped since creation; repeated zaps count each time.
   package var framesZapped: Int { state.framesZapped }
   package var leafCount: Int { state.leafCount }
   package func leaf(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? { state.leaf(slot, page) }
   package func bytes(_ frame: FrameNumber) -> [UInt8] { state.memory.bytes(frame) }
   package func holds(_ frame: FrameNumber, _ bytes: [UInt8]) -> Bool { state.memory.holds(frame, bytes.span) }
-  /// The tables of spaces whose task has ended.
+  /// Tables of the spaces of ended tasks.
   package var keptTables: [FrameNumber] { state.keptTables }
 
-  /// The places whose leaves were written since this was asked last, some of them more than once.
+  /// Appends the places whose leaves were written since the last call, possibly more than once.
   package func takeWritten(into places: inout [Place]) {
     places.removeAll(keepingCapacity: true)
     if !state.written.isEmpty { swap(&places, &state.written) }
   }
 
-  /// The places whose leaves were taken away since this was asked last.
+  /// Appends the places whose leaves were removed since the last call.
   package func takeEmptied(into places: inout [Place]) {
     places.removeAll(keepingCapacity: true)
     swap(&places, &state.emptied)
   }
 
-  // MARK: Time, and who was woken
+  // MARK: Time and wake-ups
 
   package var now: UInt64 { state.now }
   package func advance(microseconds: UInt64) { state.now += microseconds * 1000 }
@@ -85,12 +85,12 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
   package func raiseUpcall(_ slot: TaskSlot) { state.asked.append(slot) }
   package func drop(_ slot: TaskSlot, missing: Int) { state.dropped.append(slot) }
   package func mustStop(_ slot: TaskSlot) -> Bool { state.mustStop(slot) }
-  /// The task is to end: `mustStop` says so from the time on that it has been asked so often.
+  /// Tells the task to end: `mustStop` returns true after it has been asked this often.
   package func stop(_ slot: TaskSlot, afterSteps steps: Int) { state.stopping[slot] = steps }
   package func processorTime(_ slot: TaskSlot) -> UInt64 { state.processorTimes[slot] ?? .max }
-  /// In nanoseconds; nobody counts the time of a task whose time was never set.
+  /// In nanoseconds. A task whose CPU time was never set counts as waiting.
   package func setProcessorTime(_ slot: TaskSlot, _ time: UInt64) { state.processorTimes[slot] = time }
-  /// Whom the server has asked for frames, and whom it has dropped, since this was asked last.
+  /// Slots asked for frames and slots dropped since the last call.
   package func takeAsked() -> (asked: [TaskSlot], dropped: [TaskSlot]) {
     defer {
       state.asked.removeAll(keepingCapacity: true)
@@ -99,10 +99,10 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
     return (state.asked, state.dropped)
   }
   package func wake(_ slot: TaskSlot) { state.wake(slot) }
-  /// Whether the task was woken since this was asked last.
+  /// Whether the task was woken since the last call.
   package func wasWoken(_ slot: TaskSlot) -> Bool { state.wasWoken(slot) }
 
-  // MARK: Visits. What a task has on its way while it is on one may use a frame whose leaf has gone since.
+  // MARK: Visits. During a visit a task may use a frame whose leaf has been removed since the visit began.
 
   package func visit(_ slot: TaskSlot) -> Visit? { sabotage == .visits ? nil : state.visit(slot) }
   package func hurry(_ visit: Visit) {
@@ -113,27 +113,27 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
 
   package func enter(_ slot: TaskSlot) { state.enter(slot) }
   package func leave(_ slot: TaskSlot) { state.leave(slot) }
-  /// How often a visit was to end soon.
+  /// Number of visits that were told to end soon.
   package var hurries: Int { state.hurries }
-  /// How often somebody was to watch.
+  /// Number of requests to watch grace periods.
   package var watches: Int { state.watches }
 
   // MARK: The processor
 
-  /// Reads a byte as the task would; nil: a page fault.
+  /// Reads a byte as the task would; nil after a page fault.
   package func load(_ slot: TaskSlot, _ address: UInt64, _ access: Access = .read) -> UInt8? {
     var byte = InlineArray<1, UInt8>(repeating: 0)
     var span = byte.mutableSpan
     return load(slot, address, access, into: &span) ? byte[0] : nil
   }
 
-  /// Writes a byte as the task would. False: a page fault.
+  /// Writes a byte as the task would; false after a page fault.
   package func store(_ slot: TaskSlot, _ address: UInt64, _ byte: UInt8) -> Bool {
     let bytes = InlineArray<1, UInt8>(repeating: byte)
     return store(slot, address, bytes.span)
   }
 
-  /// Reads bytes of one page as the task would. False: a page fault.
+  /// Reads bytes of one page as the task would; false after a page fault.
   package func load(
     _ slot: TaskSlot, _ address: UInt64, _ access: Access, into buffer: inout MutableSpan<UInt8>
   ) -> Bool {
@@ -142,14 +142,15 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
     return true
   }
 
-  /// Writes bytes to one page as the task would. False: a page fault.
+  /// Writes bytes of one page as the task would; false after a page fault.
   package func store(_ slot: TaskSlot, _ address: UInt64, _ bytes: Span<UInt8>) -> Bool {
     guard let frame = state.translate(slot, PageNumber(containing: address), .write) else { return false }
     state.memory.write(frame, at: Int(address & 4095), bytes)
     return true
   }
 
-  // MARK: Address spaces. `takeTable` and `giveTable` call the server, which may call the machine: never under the lock.
+  // MARK: Address spaces. `takeTable` and `giveTable` call the server, which may call the machine: never under the
+  // lock.
 
   package func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Int? {
     state.stopping[slot] = nil
@@ -178,6 +179,12 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
   // MARK: Leaves
 
   package func mappedPage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? { leaf(slot, page) }
+
+  /// As the machine fills leaves in; the model has no processor that would set more.
+  package func pageUse(_ slot: TaskSlot, _ page: PageNumber) -> PageUse {
+    guard let leaf = leaf(slot, page) else { return [] }
+    return leaf.rights.contains(.write) ? [.present, .accessed, .dirty] : [.present, .accessed]
+  }
 
   package func firstMapped(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber? {
     state.firstLeaf(slot, from: page, to: end)
@@ -216,11 +223,11 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
     return state.entries[entry].isSuspected
   }
 
-  // MARK: Superpages. To the model's processor they are leaves like others.
+  // MARK: Superpages. The model's processor treats them as separate leaves.
 
-  /// By their first pages.
+  /// Superpages by their first pages.
   package var superpages: Set<Place> { state.superpages }
-  /// Since the machine was made.
+  /// Superpages made since creation.
   package var superpagesMade: Int { state.superpageCounts.current + state.superpageCounts.split }
   package var superpageCounts: SuperpageCounts { state.superpageCounts }
 
@@ -238,7 +245,7 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
     _ slot: TaskSlot, _ page: PageNumber, _ frame: FrameNumber, rights: MappingFlags, takeTable: () -> FrameNumber?
   ) -> Bool {
     guard makeTables(slot, for: page, takeTable: takeTable) else { return false }
-    if !mayMapSuperpage(slot, page) { state.report("\(Place(slot, page)) becomes a superpage over its leaves") }
+    if !mayMapSuperpage(slot, page) { state.report("\(Place(slot, page)) becomes a superpage against its leaves") }
     for index in 0..<512 {
       state.map(
         Place(slot, page.advanced(by: index)), MappedPage(frame: frame.advanced(by: index), rights: rights))
@@ -288,7 +295,7 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
     state.settles += 1
     if sabotage != .settling { state.unsettled.removeAll() }
   }
-  /// How often that was waited for.
+  /// Number of settles.
   package var settles: Int { state.settles }
 
   package func copy(from source: FrameNumber, to destination: FrameNumber) {

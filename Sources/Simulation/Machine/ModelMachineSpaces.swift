@@ -1,4 +1,4 @@
-// The model machine's address spaces as a whole, and what may be done to a frame that some of them may reach.
+// The model machine's address spaces as a whole, and the checks on frames that they may reach.
 
 internal import GuestMemory
 internal import PhysicalMemory
@@ -6,7 +6,7 @@ internal import PhysicalMemory
 extension ModelMachineState {
   // MARK: Spaces and tables
 
-  /// - Returns: the tables of the space that was kept; nil: there is none.
+  /// - Returns: number of tables of the kept space; nil: none is kept.
   mutating func reopen(_ slot: TaskSlot) -> Int? {
     guard let space = space(slot) else { return nil }
     spaces[space].isOpen = true
@@ -19,7 +19,7 @@ extension ModelMachineState {
     spaces[Int(slot.rawValue)] = ModelSpace(isThere: true, isOpen: true, frames: [root])
   }
 
-  /// The highest table that a page lacks; nil: none.
+  /// The highest-level table that a page lacks; nil: none.
   func missingTable(_ slot: TaskSlot, _ page: PageNumber) -> TableName? {
     guard entry(slot, page) == 0, let space = space(slot) else { return nil }
     let names = [3, 2, 1].map { TableName(level: $0, page) }
@@ -54,17 +54,17 @@ extension ModelMachineState {
     memory.fill(frame, 0xee)
   }
 
-  /// The slot's task has ended: nothing of it may be left.
+  /// Closes the space of an ended task. No leaf may be left.
   mutating func close(_ slot: TaskSlot, tablesKept: Int) {
     guard let index = space(slot), spaces[index].isOpen else {
-      return report("closing what is not open")
+      return report("closing a space that is not open")
     }
     let space = spaces[index]
     if space.leafCount > 0 { report("slot \(slot.rawValue) is closed with \(space.leafCount) leaves") }
     if space.rememberedCount > 0 {
       for table in space.leafTables {
         for entry in table.firstEntry..<table.firstEntry + 512 where !entries[entry].remembered.frame.isNone {
-          report("\(place(entry)) is closed and was not zapped")
+          report("\(place(entry)) is closed before it was zapped")
         }
       }
     }
@@ -85,7 +85,7 @@ extension ModelMachineState {
     retired += space.frames
   }
 
-  /// The tables of all closed spaces, which are no more.
+  /// Takes the tables of all closed spaces, which cease to exist.
   mutating func takeClosed() -> [FrameNumber] {
     for index in spaces.indices where spaces[index].isThere && !spaces[index].isOpen { retire(index) }
     defer { retired = [] }
@@ -96,9 +96,9 @@ extension ModelMachineState {
     spaces.reduce(retired) { $1.isThere && !$1.isOpen ? $0 + $1.frames : $0 }
   }
 
-  // MARK: What may be done to a frame
+  // MARK: Checks on frames
 
-  /// Somebody may use the frame, but nobody whose leaf was taken away.
+  /// Checks that no removed leaf's translation still reaches the frame. Current leaves may.
   mutating func checkBacked(_ frame: FrameNumber, _ what: String) {
     var next = Int(rememberers[Int(frame.rawValue)])
     while next != 0 {

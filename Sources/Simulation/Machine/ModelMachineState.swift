@@ -1,5 +1,5 @@
-// What the model of the machine consists of, and the rules that the server is held to. Arrays throughout: a simulation
-// does some millions of these steps a second.
+// The state of the model machine, and the rules that the server must keep. Everything is in arrays: a simulation
+// performs millions of these steps a second.
 
 internal import GuestMemory
 package import PhysicalMemory
@@ -9,39 +9,39 @@ struct ModelMachineState: ~Copyable {
   var now: UInt64 = 1_000_000_000
   private var woken: [Bool] = []
   var processorTimes: [TaskSlot: UInt64] = [:]
-  /// Steps of its calls that a task that is to end still makes.
+  /// How many more steps of calls a task makes before it must stop.
   var stopping: [TaskSlot: Int] = [:]
   var asked: [TaskSlot] = []
   var dropped: [TaskSlot] = []
   var spaces: [ModelSpace] = []
-  /// Tables of spaces taken apart, which wait until nothing remembers what they were.
+  /// Tables of freed spaces, which wait until no translation remembers them.
   var retired: [FrameNumber] = []
 
-  /// Those of all leaf tables, 512 each; entry 0 is nobody's, and so are its table's other entries.
+  /// The entries of all leaf tables, 512 each. The first table, and so entry 0, is unused.
   var entries = [LeafEntry](repeating: LeafEntry(), count: 512)
-  /// Whose entries they are, a place for 512.
+  /// The place of each table's first page.
   var tablePlaces = [Place(TaskSlot(.max), PageNumber(0))]
   var freeTables: [Int] = []
-  /// For each frame an entry that remembers it; 0: none.
+  /// For each frame the first entry that remembers it; 0: none.
   var rememberers: [UInt32]
 
-  /// For each frame the visits in which leaves changed that permitted writes, and no settling has come since.
+  /// For each frame, the visits during which writable leaves changed without a settle since.
   var unsettled: [FrameNumber: Set<UInt64>] = [:]
   var settles = 0
-  /// The visits under way.
+  /// Current visits.
   var visits: [TaskSlot: Visit] = [:]
   var visitCount: UInt64 = 0
   var hurries = 0
   var watches = 0
-  /// For each frame the visits in which its leaves went: some of them may be over.
+  /// For each frame, the visits during which its leaves were removed. Some may have ended.
   var seenIn: [FrameNumber: [Visit]] = [:]
 
   private let keepsLog: Bool
-  /// By their first pages.
+  /// Superpages by their first pages.
   var superpages: Set<Place> = []
   var superpageCounts = SuperpageCounts()
 
-  /// The leaves written, and those taken away, that nobody has asked about yet.
+  /// Leaves written and removed since last asked.
   var written: [Place] = []
   var emptied: [Place] = []
   private(set) var violations: [String] = []
@@ -54,7 +54,7 @@ struct ModelMachineState: ~Copyable {
     self.keepsLog = keepsLog
   }
 
-  /// The first few; one mistake often shows many times.
+  /// Keeps only the first few: one mistake often causes many reports.
   mutating func report(_ violation: String) {
     if violations.count < 20 { violations.append(violation) }
   }
@@ -85,7 +85,7 @@ struct ModelMachineState: ~Copyable {
     return index < spaces.count && spaces[index].isThere ? index : nil
   }
 
-  /// Where the entry of a page is; 0: it has no leaf table.
+  /// Index of a page's entry; 0: it has no leaf table.
   @inline(__always)
   func entry(_ slot: TaskSlot, _ page: PageNumber) -> Int {
     let space = Int(slot.rawValue)
@@ -132,7 +132,7 @@ struct ModelMachineState: ~Copyable {
     spaces[Int(tablePlaces[entry / 512].slot.rawValue)].rememberedCount -= 1
   }
 
-  /// Compares what is remembered of a page with its leaf, one of which has changed.
+  /// Compares the remembered translation of a page with its changed leaf.
   mutating func compare(_ entry: Int) {
     let old = entries[entry].remembered
     guard !old.frame.isNone else { return }
@@ -140,7 +140,7 @@ struct ModelMachineState: ~Copyable {
     entries[entry].isStale = !(leaf.frame == old.frame && old.rights.isSubset(of: leaf.rights))
   }
 
-  /// Where an access of the task lands; nil: a page fault.
+  /// The frame that a task's access reaches; nil: a page fault.
   mutating func translate(_ slot: TaskSlot, _ page: PageNumber, _ access: Access) -> FrameNumber? {
     let entry = entry(slot, page)
     let old = entries[entry].remembered
@@ -156,7 +156,7 @@ struct ModelMachineState: ~Copyable {
     return leaf.frame
   }
 
-  /// From here on only what the leaves say now can be remembered of the frame, and it is, at once.
+  /// Forgets translations of the frame. The current leaves are remembered again at once.
   mutating func zap(_ frame: FrameNumber) {
     var next = Int(rememberers[Int(frame.rawValue)])
     while next != 0 {
@@ -173,7 +173,7 @@ struct ModelMachineState: ~Copyable {
 
   // MARK: Leaves
 
-  /// Changes a leaf, or takes it away.
+  /// Changes or removes a leaf.
   mutating func setLeaf(_ place: Place, _ entry: Int, _ leaf: MappedPage?) {
     let space = Int(place.slot.rawValue)
     let had = entries[entry].hasLeaf
@@ -190,7 +190,7 @@ struct ModelMachineState: ~Copyable {
     let entry = entry(place.slot, place.page)
     guard entry != 0 else {
       for level in [3, 2, 1] where !spaces[space].tables.contains(TableName(level: level, place.page)) {
-        report("\(place) is mapped without a table at level \(level)")
+        report("\(place) is mapped without a table of level \(level)")
       }
       return
     }
@@ -198,10 +198,10 @@ struct ModelMachineState: ~Copyable {
     if !leaf.rights.contains(.read) { report("\(place) is mapped without the right to read") }
     let old = entries[entry].leaf
     if !old.frame.isNone, old.frame != leaf.frame || !old.rights.isSubset(of: leaf.rights) {
-      report("\(place) is mapped over a leaf that was there")
+      report("\(place) is mapped over a present leaf")
     }
     setLeaf(place, entry, leaf)
-    if entries[entry].isStale { report("\(place) is mapped, and a translation from before was not zapped") }
+    if entries[entry].isStale { report("\(place) is mapped before its old translation was zapped") }
     checkBacked(leaf.frame, "is mapped")
     remember(entry, leaf)
     if keepsLog { written.append(place) }
@@ -225,7 +225,7 @@ struct ModelMachineState: ~Copyable {
     setLeaf(place, entry(place.slot, place.page), MappedPage(frame: leaf.frame, rights: rights))
   }
 
-  /// The leaves of the 512 pages from an aligned one on are for adjacent frames from an aligned one on, with the same rights.
+  /// Whether the leaves of the aligned 512 pages name aligned consecutive frames with equal rights.
   func canBeSuperpage(_ slot: TaskSlot, _ page: PageNumber) -> Bool {
     guard page.rawValue % 512 == 0, let first = leaf(slot, page), first.frame.rawValue % 512 == 0 else { return false }
     return (1..<512).allSatisfy {

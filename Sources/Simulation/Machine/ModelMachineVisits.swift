@@ -1,4 +1,4 @@
-// Who may still be looking at a frame whose leaves are gone: whoever is on the visit in which they went.
+// Tracks which visits may still access a frame whose leaves are gone: those during which a leaf was removed.
 
 internal import GuestMemory
 internal import PhysicalMemory
@@ -14,20 +14,20 @@ extension ModelMachineState {
 
   mutating func leave(_ slot: TaskSlot) { visits[slot] = nil }
 
-  /// A leaf is about to go.
+  /// Called before a leaf is removed.
   mutating func noteSeen(_ slot: TaskSlot, _ page: PageNumber) {
     guard let visit = visits[slot], let leaf = leaf(slot, page) else { return }
     noteUnsettled(slot, page)
     if seenIn[leaf.frame]?.last != visit { seenIn[leaf.frame, default: []].append(visit) }
   }
 
-  /// A leaf is about to change: what the machine writes for the task may still be on its way to the frame.
+  /// Called before a leaf changes: writes of the machine for the task may still be on their way to the frame.
   mutating func noteUnsettled(_ slot: TaskSlot, _ page: PageNumber) {
     guard let visit = visits[slot], let leaf = leaf(slot, page), leaf.rights.contains(.write) else { return }
     unsettled[leaf.frame, default: []].insert(visit.number)
   }
 
-  /// The frame is about to be copied.
+  /// Called before the frame is copied.
   mutating func checkSettled(_ frame: FrameNumber) {
     guard let writers = unsettled.removeValue(forKey: frame) else { return }
     for visit in visits.values where writers.contains(visit.number) {
@@ -35,7 +35,7 @@ extension ModelMachineState {
     }
   }
 
-  /// The frame is about to be used for something else.
+  /// Called before the frame is reused.
   mutating func checkUnseen(_ frame: FrameNumber, _ what: String) {
     guard let seen = seenIn.removeValue(forKey: frame) else { return }
     for visit in seen where visits[visit.slot] == visit {

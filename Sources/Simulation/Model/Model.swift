@@ -1,5 +1,5 @@
-// The naive model: what the server should do, as plainly as it can be said. Sums over everything, whole pages of bytes,
-// rights worked out anew at each access.
+// The naive model: what the server should do, in the simplest form. It recomputes all sums, keeps whole pages of bytes,
+// and derives rights at each access.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -8,35 +8,35 @@ internal import PhysicalMemory
 struct Model: ~Copyable {
   struct Image {
     let program: Program
-    /// Of the pages from the file, segment by segment.
+    /// The pages from the file, by segment.
     let contents: [[ModelContent]]
     let container: ModelContainer
   }
 
   let world: World
   var now: UInt64
-  /// In the order they began; those that are ending too.
+  /// In order of their start, including those that are ending.
   var tasks: [ModelTask] = []
-  /// By the label of what loaded them.
+  /// By the label of the operation that loaded them.
   var images: [Int: Image] = [:]
   var tables: ModelTables
-  /// The machine's own frames, and whether each is in the area for page tables.
+  /// The machine's own frames, each with its area.
   var machineFrames: [ModelArea] = []
   var names: [[UInt8]: ModelEndpoint] = [:]
   var callCount: UInt64 = 0
   var copiesOnWrite: UInt64 = 0
-  /// How many pages of data there are: as many frames are in use.
+  /// Number of contents, which is the number of frames they use.
   var contentCount = 0
-  /// Of these, in the area for page tables, and where they were asked for.
+  /// Contents in the area for page tables, and placed contents.
   var tableAreaContents = 0
   var placedCount = 0
   var placement = ModelPlacementFigures()
-  /// Whom the server has to wake in this step.
+  /// Tasks that the server must wake in this step.
   var woken: [TaskName] = []
-  /// Whom it has to ask for frames, and whom to drop.
+  /// Slots that must be asked for frames, and those to be dropped.
   var asked: [TaskSlot] = []
   var dropped: [TaskSlot] = []
-  /// Released frames, in no order; and contents that nothing else names, the oldest first.
+  /// Released frames, unordered; and contents that only released frames name, oldest first.
   var released: [ModelRelease] = []
   var releasedContents: [ModelContent] = []
   var expiredCount: UInt64 = 0
@@ -46,7 +46,7 @@ struct Model: ~Copyable {
   var freeSlots: [UInt32] = []
   var slotsUsed: UInt32 = 0
   var lastID: UInt64 = 0
-  /// A region is on its way into a block.
+  /// A region is being gathered into a block.
   var isGathering = false
   var isForAnother = false
 
@@ -71,7 +71,7 @@ struct Model: ~Copyable {
     return content
   }
 
-  /// One more name for a content.
+  /// Adds a name to a content.
   mutating func keep(_ content: ModelContent) {
     if content.sharers == 0 { count(content, 1) }
     content.sharers += 1
@@ -84,7 +84,7 @@ struct Model: ~Copyable {
     noteNames(content)
   }
 
-  /// A content that is released by all becomes the youngest of those.
+  /// Moves a content to or from the list of released contents. A newly released one is the youngest.
   mutating func noteNames(_ content: ModelContent) {
     let isReleased = content.sharers > 0 && content.sharers == content.releases.count
     guard isReleased != content.isReleased else { return }
@@ -98,7 +98,7 @@ struct Model: ~Copyable {
     if content.isPlaced { placedCount += change }
   }
 
-  /// What an id names from now on; nil: it is not in use, and its owner has one frame less.
+  /// Sets the frame of an id; nil: the id becomes unused, and its owner has one frame less.
   mutating func set(_ container: ModelContainer, _ id: UInt32, _ frame: ModelFrame?) {
     if case .content(let content) = frame { keep(content) }
     if frame != nil { forgetReleased(container, id) }
@@ -108,11 +108,11 @@ struct Model: ~Copyable {
     if old != nil, frame == nil, let owner = container.owner { gaveBack(owner, 1) }
   }
 
-  /// A page of its own for an id that shares one.
+  /// Gives an id with a shared content a private copy.
   mutating func makePrivate(_ container: ModelContainer, _ id: UInt32) {
     guard case .content(let content) = container.frames[id], content.sharers > 1 else { return }
     let copy = makeContent(content.bytes)
-    // That may have been at the cost of the others.
+    // Finding a frame may have expired the other sharers.
     guard content.sharers > 1 else { return }
     copiesOnWrite += 1
     set(container, id, .content(copy))

@@ -1,12 +1,12 @@
-// The naive model's accounts: sums over everything, worked out anew each time.
+// The naive model's accounts: sums over all tasks, recomputed each time.
 
 internal import GuestMemory
 internal import PhysicalMemory
 
 extension Model {
-  /// What a task is charged for.
+  /// Frames charged to a task.
   func allocated(_ task: ModelTask) -> Int { task.containers.reduce(task.setAside) { $0 + $1.frames.count } }
-  /// What it waits for is its own already, as far as promises to others go.
+  /// Frames that the task waits for. They count as its own in the ledger.
   private func awaited(_ task: ModelTask) -> Int {
     reclaim.requests.reduce(0) { $0 + ($1.task == task.name && !$1.isWithdrawal ? $1.count : 0) }
   }
@@ -16,7 +16,7 @@ extension Model {
   func extra(_ task: ModelTask) -> Int { max(0, allocated(task) - claim(task)) }
 
   var claimed: Int {
-    // What withdrawals wait for is promised.
+    // Frames that withdrawals wait for are promised.
     var sum = reclaim.requests.reduce(0) { $0 + ($1.isWithdrawal ? $1.count : 0) }
     for task in tasks { sum += claim(task) }
     return sum
@@ -28,7 +28,7 @@ extension Model {
     return sum
   }
 
-  /// Frames that tasks can have.
+  /// Frames available to tasks.
   var allocatable: Int {
     var frames = world.frames - world.reserved - tables.reserved - machineFrames.count
     if policy.buffer != nil { frames -= 1 }
@@ -38,14 +38,14 @@ extension Model {
   }
 
   var unclaimed: Int { allocatable - claimed }
-  /// What nobody has at the moment.
+  /// Frames that are free to allocate now.
   var notAllocated: Int { allocatable - allocated }
-  /// What those can borrow who have their guarantee already: nothing while others wait for what is theirs.
+  /// Frames that tasks may borrow beyond their guarantees: none while requests wait.
   var lendable: Int { reclaim.requests.isEmpty ? notAllocated : 0 }
 
-  /// Frames that are good for anything at the moment.
+  /// Physical frames free for any use.
   var free: Int { world.frames - world.reserved - tables.used - contentCount }
-  /// Those of them in the area for page tables, and the others.
+  /// The free frames inside the area for page tables, and those outside.
   var freeForTables: Int { tables.reserved - tables.usedOfArea - tableAreaContents }
   var freeForContents: Int { free - freeForTables }
 
@@ -55,13 +55,13 @@ extension Model {
     return extra && task.mayUseExtra ? max(promised, lendable) : promised
   }
 
-  /// What was set aside for the call is counted again.
+  /// Frames set aside for the task's pending call are available to it again.
   func headroom(_ task: ModelTask, extra: Bool) -> Int {
     task.setAside = 0
     return available(task, extra: extra)
   }
 
-  /// A task is about to have more. `.waitForFrames`: others must give them back first.
+  /// Charges frames to a task. Throws `.waitForFrames` if others must return frames first.
   mutating func charge(_ task: ModelTask, _ count: Int) throws(CallFailure) {
     guard count > notAllocated else { return }
     reclaim.waitCount += 1

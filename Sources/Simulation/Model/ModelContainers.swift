@@ -1,10 +1,10 @@
-// The naive model's containers: handles, ids, mappings.
+// The naive model of containers: handles, ids, mappings.
 
 internal import CGuestABI
 internal import GuestMemory
 internal import PhysicalMemory
 
-/// How many frames a call changed, and what stopped it.
+/// How many frames a call changed, and the error that stopped it.
 struct ModelCount {
   var count: UInt32
   var error: CallFailure?
@@ -13,7 +13,7 @@ struct ModelCount {
 extension Model {
   // MARK: Handles
 
-  /// The container that a handle names, for its owner or through a weak capability.
+  /// The container of a handle, as its owner or through a weak capability.
   func container(_ task: ModelTask, _ handle: UInt32) throws(CallFailure) -> (it: ModelContainer, epoch: Int?) {
     let found: (ModelContainer, Int?)
     switch task.handles[handle] {
@@ -24,7 +24,7 @@ extension Model {
       found = (container, epoch)
     default: throw .invalid
     }
-    // Whatever capability it uses, a lock keeps the owner out.
+    // A lock applies to the owner through every capability.
     if found.0.owner == task.name, currentLock(found.0) != nil { throw .busy }
     return found
   }
@@ -62,7 +62,7 @@ extension Model {
 
   // MARK: Ids
 
-  /// PM_EINVAL for none at all, or past the last.
+  /// Throws `.invalid` (PM_EINVAL) for an empty range or one beyond the last id.
   static func range(_ start: UInt32, _ count: UInt32) throws(CallFailure) -> ClosedRange<UInt32> {
     guard count > 0, UInt64(start) + UInt64(count) <= 1 << 32 else { throw .invalid }
     return start...(start + (count - 1))
@@ -77,8 +77,8 @@ extension Model {
     return ModelCount(count: UInt32(plan.ids.count), error: plan.error)
   }
 
-  /// What an allocation will do; the task may have that many more. A placed one needs frames for ids in use as well, until
-  /// these let go of theirs.
+  /// Plans an allocation, given how many more frames the task may have. A placed one also needs frames for ids in use,
+  /// until these release theirs.
   mutating func planAllocation(
     _ task: ModelTask, _ handle: UInt32, _ ids: ClosedRange<UInt32>, _ flags: AllocationFlags,
     placed: Bool = false
@@ -104,7 +104,7 @@ extension Model {
     return (container, done, error)
   }
 
-  /// What a deallocation will do.
+  /// Plans a deallocation.
   private func planDeallocation(
     _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32, _ flags: DeallocationFlags
   ) throws(CallFailure) -> (container: ModelContainer, ids: [UInt32], result: ModelCount) {
@@ -126,7 +126,7 @@ extension Model {
     return (container, done, ModelCount(count: UInt32(done.count), error: .noEntry))
   }
 
-  /// With the number of frames in the task's memory, where that of those done goes.
+  /// Allocates. The count is in the task's memory, where the number of frames done is stored.
   mutating func allocate(
     _ task: ModelTask, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32
   ) throws(CallFailure) -> ModelCount {
@@ -142,7 +142,7 @@ extension Model {
     let count = try loadCount(task, countAddress)
     let flags = DeallocationFlags(rawValue: flags)
     let plan = try planDeallocation(task, handle, start, count, flags)
-    // It may lie in one of the frames.
+    // The count may be in one of the new frames.
     try writeWord(task, countAddress, plan.result.count)
     if flags.contains(.squash) {
       let ids = try Self.range(start, count)
@@ -160,7 +160,7 @@ extension Model {
 
   // MARK: Mappings
 
-  /// PM_EINVAL: not aligned, none at all, or not inside the task's half.
+  /// Throws `.invalid` (PM_EINVAL) if misaligned, empty, or outside the user half.
   static func pages(_ address: UInt64, _ count: UInt32) throws(CallFailure) {
     guard address % 4096 == 0, count > 0, address >= PM_USER_START, address < PM_USER_END,
       UInt64(count) * 4096 <= PM_USER_END - address
@@ -177,7 +177,7 @@ extension Model {
     for id in ids where container.frames[id] == nil { throw .noEntry }
     let page = PageNumber(containing: address)
     if !flags.contains(.lazy) {
-      // Tables and copies first, a leaf table's pages at a time: where that fails the mapping is not made.
+      // Tables and copies first, one leaf table at a time: if that fails, nothing is mapped.
       for (offset, id) in ids.enumerated() {
         let next = page.advanced(by: offset)
         if offset == 0 || next.rawValue % 512 == 0, !isRegion(next, of: page, ids.count, task, flags) {
@@ -190,7 +190,7 @@ extension Model {
     if !flags.contains(.lazy) { fill(task, container, ids, at: page) }
   }
 
-  /// Up to where there are tables: a superpage's come last.
+  /// Fills in pages as far as there are tables; a superpage's tables are made last.
   private mutating func fill(
     _ task: ModelTask, _ container: ModelContainer, _ ids: ClosedRange<UInt32>, at page: PageNumber
   ) {
@@ -211,7 +211,7 @@ extension Model {
     }
   }
 
-  /// The container's handle, the id, what was asked for, and the content if there is one.
+  /// The container's handle, the id, the flags, and the content if there is one.
   func mapping(_ task: ModelTask, _ address: UInt64) throws(CallFailure) -> (
     handle: UInt32, mapping: ModelMapping, content: ModelContent?
   ) {
@@ -222,7 +222,7 @@ extension Model {
     return (handle, mapping, nil)
   }
 
-  // MARK: A container that begins with frames
+  // MARK: Creation with frames
 
   mutating func createFilled(
     _ task: ModelTask, _ names: (container: HandleName, weak: HandleName), from source: (UInt32, ModelIDs)?,

@@ -1,4 +1,4 @@
-// The naive model's logical copies: read all, then write all.
+// The naive model of logical copies: read all sources, then write all destinations.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -9,7 +9,7 @@ struct ModelCopyError: Error {
   var id: UInt32?
 }
 
-/// The ids of one side, as a call has them.
+/// The ids of one side, in a call's two forms.
 enum ModelIDs {
   case from(UInt32)
   case array(UInt64)
@@ -19,7 +19,7 @@ extension Model {
   mutating func load(_ task: ModelTask, _ ids: ModelIDs, _ count: UInt32) throws(CallFailure) -> [UInt32] {
     switch ids {
     case .from(let start):
-      // More than there can be in use: nobody looks at the rest.
+      // More ids than can be in use: the rest has no effect.
       let ids = try Self.range(start, count)
       return Array(ids.prefix(mostIDs))
     case .array(let address):
@@ -28,7 +28,7 @@ extension Model {
     }
   }
 
-  /// No container has as many ids in use, and no task as many frames.
+  /// Exceeds the ids in use of any container and the frames of any task.
   var mostIDs: Int { max(4096, world.frames) }
 
   mutating func copy(

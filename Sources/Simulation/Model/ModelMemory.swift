@@ -1,4 +1,4 @@
-// The naive model's memory: what an access of a task comes to, and what the server may do on its behalf.
+// The naive model of memory: the outcome of a task's access, and the server's accesses on its behalf.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -28,7 +28,7 @@ extension Model {
     case fault(FaultOutcome)
   }
 
-  /// Where an access lands, once whatever it needs has been done.
+  /// The outcome of an access, after all that it requires.
   mutating func access(_ task: ModelTask, _ page: PageNumber, _ access: Access) -> Landing {
     guard let mapping = task.mappings[page.rawValue] else { return .fault(.notMapped) }
     guard mapping.flags.effectiveRights.contains(access.flag) else { return .fault(.forbidden) }
@@ -56,7 +56,7 @@ extension Model {
     set(container, id, .content(makeContent(ModelContent.zeros)))
   }
 
-  // MARK: One page, as the task itself accesses it
+  // MARK: One page, accessed by the task
 
   mutating func store(_ task: ModelTask, _ address: UInt64, _ bytes: ArraySlice<UInt8>) -> FaultOutcome? {
     switch access(task, PageNumber(containing: address), .write) {
@@ -68,12 +68,12 @@ extension Model {
     }
   }
 
-  // MARK: Any bytes, as the server accesses them for the task
+  // MARK: Byte ranges, accessed by the server for the task
 
-  /// The first part of a range that lies in one page.
+  /// Length of the range's part in its first page.
   static func firstPart(_ address: UInt64, _ count: Int) -> Int { min(count, 4096 - Int(address & 4095)) }
 
-  /// PM_EFAULT where the task itself could not do all of it, `.waitForFrames` where it would wait.
+  /// Throws `.fault` (PM_EFAULT) if the task could not access all of it, `.waitForFrames` if it would wait.
   mutating func check(_ task: ModelTask, _ address: UInt64, _ count: Int, _ access: Access) throws(CallFailure) {
     guard address >= PM_USER_START, address <= PM_USER_END, UInt64(count) <= PM_USER_END - address else { throw .fault }
     var done = 0
@@ -100,7 +100,7 @@ extension Model {
     return bytes
   }
 
-  /// All or none.
+  /// Writes all bytes or none.
   mutating func write(_ task: ModelTask, _ address: UInt64, _ bytes: [UInt8]) throws(CallFailure) {
     try check(task, address, bytes.count, .write)
     var done = 0
@@ -121,24 +121,24 @@ extension Model {
     return (0..<count).map { word(bytes, $0 * 4) }
   }
 
-  // MARK: What the machine shows
+  // MARK: What the machine reveals
 
-  /// A leaf that the server took away where it need not: it may forget what the page showed.
+  /// The server removed a leaf without need. It may forget the mapping.
   func forget(_ task: ModelTask, _ page: PageNumber) {
     guard !task.keepsMappings, task.mappings[page.rawValue]?.isInitial == false, !task.wait.needs(page) else { return }
     task.mappings[page.rawValue] = nil
   }
 
-  /// A leaf that the server wrote: whether it may be, and what it tells.
-  /// - Returns: what is wrong with it.
+  /// Checks a leaf that the server wrote, and learns the frame from it.
+  /// - Returns: a message if it is wrong.
   mutating func see(_ task: ModelTask, _ page: PageNumber, _ leaf: MappedPage) -> String? {
     guard let mapping = task.mappings[page.rawValue], isGood(mapping), mapping.container.frames[mapping.id] != nil
     else {
-      return "a leaf for what shows nothing"
+      return "a leaf for a page without a mapping"
     }
-    // Only of other regions than the one that was accessed.
-    if (try? makeTables(task, page)) == nil { return "a leaf for which there is no table" }
-    // Neighbours of what was accessed are served too: they have a frame now.
+    // Happens only for regions other than that of the access.
+    if (try? makeTables(task, page)) == nil { return "a leaf without a table" }
+    // Fault-around fills in neighbours too, so they have a frame now.
     makeResident(mapping.container, mapping.id)
     guard case .content(let content) = mapping.container.frames[mapping.id] else { return nil }
     var rights = mapping.flags.effectiveRights

@@ -1,10 +1,10 @@
-// The naive model's endpoints, messages and names.
+// The naive model of endpoints, messages and replies.
 
 internal import CGuestABI
 internal import GuestMemory
 internal import PhysicalMemory
 
-/// A message in memory: eight words, four handles, which of them move, who sent it, which call it answers.
+/// A message in memory: eight words, four handles, a mask of moved handles, the sender, and the call that it answers.
 struct ModelMessage {
   static let size = 104
   var bytes: [UInt8]
@@ -59,7 +59,7 @@ extension Model {
 
   // MARK: Calls
 
-  /// `label`: of the message.
+  /// - Parameter label: the message's.
   mutating func call(
     _ task: ModelTask, _ handle: UInt32, at address: UInt64, mayWait: Bool, label: Int
   ) throws(CallFailure) -> ModelOutcome {
@@ -90,7 +90,7 @@ extension Model {
     return outcome(task)
   }
 
-  /// The owner, if it waits there.
+  /// The endpoint's owner, if it waits there.
   func receiver(_ endpoint: ModelEndpoint) -> (task: ModelTask, address: UInt64)? {
     guard let owner = task(endpoint.owner), case .receiving(let other, let address) = owner.wait, other === endpoint
     else { return nil }
@@ -126,7 +126,7 @@ extension Model {
     }
   }
 
-  /// Work on the memory of a task that waits: nothing is asked for in its name.
+  /// Works on the memory of a waiting task. No frames are reclaimed on its behalf.
   mutating func forAnother<Result>(
     _ body: (inout Model) throws(CallFailure) -> Result
   ) throws(CallFailure) -> Result {
@@ -153,7 +153,7 @@ extension Model {
     try write(receiver, address, delivered.bytes)
   }
 
-  /// - Returns: the receiver's handle; 0: there is none to give.
+  /// - Returns: the receiver's handle; 0: the sender has none.
   private mutating func transfer(
     _ handle: UInt32, from sender: ModelTask, to receiver: ModelTask, isMoved: Bool, _ name: HandleName
   ) -> UInt32 {
@@ -224,7 +224,7 @@ extension Model {
     return .timedOut
   }
 
-  /// Whoever answers the call is told that nobody waits for it. Only so many are remembered.
+  /// A reply to this call will be told that the caller no longer waits. The number of remembered calls is limited.
   func abandon(_ call: UInt64, at name: TaskName) {
     guard let server = task(name) else { return }
     server.abandoned.insert(call)

@@ -1,4 +1,4 @@
-// The naive model's names, and what ends with an endpoint or its task.
+// The naive model of names, and of what ends with an endpoint or its task.
 
 internal import CGuestABI
 internal import GuestMemory

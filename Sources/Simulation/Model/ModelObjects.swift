@@ -1,23 +1,23 @@
-// What the naive model consists of: things as tasks know them. It knows nothing of records, leaves, reverse maps and
-// bounded steps.
+// The naive model's data: objects as tasks know them, without frame records, leaves, reverse maps or bounded steps.
 
 internal import GuestMemory
 internal import PhysicalMemory
 
-/// A page of data. All virtual frames that are logical copies of each other name the same one.
+/// A page of data. All virtual frames that are logical copies of each other name one content.
 final class ModelContent {
   var bytes: [UInt8]
-  /// How many virtual frames name it; an image's own pages count too, and released frames.
+  /// How many virtual frames name it, including image pages and released frames.
   var sharers = 0
-  /// The first is as good as the content's own; the others, the youngest first, count against their task's allowance.
+  /// Its released virtual frames, youngest first. The first costs nothing more than the content; the others count
+  /// against their task's allowance.
   var releases: [ModelRelease] = []
-  /// Nothing else names it.
+  /// Only released frames name it.
   var isReleased = false
-  /// Where the machine showed it to be.
+  /// The frame in which the machine last showed it.
   var frame: FrameNumber?
-  /// In the area for page tables, nothing else having been free.
+  /// In the area for page tables, because no other frame was free.
   var isInTableArea = false
-  /// It stays in the frame where it is.
+  /// Placed: it must stay in its frame.
   var isPlaced = false
 
   init(_ bytes: [UInt8]) { self.bytes = bytes }
@@ -26,34 +26,34 @@ final class ModelContent {
 }
 
 enum ModelFrame {
-  /// Never touched: there is no physical frame.
+  /// Never touched, without a physical frame.
   case empty
   case content(ModelContent)
 }
 
 final class ModelContainer {
-  /// nil: the server itself.
+  /// Nil: the server itself.
   let owner: TaskName?
   var handle: UInt32 = 0
   var isLive = true
   /// The ids in use.
   var frames: [UInt32: ModelFrame] = [:]
-  /// Ids that can be recovered.
+  /// Released ids that can be recovered.
   var released: [UInt32: ModelRelease] = [:]
-  /// Those of them that were never touched.
+  /// Released ids that were never touched.
   var releasedEmpties: Set<UInt32> = []
-  /// Weak capabilities of another epoch are void.
+  /// Weak capabilities of another epoch are revoked.
   var epoch = 1
   var lock: (holder: TaskName, start: UInt64, deadline: UInt64)?
-  /// Nobody holds one whose task has ended; it is there for as long as a transfer is.
+  /// Pins by id. After its holder's end a pin has no holder and lasts as long as its transfer.
   var pins: [UInt32: (holder: TaskName?, deadline: UInt64)] = [:]
-  /// Under way in the frames of ids.
+  /// Number of transfers under way, by id.
   var transfers: [UInt32: Int] = [:]
 
   init(owner: TaskName?) { self.owner = owner }
 }
 
-/// A released frame.
+/// A released virtual frame.
 final class ModelRelease {
   let container: ModelContainer
   let id: UInt32
@@ -83,8 +83,7 @@ enum ModelTarget {
   case control
 }
 
-/// Handles: the low 16 bits are the entry, the others count how often it was used before. The entry freed last is the
-/// next to be used.
+/// Handles. The low 16 bits are the entry, the others its generation. The entry freed last is reused first.
 struct ModelHandles {
   struct Entry {
     var reuse: UInt32 = 0
@@ -92,10 +91,10 @@ struct ModelHandles {
     var name: HandleName?
   }
 
-  /// Entry 0 is nobody's.
+  /// Entry 0 is never used.
   private(set) var entries: [Entry] = [Entry()]
   private var free: [Int] = []
-  /// The last that are no more.
+  /// The most recently dropped handles.
   private(set) var dropped: [(name: HandleName, number: UInt32)] = []
 
   private func index(_ number: UInt32) -> Int? {
@@ -137,9 +136,9 @@ struct ModelMapping {
   let container: ModelContainer
   let id: UInt32
   let flags: MappingFlags
-  /// nil: the owner's.
+  /// Nil: the owner's.
   let epoch: Int?
-  /// Of the image or the stack: the server does not forget it.
+  /// Of the image or the stack; the server does not forget these mappings.
   var isInitial = false
 }
 
@@ -151,7 +150,7 @@ enum ModelWait {
   case name([UInt8], at: UInt64)
   case finished(CallFailure?)
 
-  /// What it brings goes to that page: the task could not map it again before it is too late.
+  /// The result goes to that page. It could not be mapped again in time.
   func needs(_ page: PageNumber) -> Bool {
     switch self {
     case .none, .finished: return false
@@ -172,51 +171,51 @@ final class ModelTask {
   let keepsMappings: Bool
   let around: Around
   var handles = ModelHandles()
-  /// Those it owns, in no order.
+  /// The containers it owns, unordered.
   var containers: [ModelContainer] = []
-  /// By page number.
+  /// Mappings by page number.
   var mappings: [UInt64: ModelMapping] = [:]
   var wait = ModelWait.none
-  /// Which message made the call that it waits with, and what it received: labels of operations.
+  /// Labels of the operations that sent the call it waits with, and the message it received.
   var message = 0
   var calls: [(label: Int, number: UInt64, isAnswered: Bool)] = []
-  /// Calls that it received and whose callers have gone on since.
+  /// Received calls whose callers no longer wait.
   var abandoned: Set<UInt64> = []
   var isEnding = false
-  /// Not there for others yet.
+  /// Not visible to others yet.
   var isStarting = true
-  /// It has its first frames.
+  /// The task has its first frames.
   var hasFrames = false
-  /// Until when it waits, before it begins, for what is decided about it; 0: it does not.
+  /// Until when it waits for a decision about it before it starts; 0: it does not wait.
   var policyDeadline: UInt64 = 0
-  /// What the policy buffer was last seen to say that it has.
+  /// Its last `allocated` value seen in the policy buffer.
   var noted: UInt64 = 0
   /// The call that waits for frames, and its label.
   var pending: (call: Call, label: Int)?
-  /// Frames that have been found for that call.
+  /// Frames set aside for that call.
   var setAside = 0
-  /// What its last call or access lacked that goes to nobody's account, and what was withdrawn for it since.
+  /// Frames outside its account that its last call or access lacked, and those withdrawn for it since.
   var lacking = 0
   var withdrawn = 0
-  /// Its last released frames whose contents had been released by others before.
+  /// Its most recent released frames whose contents others had released before.
   var furtherReleases: [ModelRelease] = []
-  /// The last that were never touched.
+  /// Its most recent released ids that were never touched.
   var emptyReleases: [(container: ModelContainer, id: UInt32)] = []
-  /// What it is asked to give back, the oldest first; and what of it its handler has not been told.
+  /// Frames demanded of it, oldest first; and how many its handler has not been told of.
   var demands: [ModelDemand] = []
   var untold = 0
   var lastTurn: UInt64 = 0
-  /// It was late: it makes no calls any more, and is about to end.
+  /// Dropped for missing a deadline: it makes no more calls and is about to end.
   var isDropped = false
-  /// In nanoseconds.
+  /// CPU time in nanoseconds.
   var processorTime: UInt64 = 0
   var hasSpace = false
-  /// Tables of its space: from those set aside, and from what nobody claimed.
+  /// Its tables: from the reserve, and from unclaimed frames.
   var reservedTables = 0
   var extraTables = 0
-  /// What was in the way of its last placement.
+  /// The obstacle of its last placement.
   var obstacle: Obstacle?
-  /// The page at which a call was stuck, and the access.
+  /// The address and access at which a call stopped.
   var pointerFault: (address: UInt64, access: Access)?
 
   init(
@@ -238,7 +237,7 @@ final class ModelTask {
   var hasControl: Bool {
     !isEnding && handles.entries.contains { if case .control = $0.target { true } else { false } }
   }
-  /// It can make calls.
+  /// Whether it can make calls.
   var isRunning: Bool { !isEnding && !isStarting && !isDropped }
   var isWaiting: Bool { if case .none = wait { false } else { true } }
   var initialContainer: ModelContainer? { if case .container(let container) = handles[2] { container } else { nil } }

@@ -1,11 +1,11 @@
-// The naive model of placed allocation: every place is tried, and what must give way is worked out from what each frame
-// was used for before.
+// The naive model of placed allocation. It tries every position, and derives from each frame's earlier use what must
+// move.
 
 internal import CGuestABI
 internal import GuestMemory
 internal import PhysicalMemory
 
-/// A `struct pm_placement`, and what it means by trying.
+/// A `struct pm_placement`, evaluated by trial.
 struct ModelPlacement {
   let below: UInt64
   let alignment: UInt64
@@ -27,7 +27,7 @@ struct ModelPlacement {
 
   private static func isPower(_ number: UInt64) -> Bool { number == 0 || number.nonzeroBitCount == 1 }
 
-  /// Whether there is a place for so many frames in a machine where nothing else is.
+  /// Whether so many frames could be placed in an otherwise empty machine.
   func isPossible(_ count: Int, frames: Int) -> Bool {
     guard Self.isPower(alignment), Self.isPower(boundary), boundary == 0 || boundary >= 4096, contiguous <= 1,
       reserved == 0, fixed % 4096 == 0
@@ -36,7 +36,7 @@ struct ModelPlacement {
     return (1..<frames).count { permits($0) } >= count
   }
 
-  /// A frame by itself.
+  /// Whether the placement permits a single frame.
   func permits(_ frame: Int) -> Bool {
     let start = UInt64(frame) * 4096
     return (below == 0 || start + 4096 <= below) && (alignment == 0 || start % alignment == 0)
@@ -50,7 +50,7 @@ struct ModelPlacement {
       && (boundary == 0 || start / boundary == last / boundary)
   }
 
-  /// What is wrong with the frames that a placement got.
+  /// A message if the frames of a placement violate its constraints.
   func problem(_ frames: [Int], of all: Int) -> String? {
     guard isRun else { return Set(frames).count == frames.count && frames.allSatisfy(permits) ? nil : "\(frames)" }
     let isRun = frames.enumerated().allSatisfy { $1 == frames[0] + $0 }
@@ -58,16 +58,16 @@ struct ModelPlacement {
   }
 }
 
-/// What each frame was used for before a call, and which tables are kept for tasks that have ended.
+/// The use of each frame before a call, and the tables kept for the next tasks of closed slots.
 struct ModelUses {
   var uses: [FrameUse]
   let keptTables: [FrameNumber]
-  /// From here on frames are for page tables.
+  /// The first frame of the area for page tables.
   let end: Int
 
   func canBeCleared(_ frame: Int) -> Bool { frame < end && (uses[frame] == .free || uses[frame] == .movable) }
 
-  /// Of so many frames, how many can be had.
+  /// How many of `count` frames can be placed.
   func reach(_ placement: ModelPlacement, _ count: Int) -> Int {
     guard placement.isRun else { return min(count, (1..<end).count { placement.permits($0) && canBeCleared($0) }) }
     let isThere = (1..<end).contains { start in
@@ -79,7 +79,7 @@ struct ModelUses {
 
   mutating func freeKeptTables() { for frame in keptTables { uses[Int(frame.rawValue)] = .free } }
 
-  /// What the server may say was in the way.
+  /// Whether the server may report this obstacle.
   func isObstacle(_ obstacle: Obstacle, _ placement: ModelPlacement, _ count: Int) -> Bool {
     let frame = Int(obstacle.address / 4096)
     guard frame > 0, frame < uses.count, !canBeCleared(frame) else { return false }
@@ -99,18 +99,18 @@ struct ModelUses {
 struct ModelPlacementFigures {
   var placed = 0
   var refused = 0
-  /// For want of frames, a place being there.
+  /// Refused for lack of frames although there was a position.
   var starved = 0
 }
 
-/// What becomes of a placement that could be charged.
+/// The result of a placement that could be charged.
 struct ModelPlaced {
   let placement: ModelPlacement
   let count: Int
   let uses: ModelUses
-  /// nil: there is no place.
+  /// Nil: there is no position.
   var contents: [(id: UInt32, content: ModelContent)]?
-  /// Something is in the way.
+  /// Something obstructs the placement.
   var hasObstacle = false
   var error: CallFailure?
 }
@@ -118,16 +118,16 @@ struct ModelPlaced {
 extension Model {
   var tableAreaStart: Int { world.frames - tables.reserved }
 
-  /// A content may be anywhere from here on.
+  /// Lets a content be moved again.
   mutating func giveUpPlace(_ content: ModelContent) {
     if content.isPlaced { placedCount -= 1 }
     content.isPlaced = false
   }
 
-  /// Singles may come upon a place that was given up in the middle of the call.
+  /// Whether single frames may be placed where another content was released in the course of the call.
   var hasReleasedPlaces: Bool { released.contains { $0.content.isPlaced } }
 
-  /// - Returns: nil: the call was refused before a place was looked for, which throws.
+  /// - Returns: nil if the call was rejected before a search, which throws.
   mutating func allocatePlaced(
     _ task: ModelTask, _ handle: UInt32, start: UInt32, countAddress: UInt64, flags: UInt32, at address: UInt64,
     _ uses: ModelUses
@@ -168,7 +168,7 @@ extension Model {
     return placed
   }
 
-  /// Finds as many frames as have to be taken, at the cost of released ones and of tables kept for tasks that have ended.
+  /// Frees as many frames as are needed, by expiring released contents and freeing kept tables.
   private mutating func makeRoom(_ placed: inout ModelPlaced) -> Bool {
     var uses = placed.uses
     var reach = uses.reach(placed.placement, placed.count)

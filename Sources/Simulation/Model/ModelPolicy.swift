@@ -1,5 +1,5 @@
-// The naive model of who decides about memory: control, the policy buffer, commits. The buffer is a container of one
-// page, whose bytes are the model's own account of it; there are never more tasks than it has entries.
+// The naive model of policy: control, the policy buffer, commits. The buffer is a container of one page whose bytes are
+// the model's own; there are never more tasks than it has entries.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -7,12 +7,12 @@ internal import PhysicalMemory
 
 struct ModelPolicy {
   var wasTaken = false
-  /// From the first commit on every task has a contract.
+  /// Set by the first commit. Every task has a contract afterwards.
   var isControlled = false
   var buffer: ModelContainer?
-  /// Who mapped the buffer last.
+  /// The task that mapped the buffer last.
   var holder: TaskName?
-  /// Tasks have come or gone, and the holder was not told.
+  /// Tasks have started or ended, and the holder has not been told.
   var hasNews = false
   var commitCount = 0
   var refusedCount = 0
@@ -54,7 +54,7 @@ extension Model {
     }
   }
 
-  /// Some task has a handle of control less.
+  /// A task has lost a handle of control.
   mutating func loseControl() {
     if let holder = policy.holder, task(holder)?.hasControl != true {
       policy.buffer?.epoch += 1
@@ -105,9 +105,10 @@ extension Model {
     policy.set(task.slot, 0, [task.id.rawValue, task.noted, UInt64(task.guaranteed), 0])
   }
 
-  /// Takes note of what the server says that tasks have. Where the holder has overwritten that, it may still be there.
-  /// - shown: the server's field for a slot; nil: nobody could have seen it.
-  /// - Returns: what is wrong.
+  /// Records the `allocated` fields that the server shows. Where the holder has overwritten one, its own value may
+  /// still be there.
+  /// - Parameter shown: the server's field for a slot; nil: the buffer cannot be read.
+  /// - Returns: a message if a field is wrong.
   func noteAllocated(_ shown: ((TaskSlot) -> UInt64)?) -> String? {
     for task in tasks {
       let truth = UInt64(allocated(task))
@@ -143,14 +144,14 @@ extension Model {
       task.mayUseExtra = policy.word(task.slot, 5) != 0
       task.hasContract = true
     }
-    // Nobody is asked for more than is extra now.
+    // Demands shrink to what is extra now.
     for task in meant { meetDemands(task, max(0, task.demanded - extra(task))) }
     policy.isControlled = true
     policy.commitCount += 1
     for slot in 0..<UInt32(ModelPolicy.entries) where self.task(TaskSlot(slot)) == nil { policy.clear(TaskSlot(slot)) }
     for task in tasks { setServerFields(task) }
     releaseLaunches()
-    // Who has no claim any more to what it waits for is told so.
+    // Requests without a claim any more are woken and fail.
     for request in reclaim.requests { woken.append(request.task) }
     let good = reclaim.requests.filter { request in
       self.task(request.task).map {
@@ -177,7 +178,7 @@ extension Model {
     return true
   }
 
-  /// A task has its first frames; it waits 50 ms for what is decided about it, if somebody decides.
+  /// A task has its first frames. It waits up to 50 ms for a decision about it, if a task holds control.
   mutating func present(_ task: ModelTask) {
     task.policyDeadline = policy.holder == nil ? 0 : now + 50_000_000
     tellOfTasks()

@@ -1,4 +1,4 @@
-// The naive model of how frames come back from those who have more than their guarantee.
+// The naive model of reclaim: how extra frames return from the tasks that borrowed them.
 
 internal import GuestMemory
 internal import PhysicalMemory
@@ -6,21 +6,21 @@ internal import PhysicalMemory
 struct ModelDemand {
   var count: Int
   let deadline: UInt64
-  /// What the task had used of its processor when it was asked.
+  /// CPU time that the task had used when the frames were demanded.
   let processorTime: UInt64
 }
 
 struct ModelRequest {
   let task: TaskName
   let count: Int
-  /// Not for its account, but for tables and the like.
+  /// For page tables and the like, not for the task's account.
   var isWithdrawal = false
 }
 
 struct ModelReclaim {
-  /// Who waits for how many frames, the first to come first.
+  /// Requests for frames, in order of arrival.
   var requests: [ModelRequest] = []
-  /// Demands made, and tasks dropped.
+  /// Number of demands, and of dropped tasks.
   var demandCount: UInt64 = 0
   var dropCount: UInt64 = 0
   var waitCount = 0
@@ -46,7 +46,8 @@ extension Model {
     }
   }
 
-  /// Drops who is late, asks others if need be; until when to wait, nil: no longer.
+  /// Drops tasks that are late, and demands more frames if needed.
+  /// - Returns: the time to wait until; nil: no need to wait.
   mutating func frameWait(_ task: ModelTask) -> UInt64? {
     requestWithdrawal(task)
     guard isWaitingForFrames(task) else { return nil }
@@ -65,7 +66,7 @@ extension Model {
 
   // MARK: Withdrawals
 
-  /// A frame for no account: one of those withdrawn for the task, or one that nobody has or claims.
+  /// Takes frames for no account: first those withdrawn for the task, then unclaimed free ones.
   mutating func withdraw(_ task: ModelTask, _ count: Int = 1) -> Bool {
     let used = min(count, task.withdrawn)
     guard count == used || min(unclaimed, notAllocated) >= count - used else { return false }
@@ -73,7 +74,7 @@ extension Model {
     return true
   }
 
-  /// What a call or access comes to for which there are too few such frames.
+  /// The error of a call or access that lacks such frames.
   mutating func lack(_ task: ModelTask, _ count: Int) -> CallFailure {
     if isForAnother { return .noMemory }
     guard canRequestWithdrawal(task, count) else {
@@ -98,7 +99,7 @@ extension Model {
 
   // MARK: Demands
 
-  /// One upcall for a frame is dear.
+  /// A smaller demand does not pay for its upcall.
   static let leastDemand = 32
 
   mutating func demandFrames() {
@@ -117,7 +118,7 @@ extension Model {
     }
   }
 
-  /// Who has most; of several, who was asked longest ago; of several, who has the lowest slot.
+  /// The task with the most extra frames; then the one asked longest ago; then the one in the lowest slot.
   private func chooseVictim() -> ModelTask? {
     var best: ModelTask?
     for task in tasks where !task.isEnding && !task.isDropped && extra(task) > task.demanded {
@@ -144,7 +145,7 @@ extension Model {
     task.untold = min(task.untold, task.demanded)
   }
 
-  /// 5 ms, whatever else the machine does.
+  /// 5 ms, as in the server, whatever its load.
   private static let leastProcessorTime: UInt64 = 5_000_000
 
   private mutating func expireDemands() -> UInt64 {
@@ -154,7 +155,7 @@ extension Model {
       if first.deadline > now {
         next = min(next, first.deadline)
       } else if task.processorTime - first.processorTime >= Self.leastProcessorTime {
-        // It loses everything: all that it has is on its way.
+        // All frames of a dropped task are on their way back.
         reclaim.dropCount += 1
         task.isDropped = true
         dropped.append(task.slot)

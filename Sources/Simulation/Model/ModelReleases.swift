@@ -1,11 +1,12 @@
-// The naive model's released frames.
+// The naive model of released frames.
 
 internal import GuestMemory
 internal import PhysicalMemory
 
 extension Model {
-  /// Where there is a free frame for a content, if need be one that was released and not recovered, or a table kept for
-  /// a task that has ended. nil: there is none.
+  /// Finds a free frame for a content, if necessary by expiring a released content or freeing the tables kept for
+  /// closed slots.
+  /// - Returns: its area; nil: there is none.
   mutating func findFrame() -> ModelArea? {
     if let area = findReleasedFrame() { return area }
     tables.releaseClosed()
@@ -17,7 +18,7 @@ extension Model {
     return freeForContents > 0 ? .contents : freeForTables > 0 ? .tableArea : nil
   }
 
-  /// The same for a table.
+  /// Finds a frame for a table in the same way.
   mutating func findTableFrame() -> ModelArea? { freeForTables > 0 ? .tableArea : findReleasedFrame() }
 
   mutating func expireOldest() -> Bool {
@@ -27,7 +28,7 @@ extension Model {
     return true
   }
 
-  /// There is nothing to be recovered under that id any more.
+  /// Makes an id unrecoverable.
   mutating func forgetReleased(_ container: ModelContainer, _ id: UInt32) {
     container.releasedEmpties.remove(id)
     guard let release = container.released.removeValue(forKey: id) else { return }
@@ -107,7 +108,7 @@ extension Model {
         set(container, id, .empty)
         continue
       }
-      // It keeps its name meanwhile.
+      // Keeps the content alive until the id names it again.
       keep(release.content)
       forgetReleased(container, id)
       set(container, id, .content(release.content))

@@ -1,11 +1,11 @@
-// The naive model's shares, locks and pins.
+// The naive model: shared containers, locks and pins.
 
 internal import CGuestABI
 internal import GuestMemory
 internal import PhysicalMemory
 
 extension Model {
-  /// All that tasks own.
+  /// All containers owned by tasks.
   var containers: [ModelContainer] { tasks.flatMap(\.containers) }
 
   // MARK: Shares
@@ -41,7 +41,7 @@ extension Model {
     container.epoch += 1
   }
 
-  /// Until when, at the latest, others keep a container from its owner.
+  /// The latest time at which others stop holding a container against its owner; nil: none does.
   func heldByOthers(_ container: ModelContainer) -> UInt64? {
     var deadlines: [UInt64] = []
     if let lock = currentLock(container) { deadlines.append(lock.deadline) }
@@ -49,7 +49,7 @@ extension Model {
       if pin.deadline > now {
         if pin.holder != container.owner { deadlines.append(pin.deadline) }
       } else if container.transfers[id] != nil {
-        // Nobody knows when it ends.
+        // No time is known for its end.
         deadlines.append(now + 10_000_000)
       }
     }
@@ -69,7 +69,7 @@ extension Model {
     let current = currentLock(container)
     if let current, current.holder != task.name { throw .busy }
     guard !isEnding(container) else { throw .canceled }
-    // It may be extended, but not beyond the longest time from its beginning.
+    // A lock may be extended, up to the longest time from its start.
     let start = current?.start ?? now
     let deadline = min(now + microseconds * 1000, start + PM_LOCK_MAXIMUM_US * 1000)
     container.lock = (task.name, start, deadline)
@@ -97,7 +97,7 @@ extension Model {
     return pin.deadline > now || container.transfers[id] != nil
   }
 
-  /// Whether any of certain ids is pinned.
+  /// Whether an id that satisfies `isMeant` is pinned.
   func isPinned(_ container: ModelContainer, _ isMeant: (UInt32) -> Bool) -> Bool {
     container.pins.keys.contains { isPinned(container, $0) && isMeant($0) }
   }
@@ -120,8 +120,8 @@ extension Model {
     return (container, ids)
   }
 
-  /// - addresses: where the server says that the frames are.
-  /// - Returns: what is wrong with them.
+  /// - Parameter addresses: the frames' addresses as the server reports them.
+  /// - Returns: a message if one of them is wrong.
   mutating func pin(
     _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32, microseconds: UInt64, physical: UInt64,
     addresses: [UInt64]
@@ -140,13 +140,14 @@ extension Model {
     return wrong
   }
 
-  /// - Returns: what is wrong with a content's being at an address.
+  /// Records a content's address.
+  /// - Returns: a message if it cannot be there.
   func place(_ content: ModelContent, at address: UInt64) -> String? {
     guard address > 0, address % 4096 == 0, address / 4096 < UInt64(world.frames) else {
-      return "\(address) is no address of a frame"
+      return "\(address) is not the address of a frame"
     }
     let frame = FrameNumber(UInt32(address / 4096))
-    if let old = content.frame, old != frame { return "frame \(frame.rawValue) for what was in \(old.rawValue)" }
+    if let old = content.frame, old != frame { return "frame \(frame.rawValue) for the content of \(old.rawValue)" }
     content.frame = frame
     return nil
   }
@@ -163,14 +164,14 @@ extension Model {
     if let owner = container.owner { woken.append(owner) }
   }
 
-  /// Ends a pin, but keeps it while there is a transfer.
+  /// Ends a pin, but keeps it during a transfer.
   private func endPin(_ container: ModelContainer, _ id: UInt32) {
     if container.transfers[id] == nil { container.pins[id] = nil } else { container.pins[id]?.deadline = 0 }
   }
 
   // MARK: Transfers
 
-  /// The frames that a transfer with these ids would be about; nil: there is no such thing, as far as the task can say.
+  /// The frames of a transfer with these ids; nil: the task's arguments are wrong.
   func transferFrames(
     _ task: ModelTask, _ handle: UInt32, _ start: UInt32, _ count: UInt32
   ) -> (container: ModelContainer, ids: ClosedRange<UInt32>, frames: [FrameNumber])? {
@@ -185,7 +186,7 @@ extension Model {
     return (container, ids, frames)
   }
 
-  /// - Returns: whether it begins.
+  /// - Returns: whether it starts.
   func beginTransfer(_ task: ModelTask, _ container: ModelContainer, _ ids: ClosedRange<UInt32>) -> Bool {
     for id in ids {
       guard let pin = container.pins[id], pin.deadline > now, pin.holder == task.name else { return false }
@@ -215,7 +216,7 @@ extension Model {
         endPin(container, id)
         container.pins[id]?.holder = nil
       }
-      // Its own containers do not matter: it is the task that ends.
+      // The task's own containers do not count, since the task is ending.
       if !ids.isEmpty, let owner = container.owner, owner != task.name { woken.append(owner) }
     }
   }

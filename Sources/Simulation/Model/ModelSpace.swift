@@ -1,9 +1,9 @@
-// One address space of the model machine: its tables, and what each page's entry says and is remembered to have said.
+// An address space of the model machine: its tables, and for each page the current leaf and the one remembered.
 
 internal import GuestMemory
 internal import PhysicalMemory
 
-/// A table of one address space: at level 1 a leaf table, for 2 MiB; at level 3 one for 512 GiB.
+/// A table of an address space. Level 1 is a leaf table, for 2 MiB; level 3 covers 512 GiB.
 struct TableName: Hashable {
   let level: Int
   let region: UInt64
@@ -14,16 +14,16 @@ struct TableName: Hashable {
   }
 }
 
-/// A page of a leaf table: what the table says, and what a processor could still use.
+/// A page of a leaf table: the current leaf, and the translation that a processor may still use.
 struct LeafEntry {
   var leaf = MappedPage(frame: .none, rights: [])
-  /// No frame: nothing is remembered.
+  /// Without a frame: nothing is remembered.
   var remembered = MappedPage(frame: .none, rights: [])
-  /// A fault found the leaf as it should be, and it has not changed since.
+  /// A fault found the leaf in order, and it has not changed since.
   var isSuspected = false
-  /// More is remembered than the leaf permits.
+  /// The remembered translation permits more than the leaf.
   var isStale = false
-  /// The other entries that remember the same frame; 0: none.
+  /// The next entry that remembers the same frame; 0: none.
   var next: UInt32 = 0
   var previous: UInt32 = 0
 
@@ -33,19 +33,19 @@ struct LeafEntry {
 struct ModelSpace {
   struct LeafTable {
     let region: UInt64
-    /// Of its 512 entries.
+    /// Index of the first of its 512 entries.
     let firstEntry: Int
     /// A bit for each page with a leaf.
     var present = [UInt64](repeating: 0, count: 8)
   }
 
-  /// Not there: a slot that has no space, not even one that is kept.
+  /// False: the slot has no space, not even a kept one.
   var isThere = false
   var isOpen = false
-  /// With the root.
+  /// All tables' frames, including the root's.
   var frames: [FrameNumber] = []
   var tables: [TableName] = []
-  /// By region.
+  /// The leaf tables by region.
   var leafTables: [LeafTable] = []
   var leafCount = 0
   var rememberedCount = 0

@@ -1,25 +1,25 @@
-// The naive model of superpages: which regions of 512 pages may be one, which have to become one, and which can be gathered.
+// The naive model of superpages: which regions of 512 pages may become one, which must, and which can be gathered.
 
 internal import GuestMemory
 internal import PhysicalMemory
 
-/// 512 pages from an aligned one on that show as many ids in order, to be written and not executed.
+/// An aligned range of 512 pages that maps as many consecutive ids, writable and not executable.
 struct ModelRegion {
   static let pages = 512
 
   let task: ModelTask
   let start: PageNumber
   let container: ModelContainer
-  /// Of the first page.
+  /// Id of the first page.
   let id: UInt32
   let mapping: ModelMapping
 
   var ids: ClosedRange<UInt32> { id...id + UInt32(Self.pages - 1) }
 
-  /// Nothing of it was ever touched.
+  /// Whether no page of it was ever touched.
   var isFresh: Bool { ids.allSatisfy { if case .empty = container.frames[$0] { true } else { false } } }
 
-  /// The contents, if all pages have one that is nobody else's.
+  /// The contents, if every page has one that it shares with no other.
   var contents: [ModelContent]? {
     var found: [ModelContent] = []
     for id in ids {
@@ -31,7 +31,7 @@ struct ModelRegion {
 }
 
 extension Model {
-  /// Whether a region begins with `next`, in a mapping that is about to be made.
+  /// Whether a region starts at `next`, in a mapping about to be made.
   func isRegion(
     _ next: PageNumber, of page: PageNumber, _ count: Int, _ task: ModelTask, _ flags: MappingFlags
   ) -> Bool {
@@ -43,7 +43,7 @@ extension Model {
     flags.effectiveRights.contains(.write) && !flags.effectiveRights.contains(.execute)
   }
 
-  /// The region that a page is in.
+  /// The region of a page.
   func region(_ task: ModelTask, _ page: PageNumber) -> ModelRegion? {
     let start = page.rawValue & ~511
     guard world.blocks > 0, task.around == 0, let first = task.mappings[start], isForSuperpages(first.flags),
@@ -54,25 +54,25 @@ extension Model {
       task: task, start: PageNumber(start), container: first.container, id: first.id, mapping: first)
   }
 
-  /// The task itself cannot get at the container at the moment.
+  /// Whether a lock applies to the task itself.
   func isLocked(_ region: ModelRegion) -> Bool {
     region.container.owner == region.task.name && currentLock(region.container) != nil
   }
 
-  /// Whether a region's tables are there for the asking.
+  /// Whether tables for a region are certainly available.
   func hasTables(_ task: ModelTask) -> Bool {
     let taken = tasks.reduce(0) { $0 + $1.reservedTables }
     return freeForTables >= 3 && tables.reserved - taken >= 3 && task.reservedTables + 3 <= 32
   }
 
-  /// What may become of gathering a region.
+  /// Whether a region can be gathered.
   enum Chance {
     case no, yes
-    /// A pin's time is up, which the server may not have noticed.
+    /// A pin has expired, which the server may not have noticed.
     case maybe
   }
 
-  /// Whether the contents of some of a region's pages may be moved.
+  /// Whether the contents of these pages of a region can be moved.
   func canBeMoved(_ region: ModelRegion, _ pages: Range<Int>) -> Chance {
     var chance = Chance.yes
     for offset in pages {
@@ -87,7 +87,7 @@ extension Model {
 }
 
 extension ModelMapping {
-  /// Shows the same as what shows `first`, so many ids later.
+  /// Whether it maps the same as `first`, `offset` ids later.
   fileprivate func follows(_ first: ModelMapping, by offset: UInt32) -> Bool {
     container === first.container && id == first.id &+ offset && flags == first.flags && epoch == first.epoch
   }

@@ -1,10 +1,10 @@
-// The naive model's page tables, and the machine's own frames.
+// The naive model of page tables and the machine's own frames.
 
 internal import GuestMemory
 internal import PhysicalMemory
 
 extension Model {
-  /// Makes the tables that a page lacks, if need be of frames kept for tasks that have ended.
+  /// Makes the tables that a page lacks, if necessary from the tables kept for closed slots.
   mutating func makeTables(_ task: ModelTask, _ page: PageNumber) throws(CallFailure) {
     if tables.has(1, task.slot, page) || linkTables(task, page) { return }
     tables.releaseClosed()
@@ -19,13 +19,13 @@ extension Model {
     return true
   }
 
-  /// Within its quota a task takes what is set aside, else what nobody claims.
+  /// Takes a table from the reserve within the task's quota, otherwise from unclaimed frames.
   private mutating func takeTable(_ task: ModelTask) -> ModelArea? {
     let taken = tasks.reduce(0) { $0 + $1.reservedTables }
     let isExtra = task.reservedTables >= 32 + max(claim(task), allocated(task)) / 256 || taken >= tables.reserved
     guard !isExtra || withdraw(task) else { return nil }
     guard let area = findTableFrame() else {
-      // For the second attempt.
+      // Kept for the retry.
       if isExtra { task.withdrawn += 1 }
       return nil
     }
@@ -50,7 +50,7 @@ extension Model {
     task.hasSpace = true
   }
 
-  /// From what is set aside as far as it goes.
+  /// Takes tables from the reserve as far as it goes, then from unclaimed frames.
   private mutating func takeKept(_ kept: Int, _ task: ModelTask) -> Bool {
     let beyond = max(0, kept - (tables.reserved - tasks.reduce(0) { $0 + $1.reservedTables }))
     guard beyond == 0 || withdraw(task, beyond) else { return false }
@@ -61,7 +61,7 @@ extension Model {
 
   private mutating func lackTables(_ task: ModelTask) -> CallFailure { lack(task, min(3, unclaimed)) }
 
-  /// For the machine itself, for good.
+  /// Takes a frame for the machine, permanently.
   mutating func takeMachineFrame() -> Bool {
     guard min(unclaimed, notAllocated) > 0 else {
       tables.releaseClosed()
@@ -85,30 +85,30 @@ extension Model {
   }
 }
 
-/// Where a frame is.
+/// The area of a frame.
 enum ModelArea {
   case contents
-  /// The pool's last frames, kept for page tables.
+  /// The pool's last frames, for page tables.
   case tableArea
 }
 
-/// Page tables, as far as they take frames.
+/// Page tables, as far as they use frames.
 struct ModelTables {
   private struct Space {
     var isOpen = true
     var names: [TableName] = []
-    /// Of these tables and the root.
+    /// Areas of these tables and the root.
     var areas: [ModelArea]
   }
 
-  /// Set aside.
+  /// The reserve for page tables.
   let reserved: Int
   private let kept: Int
   private(set) var used = 0
-  /// Of these, in the area kept for them.
+  /// Used tables inside the area for page tables.
   private(set) var usedOfArea = 0
   private var spaces: [TaskSlot: Space] = [:]
-  /// Of spaces that were taken apart.
+  /// Tables of spaces that were freed.
   private var retired: [ModelArea] = []
 
   init(frames: Int, kept: Int) {
@@ -121,7 +121,8 @@ struct ModelTables {
     if area == .tableArea { usedOfArea += change }
   }
 
-  /// A space kept for the slot: how many tables it has.
+  /// Reopens the space kept for a slot.
+  /// - Returns: its number of tables; nil: none is kept.
   mutating func reopen(_ slot: TaskSlot) -> Int? {
     spaces[slot]?.isOpen = true
     return spaces[slot].map { $0.names.count + 1 }

@@ -1,4 +1,4 @@
-// The naive model's tasks: how they begin, and how they end.
+// The naive model of tasks: their start and their end.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -13,13 +13,13 @@ extension Model {
 
   private func frames(_ image: Image) -> Int { image.program.pages + Program.stackPages }
 
-  /// A task with an empty initial container; `begin` is to follow.
+  /// Creates a task with an empty initial container; `begin` must follow.
   mutating func create(
     _ name: TaskName, image label: Int, _ parameters: TaskParameters, around: Around
   ) throws(CallFailure) -> ModelTask {
     guard let image = images[label] else { throw .contentGone }
     let contract = parameters.hasContract || policy.isControlled
-    // Once there is a policy, at least what it begins with.
+    // Under a policy, a task is guaranteed at least the frames it starts with.
     let least = contract ? frames(image) : 0
     let guaranteed = parameters.hasContract ? parameters.guaranteed : max(least, parameters.guaranteed)
     if !canPromise(guaranteed, contract, frames(image), extra: parameters.mayUseExtra) {
@@ -43,13 +43,13 @@ extension Model {
     return task
   }
 
-  /// Whether there is all that it begins with, so that nobody has to give anything back.
+  /// Whether the frames to start with are available without reclaim.
   func canBeginAtOnce(image label: Int) -> Bool {
     guard let image = images[label] else { return true }
     return reclaim.requests.isEmpty && frames(image) + Program.mostTables < notAllocated
   }
 
-  /// The first pages of its address space. On an error the task is gone, but for `.waitForFrames`.
+  /// Builds the first pages of the address space. On any error but `.waitForFrames` the task is gone.
   mutating func begin(_ task: ModelTask) throws(CallFailure) {
     guard let image = images[task.image], let container = task.initialContainer else { throw .contentGone }
     do throws(CallFailure) {
@@ -71,7 +71,7 @@ extension Model {
     }
   }
 
-  /// The program's pages and the stack.
+  /// Adds the program's pages and the stack.
   private mutating func fill(_ task: ModelTask, _ container: ModelContainer, _ image: Image) {
     var id: UInt32 = 0
     for (segment, contents) in zip(image.program.segments, image.contents) {
@@ -86,7 +86,7 @@ extension Model {
     show(task, container, id, Program.stackPages, at: Program.stack, flags, epoch: nil, isInitial: true)
   }
 
-  /// The task and what it owns are no more.
+  /// Removes the task and everything it owns.
   private mutating func forget(_ task: ModelTask) {
     for container in task.containers { empty(container) }
     tasks.removeAll { $0 === task }
@@ -94,7 +94,7 @@ extension Model {
     serveRequests()
   }
 
-  /// It makes no calls any more, and nothing is served to it.
+  /// Ends the task's calls and faults.
   mutating func beginEnd(_ task: ModelTask) {
     task.isEnding = true
     task.pending = nil
@@ -105,8 +105,8 @@ extension Model {
     loseControl()
   }
 
-  /// Takes back containers, the one with the highest entry of the table first, until one is held by others: until when
-  /// at the latest. nil: the task is gone.
+  /// Destroys containers, from the highest table entry down, until one is held by others.
+  /// - Returns: the latest time at which that hold ends; nil: the task is gone.
   mutating func continueEnd(_ task: ModelTask) -> UInt64? {
     for entry in task.handles.entries.reversed() {
       guard case .container(let container) = entry.target, container.isLive else { continue }

@@ -1,17 +1,17 @@
-// What can be done to the server, as values: made by chance, written down, read again, and left out one by one. Nothing
-// in them depends on what the server answered: a task is named by the operation that began it, a handle by the one that
-// brought it. So any part of a list is a list, and means as much of the same as it can.
+// Operations on the server as values, which can be generated, written, read and left out one by one. They do not depend
+// on the server's answers: a task is named by the operation that started it, a handle by the operation that brought it.
+// So any part of a list is a valid list with the same meaning, as far as possible.
 
 package import PhysicalMemory
 
-/// A task, by the label of the operation that began it.
+/// A task, by the label of the operation that started it.
 package struct TaskName: Hashable, Comparable, Sendable {
   package let label: Int
   package init(_ label: Int) { self.label = label }
   package static func < (left: TaskName, right: TaskName) -> Bool { left.label < right.label }
 }
 
-/// A handle, by the label of the operation that brought it to whoever holds it; a message brings up to four.
+/// A handle, by the label of the operation that brought it to its holder; a message brings up to four.
 package struct HandleName: Hashable, Sendable {
   package let label: Int
   package let index: Int
@@ -22,9 +22,9 @@ package struct HandleName: Hashable, Sendable {
   }
 }
 
-/// A handle in a call.
+/// A handle argument of a call.
 package enum HandleArgument: Hashable, Sendable {
-  /// Its number, whoever holds it now or once did.
+  /// The number of this handle, of its current or a former holder.
   case name(HandleName)
   case number(UInt32)
 }
@@ -32,7 +32,7 @@ package enum HandleArgument: Hashable, Sendable {
 /// The ids of one side of a copy.
 package enum IDArgument: Hashable, Sendable {
   case from(UInt32)
-  /// Written to that address before the call.
+  /// A list written to this address before the call.
   case list([UInt32], at: UInt64)
 }
 
@@ -47,14 +47,15 @@ package struct MessageArgument: Hashable, Sendable {
   }
 }
 
-/// The call that a reply names.
+/// The call that a reply answers.
 package enum ReplyArgument: Hashable, Sendable {
-  /// The call that the task received with the message of that operation.
+  /// The call received with the message of this operation.
   case call(Int)
   case number(UInt64)
 }
 
-/// What the holder of control writes of one slot. `garbage`: to the server's fields and the last; 0: not to them.
+/// What the holder of control writes for one slot. `garbage`: the value for the server's fields and the last one; 0:
+/// they are not written.
 package struct PolicyArgument: Hashable, Sendable {
   package var slot: UInt32
   package var guaranteed: UInt64
@@ -63,7 +64,7 @@ package struct PolicyArgument: Hashable, Sendable {
   package var garbage: UInt64 = 0
 }
 
-/// What a task writes to its memory before it asks for frames in a place: a `struct pm_placement`.
+/// A `struct pm_placement`, which the task writes to its memory before a placed allocation.
 package struct PlacementArgument: Hashable, Sendable {
   package var below: UInt64 = 0
   package var alignment: UInt64 = 0
@@ -77,44 +78,44 @@ package struct PlacementArgument: Hashable, Sendable {
   }
 }
 
-/// How many pages a fault of the task fills in; 0: the server decides.
+/// Number of pages that a fault of the task fills in; 0: the server decides.
 package typealias Around = Int
 
 package enum Action: Hashable, Sendable {
-  // The machine and whoever runs it.
-  /// One of `Programs.all`.
+  // Actions of the machine and its user.
+  /// Loads this program of `Programs.all`.
   case loadImage(Int)
   case unloadImage(Int)
   case start(image: Int, guaranteed: Int, contract: Bool, extra: Bool, around: Around, keepsMappings: Bool)
-  /// `pause`: as many of the operations that follow are done while the task's end waits for others, if it has to.
+  /// `pause`: how many of the following operations run while the task's end has to wait for others.
   case end(TaskName, pause: Int)
-  /// The task is to end from when its calls have done so many more steps: the walk ends with the call that is given up.
+  /// Tells the task to end after this many more steps of its calls. The walk ends with the call that is stopped.
   case stop(TaskName, steps: Int)
   case pass(microseconds: UInt64)
-  /// The task's processor does something for it for so long.
+  /// Gives the task CPU time.
   case work(TaskName, microseconds: UInt64)
   case zeroAhead(Int)
   case releaseClosedSpaces
   case takeMachineFrame
   case giveMachineFrame
-  /// Some frame is unmapped for everyone.
+  /// Unmaps a frame, chosen at random, from every task.
   case revokeSomeFrame(UInt64)
-  /// Some content is moved to another frame.
+  /// Moves a content, chosen at random, to another frame.
   case moveSomeFrame(UInt64)
-  /// So many steps of a pass, which goes on where the last one stopped; blocks are in frames.
+  /// Performs steps of a pass, continuing the last one. `block` is in frames.
   case defragment(steps: Int, block: Int)
-  /// So many blocks, if there are, are readied for superpages.
+  /// Prepares up to this many blocks for superpages.
   case readyBlocks(Int)
-  /// So many steps of gathering a region, which goes on where the last one stopped; one that is done is promoted.
+  /// Performs steps of gathering a region, continuing the last one. A complete region is promoted.
   case gather(steps: Int)
-  /// Makes a superpage of the region of that page, if it can be one.
+  /// Promotes the region of this page, if possible.
   case promote(TaskName, page: UInt64)
   case task(TaskName, Call)
 }
 
-/// What one task does. Results go where `at`, `result` or the like say.
+/// A task's actions. `at`, `result` and the like are the addresses for results.
 package enum Call: Hashable, Sendable {
-  // Its memory, by itself and by the server for it.
+  // Its memory: accessed by the task itself, or by the server for it.
   case load(at: UInt64, count: Int, Access)
   case store(at: UInt64, UInt32)
   case read(at: UInt64, count: Int)
@@ -124,22 +125,23 @@ package enum Call: Hashable, Sendable {
   case createContainer(result: UInt64)
   case destroyContainer(HandleArgument)
   case allocate(HandleArgument, start: UInt32, count: UInt32, at: UInt64, flags: UInt32)
-  /// `in`: where the placement is written.
+  /// `in`: the address of the placement.
   case allocatePlaced(
     HandleArgument, start: UInt32, count: UInt32, at: UInt64, flags: UInt32, PlacementArgument, in: UInt64)
   case deallocate(HandleArgument, start: UInt32, count: UInt32, at: UInt64, flags: UInt32)
   case map(HandleArgument, start: UInt32, count: UInt32, at: UInt64, flags: UInt32)
   case unmap(at: UInt64, count: UInt32)
   case mapping(at: UInt64)
+  case sample(at: UInt64, count: UInt32, flags: UInt32, result: UInt64)
 
   case copy(HandleArgument, IDArgument, to: HandleArgument, IDArgument, count: UInt32, frameError: UInt64)
   case releaseData(HandleArgument, [UInt32], at: UInt64)
   case releasePages(HandleArgument, [UInt32], at: UInt64)
   case recoverPages(HandleArgument, [UInt32], at: UInt64, frameError: UInt64)
   case expiredPages(HandleArgument, [UInt32], at: UInt64, result: UInt64)
-  /// What it is asked to give back.
+  /// Asks how many frames are demanded.
   case takeReturnRequest
-  /// `ids` nil: fresh frames.
+  /// `ids` nil: new frames.
   case createFilled(
     HandleArgument, IDArgument?, count: UInt32, remote: HandleArgument, result: UInt64, weak: UInt64)
 
@@ -149,7 +151,7 @@ package enum Call: Hashable, Sendable {
   case unlock(HandleArgument)
   case pin(HandleArgument, start: UInt32, count: UInt32, microseconds: UInt64, physical: UInt64)
   case unpin(HandleArgument, start: UInt32, count: UInt32)
-  /// A device of the task's begins a transfer with the frames; some device ends one, that of this number among those
+  /// A device of the task starts a transfer with the frames; or a transfer ends, the one of this number among those
   /// under way.
   case beginTransfer(HandleArgument, start: UInt32, count: UInt32)
   case endTransfer(Int)
@@ -159,7 +161,7 @@ package enum Call: Hashable, Sendable {
   case receive(HandleArgument, at: UInt64, mayWait: Bool)
   case reply(ReplyArgument, MessageArgument, at: UInt64)
   case replyAndReceive(HandleArgument, ReplyArgument, MessageArgument, at: UInt64, mayWait: Bool)
-  /// Asks whether what it waits for has come: an answer, or frames, with which the call is made again.
+  /// Checks whether an answer has arrived, or frames, with which the call is repeated.
   case wake
   case stopWaiting
   case registerName(Int, at: UInt64, HandleArgument)
@@ -168,14 +170,14 @@ package enum Call: Hashable, Sendable {
 
   case getControl(result: UInt64)
   case getPolicyBuffer(HandleArgument, at: UInt64, result: UInt64)
-  /// `at`: where the buffer is. Direct: by the server for the task.
+  /// `at`: the buffer's address. `isDirect`: the server writes for the task.
   case setPolicy(at: UInt64, PolicyArgument, isDirect: Bool)
   case policyCommit(HandleArgument)
   case defragment(HandleArgument, result: UInt64)
 }
 
 package struct Operation: Hashable, Sendable {
-  /// Never used twice in a list.
+  /// Unique within a list.
   package let label: Int
   package var action: Action
 
@@ -185,27 +187,27 @@ package struct Operation: Hashable, Sendable {
   }
 }
 
-/// The world that operations are done in.
+/// The world in which operations are performed.
 package struct World: Hashable, Sendable {
-  /// In frames.
+  /// Frames of the pool.
   package var frames = 256
   package var reserved = 1
-  /// Tasks at a time.
+  /// The most tasks at a time.
   package var tasks = 4
-  /// Zeroed frames to keep ahead.
+  /// Number of prezeroed frames to keep.
   package var stock = 16
-  /// A closed space with more tables than this is taken apart.
+  /// A closed space with more tables than this is freed.
   package var tablesKept = 16
-  /// Tasks that are asked for frames have so long, in microseconds.
+  /// The deadline of demands, in microseconds.
   package var timeLimit: UInt64 = 60
-  /// For superpages, to keep in stock at most; none in a pool of less than 8,192 frames.
+  /// The most blocks kept for superpages; a pool of less than 8,192 frames has none.
   package var blocks = 0
   package var sabotage: Sabotage?
 
   package init() {}
 
-  /// Whether there can be a server of that size; 256 frames are the least. The policy buffer does not grow beyond 64
-  /// tasks in the model.
+  /// Whether a server of that size is possible; it needs at least 256 frames. The model's policy buffer has at most 64
+  /// entries.
   package var isGood: Bool {
     (256...1 << 20).contains(frames) && (1...frames / 4).contains(reserved) && (1...64).contains(tasks)
       && (0...frames).contains(stock) && tablesKept >= 0 && (0...32).contains(blocks)

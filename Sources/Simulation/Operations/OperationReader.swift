@@ -1,4 +1,4 @@
-// Reading what `OperationText` writes.
+// Reads what `OperationText` writes.
 
 internal import PhysicalMemory
 
@@ -17,14 +17,14 @@ package struct OperationFile {
     self.operations = operations
   }
 
-  /// Empty lines and those that begin with a # are passed over; so may be the line of the world.
+  /// Skips empty lines and lines that start with #. The world's line is optional.
   package init(text: String) throws(UnreadableOperation) {
     for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
       if line.allSatisfy(\.isWhitespace) || line.hasPrefix("#") { continue }
       var reader = FieldReader(line)
       do throws(FieldReader.Problem) {
         if line.hasPrefix("world") { world = try World(&reader) } else { operations.append(try Operation(&reader)) }
-        guard reader.isAtEnd else { throw FieldReader.Problem(text: "has more than belongs there") }
+        guard reader.isAtEnd else { throw FieldReader.Problem(text: "has extra fields") }
       } catch {
         throw UnreadableOperation(line: index + 1, problem: error.text)
       }
@@ -34,7 +34,7 @@ package struct OperationFile {
   package var text: String { ([world.text] + operations.map(\.text)).joined(separator: "\n") + "\n" }
 }
 
-/// The fields of a line in order; what stands before an = is for people.
+/// The fields of a line in order. The text before an = is a comment.
 struct FieldReader {
   struct Problem: Error {
     let text: String
@@ -47,18 +47,18 @@ struct FieldReader {
   var isAtEnd: Bool { fields.isEmpty }
 
   mutating func word() throws(Problem) -> Substring {
-    guard let field = fields.popFirst() else { throw Problem(text: "ends too soon") }
+    guard let field = fields.popFirst() else { throw Problem(text: "lacks a field") }
     guard let sign = field.firstIndex(of: "=") else { return field }
     return field[field.index(after: sign)...]
   }
 
-  /// The part of the next field before its =, which is left where it is.
+  /// The part of the next field before its =, without taking the field.
   var key: Substring? { fields.first.map { $0.prefix { $0 != "=" } } }
 
   mutating func number<Number: FixedWidthInteger>() throws(Problem) -> Number {
     let word = try word()
     let number = word.hasPrefix("0x") ? Number(word.dropFirst(2), radix: 16) : Number(word)
-    guard let number else { throw Problem(text: "has '\(word)' where a number belongs") }
+    guard let number else { throw Problem(text: "has '\(word)' instead of a number") }
     return number
   }
 
@@ -73,7 +73,7 @@ struct FieldReader {
     case "read": .read
     case "write": .write
     case "execute": .execute
-    case let word: throw Problem(text: "has '\(word)' where an access belongs")
+    case let word: throw Problem(text: "has '\(word)' instead of an access")
     }
   }
 
@@ -206,6 +206,9 @@ extension Call {
         flags: try reader.number())
     case "unmap": self = .unmap(at: try reader.number(), count: try reader.number())
     case "mapping": self = .mapping(at: try reader.number())
+    case "sample":
+      self = .sample(
+        at: try reader.number(), count: try reader.number(), flags: try reader.number(), result: try reader.number())
     case "copy":
       self = .copy(
         try reader.handle(), try reader.idArgument(), to: try reader.handle(), try reader.idArgument(),
@@ -272,7 +275,7 @@ extension Call {
           swapQuota: try reader.number(), garbage: try reader.number()), isDirect: try reader.flag())
     case "policyCommit": self = .policyCommit(try reader.handle())
     case "defragment": self = .defragment(try reader.handle(), result: try reader.number())
-    default: throw FieldReader.Problem(text: "has '\(name)', which is no operation")
+    default: throw FieldReader.Problem(text: "has '\(name)', which is not an operation")
     }
   }
 }

@@ -1,10 +1,10 @@
-// Operations as lines of text, to be read by people and by `simulate --operations`.
+// Operations as lines of text, for people and for `simulate --operations`.
 //
 //      world frames=256 reserved=1 tasks=4 stock=16 tablesKept=16 timeLimit=60 blocks=0
 //      12 allocate t3 h5 start=0 count=4 at=0x7fffffdff800 flags=0x1
 //
-// First the label, then what is done, by whom, and the arguments in order. t3 is the task that operation 3 began, h5 the
-// handle that operation 5 brought, h5.1 the second one; #7 is the number 7, whatever handle it is.
+// A line has the label, the operation, the task, and the arguments in order. t3 is the task that operation 3 started.
+// h5 is the handle that operation 5 brought, h5.1 its second one. #7 is the number 7 used as a handle.
 
 internal import PhysicalMemory
 
@@ -128,6 +128,8 @@ extension Call {
       return ("map", "\(handle.text) start=\(start) count=\(count) \(at(address)) flags=\(flags)")
     case .unmap(let address, let count): return ("unmap", "\(at(address)) count=\(count)")
     case .mapping(let address): return ("mapping", at(address))
+    case .sample(let address, let count, let flags, let bits):
+      return ("sample", "\(at(address)) count=\(count) flags=\(flags) \(result(bits))")
     case .copy(let source, let from, let destination, let to, let count, let frameError):
       return (
         "copy",

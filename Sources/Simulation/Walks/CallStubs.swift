@@ -1,5 +1,5 @@
-// Calls as a program's library makes them: one function each, which puts the arguments where the registers have them. For
-// walks, and for unit tests. One attempt at each: who calls waits for frames itself.
+// Calls as a program's library makes them: one function each, which puts the arguments into registers. For walks and
+// unit tests. Each makes one attempt: the caller handles waits for frames.
 
 package import PhysicalMemory
 
@@ -45,10 +45,10 @@ extension PhysicalMemoryServer {
       .containerAllocatePlaced, for: task, UInt64(container), UInt64(start), countAddress, UInt64(flags), placement)
   }
 
-  /// What a new container begins with.
+  /// The first frames of a new container.
   package enum InitialFrames {
     case fresh
-    /// Copies of these frames of another container, numbered from 0 on.
+    /// Copies of these frames of another container, numbered from 0.
     case copies(source: UInt32, FrameIDs)
   }
 
@@ -59,7 +59,7 @@ extension PhysicalMemoryServer {
     case array(UInt64)
   }
 
-  /// `weakResult` 0: not shared.
+  /// - Parameter weakResult: where the weak capability goes; 0: the container is not shared.
   package func createContainer(
     _ task: TaskSlot, _ initial: InitialFrames, count: UInt32, remote: UInt32, result: UInt64, weakResult: UInt64
   ) throws(CallFailure) {
@@ -83,6 +83,12 @@ extension PhysicalMemoryServer {
 
   package func unmap(_ task: TaskSlot, address: UInt64, count: UInt32) throws(CallFailure) {
     try make(.unmap, for: task, address, UInt64(count))
+  }
+
+  package func sample(
+    _ task: TaskSlot, address: UInt64, count: UInt32, flags: UInt32, result: UInt64
+  ) throws(CallFailure) {
+    try make(.sample, for: task, address, UInt64(count), UInt64(flags), result)
   }
 
   // MARK: Contents
@@ -219,7 +225,7 @@ extension PhysicalMemoryServer {
     try make(.defragment, for: task, UInt64(control), result)
   }
 
-  // MARK: What is not a call: the task's memory, and what a mapping shows
+  // MARK: Not calls: the task's memory, and what a mapping shows
 
   package func readMemory(_ task: TaskSlot, _ address: UInt64, into buffer: inout [UInt8]) throws(CallFailure) {
     try readMemory(task, GuestAddress(address), into: &buffer)

@@ -1,20 +1,20 @@
-// A walk: operations one after another, each done to the server and to the model, and everything compared.
+// A walk: a sequence of operations, each performed on the server and on the model, with everything compared.
 
 internal import CGuestABI
 internal import GuestMemory
 internal import PhysicalMemory
 
-/// Where the server and the model disagree, or something that must always hold does not.
+/// A difference between server and model, or a violated invariant.
 package struct Disagreement: Error, Sendable {
   package let text: String
-  /// The operation, counted from 0.
+  /// Index of the operation, from 0.
   package let step: Int
 
-  /// What is the same when it shows in another list: all but the numbers.
+  /// The text without its numbers, which identifies the same failure in another list.
   package var kind: String { String(text.filter { !$0.isHexDigit }) }
 }
 
-/// Where operations come from; nil: there are no more.
+/// A source of operations; nil ends the walk.
 protocol OperationSource: AnyObject {
   func next(_ model: borrowing Model) -> Operation?
 }
@@ -32,7 +32,7 @@ final class OperationList: OperationSource {
   }
 }
 
-/// How often something came about that many walks never reach.
+/// Counts of events that are rare in walks.
 package struct Figures: CustomStringConvertible {
   var demands = 0
   var drops = 0
@@ -42,7 +42,7 @@ package struct Figures: CustomStringConvertible {
   var served = 0
   var commits = 0
   var refused = 0
-  /// Of devices: begun, and over after the pins of their frames.
+  /// Transfers: started, and ended after their frames' pins.
   var transfers = 0
   var outlasting = 0
   var placed = 0
@@ -57,10 +57,10 @@ package struct Figures: CustomStringConvertible {
   var promoted = 0
   var gathered = 0
   var givenUp = 0
-  /// Grace periods that were watched, and visits that somebody had to have ended.
+  /// Grace periods watched, and visits that had to be ended.
   var watched = 0
   var hurried = 0
-  /// Calls given up between two steps.
+  /// Calls stopped between two steps.
   var stopped = 0
 
   package init() {}
@@ -94,10 +94,10 @@ package struct Figures: CustomStringConvertible {
   }
 
   package var description: String {
-    "\(waits) calls waited for frames, \(withdrawals) more for page tables, \(served) got them; \(demands) demands, "
+    "\(waits) calls waited for frames, \(withdrawals) more for page tables, \(served) succeeded; \(demands) demands, "
       + "\(drops) tasks dropped; \(recovered) frames recovered, \(expired) expired; \(commits) commits, "
       + "\(refused) refused; \(transfers) transfers, \(outlasting) longer than a pin; "
-      + "\(placed) placements, \(unplaced) refused, \(obstacles) for what was in the way, \(starved) for want of frames; "
+      + "\(placed) placements, \(unplaced) refused, \(obstacles) by an obstacle, \(starved) for lack of frames; "
       + "\(moved) frames moved, \(movedForPlacements) of them for placements, \(passes) passes of defragmentation; "
       + "\(superpages) superpages mapped, \(promoted) promoted, \(gathered) gathered, \(givenUp) gatherings given up; "
       + "\(watched) grace periods watched, \(hurried) visits hurried; \(stopped) calls given up"
@@ -111,37 +111,37 @@ package final class Walk {
   var model: Model
   let source: any OperationSource
   var images: [Int: ImageNumber] = [:]
-  /// Of devices, under way.
+  /// Device transfers under way.
   var transfers: [WalkTransfer] = []
   var transferCount = 0
   var outlastingCount = 0
   var written: [Place] = []
   private var emptied: [Place] = []
   private var machineFrames: [FrameNumber] = []
-  /// What the model has in each frame.
+  /// The model's content in each frame.
   var owners: [ModelContent?]
-  /// Endings and beginnings that wait.
+  /// Number of task ends and starts that are waiting.
   var depth = 0
   private(set) var done: [Operation] = []
   package var operations: [Operation] { done }
-  /// Whom the last step woke.
+  /// Tasks woken by the last step.
   var lastWoken: [TaskName] = []
-  /// For endings that wait in the middle of a call.
+  /// A failure found while an end waits within a call.
   var found: Disagreement?
-  /// The call or access under way lacks frames that others must give back.
+  /// The current call or access lacks frames that other tasks must return.
   var isLacking = false
-  /// Since that was found.
+  /// Waits since then.
   var waits = 0
-  /// Defragmentation under way.
+  /// The current pass of defragmentation.
   var pass: DefragmentationPass?
   var passesDone = 0
   var gathering: WalkGathering?
   var gatheringsGivenUp = 0
   var obstaclesMet = 0
   var movedForPlacements = 0
-  /// Tasks that are to end, which their calls find between two steps.
+  /// Tasks told to end, which their calls notice between two steps.
   var stopped: Set<TaskName> = []
-  /// That has happened, and the walk is over.
+  /// A call was stopped in this way, and the walk is over.
   var isGivenUp = false
 
   init(_ world: World, _ source: any OperationSource) throws {
@@ -157,7 +157,7 @@ package final class Walk {
     owners = Array(repeating: nil, count: world.frames)
   }
 
-  /// Does all operations there are, then ends every task: nothing may be left.
+  /// Performs all operations, then ends every task and checks that nothing is left.
   package func run() throws {
     while !isGivenUp, let operation = source.next(model) { try step(operation) }
     if isGivenUp { return }
@@ -167,10 +167,10 @@ package final class Walk {
       label -= 1
     }
     while server.watchGracePeriods() {}
-    try same(server.waitingFrames, 0, "frames that wait for nobody")
+    try same(server.waitingFrames, 0, "frames still waiting")
   }
 
-  /// How often what is rare came about.
+  /// Counts of rare events.
   package var figures: Figures {
     let statistics = server.statistics
     var figures = Figures()
@@ -211,13 +211,13 @@ package final class Walk {
     do {
       try perform(operation)
     } catch {
-      // What came of a call that was given up is not foretold.
+      // The result of a stopped call is not predictable.
       if !isGivenUp { throw error }
     }
     if isGivenUp { try endAfterStop() } else { try checkAll() }
   }
 
-  /// Tasks enter the machine, and leave it, at any time; who makes a call has left.
+  /// Puts tasks on visits at random, and ends visits. A task that makes a call is not on a visit.
   private func visit(_ operation: Operation) {
     var chance = Randomness(seed: 0x7173, operation.label)
     for task in model.tasks where chance.chance(40) {
@@ -230,7 +230,7 @@ package final class Walk {
     }
   }
 
-  // MARK: Doing operations
+  // MARK: Performing operations
 
   private func perform(_ operation: Operation) throws {
     switch operation.action {
@@ -290,7 +290,7 @@ package final class Walk {
       guard let task = model.task(name) else { return }
       try promote(task, PageNumber(page))
     case .task(let name, let call):
-      // One that waits, or ends, makes no calls.
+      // A task that waits or is ending makes no calls.
       guard let task = model.task(name), task.isRunning else { return }
       switch call {
       case .wake, .stopWaiting: guard task.isWaiting || task.pending != nil else { return }
@@ -302,7 +302,7 @@ package final class Walk {
   }
 
   func attempt(_ body: () throws(CallFailure) -> Void) -> CallFailure? {
-    // What the server gave up the model does not do.
+    // The model does not perform a call that the server stopped.
     if isGivenUp { return .stopped }
     do throws(CallFailure) {
       try body()
@@ -326,7 +326,7 @@ package final class Walk {
 }
 
 extension Walk {
-  /// A walk that does what a list says.
+  /// A walk through a list of operations.
   package convenience init(_ world: World, _ operations: [Operation]) throws {
     try self.init(world, OperationList(operations))
   }

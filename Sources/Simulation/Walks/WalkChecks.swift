@@ -1,4 +1,4 @@
-// What is compared after each step of a walk.
+// The checks after each step of a walk.
 
 internal import GuestMemory
 internal import PhysicalMemory
@@ -17,7 +17,7 @@ extension Walk {
     try checkAccounts()
     try checkPolicyBuffer()
     try checkSuperpages()
-    // Some are woken for two reasons.
+    // Some tasks are woken for two reasons.
     for name in Set(model.woken) {
       guard let task = model.task(name) else { continue }
       if !machine.wasWoken(task.slot) { throw fail("task \(name.label) was not woken") }
@@ -53,11 +53,11 @@ extension Walk {
       }
     }
     try same(statistics.claimedFrames, claimed, "claimed frames")
-    try same(statistics.allocatableFrames, allocatable, "frames that can be had")
+    try same(statistics.allocatableFrames, allocatable, "allocatable frames")
     try same(statistics.allocatedFrames, allAllocated, "allocated frames")
     try same(statistics.freeFrames, model.free, "free frames")
     try same(statistics.releasedFrames, model.released.count, "released frames")
-    try same(Int(statistics.framesExpired), Int(model.expiredCount), "frames that expired")
+    try same(Int(statistics.framesExpired), Int(model.expiredCount), "expired frames")
     try same(Int(statistics.upcalls), Int(model.reclaim.demandCount), "demands")
     try same(Int(statistics.tasksDropped), Int(model.reclaim.dropCount), "dropped tasks")
     try same(Int(statistics.policyCommits), model.policy.commitCount, "commits")
@@ -75,7 +75,7 @@ extension Walk {
     if server != model { throw fail("\(what): the server has \(server), the model \(model)") }
   }
 
-  /// Takes note of the leaves that were written: what they show has a frame, and nobody else has it.
+  /// Checks the leaves that were written, and learns the frames of their contents. No frame may have two contents.
   func absorb() throws {
     machine.takeWritten(into: &written)
     for place in written {

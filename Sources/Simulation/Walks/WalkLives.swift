@@ -1,4 +1,4 @@
-// Tasks that begin and end in a walk. Both may have to wait for others; meanwhile operations go on.
+// Tasks that start and end in a walk. Either may have to wait for others; operations continue meanwhile.
 
 internal import GuestMemory
 internal import PhysicalMemory
@@ -11,7 +11,7 @@ extension Walk {
 
   func start(_ name: TaskName, _ label: Int, _ parameters: TaskParameters, _ around: Around) throws {
     guard let image = images[label] else { return }
-    // In the middle of another's beginning or end nobody could give frames back: that one may have to.
+    // Within another task's start or end no task could return frames, so this start must not need any.
     guard depth == 0 || model.policy.holder == nil && model.canBeginAtOnce(image: label) else { return }
     var task: ModelTask?
     var expected = attempt { () throws(CallFailure) in
@@ -49,8 +49,8 @@ extension Walk {
     }
   }
 
-  /// The model's part of a start.
-  /// - Returns: how it came out, or until when it waits.
+  /// Starts a task in the model.
+  /// - Returns: the outcome, or the time it waits until.
   private func begin(_ task: ModelTask) -> (CallFailure?, UInt64?) {
     while true {
       if task.hasFrames { return (nil, isPolicyAwaited(task) ? task.policyDeadline : nil) }
@@ -66,7 +66,7 @@ extension Walk {
 
   private func isPolicyAwaited(_ task: ModelTask) -> Bool { model.now < task.policyDeadline }
 
-  /// What was found is told once the start is over, for which all others give back what they have.
+  /// A failure is reported after the start, so all others give up their frames to let it finish.
   private func giveUp(_ until: UInt64) {
     for other in model.tasks where !other.isEnding && !other.isStarting {
       other.isEnding = true
@@ -74,11 +74,12 @@ extension Walk {
       server.endTask(other.slot) { self.machine.advance(to: $0) }
     }
     waits += 1
-    precondition(waits < 1000, "a start waits for ever: \(found?.text ?? "")")
+    precondition(waits < 1000, "a start never completes: \(found?.text ?? "")")
     machine.advance(to: until)
   }
 
-  /// Some operations while a task waits for its first frames, or for what is decided about it; then those who are late have had their time, and go.
+  /// Performs some operations while a task waits for its first frames or for a decision about it. Then lets CPU time
+  /// pass, and ends the tasks that were dropped.
   private func pass(_ task: ModelTask, _ until: UInt64) throws {
     var left = 20
     while left > 0, model.isWaitingForFrames(task) || isPolicyAwaited(task), depth < 3,
@@ -95,7 +96,7 @@ extension Walk {
     model.now = machine.now
   }
 
-  /// Ends a task. While others hold its containers, operations go on.
+  /// Ends a task. While others hold its containers, operations continue.
   func end(_ task: ModelTask, pause: Int) throws {
     model.beginEnd(task)
     var left = pause
@@ -118,7 +119,7 @@ extension Walk {
           found = error as? Disagreement ?? fail("\(error)")
         }
       }
-      // Nobody else does, from here on.
+      // No other code ends them from now on.
       endAllTransfers()
       if !isWoken { machine.advance(to: deadline) }
       model.now = machine.now

@@ -1,4 +1,4 @@
-// What a task does to its own memory in a walk, and the arguments of its calls, which it writes there.
+// A task's accesses to its own memory in a walk, and the call arguments that it writes there.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -7,8 +7,8 @@ internal import PhysicalMemory
 extension Walk {
   // MARK: The task's memory
 
-  /// Writes as the task itself would, up to the first fault that is not served.
-  /// - Returns: whether all of it is there.
+  /// Writes as the task would, up to the first fault that is not served.
+  /// - Returns: whether all bytes were written.
   @discardableResult
   func store(_ task: ModelTask, _ address: UInt64, _ bytes: [UInt8]) throws -> Bool {
     var done = 0
@@ -26,8 +26,8 @@ extension Walk {
     return true
   }
 
-  /// Reads as the task itself would, and compares.
-  /// - Returns: nil: a fault that is not served.
+  /// Reads as the task would, and compares with the model.
+  /// - Returns: nil after a fault that is not served.
   @discardableResult
   func load(_ task: ModelTask, _ address: UInt64, _ count: Int, _ access: Access = .read) throws -> [UInt8]? {
     var bytes: [UInt8] = []
@@ -57,7 +57,8 @@ extension Walk {
     return bytes
   }
 
-  /// Tries until it succeeds, or the fault is not the server's; nil: it succeeded.
+  /// Repeats an access until it succeeds or faults beyond the server.
+  /// - Returns: the fault's outcome; nil: the access succeeded.
   private func retry(
     _ task: ModelTask, _ address: UInt64, _ access: Access, _ body: () -> Bool
   ) throws -> FaultOutcome? {
@@ -71,7 +72,7 @@ extension Walk {
       case let outcome: return outcome
       }
     }
-    throw fail("an access to \(hex(address)) faults for ever")
+    throw fail("an access to \(hex(address)) faults forever")
   }
 
   private func disagreement(
@@ -83,8 +84,8 @@ extension Walk {
 
   func hex(_ address: UInt64) -> String { "0x" + String(address, radix: 16) }
 
-  /// A fault serves neighbours too, which only the leaves tell. They are seen after a call: where the call changes what
-  /// the neighbours name, the page must be there before.
+  /// A fault fills in neighbours too, and only the leaves reveal which. The walk sees them after the call. If the call
+  /// changes what the neighbours name, the page must be mapped before it.
   func touch(_ task: ModelTask, _ address: UInt64, _ count: Int) throws {
     if task.around != 1, address != 0 { try store(task, address, [UInt8](repeating: 0xaa, count: count)) }
   }
@@ -96,7 +97,7 @@ extension Walk {
     case .number(let number): return number
     case .name(let name):
       for task in model.tasks { if let number = task.handles.number(name) { return number } }
-      // What would have brought it is not in the list: a number that nobody has.
+      // The operation that brings this handle is not in the list: use a number that is never valid.
       return 0xfff0
     }
   }
@@ -111,7 +112,8 @@ extension Walk {
     }
   }
 
-  /// Where it cannot be written the call reads what is there, and the page must be there before: see `touch`.
+  /// If the list cannot be written, the call reads the memory as it is, and the page must be mapped before it: see
+  /// `touch`.
   func prepare(_ task: ModelTask, _ list: [UInt32], _ address: UInt64) throws {
     let isThere = try store(task, address, list.flatMap(littleEndian))
     if !isThere, task.around != 1 { try load(task, address, list.count * 4) }

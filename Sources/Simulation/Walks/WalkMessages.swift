@@ -14,7 +14,7 @@ extension Walk {
     }
   }
 
-  /// Does a call that may wait to both. What it has at once is read from `result`.
+  /// Performs a call that may wait, on the server and on the model. A result available at once is read from `result`.
   private func perform(
     _ task: ModelTask, result: UInt64, count: Int, server: () throws(CallFailure) -> WaitOutcome,
     model: () throws(CallFailure) -> ModelOutcome
@@ -63,7 +63,7 @@ extension Walk {
       try perform(task, result: address, count: size) { () throws(CallFailure) in
         try server.replyAndReceive(slot, handle, message: address, mayWait: mayWait)
       } model: { () throws(CallFailure) in
-        // What fails for want of memory changes nothing, the reply is not sent.
+        // A call that fails for lack of memory changes nothing and sends no reply.
         try model.check(task, address, size, .write)
         try model.reply(task, at: address, label: label)
         return try model.receive(task, handle, at: address, mayWait: mayWait)

@@ -1,5 +1,5 @@
-// Placed allocation, moves and defragmentation in a walk. After each of them it is asked of every content where it is now:
-// its bytes must be there, and what is pinned or placed must not have moved.
+// Placed allocation, moves and defragmentation in a walk. After each, every content is located: its bytes must be
+// intact, and pinned and placed contents must not have moved.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -21,7 +21,7 @@ extension Walk {
     if placement.contiguous != 1, placement.fixed == 0, model.hasReleasedPlaces { return }
     try store(task, place, placement.bytes)
     try store(task, address, littleEndian(count))
-    // The call itself is to find all this there: what the frames are used for is looked at before it.
+    // Mapped before the frames' uses are recorded, as the call will find it.
     try load(task, place, 40)
     try load(task, address, 4)
     let uses = try currentUses()
@@ -55,20 +55,20 @@ extension Walk {
     if case .container(let container) = task.handles[handle] { container } else { nil }
   }
 
-  /// What came of a placement that could be charged.
+  /// Checks the result of a placement that could be charged.
   private func checkPlaced(_ task: ModelTask, _ handle: UInt32, _ placed: ModelPlaced) throws {
     guard let contents = placed.contents else {
       let obstacle = server.placementObstacle(task.slot)
       task.obstacle = obstacle.kind == .none ? nil : obstacle
       guard placed.hasObstacle else {
-        if obstacle.kind != .none { throw fail("\(obstacle) is in the way, where it is frames that are missing") }
+        if obstacle.kind != .none { throw fail("\(obstacle) was reported although frames are lacking") }
         return
       }
       obstaclesMet += 1
       var uses = placed.uses
       uses.freeKeptTables()
       guard uses.isObstacle(obstacle, placed.placement, placed.count) else {
-        throw fail("\(obstacle) is not in the way of \(placed.placement)")
+        throw fail("\(obstacle) does not obstruct \(placed.placement)")
       }
       return
     }
@@ -85,14 +85,14 @@ extension Walk {
     var uses = placed.uses
     uses.freeKeptTables()
     for frame in frames where !uses.canBeCleared(frame) && uses.uses[frame] != .placed {
-      throw fail("frame \(frame) was \(uses.uses[frame]) and is placed")
+      throw fail("frame \(frame) was \(uses.uses[frame]) and was taken for a placement")
     }
   }
 
   private func checkObstacle(_ task: ModelTask) throws {
     let obstacle = server.placementObstacle(task.slot)
     guard obstacle == task.obstacle ?? Obstacle(address: 0, kind: .none) else {
-      throw fail("\(obstacle) was in the way, not \(task.obstacle as Any)")
+      throw fail("\(obstacle) was the obstacle, not \(task.obstacle as Any)")
     }
   }
 
@@ -117,7 +117,7 @@ extension Walk {
     try checkSame(leaves)
   }
 
-  /// Some steps of a pass; where it is a whole one, what it came to.
+  /// Performs some steps of a pass, and checks the result of a complete one.
   func defragment(steps: Int, blockFrames: Int) throws {
     let isNew = pass == nil
     var pass = self.pass ?? DefragmentationPass(blockFrames: blockFrames)
@@ -135,7 +135,7 @@ extension Walk {
 
   func defragment(_ task: ModelTask, _ handle: HandleArgument, result: UInt64) throws {
     let handle = number(handle)
-    // The call itself finds the page there, and its own.
+    // Maps the page and makes it private before the call.
     try store(task, result, littleEndian(UInt32(0)))
     let before = server.statistics.framesMoved
     let leaves = currentLeaves()
@@ -153,8 +153,8 @@ extension Walk {
     if error == nil { try load(task, result, 4) }
   }
 
-  /// Contents are together: no block that could have been emptied lies below one that could have taken them, and none is
-  /// in a scarce zone while there is room above.
+  /// Checks that contents are packed: no block that could be emptied is below one with room for its contents, and no
+  /// movable content is in a scarce zone while there is room above.
   private func checkPacked(_ blockFrames: Int) throws {
     let uses = server.frameUses()[..<model.tableAreaStart]
     let zone = uses.count > 4096 ? 4096 : 0
@@ -178,7 +178,7 @@ extension Walk {
     return list
   }
 
-  /// All leaves are there, and permit what they did.
+  /// Checks that all leaves are still present with their rights.
   func checkKept(_ list: LeafList, besides: (Place) -> Bool) throws {
     for (place, rights) in list.leaves {
       let now = machine.leaf(place.slot, place.page)?.rights ?? []
@@ -192,9 +192,9 @@ extension Walk {
     try same(currentLeaves().leaves.count, list.leaves.count, "leaves")
   }
 
-  // MARK: Where contents are
+  // MARK: Locations of contents
 
-  /// Takes note of where each content is now. Its bytes are there, and nobody else's.
+  /// Locates every content. Its bytes must be intact, and no other content may be in its frame.
   func locateAll() throws {
     var fixed: [ObjectIdentifier: FrameNumber] = [:]
     for container in model.containers {
@@ -234,12 +234,12 @@ extension Walk {
       return
     }
     let index = Int(frame.rawValue)
-    if let seen = content.frame, seen != frame { throw fail("frame \(index) for what is in \(seen.rawValue)") }
+    if let seen = content.frame, seen != frame { throw fail("frame \(index) for the content of \(seen.rawValue)") }
     if let place = fixed[ObjectIdentifier(content)], place != frame {
-      throw fail("frame \(index) for what must stay in \(place.rawValue)")
+      throw fail("frame \(index) for the content placed in \(place.rawValue)")
     }
     if let owner = owners[index], owner !== content { throw fail("frame \(index) has two contents") }
-    // The policy buffer says what tasks have, which is compared later.
+    // The policy buffer also holds what tasks have allocated; it is compared later.
     if content !== model.policy.content, !machine.holds(frame, content.bytes) {
       throw fail("frame \(index) has other bytes")
     }
@@ -249,7 +249,7 @@ extension Walk {
 }
 
 extension ModelContainer {
-  /// Of an id in use or released.
+  /// The content of an id in use or released.
   fileprivate func content(_ id: UInt32) -> ModelContent? {
     if case .content(let content) = frames[id] { return content }
     return released[id]?.content
@@ -264,7 +264,7 @@ extension Model {
     for release in released { body(release.content) }
   }
 
-  /// A content is in a frame.
+  /// Records that a content is in a frame.
   fileprivate mutating func note(_ content: ModelContent, _ frame: FrameNumber) {
     let isInTableArea = Int(frame.rawValue) >= tableAreaStart
     if isInTableArea != content.isInTableArea { tableAreaContents += isInTableArea ? 1 : -1 }

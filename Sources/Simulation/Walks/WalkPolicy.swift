@@ -1,4 +1,4 @@
-// Policy in a walk: the calls, and the buffer compared with the model's.
+// Policy in a walk: the calls, and the comparison of the buffer with the model's.
 
 internal import GuestMemory
 internal import PhysicalMemory
@@ -35,7 +35,7 @@ extension Walk {
   private func setPolicy(_ task: ModelTask, _ address: UInt64, _ entry: PolicyArgument, isDirect: Bool) throws {
     let start = address &+ UInt64(entry.slot) * UInt64(ModelPolicy.entryBytes)
     var words = [entry.guaranteed, entry.extra, entry.swapQuota, entry.garbage]
-    // The server's own fields too.
+    // Includes the fields that the server writes.
     if entry.garbage != 0 { words = [UInt64](repeating: entry.garbage, count: 4) + words }
     let bytes = words.flatMap(littleEndian)
     let target = entry.garbage == 0 ? start &+ 32 : start
@@ -45,11 +45,11 @@ extension Walk {
     }
     let error = attempt { () throws(CallFailure) in try server.writeMemory(task.slot, target, bytes.span) }
     try same(error, attempt { () throws(CallFailure) in try model.write(task, target, bytes) })
-    // So that it is known which frame it is.
+    // The read reveals the buffer's frame.
     if error == nil { try load(task, target, 8) }
   }
 
-  /// Every byte of the buffer, once its frame is known.
+  /// Compares every byte of the buffer once its frame is known.
   func checkPolicyBuffer() throws {
     guard let content = model.policy.content else { return }
     let bytes = content.frame.map { machine.bytes($0) }

@@ -1,4 +1,4 @@
-// Copies, released frames, shares, locks and pins in a walk.
+// Copies, released frames, shared containers, locks and pins in a walk.
 
 internal import CGuestABI
 internal import GuestMemory
@@ -145,7 +145,7 @@ extension Walk {
     }
     var addresses: [UInt64] = []
     if error == nil {
-      // Where frames are is the server's choice.
+      // The server chooses the frames, so the model reads their addresses.
       var bytes = [UInt8](repeating: 0, count: Int(count) * 8)
       _ = attempt { () throws(CallFailure) in try server.readMemory(task.slot, physical, into: &bytes) }
       addresses = (0..<Int(count)).map { longWord(bytes, $0 * 8) }

@@ -1,26 +1,26 @@
-// A task that is to end gives up a call between two steps. How much of it was done by then is not foretold, so that the walk
-// ends there: all must be in order for the end of that task, then for those of all others, and nothing may be left.
+// A task that must end stops a call between two steps. How much of the call was done then is not predictable, so the
+// walk ends there. The state must be valid after the end of that task and of all others, and nothing may be left.
 
 internal import GuestMemory
 internal import PhysicalMemory
 
 extension Walk {
-  /// So short that calls of a few frames take several steps.
+  /// Small, so that calls on a few frames take several steps.
   private static let workOfAStep = 16
 
   func performStopping(_ call: Call, _ task: ModelTask, _ label: Int) throws {
-    // The walk cannot end in the middle of another task's beginning or end.
+    // The walk cannot end within another task's start or end.
     guard depth == 0 else { return }
     server.limitSteps(to: Self.workOfAStep)
     defer { server.limitSteps(to: nil) }
     try perform(call, task, label)
   }
 
-  /// A call was given up.
+  /// Ends the walk after a stopped call.
   func endAfterStop() throws {
     guard case .task(let name, let call) = done.last?.action, let task = model.task(name) else { return }
-    // Capabilities that were to be revoked go with the container.
-    if case .revoke = call {} else { try checkServer("a call was given up") }
+    // The container's end revokes the capabilities that the call had to revoke.
+    if case .revoke = call {} else { try checkServer("a call was stopped") }
     endAnyhow(task)
     try checkServer("its task has ended")
     for other in model.tasks where other !== task {
@@ -28,23 +28,23 @@ extension Walk {
       try checkServer("task \(other.name.label) has ended")
     }
     for image in images.values {
-      if let error = attempt(unload: image) { throw fail("after a call was given up, an image stays: \(error)") }
+      if let error = attempt(unload: image) { throw fail("after a stopped call, an image is left: \(error)") }
     }
     while server.watchGracePeriods() {}
-    try checkServer("all is gone")
+    try checkServer("every task has ended")
     let statistics = server.statistics
     let left = [
       statistics.tasks, statistics.containers, statistics.contents, statistics.allocatedFrames,
       statistics.claimedFrames, statistics.releasedFrames, server.waitingFrames, machine.leafCount,
     ]
-    guard left.allSatisfy({ $0 == 0 }) else { throw fail("after a call was given up, something is left: \(left)") }
+    guard left.allSatisfy({ $0 == 0 }) else { throw fail("after a stopped call, something is left: \(left)") }
   }
 
   private func endAnyhow(_ task: ModelTask) {
     var waits = 0
     server.endTask(task.slot) { until in
       waits += 1
-      precondition(waits < 1000, "an end waits for ever")
+      precondition(waits < 1000, "an end never completes")
       for transfer in transfers { server.endTransfer(transfer.runs) }
       transfers = []
       machine.advance(to: until)
@@ -62,7 +62,7 @@ extension Walk {
 
   private func checkServer(_ when: String) throws {
     if let violation = (server.checkInvariants() + machine.violations).first {
-      throw fail("after a call was given up, when \(when): \(violation)")
+      throw fail("after a stopped call, when \(when): \(violation)")
     }
   }
 }

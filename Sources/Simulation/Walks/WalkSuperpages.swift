@@ -1,20 +1,20 @@
-// Superpages in a walk: they come about where they must, and show nothing that single pages would not.
+// Superpages in a walk: they appear where they must, and show only what single pages would.
 
 internal import GuestMemory
 internal import PhysicalMemory
 
-/// A region on its way into a block.
+/// A region being gathered into a block.
 struct WalkGathering {
   var it: Gathering
-  /// Of the region, when it was found.
+  /// The region's contents when it was found.
   let contents: [ModelContent]
-  /// By the machine, when it was last seen; what others move may be the region's.
+  /// Frames the machine had moved when last checked. Frames moved since may be the region's.
   var framesMoved: Int
   var isDisturbed = false
 }
 
 extension Walk {
-  // MARK: Made
+  // MARK: Mapping
 
   func readyBlocks(_ count: Int) {
     for _ in 0..<count {
@@ -23,7 +23,7 @@ extension Walk {
     }
   }
 
-  /// The region of which the fault that comes next must make a superpage; nil: there may be none.
+  /// The region that the next fault must map as a superpage; nil: none is permitted.
   func expectedSuperpage(_ task: ModelTask, _ page: PageNumber, _ access: Access) -> ModelRegion? {
     guard world.blocks > 0, let region = model.region(task, page), !model.isLocked(region),
       region.mapping.flags.effectiveRights.contains(access.flag), machine.mayMapSuperpage(task.slot, region.start),
@@ -37,7 +37,7 @@ extension Walk {
     throw fail("\(Place(region.task.slot, region.start)) could have become a superpage")
   }
 
-  /// Makes a superpage of a region that has pages.
+  /// Promotes a region that has pages.
   func promote(_ task: ModelTask, _ page: PageNumber) throws {
     guard task.isRunning else { return }
     var isExpected = false
@@ -52,7 +52,7 @@ extension Walk {
     try checkKept(leaves) { _ in false }
   }
 
-  /// The frames of a region's contents are in order, and nobody else's.
+  /// Whether the frames of a region's contents are in order, and not shared.
   private func isInOrder(_ region: ModelRegion) -> Bool {
     guard region.contents != nil, let frames = frames(region) else { return false }
     return frames[0].rawValue % 512 == 0 && frames.indices.allSatisfy { frames[$0] == frames[0].advanced(by: $0) }
@@ -64,7 +64,7 @@ extension Walk {
     return frames.count == ModelRegion.pages ? frames : nil
   }
 
-  // MARK: Gathered
+  // MARK: Gathering
 
   func gather(_ steps: Int) throws {
     let leaves = currentLeaves()
@@ -77,7 +77,7 @@ extension Walk {
     try checkKept(leaves) { _ in false }
   }
 
-  /// The first region in order is promoted; one that can be gathered is, if there is a block.
+  /// Promotes the first region that is in order. A region that can be gathered must be a candidate if there is a block.
   private func findCandidate() throws {
     let hasBlock = server.blocksInStock > 0
     var cursor = GatheringCursor()
@@ -85,7 +85,7 @@ extension Walk {
     for region in regions() {
       if isInOrder(region) {
         guard case .ordered(region.task.slot, region.start) = candidate else {
-          throw fail("\(Place(region.task.slot, region.start)) is in order, and was passed over")
+          throw fail("\(Place(region.task.slot, region.start)) is in order and was skipped")
         }
         return try promote(region.task, region.start)
       }
@@ -99,10 +99,10 @@ extension Walk {
       }
       if chance == .yes, hasBlock { throw fail("\(Place(region.task.slot, region.start)) could have been gathered") }
     }
-    if let candidate { throw fail("\(candidate) is not what it is taken for") }
+    if let candidate { throw fail("\(candidate) is not a candidate") }
   }
 
-  /// Those that are no superpages, in the order of slots and addresses.
+  /// The regions that are not superpages, by slot and address.
   private func regions() -> [ModelRegion] {
     var found: [ModelRegion] = []
     for task in model.tasks.sorted(by: { $0.slot.rawValue < $1.slot.rawValue }) where !task.isEnding && task.hasSpace {
@@ -128,18 +128,18 @@ extension Walk {
     case .more where chance != .no && left > 64 && current.it.left == left - 64: break
     case .done where chance != .no && left == 64:
       try locateAll()
-      guard let task = model.task(current.it.task) else { throw fail("\(place) was gathered, whose task is no more") }
+      guard let task = model.task(current.it.task) else { throw fail("\(place) was gathered after its task had ended") }
       if !current.isDisturbed, let region = model.region(task, current.it.page), let contents = region.contents,
         zip(contents, current.contents).allSatisfy({ $0 === $1 }), !isInOrder(region)
       {
-        throw fail("\(place) was gathered, and is not in order")
+        throw fail("\(place) was gathered and is not in order")
       }
       try promote(task, current.it.page)
     default: throw fail("gathering \(place) with \(left) left: \(progress)")
     }
   }
 
-  /// The contents that come next must be there and movable, and the frames for them still free.
+  /// The next contents must be movable, and their destination frames still free.
   private func chanceOfStep(_ gathering: WalkGathering) -> Model.Chance {
     let left = gathering.it.left
     guard let task = model.task(gathering.it.task), !task.isEnding, let region = model.region(task, gathering.it.page),
@@ -151,20 +151,20 @@ extension Walk {
     return model.canBeMoved(region, left - 64..<left)
   }
 
-  // MARK: Checked after each step
+  // MARK: Checks after each step
 
-  /// What is one translation is all of one mapping, and what each of its pages shows is there in full.
+  /// A superpage must map one region of one mapping, with each page resident in its own frame.
   func checkSuperpages() throws {
     guard world.blocks > 0 else { return }
     for place in machine.superpages {
       guard let task = model.task(place.slot), let region = model.region(task, place.page) else {
-        throw fail("\(place) is a superpage, and should be none")
+        throw fail("\(place) is a superpage and should not be")
       }
       guard let contents = region.contents, let first = machine.leaf(place.slot, place.page) else {
-        throw fail("\(place) is a superpage, and a page of it is not its own")
+        throw fail("\(place) is a superpage with a shared page")
       }
       for (index, content) in contents.enumerated() where content.frame != first.frame.advanced(by: index) {
-        throw fail("page \(index) of the superpage \(place) is not in its place")
+        throw fail("page \(index) of the superpage \(place) has the wrong frame")
       }
       if first.rights != region.mapping.flags.effectiveRights { throw fail("\(place) has rights \(first.rights)") }
     }

@@ -1,9 +1,9 @@
-// Transfers of devices in a walk: they begin and end between the calls of tasks.
+// Device transfers in a walk. They start and end between the calls of tasks.
 
 internal import GuestMemory
 internal import PhysicalMemory
 
-/// One under way.
+/// A transfer under way.
 struct WalkTransfer {
   let container: ModelContainer
   let ids: ClosedRange<UInt32>

@@ -1,4 +1,4 @@
-// Requests to a disk: what they move, and what is refused.
+// Disk requests: the data they transfer, and the requests that are rejected.
 
 import CKVM
 import Glibc
@@ -68,7 +68,7 @@ private struct DiskBed {
 }
 
 @Suite struct BlockRequestTests {
-  @Test("R22: a read goes to its frames, scattered and across their borders") func read() throws {
+  @Test("R22: a read fills its frames, scattered and across frame borders") func read() throws {
     let bed = try DiskBed()
     let outcome = try bed.read(3, [(0x5000 - 100, 200, true), (0x9000, 412, true), (0x7001, 412, true)])
     #expect(outcome == BlockOutcome(written: 1025, refusal: nil))
@@ -78,13 +78,13 @@ private struct DiskBed {
     #expect(bed.bytes(0x5000 + 100, 8) == Array(repeating: 0, count: 8))
   }
 
-  @Test("R22: a write comes from its frames, and is read back") func write() throws {
+  @Test("R22: a write takes its data from frames and can be read back") func write() throws {
     let bed = try DiskBed()
     for offset in 0..<UInt64(1024) {
       bed.memory.pool.store8(PhysicalAddress(0x4f00 + offset), UInt8(truncatingIfNeeded: offset * 7))
     }
     bed.header(1, 62)
-    // The header and the data may share a descriptor.
+    // Header and data may share a descriptor.
     bed.header(1, 62, at: 0x4f00 - 16)
     let outcome = try bed.serve([(0x4f00 - 16, 300, false), (0x4f00 + 284, 740, false)])
     #expect(outcome == BlockOutcome(written: 1, refusal: nil))
@@ -95,7 +95,7 @@ private struct DiskBed {
     #expect(bed.status() == 0)
   }
 
-  /// What is wrong, the sector, and the parts.
+  /// The defect, the sector, and the segments.
   private static let wrong: [(String, UInt64, [Segment])] = [
     ("no data", 0, []), ("half a sector", 0, [(0x4000, 256, true)]), ("more than sectors", 0, [(0x4000, 513, true)]),
     ("no length", 0, [(0x4000, 512, true), (0x5000, 0, true)]),
@@ -107,11 +107,11 @@ private struct DiskBed {
     ("across the pool's end", 0, [(32 << 12 - 256, 512, true)]),
     ("past all frames", 0, [(1 << 60, 512, true)]), ("the last addresses", 0, [(.max - 511, 512, true)]),
     ("past all addresses", 0, [(.max - 510, 512, true)]), ("the very last", 0, [(.max, 512, true)]),
-    ("to read behind to write", 0, [(0x4000, 512, true), (0x5000, 512, false)]),
+    ("readable after writable", 0, [(0x4000, 512, true), (0x5000, 512, false)]),
     ("data both ways", 0, [(0x4000, 512, false), (0x5000, 512, true)]),
   ]
 
-  @Test("R22: what is wrong with a request is refused with a status, and nothing is moved") func refused() throws {
+  @Test("R22: a malformed request fails with a status and transfers nothing") func refused() throws {
     for (what, sector, segments) in Self.wrong {
       let bed = try DiskBed()
       bed.memory.pinned.remove(8)
@@ -122,7 +122,7 @@ private struct DiskBed {
     }
   }
 
-  @Test("headers that are short, split and not pinned") func headers() throws {
+  @Test("short, split and unpinned headers") func headers() throws {
     let bed = try DiskBed()
     bed.header(0, 5)
     #expect(try bed.serve([(QueueBed.header, 15, false), (0x4000, 512, true)]).refusal != nil)
@@ -137,7 +137,7 @@ private struct DiskBed {
     #expect(bed.status() == 1)
   }
 
-  @Test("an operation that is none, and one that this disk has not") func unknownKinds() throws {
+  @Test("an unknown operation, and one that this disk does not support") func unknownKinds() throws {
     let bed = try DiskBed()
     for kind: UInt32 in [2, 3, 5, 8, 11, 13, .max] {
       bed.header(kind, 0)
@@ -151,7 +151,7 @@ private struct DiskBed {
     #expect(try readOnly.read(0, [(0x4000, 512, true)]).refusal == nil)
   }
 
-  @Test("a request whose status cannot be told ends the queue") func noStatus() throws {
+  @Test("a request without a status byte breaks the queue") func noStatus() throws {
     let bed = try DiskBed()
     bed.memory.pinned.remove(8)
     bed.header(0, 0)
@@ -182,7 +182,7 @@ private struct DiskBed {
 
   private func memoryIsQuiet(_ memory: ModelMemory) -> Bool { memory.held == [:] && memory.violations == [] }
 
-  @Test("the header is read once: what the driver writes after that changes nothing") func readOnce() throws {
+  @Test("the header is read once: later writes of the driver have no effect") func readOnce() throws {
     let bed = try DiskBed()
     var loads: [UInt64: Int] = [:]
     bed.memory.afterLoad = { [memory = bed.memory] address in
@@ -194,7 +194,7 @@ private struct DiskBed {
     #expect(bed.bytes(0x4000, 512) == (0..<512).map { DiskBed.byte(9, $0) })
   }
 
-  @Test("data over the header and the status: the driver's own affair, and no more is written than was said")
+  @Test("data may overlap header and status, and only the stated bytes are written")
   func overlapping() throws {
     let bed = try DiskBed()
     let outcome = try bed.read(1, [(QueueBed.header - 256, 512, true), (QueueBed.status - 256, 512, true)])
@@ -203,7 +203,7 @@ private struct DiskBed {
     #expect(bed.bytes(QueueBed.header - 256, 512) == (0..<512).map { DiskBed.byte(1, $0) })
   }
 
-  @Test("a file that has become shorter fails the request, and not the device") func shrunk() throws {
+  @Test("a truncated file fails the request but not the device") func shrunk() throws {
     let bed = try DiskBed()
     try bed.file.shorten(to: 10 * 512 + 100)
     let outcome = try bed.read(8, [(0x4000, 4096, true)])
@@ -213,7 +213,7 @@ private struct DiskBed {
     #expect(try bed.read(20, [(0x5000, 512, true)]).refusal != nil)
   }
 
-  @Test("what the kernel refuses fails with a sentence, and nothing is changed by it") func kernelRefuses() throws {
+  @Test("I/O errors of the kernel are reported in a sentence and change nothing") func kernelRefuses() throws {
     let sealed = FileDescriptor(rawValue: unsafe memfd_create("sealed", 2))
     try sealed.writeAll(Array(repeating: 7, count: 8 * 512))
     // F_ADD_SEALS, F_SEAL_WRITE.

@@ -1,4 +1,4 @@
-// A device without a machine: a pool of a few frames, an IOMMU that is a set, and a disk in memory.
+// A device without a machine: a pool of a few frames, a set as IOMMU, and a disk in memory.
 
 import GuestMemory
 import SystemPackage
@@ -6,14 +6,15 @@ import Testing
 
 @testable import Machine
 
-/// Pool memory of which the frames in `pinned` may be touched. Touching others, or one without a transfer, is noted.
+/// Pool memory in which only the frames in `pinned` may be accessed. Records accesses to other frames and accesses
+/// without a transfer.
 final class ModelMemory: DeviceMemory {
   static let frameCount = 32
   let pool: PoolMemory
   var pinned = Set(1..<frameCount)
-  /// Called after each load, with its address: somebody changes the memory meanwhile.
+  /// Called after each load with its address, so that a test can change the memory concurrently.
   var afterLoad: (PhysicalAddress) -> Void = { _ in }
-  /// Frames of transfers under way, by how many.
+  /// Number of transfers under way for each frame.
   private(set) var held: [Int: Int] = [:]
   private(set) var violations: [String] = []
 
@@ -42,7 +43,7 @@ final class ModelMemory: DeviceMemory {
   }
 
   private func check(_ address: PhysicalAddress) {
-    if held[Int(address.rawValue >> 12)] == nil { violations.append("\(address.rawValue) was touched") }
+    if held[Int(address.rawValue >> 12)] == nil { violations.append("\(address.rawValue) is not in a transfer") }
   }
 
   func load8(_ address: PhysicalAddress) -> UInt8 { loaded(address, pool.load8(address)) }
@@ -79,7 +80,7 @@ final class ModelMemory: DeviceMemory {
   }
 }
 
-/// A queue in that memory, with a driver's hand on it: rings in frame 1, headers and statuses in frame 2, data behind.
+/// A queue in that memory and its driver: rings in frame 1, headers and statuses in frame 2, data after that.
 struct QueueBed {
   static let size: UInt16 = 16
   static let descriptors: UInt64 = 0x1000
@@ -113,14 +114,14 @@ struct QueueBed {
     store64(Self.descriptors + UInt64(16 * index) + 8, UInt64(count) | UInt64(flags) << 32 | UInt64(next) << 48)
   }
 
-  /// Offers the chain from `head` on.
+  /// Offers the chain that starts at `head`.
   mutating func offer(_ head: UInt16) {
     pool.store16(PhysicalAddress(Self.available + 4 + 2 * UInt64(offered % Self.size)), head)
     offered &+= 1
     pool.store16(PhysicalAddress(Self.available + 2), offered)
   }
 
-  /// The device's look at the queue.
+  /// Takes the next chain, as the device.
   mutating func take() throws -> DescriptorChain? {
     let rings = try memory.begin(layout.ranges)
     defer { memory.end(rings) }
@@ -133,7 +134,7 @@ struct QueueBed {
     return queue.giveBack(head, written: written, memory)
   }
 
-  /// Nothing was touched without a transfer, and none is under way.
+  /// Checks that every access was within a transfer, and that no transfer is left.
   func check(_ sourceLocation: SourceLocation = #_sourceLocation) {
     #expect(memory.violations == [], sourceLocation: sourceLocation)
     #expect(memory.held == [:], sourceLocation: sourceLocation)

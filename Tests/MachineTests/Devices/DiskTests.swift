@@ -1,4 +1,4 @@
-// A machine with a disk: what a guest cannot test by itself (R22, R40).
+// A machine with a disk: what a guest cannot test itself (R22, R40).
 
 import CKVM
 import Glibc
@@ -10,7 +10,7 @@ import Testing
 
 @testable import Machine
 
-/// What a device refused.
+/// Requests that a device rejected.
 private final class Reports: Sendable {
   private let lines = Mutex<[String]>([])
   var report: @Sendable (String) -> Void { { text in self.lines.withLock { $0.append(text) } } }
@@ -23,19 +23,19 @@ private func configuration(_ file: BackingFile, _ reports: Reports) -> MachineCo
   return configuration
 }
 
-/// For all files of this process, in bytes. The signal that comes with it reaches this thread and those it makes, as it
-/// would in a program without a task pool.
+/// Limits the size of all files of this process, in bytes. SIGXFSZ stays unblocked in this thread and the threads it
+/// creates, as in a program without a task pool.
 private func limitFiles(to size: UInt) {
   var limit = rlimit(rlim_cur: size, rlim_max: size)
   var signals = sigset_t()
-  // SAFETY: limit and signals outlive the calls.
+  // SAFETY: limit and signal set outlive the calls.
   let result = unsafe setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit)
   unsafe sigemptyset(&signals)
   unsafe sigaddset(&signals, SIGXFSZ)
   precondition(unsafe result == 0 && pthread_sigmask(SIG_UNBLOCK, &signals, nil) == 0)
 }
 
-/// A disk in memory of so many bytes, all zero.
+/// A zeroed disk in memory of this many bytes.
 private func sparseFile(_ size: Int) throws -> BackingFile {
   // SAFETY: the name is a literal.
   let file = FileDescriptor(rawValue: unsafe memfd_create("disk", 0))
@@ -46,7 +46,7 @@ private func sparseFile(_ size: Int) throws -> BackingFile {
 extension OnKVM {
   @Suite struct DiskTests {
     @Test(
-      "R22, R40: a client's frames are filled and written through a driver task, which never sees them",
+      "R22, R40: a driver task reads and writes a client's frames without access to them",
       arguments: [nil, 100])
     func throughDriver(revocationInterval: UInt64?) throws {
       let file = try BackingFile(contents: Array("first".utf8) + Array(repeating: 0, count: 4096))
@@ -75,7 +75,7 @@ extension OnKVM {
       }
     }
 
-    @Test("a file that becomes shorter fails requests, and the machine goes on") func shrinks() throws {
+    @Test("a truncated file fails requests, and the machine continues") func shrinks() throws {
       let file = try BackingFile(contents: Array(repeating: 1, count: 4 << 20))
       let reports = Reports()
       try withMachine(configuration(file, reports)) { machine in
@@ -92,7 +92,7 @@ extension OnKVM {
       }
     }
 
-    @Test("drivers that are stopped at any moment leave nothing, and the next one finds the disk free")
+    @Test("a driver stopped at any moment leaves nothing behind, and the disk is free for the next one")
     func stopped() throws {
       let file = try BackingFile(contents: Array(repeating: 1, count: 4 << 20))
       let reports = Reports()
@@ -110,12 +110,12 @@ extension OnKVM {
         #expect(after.claimedFrames == before.claimedFrames && after.contents == before.contents)
         #expect(after.tasks == 0)
         #expect(try machine.run(reader, ["2", "32", "8"]).end.exitStatus == 0)
-        // All that they asked for was theirs.
+        // All ranges that they requested were pinned.
         #expect(reports.all == [])
       }
     }
 
-    @Test("a write beyond the process's limit of file sizes fails, and does not end the process")
+    @Test("a write beyond the process's file size limit fails without ending the process")
     func sizeLimit() async {
       await #expect(processExitsWith: .success) {
         let file = try sparseFile(64 << 20)
@@ -136,7 +136,7 @@ extension OnKVM {
       }
     }
 
-    @Test("what a device refuses is told, and not without end") func reportsEnd() throws {
+    @Test("rejected requests are reported up to a limit") func reportsEnd() throws {
       let file = try BackingFile(contents: Array(repeating: 1, count: 4096))
       let reports = Reports()
       try withMachine(configuration(file, reports)) { machine in
@@ -144,7 +144,7 @@ extension OnKVM {
         let client = try machine.bundled("diskclient")
         for _ in 0..<120 { #expect(try machine.run(client, ["77"]).end.exitStatus == 1) }
         #expect(reports.all.count == 100)
-        #expect(reports.all.last?.hasSuffix("(what it refuses from now on is not told)") == true)
+        #expect(reports.all.last?.hasSuffix("(further rejections are not reported)") == true)
         driver.stop(.machineEnd)
         _ = driver.wait()
       }
@@ -153,7 +153,7 @@ extension OnKVM {
 }
 
 @Suite struct BackingFileTests {
-  @Test("files that cannot be a disk") func unfit() throws {
+  @Test("unsuitable backing files") func unfit() throws {
     #expect(throws: BackingFileError.missing) { try BackingFile(path: "/nowhere/x") }
     #expect(throws: BackingFileError.notRegular) { try BackingFile(path: "/dev/null") }
     #expect(throws: BackingFileError.notRegular) { try BackingFile(path: "/") }

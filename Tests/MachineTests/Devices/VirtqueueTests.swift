@@ -1,4 +1,4 @@
-// The walker of a virtqueue against drivers that keep to its form and drivers that do not.
+// The device side of a virtqueue, against drivers that keep the format and drivers that break it.
 
 import GuestMemory
 import Testing
@@ -10,7 +10,7 @@ private let write: UInt16 = 2
 private let indirect: UInt16 = 4
 
 @Suite struct VirtqueueTests {
-  @Test("chains come in the order in which they were offered, with their parts") func inOrder() throws {
+  @Test("chains are taken in order, with all their parts") func inOrder() throws {
     var bed = try QueueBed()
     #expect(try bed.take() == nil)
     bed.describe(3, 0x4000, 16, flags: next, next: 15)
@@ -36,7 +36,7 @@ private let indirect: UInt16 = 4
     bed.check()
   }
 
-  @Test("indices run past 65,535, and the ring with them") func wrapsAround() throws {
+  @Test("indices and rings wrap around after 65,535") func wrapsAround() throws {
     var bed = try QueueBed()
     for index in 0..<70_000 {
       bed.describe(index % 16, UInt64(index), 1)
@@ -48,7 +48,7 @@ private let indirect: UInt16 = 4
     #expect(bed.pool.load16(PhysicalAddress(QueueBed.used + 2)) == UInt16(70_000 & 0xffff))
   }
 
-  @Test("a chain may use every descriptor, and not one twice") func loops() throws {
+  @Test("a chain may use every descriptor once, and none twice") func loops() throws {
     var bed = try QueueBed()
     for index in 0..<16 { bed.describe(index, 0x4000, 1, flags: index < 15 ? next : 0, next: UInt16(index + 1)) }
     bed.offer(0)
@@ -65,7 +65,7 @@ private let indirect: UInt16 = 4
   }
 
   @Test(
-    "descriptors beyond the queue, and indirect ones, are refused", arguments: [16, 17, 0x8000, 0xffff] as [UInt16])
+    "descriptors beyond the queue and indirect ones are rejected", arguments: [16, 17, 0x8000, 0xffff] as [UInt16])
   func outOfRange(index: UInt16) throws {
     var bed = try QueueBed()
     bed.describe(1, 0x4000, 1, flags: next, next: index)
@@ -82,7 +82,7 @@ private let indirect: UInt16 = 4
     #expect(throws: QueueFailure.indirect(5)) { try table.take() }
   }
 
-  @Test("more chains than descriptors are refused, as is an index that goes back") func tooMany() throws {
+  @Test("more chains than descriptors are rejected, as is an index that goes backwards") func tooMany() throws {
     var bed = try QueueBed()
     bed.pool.store16(PhysicalAddress(QueueBed.available + 2), 17)
     #expect(throws: QueueFailure.tooManyAvailable(17)) { try bed.take() }
@@ -90,7 +90,7 @@ private let indirect: UInt16 = 4
     #expect(throws: QueueFailure.tooManyAvailable(0xffff)) { try bed.take() }
   }
 
-  @Test("a queue that is not pinned whole is not touched", arguments: [1, 2, 3])
+  @Test("a queue that is not completely pinned is not accessed", arguments: [1, 2, 3])
   func notPinned(frame: Int) throws {
     let memory = try ModelMemory()
     memory.pinned = Set(1...3).subtracting([frame])
@@ -101,7 +101,7 @@ private let indirect: UInt16 = 4
     #expect(memory.held == [:])
   }
 
-  @Test("each word of the driver's is read once: what it writes after that changes nothing") func readOnce() throws {
+  @Test("each word of the driver is read once: later writes have no effect") func readOnce() throws {
     var bed = try QueueBed()
     bed.describe(0, 0x4000, 16, flags: next, next: 1)
     bed.describe(1, 0x5000, 512, flags: next | write, next: 2)
@@ -111,7 +111,7 @@ private let indirect: UInt16 = 4
     let pool = bed.pool
     bed.memory.afterLoad = { address in
       loads[address.rawValue, default: 0] += 1
-      // Whatever was read is worse a moment later.
+      // Every word becomes invalid right after it was read.
       for offset in stride(from: 0, to: address.rawValue % 8 == 0 && address.rawValue < 0x1200 ? 8 : 2, by: 2) {
         pool.store16(PhysicalAddress(address.rawValue + UInt64(offset)), 0xffff)
       }
@@ -122,7 +122,7 @@ private let indirect: UInt16 = 4
     bed.check()
   }
 
-  @Test("places that no queue can have") func layouts() {
+  @Test("invalid queue locations") func layouts() {
     func layout(
       _ size: UInt32 = 16, _ descriptors: UInt64 = 0x1000, _ available: UInt64 = 0x2000, _ used: UInt64 = 0x3000
     )
@@ -140,7 +140,7 @@ private let indirect: UInt16 = 4
 
   // MARK: Notifications
 
-  @Test("without an event index the driver says whether it wants interrupts, the device whether notifications")
+  @Test("without an event index, flags control interrupts and notifications")
   func flags() throws {
     var bed = try QueueBed()
     let rings = try bed.memory.begin(bed.layout.ranges)
@@ -154,7 +154,7 @@ private let indirect: UInt16 = 4
     #expect(try !bed.giveBack(0))
   }
 
-  @Test("with an event index there is one interrupt, when the index passes the one that was asked for")
+  @Test("with an event index there is one interrupt, when the index passes the requested one")
   func eventIndex() throws {
     var bed = try QueueBed(usesEventIndex: true)
     let event = PhysicalAddress(QueueBed.available + 4 + 2 * UInt64(QueueBed.size))
@@ -164,7 +164,7 @@ private let indirect: UInt16 = 4
     var wanted = 0
     for _ in 6..<(1 << 16) { wanted += try bed.giveBack(0) ? 1 : 0 }
     #expect(wanted == 1)
-    // The device asks to be notified of the next one.
+    // The device requests a notification for the next chain.
     bed.offer(0)
     _ = try bed.take()
     let rings = try bed.memory.begin(bed.layout.ranges)

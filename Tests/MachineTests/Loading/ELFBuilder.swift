@@ -1,16 +1,16 @@
-// Builds ELF64 files byte by byte, right or wrong in any field.
+// Builds ELF64 files byte by byte, valid or with any field wrong.
 
-/// A file under construction. As it starts, it is a small valid image; a test then breaks one thing.
+/// A file under construction. It starts as a small valid image; a test then breaks one field.
 struct ELFBuilder {
   struct Segment {
     var type: UInt32 = 1  // PT_LOAD
     var flags: UInt32 = 4  // PF_R
-    /// Added to the place of the content in the file, which makes the address of the first byte.
+    /// Added to the content's file offset to give the first byte's address.
     var base: UInt64 = 0
     var content: [UInt8] = []
     /// Zero bytes after the content.
     var zeroes: UInt64 = 0
-    // What the header says, where it is not the truth.
+    // Header fields that override the true values.
     var offset: UInt64?
     var address: UInt64?
     var fileSize: UInt64?
@@ -50,10 +50,10 @@ struct ELFBuilder {
   var sectionHeaderCount: UInt16?
   var sectionNameIndex: UInt16?
 
-  /// Where the first segment's content is in the file.
+  /// File offset of the first segment's content.
   var contentOffset: Int { 64 + 56 * segments.count }
 
-  /// The file: header, program headers, contents, sections' contents, section headers.
+  /// The file: header, program headers, contents, section contents, section headers.
   func bytes() -> [UInt8] {
     var contents: [UInt8] = []
     var headers: [UInt8] = []
@@ -80,7 +80,7 @@ struct ELFBuilder {
     return file + headers + contents + sectionHeaders
   }
 
-  /// The contents and headers of the null section, `sections` and the section of their names.
+  /// The contents and headers of the null section, of `sections`, and of the section name table.
   private func sectionBytes(from start: Int) -> (contents: [UInt8], headers: [UInt8]) {
     guard !sections.isEmpty else { return ([], []) }
     var contents: [UInt8] = []
@@ -104,12 +104,12 @@ struct ELFBuilder {
   }
 }
 
-/// The integer's bytes, the lowest first.
+/// The integer's bytes, little-endian.
 func little<Value: FixedWidthInteger & UnsignedInteger>(_ value: Value) -> [UInt8] {
   (0..<MemoryLayout<Value>.size).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
 }
 
-/// The same numbers for the same seed, on every machine (SplitMix64).
+/// SplitMix64: the same seed gives the same numbers on every machine.
 struct ELFGenerator: RandomNumberGenerator {
   var state: UInt64
 

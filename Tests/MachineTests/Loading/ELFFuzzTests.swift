@@ -1,11 +1,11 @@
-// Files that nobody would write: cut at every length, and changed at random. None may trap, and what is
-// accepted obeys the rules.
+// Malformed files: truncated at every length, and randomly changed. Reading them must not trap, and accepted files must
+// obey the rules.
 
 import Machine
 import Testing
 
 @Suite struct ELFFuzzTests {
-  /// An image with everything in it that is read.
+  /// An image with every part that the reader reads.
   private let valid: [UInt8] = {
     var builder = ELFBuilder()
     builder.segments.append(ELFBuilder.Segment(type: 0x6474_e551))
@@ -18,7 +18,8 @@ import Testing
     return builder.bytes()
   }()
 
-  /// Reads all that can be read of a file; nil where it is no image, else whether what is read obeys the rules.
+  /// Reads everything from a file.
+  /// - Returns: nil if it is not an image; otherwise whether the results obey the rules.
   private func obeys(_ bytes: [UInt8]) -> Bool? {
     guard let image = try? ELFImage(bytes: bytes) else { return nil }
     let symbols = SymbolTable(image)
@@ -55,7 +56,7 @@ import Testing
       #expect(obeys, "\(length) bytes")
       accepted += 1
     }
-    // What is needed to run lies before the sections.
+    // Everything needed to run precedes the sections.
     #expect(accepted > 64 && accepted < valid.count - 64)
     #expect(SymbolTable(try ELFImage(bytes: valid)).count == 3)
   }
@@ -63,7 +64,7 @@ import Testing
   @Test func `No mutant traps, and accepted ones obey the rules`() {
     var generator = ELFGenerator(state: 0x5eed)
     let interesting: [UInt8] = [0, 1, 2, 3, 4, 7, 0x10, 0x3f, 0x40, 0x7f, 0x80, 0xf0, 0xff]
-    // The program headers, where the rules are, and the section headers at the end get most of it.
+    // Mostly the program headers, which the rules are about, and the section headers at the end.
     let places = [0..<64, 64..<288, valid.count - 7 * 64..<valid.count, 0..<valid.count]
     var accepted = 0
     let mutants = 6_000

@@ -1,4 +1,4 @@
-// One test a rule of ELFImage: each fails if its rule is taken out.
+// One test for each rule of ELFImage. Each fails if its rule is removed.
 
 import CGuestABI
 import Machine
@@ -270,7 +270,7 @@ import Testing
         $0.memorySize = pages * pageSize
       }
     }
-    // Two more pages: those of the other segments.
+    // Two more pages for the other segments.
     #expect(throws: Never.self) { try ELFImage(bytes: large(limit / pageSize - 2).bytes()) }
     expect(.tooLarge(bytes: limit + pageSize), large(limit / pageSize - 1))
     #expect("\(ELFError.tooLarge(bytes: limit + pageSize))".hasPrefix("is larger than 1024 MiB in memory"))

@@ -4,7 +4,7 @@ import Testing
 @Suite struct ELFProgramInfoTests {
   private func info(_ text: String?, tests: String? = nil, type: UInt32 = 1, flags: UInt64 = 0) throws -> ProgramInfo {
     var builder = ELFBuilder()
-    // A section whose name begins with the other's, and comes first.
+    // Comes first, and its name has the wanted section's as a prefix.
     if let tests {
       builder.sections.append(.init(name: ".physmem.tests", type: type, flags: flags, content: Array(tests.utf8)))
     }

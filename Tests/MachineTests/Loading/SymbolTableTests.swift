@@ -2,7 +2,7 @@ import Machine
 import Testing
 
 extension ELFBuilder {
-  /// A symbol; its address counts from the start of `.text`, the first segment.
+  /// A symbol. Its address is relative to `.text`, the first segment.
   struct Symbol {
     var name: String
     var bytes: [UInt8]?
@@ -13,7 +13,7 @@ extension ELFBuilder {
     var size: UInt64
   }
 
-  /// The address that symbols count from.
+  /// The start address of `.text`.
   var textAddress: UInt64 { segments[0].base + UInt64(contentOffset) }
 
   /// Adds .text (section 1), .data (2), .symtab (3) and .strtab (4).
@@ -36,7 +36,7 @@ extension ELFBuilder {
 }
 
 @Suite struct ELFSymbolTableTests {
-  /// The names by offset from the start of a text of 256 bytes; "name+offset".
+  /// The names found at offsets into a `.text` of 256 bytes, as "name+offset".
   private func lookUp(
     _ symbols: [ELFBuilder.Symbol],
     _ offsets: [UInt64],

@@ -1,5 +1,5 @@
-// Waits of a task in the host that nothing but their own end could end, if they were not declared: a console that takes
-// no text, a device that does not answer.
+// Waits in the host that depend on others: a console that accepts no text, a device that does not answer. Stopping the
+// task must end them.
 
 import CKVM
 import Glibc
@@ -10,7 +10,7 @@ import Testing
 
 @testable import Machine
 
-/// A reader who does not read, until it is let.
+/// A console that blocks until the test lifts the blockage.
 private final class Blockage: Sendable {
   private let isLifted = Atomic<Bool>(false)
   private let calls = Atomic<Int>(0)
@@ -22,7 +22,7 @@ private final class Blockage: Sendable {
 
   func lift() { isLifted.store(true, ordering: .sequentiallyConsistent) }
 
-  /// Waits until somebody is held up.
+  /// Waits until a call is blocked.
   func waitForSomebody() throws {
     for _ in 0..<60_000 where calls.load(ordering: .sequentiallyConsistent) == 0 { usleep(1000) }
     try #require(calls.load(ordering: .sequentiallyConsistent) > 0)
@@ -31,7 +31,7 @@ private final class Blockage: Sendable {
 
 extension OnKVM {
   @Suite struct ConsoleTests {
-    @Test("a task is stopped while its console takes no text", arguments: [StopReason.timeLimit, .machineEnd])
+    @Test("a task can be stopped while its console is blocked", arguments: [StopReason.timeLimit, .machineEnd])
     func stopped(reason: StopReason) throws {
       try withMachine { machine in
         let blockage = Blockage()
@@ -46,14 +46,14 @@ extension OnKVM {
           return
         }
         #expect(machine.server.statistics.tasks == 0)
-        // Others have consoles of their own.
+        // Other tasks have consoles of their own.
         let transcript = Transcript()
         let (other, _) = try machine.run(machine.bundled("hello"), console: transcript.console)
         #expect(other.exitStatus == 0 && transcript.text == "Hello from task 2.\n")
       }
     }
 
-    @Test("the machine ends while a console takes no text, and the text may still be taken then") func machineEnds()
+    @Test("the machine can be shut down while a console is blocked, and the text may arrive later") func machineEnds()
       throws
     {
       let blockage = Blockage()
@@ -71,8 +71,7 @@ extension OnKVM {
       #expect(transcript.text == "Hello from task 1.\n")
     }
 
-    @Test("R30: a task that does not give back frames is dropped while its console takes no text") func dropped() throws
-    {
+    @Test("R30: a task that does not return frames is dropped while its console is blocked") func dropped() throws {
       var configuration = MachineConfiguration(memory: 16 << 20)
       configuration.reclaim.timeLimit = 20_000_000
       try withMachine(configuration) { machine in
@@ -82,7 +81,7 @@ extension OnKVM {
         let rogue = try machine.launch(
           machine.bundled("rogue"), parameters: TaskParameters(guaranteed: 400, mayUseExtra: true, hasContract: true)
         ) { _ in blockage.stay() }
-        // It says so when it has borrowed everything.
+        // The task writes when it has borrowed everything.
         try blockage.waitForSomebody()
         let transcript = Transcript()
         let isDone = attempt(seconds: 60) {
@@ -95,7 +94,7 @@ extension OnKVM {
       }
     }
 
-    @Test("a driver is stopped while its disk does not answer, and the disk is nobody's until it does") func disk()
+    @Test("a driver can be stopped while its disk does not answer, and frees the disk when it does") func disk()
       throws
     {
       // SAFETY: the name is a literal.
@@ -104,13 +103,13 @@ extension OnKVM {
       let blockage = Blockage()
       defer { blockage.lift() }
       var configuration = MachineConfiguration(memory: 64 << 20)
-      // What it refuses is told by the disk's own thread.
+      // The disk's own thread reports rejections, and blocks in the report.
       configuration.disks = [
         DiskConfiguration(file: BackingFile(file, sectorCount: 2048)) { _ in blockage.stay() }
       ]
       try withMachine(configuration) { machine in
         let program = try machine.bundled("disk_queue")
-        // It breaks its queue, and waits for the device to be reset.
+        // The driver breaks its queue, and waits for the device to be reset.
         let driver = try machine.launch(program, arguments: ["broken_chains"]) { _ in }
         try blockage.waitForSomebody()
         #expect(driver.wait(seconds: 0.05) == nil)

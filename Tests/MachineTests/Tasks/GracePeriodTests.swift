@@ -1,4 +1,4 @@
-// That frames wait for vCPUs to leave KVM, on a real /dev/kvm.
+// Frames wait until vCPUs leave KVM; on a real /dev/kvm.
 
 import Glibc
 import GuestMemory
@@ -8,12 +8,12 @@ import Testing
 
 extension OnKVM {
   @Suite struct GracePeriodTests {
-    @Test("Safety: a frame taken from a task that runs waits until its vCPU leaves KVM, if need be by a kick")
+    @Test("Safety: a frame taken from a running task waits until its vCPU leaves KVM, if necessary by a kick")
     func waits() throws {
       try withMachine(MachineConfiguration(memory: 16 << 20)) { machine in
         let task = try machine.launch(try machine.bundled("spin")) { _ in }
         var hasWaited = false
-        // Those that the task has never touched, or not yet, wait for nobody.
+        // Frames that the task has not touched do not wait.
         while !hasWaited {
           let movable = machine.server.frameUses().enumerated().filter { $0.element == .movable }.map(\.offset)
           for frame in movable where !hasWaited {

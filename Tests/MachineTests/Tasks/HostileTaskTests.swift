@@ -1,4 +1,4 @@
-// Tasks that do everything they must not, and what other tasks notice of it: nothing.
+// Tasks that attempt everything forbidden. Other tasks must not notice.
 
 import GuestImages
 import KVM
@@ -9,11 +9,11 @@ import Testing
 
 extension OnKVM {
   @Suite struct HostileTaskTests {
-    /// What QEMU's translator does not raise, or raises as another exception (docs/notes/backends.md).
+    /// Tests of exceptions that QEMU's TCG does not raise, or raises as others (docs/internals/notes/backends.md).
     private static let mistranslated = ["vector_division", "debug_trap"]
 
     @Test(
-      "however a task ends, the next one on its vCPU begins as if there had been none",
+      "whatever the end of a task, the next task on its vCPU starts with clean state",
       arguments: [
         "odd_exits", "exceptions", "pager_limits",
       ])
@@ -34,7 +34,7 @@ extension OnKVM {
       }
     }
 
-    @Test("random instructions harm the task that executes them, and nobody else")
+    @Test("random instructions harm only the task that executes them")
     func randomInstructions() throws {
       try withMachine { machine in
         let random = try machine.bundled("random_code")
@@ -52,10 +52,10 @@ extension OnKVM {
       }
     }
 
-    /// What KVM writes to memory for a string from a port, it writes only when the vCPU is entered again. When that came
-    /// after the address space was given away, it landed in the memory of the slot's next task, a few times in as many
-    /// launches as these.
-    @Test("a string from a port that was never read does not land in another task's memory")
+    /// KVM writes the memory operand of a string input from a port only when the vCPU is entered again. When that
+    /// happened after the address space had been reused, the write hit the memory of the slot's next task: a few times
+    /// in as many launches as here.
+    @Test("an uncompleted string input from a port is not written to another task's memory")
     func unfinishedStrings() throws {
       try withMachine { machine in
         let program = try machine.bundled("odd_exits")

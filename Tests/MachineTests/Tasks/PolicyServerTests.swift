@@ -1,11 +1,11 @@
-// The bundled policy server and tasks that have to do with it, on a real machine (R4, R7, R10, R13, R14).
+// The bundled policy server and its clients, on a real machine (R4, R7, R10, R13, R14).
 
 import Glibc
 import Machine
 import PhysicalMemory
 import Testing
 
-/// A policy server at work on a machine, and tasks of the program `contract`.
+/// A running policy server on a machine, and tasks of the program `contract`.
 private struct PolicyBed {
   let machine: Machine
   let policy: GuestTask
@@ -34,7 +34,8 @@ private struct PolicyBed {
       console: transcript.console)
   }
 
-  /// What the program says of its guarantees, with a contract those under it, and its exit status.
+  /// Runs `contract`.
+  /// - Returns: the guarantees it reports, with those of its contracts, and its exit status.
   func run(_ name: String, _ arguments: String...) throws -> (guaranteed: [Int], status: Int32?) {
     let transcript = Transcript()
     let end = try launch(name, arguments, transcript).wait(seconds: patience)
@@ -47,7 +48,7 @@ private struct PolicyBed {
 
 extension OnKVM {
   @Suite struct PolicyServerTests {
-    /// `contract` begins with about 50 frames, so that these quotas are more.
+    /// `contract` needs about 50 frames to start; the quotas here are larger.
     private static let file = """
       # who gets what
       alpha 300 fixed
@@ -56,12 +57,12 @@ extension OnKVM {
       grace 20
       """
 
-    @Test("R7, R14: a task gets what the file says for its name, or else the default", arguments: [false, true])
+    @Test("R7, R14: a task gets the entry of the file for its name, or the default", arguments: [false, true])
     func quotas(isDisturbed: Bool) throws {
       try withMachine(MachineConfiguration(revocationInterval: isDisturbed ? 100 : nil)) { machine in
         let bed = try PolicyBed(machine, Self.file, keepsMappings: !isDisturbed)
         for (name, guaranteed) in [("alpha", 300), ("beta", 1024), ("gamma", 100), ("alph", 100), ("alpha2", 100)] {
-          // A launch waits for the policy server, if not for long: on a busy machine one may begin without it.
+          // A launch waits a limited time for the policy server: on a busy machine a task may start without it.
           var found: [Int] = []
           for _ in 0..<50 where found != [guaranteed] { found = try bed.run(name).guaranteed }
           #expect(found == [guaranteed], "\(name)")
@@ -70,7 +71,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R4, R14: contracts are made, refused, and expire to what the file says", arguments: [false, true])
+    @Test("R4, R14: contracts are granted, rejected, and expire to the file's entry", arguments: [false, true])
     func contracts(isDisturbed: Bool) throws {
       try withMachine(MachineConfiguration(revocationInterval: isDisturbed ? 100 : nil)) { machine in
         let bed = try PolicyBed(machine, Self.file, keepsMappings: !isDisturbed)
@@ -84,10 +85,10 @@ extension OnKVM {
       }
     }
 
-    @Test("R14: a smaller guarantee waits for the time of grace, a larger one does not") func grace() throws {
+    @Test("R14: a smaller guarantee takes effect after the grace time, a larger one at once") func grace() throws {
       try withMachine { machine in
         let bed = try PolicyBed(machine, "default 300 fixed\ngrace 1000000")
-        // The second time it asks for one frame more, the third time again for less.
+        // The second request is for one frame more, the third for fewer again.
         #expect(try bed.run("any", "500", "extra", "1000000", "3") == ([501], 0))
         #expect(try bed.run("any", "500", "extra", "1000000", "2") == ([501], 0))
       }
@@ -97,7 +98,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R8, R14: taking control makes nobody's memory extra that fits") func firstContact() throws {
+    @Test("R8, R14: taking control turns no allocated frames into extra ones if they fit") func firstContact() throws {
       try withMachine { machine in
         let sleeper = try machine.launch(machine.bundled("sleep"), arguments: ["1000000"]) { _ in }
         let bed = try PolicyBed(machine, "default 1 fixed")
@@ -109,7 +110,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R4, R14: where not all of a file can be had, tasks get what can, and the rest when it is free")
+    @Test("R4, R14: if the file asks for too much, tasks get what is available, and the rest when it is free")
     func scarcity() throws {
       try withMachine(MachineConfiguration(memory: 64 << 20)) { machine in
         let bed = try PolicyBed(machine, "policy 200 fixed\ndefault 9000 fixed\ngrace 0")
@@ -124,7 +125,7 @@ extension OnKVM {
         #expect(claimed > 9000 && claimed < 10000)
         first.stop(.machineEnd)
         _ = first.wait()
-        // Without the first: 9,000 again, now the second one's.
+        // The first task's 9,000 frames go to the second.
         try bed.wait { machine.server.statistics.tasks == 2 && machine.server.statistics.claimedFrames >= 9000 }
         #expect(bed.policy.wait(seconds: 0) == nil, "\(bed.transcript.text)")
         second.stop(.machineEnd)
@@ -132,7 +133,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R13: with more tasks than there were entries the policy server gets a larger buffer, and goes on")
+    @Test("R13: with more tasks than entries the policy server gets a larger buffer and continues")
     func manyTasks() throws {
       try withMachine { machine in
         let bed = try PolicyBed(machine, Self.file)
@@ -151,7 +152,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R10, R14: a second policy server takes over while clients negotiate, and none of them notices")
+    @Test("R10, R14: a second policy server takes over unnoticed while clients negotiate")
     func takeOver() throws {
       try withMachine { machine in
         let bed = try PolicyBed(machine, Self.file)
@@ -173,7 +174,7 @@ extension OnKVM {
           #expect(end.exitStatus == 0, "\(bed.transcript.text)")
         }
         for client in clients { #expect(client.wait(seconds: patience)?.exitStatus == 0, "\(transcript.text)") }
-        // Who has no name for it does not get control.
+        // A task with another name does not get control.
         let (end, _) = try machine.run(server, [], TaskParameters(name: "somebody"))
         #expect(end.exitStatus == 1)
         #expect(try bed.run("alpha", "500", "extra") == ([500], 0))
@@ -181,7 +182,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R10: contracts go over to the next policy server, and expire there") func contractsGoOver() throws {
+    @Test("R10: contracts pass to the next policy server and expire there") func contractsGoOver() throws {
       try withMachine { machine in
         let bed = try PolicyBed(machine, Self.file)
         let transcript = Transcript()
@@ -198,8 +199,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R9: a policy server that dies leaves its policy, and tasks begin without it") func policyServerDies() throws
-    {
+    @Test("R9: after the policy server dies its policy holds, and tasks start") func policyServerDies() throws {
       try withMachine { machine in
         let bed = try PolicyBed(machine, Self.file)
         let sleeper = try bed.machine.launch(
@@ -209,7 +209,7 @@ extension OnKVM {
         bed.policy.stop(.timeLimit)
         _ = bed.policy.wait()
         #expect(machine.server.statistics.claimedFrames == 1024)
-        // Nobody gives it more than what it begins with, and nobody is there to ask.
+        // Without a policy server it gets no more than it starts with, and cannot ask for more.
         let found = try bed.run("alpha").guaranteed
         #expect(found.count == 1 && found[0] > 0 && found[0] < 300)
         #expect(try bed.run("alpha", "5000", "extra") == ([], 2))
@@ -223,7 +223,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R14: each bad line of a file is named, and nothing is taken over") func badFile() throws {
+    @Test("R14: each bad line of a file is reported, and no line of it takes effect") func badFile() throws {
       try withMachine { machine in
         let server = try machine.bundled("policy-server")
         let lines: [(String, String)] = [

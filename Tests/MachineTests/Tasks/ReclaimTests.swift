@@ -1,12 +1,12 @@
-// Frames that are taken back from running tasks for others that begin, want what is guaranteed to them, or end meanwhile
-// (R3, R5, R28–R31), with the programs of docs/reclaim.md.
+// Reclaim from running tasks, for tasks that start, claim their guarantee, or end meanwhile (R3, R5, R28–R31), with the
+// programs of docs/reference/reclaim.md.
 
 import Glibc
 import Machine
 import PhysicalMemory
 import Testing
 
-/// A machine in which one task has borrowed all frames that are not another's.
+/// A machine in which one task has borrowed all frames that no other task has.
 private struct ReclaimBed {
   let machine: Machine
   let borrower: GuestTask
@@ -22,7 +22,7 @@ private struct ReclaimBed {
 
   init(_ machine: Machine, _ name: String, _ arguments: [String] = []) throws {
     self.machine = machine
-    // Nothing is taken back for a program's image.
+    // Loaded first: no frames are reclaimed for a program's image.
     hello = try machine.bundled("hello")
     hungry = try machine.bundled("hungry")
     borrower = try machine.launch(
@@ -75,7 +75,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R3, R28: a launch waits for frames that a task gives back") func launchWaits() throws {
+    @Test("R3, R28: a launch waits for frames that a task returns") func launchWaits() throws {
       try withMachine(ReclaimBed.configuration()) { machine in
         let bed = try ReclaimBed(machine, "cache", ["600000"])
         for _ in 0..<5 {
@@ -107,7 +107,7 @@ extension OnKVM {
       }
     }
 
-    @Test("a program is not loaded where all frames are lent, and is told why") func loadRefused() throws {
+    @Test("loading a program fails with a reason when all frames are lent") func loadRefused() throws {
       try withMachine(ReclaimBed.configuration()) { machine in
         let bed = try ReclaimBed(machine, "rogue")
         do {
@@ -121,7 +121,7 @@ extension OnKVM {
       }
     }
 
-    @Test("R28, R30: a task that waits for frames can be stopped, and whoever was asked is not dropped for it")
+    @Test("R28, R30: a task waiting for frames can be stopped, and the victim is not dropped for that")
     func requesterEnds() throws {
       try withMachine(ReclaimBed.configuration(timeLimit: 600_000_000_000)) { machine in
         let hungry = try machine.launch(
@@ -133,7 +133,7 @@ extension OnKVM {
         hungry.stop(.timeLimit)
         #expect(hungry.wait(seconds: patience)?.exitStatus == 192)
         #expect(bed.borrower.wait(seconds: 0.1) == nil && machine.server.statistics.tasksDropped == 0)
-        // What the other one had is free now, and enough for a small task.
+        // The stopped task's frames are free now, and enough for a small task.
         let (end, _) = try machine.run(bed.hello, [], ReclaimBed.contract(55))
         #expect(end.exitStatus == 0)
         bed.stopBorrower()

@@ -1,4 +1,4 @@
-// Superpages on a real /dev/kvm: that there are any, and what becomes of them under a task that uses them.
+// Superpages on a real /dev/kvm: that they are made, and that they survive use by a task.
 
 import Glibc
 import GuestMemory
@@ -13,7 +13,7 @@ extension OnKVM {
       return machine.hasHugePages
     }
 
-    @Test("sequential touches are served by superpages where the host has huge pages, and by pages where it has not")
+    @Test("sequential access is served by superpages if the host has huge pages, otherwise by pages")
     func touched() throws {
       try withMachine(MachineConfiguration(memory: 256 << 20)) { machine in
         let hasHugePages = blocksReady(machine)
@@ -38,7 +38,7 @@ extension OnKVM {
       }
     }
 
-    @Test("what a task touched in no order is moved together in the background, and becomes superpages under it")
+    @Test("pages touched in random order are gathered in the background and promoted to superpages")
     func gathered() throws {
       var configuration = MachineConfiguration(memory: 256 << 20)
       configuration.moveInterval = 2000
@@ -46,7 +46,7 @@ extension OnKVM {
         guard blocksReady(machine) else { return }
         let task = try machine.launch(machine.bundled("count"), arguments: ["1024", "60000"]) { _ in }
         let limit = time(nil) + Int(patience)
-        // Contents that are moved at random are in no order; then, in the background, they are.
+        // Random moves scatter the contents; then the background thread gathers them.
         while task.wait(seconds: 0.01) == nil, time(nil) < limit, machine.server.statistics.superpagesPromoted == 0 {}
         let statistics = machine.server.statistics
         #expect(statistics.superpagesGathered > 0 && statistics.superpagesPromoted > 0)
@@ -55,7 +55,7 @@ extension OnKVM {
       }
     }
 
-    @Test("superpages that are split are counted once each, with why; those that are unmapped whole are not")
+    @Test("each split of a superpage is counted once by cause; unmapping a whole one is not counted")
     func counted() throws {
       try withMachine(MachineConfiguration(memory: 256 << 20)) { machine in
         guard blocksReady(machine) else { return }
@@ -68,7 +68,7 @@ extension OnKVM {
       }
     }
 
-    @Test("superpages are split and made again under a task that counts in every page: it never misses a count")
+    @Test("a task that counts in every page loses no count while its superpages are split and promoted")
     func splitAndPromoted() throws {
       try withMachine(MachineConfiguration(memory: 256 << 20)) { machine in
         guard blocksReady(machine) else { return }

@@ -1,4 +1,4 @@
-// State of the processor that a task can reach and that this host's KVM may leave as it is (docs/notes/task-state.md).
+// Processor state that a task can reach and that this host's KVM may not restore (docs/internals/notes/task-state.md).
 
 import GuestImages
 import KVM
@@ -8,10 +8,10 @@ import Testing
 
 extension OnKVM {
   @Suite struct TaskStateTests {
-    /// As the machine test of registers does, with tasks that have protection keys: on a KVM that does not keep them from
-    /// tasks, or where the machine lets tasks have them.
+    /// The register test with tasks that have protection keys: on a KVM that does not hide them from tasks, or where
+    /// the machine enables them.
     @Test(
-      "protection keys are clear for each task, and a task that denies itself its pages dies", arguments: [false, true])
+      "each task starts with clear protection keys; denying itself its pages kills a task", arguments: [false, true])
     func protectionKeys(areOn: Bool) throws {
       var configuration = MachineConfiguration()
       guard let device = try? KVMDevice(), !areOn || device.hasProtectionKeys else { return }
@@ -35,7 +35,7 @@ extension OnKVM {
       }
     }
 
-    @Test("the report of a task that executes syscall says where that was")
+    @Test("the report on a task that executes syscall gives its address")
     func systemCall() throws {
       try withMachine { machine in
         let program = try machine.bundled("exceptions")
