@@ -57,7 +57,7 @@ public struct SuperpageCounts: Equatable, Sendable {
   /// Flushes of all translations, for superpages and for freed page tables.
   public var flushes: Int
 
-  /// - Parameters: see the properties of the same names.
+  /// The parameters are those of the properties with the same names.
   public init(current: Int = 0, splits: [SplitCause: Int] = [:], flushes: Int = 0) {
     self.current = current
     self.splits = splits

@@ -161,7 +161,7 @@ extension ServerState {
 
   /// Removes an image.
   /// - Returns: its container, which the caller unloads.
-  /// - Throws: `.busy` while a task runs it.
+  /// - Throws: `.contentGone` when it is not loaded, `.busy` while a task runs it.
   mutating func removeImage(_ image: ImageNumber) throws(CallFailure) -> ContainerSlot {
     guard images.contains(image) else { throw .contentGone }
     guard images[image].taskCount == 0 else { throw .busy }
@@ -190,7 +190,7 @@ extension PhysicalMemoryServer {
   }
 
   /// Unloads a program and frees its frames.
-  /// - Throws: `.busy` while a task runs it.
+  /// - Throws: `.contentGone` when it is not loaded, `.busy` while a task runs it.
   public func unloadImage(_ image: ImageNumber) throws(CallFailure) {
     unload(try withState { (state) throws(CallFailure) in try state.removeImage(image) })
   }

@@ -19,7 +19,7 @@ public struct TaskParameters: Sendable {
   /// Whether the server fills in pages again that it has unmapped. False: such faults are delivered to the task (R27).
   public var keepsMappings: Bool
 
-  /// - Parameters: see the properties of the same names.
+  /// The parameters are those of the properties with the same names.
   public init(
     name: String = "", guaranteed: Int = 0, mayUseExtra: Bool = true, hasContract: Bool = false,
     faultAround: FaultAround = .automatic,
