@@ -33,6 +33,8 @@ struct PolicyState {
 extension ServerState {
   // MARK: Control (R9, R10)
 
+  /// Makes the handle of control (R9).
+  /// - Throws: `.notPermitted` when it was given out before, `.noMemory` when the handle table is full.
   mutating func takeControl(_ task: TaskSlot) throws(CallFailure) -> Handle {
     guard !policy.wasTaken else { throw .notPermitted }
     guard let handle = tasks[task].handles.insert(.control) else { throw .noMemory }
@@ -66,6 +68,8 @@ extension ServerState {
 
   /// Maps the buffer in place of what was mapped there, and revokes it from its previous holder. Creates it if
   /// necessary.
+  /// - Throws: an error of `checkControl`, `.fault` for a bad result, `.invalid` for a bad address, `.noMemory`,
+  ///   `.waitForFrames` when other tasks must give frames back first.
   mutating func mapPolicyBuffer(
     _ task: TaskSlot, _ handle: Handle, address: GuestAddress, result: GuestAddress
   ) throws(CallFailure) {
@@ -114,6 +118,7 @@ extension ServerState {
   /// Enlarges the buffer if a task's slot is beyond it. Its holder then loses it and must map it again (R13). Existing
   /// frames keep their contents.
   /// - Parameter task: the task on whose behalf frames are withdrawn.
+  /// - Throws: `.noMemory`, `.waitForFrames` when other tasks must give frames back first.
   mutating func makeRoomInBuffer(for task: TaskSlot, _ slot: TaskSlot) throws(CallFailure) {
     guard let buffer = policy.buffer else { return }
     let old = containers[buffer.slot].frames.count

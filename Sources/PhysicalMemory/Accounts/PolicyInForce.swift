@@ -47,6 +47,7 @@ extension ServerState {
 
   /// A checked copy of the buffer; nil: there is no buffer. Entries are found by slot; what the holder wrote to the
   /// server's fields is ignored.
+  /// - Throws: `.noMemory` when it overcommits.
   private func readPolicy() throws(CallFailure) -> [PolicyProposal]? {
     guard let buffer = policy.buffer else { return nil }
     var bytes = [UInt8](repeating: 0, count: containers[buffer.slot].frames.count << 12)
@@ -158,6 +159,7 @@ extension ServerState {
   // MARK: Names
 
   /// A task's name, padded with zeros to PM_NAME_MAXIMUM + 1 bytes.
+  /// - Throws: an error of `checkControl`, `.noEntry` when there is no such task.
   func taskName(_ task: TaskSlot, _ handle: Handle, _ id: UInt64) throws(CallFailure) -> [UInt8] {
     try checkControl(task, handle)
     var found: TaskSlot?

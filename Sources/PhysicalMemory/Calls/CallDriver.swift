@@ -152,6 +152,7 @@ struct CallContext {
   // MARK: Arguments in the task's memory
 
   /// Loads the ids of one side of a copy.
+  /// - Throws: `.invalid` for no or too many ids, `.fault` for an unreadable array.
   func load(_ ids: FrameIDArgument, _ count: UInt32) throws(CallFailure) -> FrameIDs {
     let loaded: FrameIDs
     switch ids {
@@ -162,6 +163,8 @@ struct CallContext {
     return loaded
   }
 
+  /// Loads an array of ids from the task's memory.
+  /// - Throws: `.invalid` for no or too many ids, `.fault` for an unreadable array.
   func loadArray(_ address: GuestAddress, _ count: UInt32) throws(CallFailure) -> [FrameID] {
     guard count > 0, count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     var bytes = [UInt8](repeating: 0, count: Int(count) * 4)

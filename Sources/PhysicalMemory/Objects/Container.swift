@@ -54,7 +54,7 @@ struct FrameIDRange {
 
 extension ServerState {
   /// The container that an owner's handle names.
-  /// - Throws: `.busy` while it is locked.
+  /// - Throws: `.notPermitted` for a weak capability; otherwise as `container`.
   mutating func ownedContainer(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> ContainerSlot {
     let access = try container(task, handle)
     guard access.isOwner else { throw .notPermitted }
@@ -62,6 +62,8 @@ extension ServerState {
   }
 
   /// The container that a handle names, for its owner or through a weak capability (R20).
+  /// - Throws: `.invalid` when it names no container, `.canceled` when the share was revoked, `.notPermitted` when the
+  ///   capability is for another task, `.busy` when the container is locked against the task.
   mutating func container(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> ContainerAccess {
     switch tasks[task].handles[handle] {
     case .container(let reference):
@@ -84,11 +86,15 @@ extension ServerState {
       && !containers[reference.slot].isDying
   }
 
+  /// Makes an empty container without a handle.
+  /// - Throws: `.noMemory` when the table is full.
   mutating func makeContainer(owner: TaskSlot) throws(CallFailure) -> ContainerReference {
     guard let slot = containers.insert(Container(owner: owner)) else { throw .noMemory }
     return ContainerReference(slot: slot, generation: containers.generation(at: slot))
   }
 
+  /// Makes an empty container and its owner's handle.
+  /// - Throws: `.noMemory` when a table is full.
   mutating func createContainer(_ task: TaskSlot) throws(CallFailure) -> Handle {
     let reference = try makeContainer(owner: task)
     guard let handle = tasks[task].handles.insert(.container(reference)) else {
@@ -100,6 +106,7 @@ extension ServerState {
   }
 
   /// Takes the container from its owner at once; `continueDestroying` frees its frames.
+  /// - Throws: as `ownedContainer`, `.notPermitted` for the initial container, `.busy` when a frame is pinned.
   mutating func beginDestroying(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> ContainerSlot {
     let slot = try ownedContainer(task, handle)
     guard slot != tasks[task].initialContainer.slot else { throw .notPermitted }

@@ -40,6 +40,8 @@ struct Message {
 }
 
 extension ServerState {
+  /// Reads a message from the task's memory.
+  /// - Throws: `.fault` when it is unreadable, `.waitForFrames` when other tasks must give frames back first.
   mutating func loadMessage(_ task: TaskSlot, _ address: GuestAddress) throws(CallFailure) -> Message {
     var bytes = [UInt8](repeating: 0, count: Message.byteCount)
     try readMemory(task, address, into: &bytes)
@@ -113,6 +115,7 @@ extension ServerState {
 
   /// Drops a handle for pm_cap_drop.
   /// - Returns: whether it is an owned container, which the caller destroys in steps.
+  /// - Throws: `.invalid` for a handle that names nothing, `.notPermitted` for PM_CAP_SELF and PM_CAP_CONTAINER.
   mutating func dropCapability(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> Bool {
     guard handle != .ownTask, handle != .initialContainer else { throw .notPermitted }
     switch tasks[task].handles[handle] {

@@ -83,6 +83,8 @@ extension ServerState {
     endpoints.contains(reference.slot) && endpoints.generation(at: reference.slot) == reference.generation
   }
 
+  /// Makes an endpoint and its owner's handle.
+  /// - Throws: `.noMemory` when a table is full.
   mutating func createEndpoint(_ task: TaskSlot) throws(CallFailure) -> Handle {
     guard let slot = endpoints.insert(Endpoint(owner: task)) else { throw .noMemory }
     let reference = EndpointReference(slot: slot, generation: endpoints.generation(at: slot))
@@ -96,6 +98,9 @@ extension ServerState {
 
   // MARK: Calling
 
+  /// Sends the message at `address` to an endpoint; the reply goes to the same address.
+  /// - Throws: `.invalid` for a bad handle or the task's own endpoint, `.canceled` when the endpoint is gone,
+  ///   `.timedOut` when the call would wait and may not, `.fault` for a bad address, an error of `checkCapabilities`.
   mutating func call(
     _ waiter: Waiter, _ handle: Handle, address: GuestAddress, mayWait: Bool
   ) throws(CallFailure) -> WaitOutcome {
@@ -113,6 +118,10 @@ extension ServerState {
     return waitOutcome(waiter)
   }
 
+  /// Receives a call to an endpoint; the message goes to `address`.
+  /// - Throws: `.invalid` for a bad handle, `.notPermitted` without the receive right, `.canceled` when the endpoint is
+  ///   gone, `.again` to report new or ended tasks (R14), `.timedOut` when the call would wait and may not, `.fault` for
+  ///   a bad address.
   mutating func receive(
     _ waiter: Waiter, _ handle: Handle, address: GuestAddress, mayWait: Bool
   ) throws(CallFailure) -> WaitOutcome {
@@ -125,6 +134,7 @@ extension ServerState {
   ///
   /// Everything that may wait for frames, or for a page that the task must map, comes before the reply, because the
   /// call is then repeated and would answer twice. Nothing after the reply throws `.waitForFrames` or `.fault`.
+  /// - Throws: as `reply` and `receive`.
   mutating func replyAndReceive(
     _ waiter: Waiter, _ handle: Handle, address: GuestAddress, mayWait: Bool
   ) throws(CallFailure) -> WaitOutcome {
@@ -186,6 +196,8 @@ extension ServerState {
   }
 
   /// Answers the call that the message names.
+  /// - Throws: `.invalid` for a number that is no call, `.canceled` when the caller timed out or ended, `.fault` for a
+  ///   bad address, an error of `checkCapabilities`.
   mutating func reply(_ task: TaskSlot, address: GuestAddress) throws(CallFailure) {
     let message = try loadMessage(task, address)
     guard let (caller, callerAddress) = receivedCall(message.reply, by: task) else {

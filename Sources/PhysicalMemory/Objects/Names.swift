@@ -45,6 +45,9 @@ extension ServerState {
     throw .invalid
   }
 
+  /// Registers an endpoint under the name at `address`, and wakes the tasks that wait for it.
+  /// - Throws: `.invalid` for a bad name, or a handle without the receive right; `.exists` when the name is taken,
+  ///   `.noMemory` when the table is full, `.fault` for a bad address.
   mutating func registerName(_ task: TaskSlot, _ address: GuestAddress, _ handle: Handle) throws(CallFailure) {
     let name = try loadName(task, address)
     guard case .endpoint(let reference, mayReceive: true) = tasks[task].handles[handle], isLive(reference)
@@ -76,6 +79,9 @@ extension ServerState {
     try store(handle, task, result)
   }
 
+  /// Looks up a name and stores a handle of its endpoint at `result`.
+  /// - Throws: `.noEntry` when it is not registered and the call may not wait, `.invalid` for a bad name, `.noMemory`
+  ///   when the handle table is full, `.fault` for a bad address.
   mutating func lookUpName(
     _ waiter: Waiter, _ address: GuestAddress, result: GuestAddress, mayWait: Bool
   ) throws(CallFailure) -> WaitOutcome {

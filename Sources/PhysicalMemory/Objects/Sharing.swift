@@ -28,11 +28,14 @@ extension ServerState {
   // MARK: Weak capabilities
 
   /// Makes a weak capability for the holder that `remote` names: any task, a certain task, or an endpoint's owner.
+  /// - Throws: as `ownedContainer`, as `shareHolder`, `.noMemory` when the handle table is full.
   mutating func share(_ task: TaskSlot, _ handle: Handle, remote: Handle) throws(CallFailure) -> Handle {
     let slot = try ownedContainer(task, handle)
     return try insertWeak(task, slot, try shareHolder(task, remote))
   }
 
+  /// Makes a weak capability for a holder; nil: for any task.
+  /// - Throws: `.noMemory` when the handle table is full.
   mutating func insertWeak(_ task: TaskSlot, _ slot: ContainerSlot, _ holder: TaskID?) throws(CallFailure) -> Handle {
     let reference = ContainerReference(slot: slot, generation: containers.generation(at: slot))
     let target = HandleTarget.weak(reference, epoch: containers[slot].epoch, holder: holder)
@@ -42,6 +45,7 @@ extension ServerState {
 
   /// Ends a call that creates a container with frames: shares it if `weakResult` is not 0, and stores the handles. The
   /// copies may have made a result's page read-only since the check; then the weak capability is removed again.
+  /// - Throws: as `share`, `.fault` when a result is not writable any more.
   mutating func giveContainer(
     _ task: TaskSlot, _ handle: Handle, remote: Handle, result: GuestAddress, weakResult: GuestAddress
   ) throws(CallFailure) {
@@ -57,6 +61,7 @@ extension ServerState {
   }
 
   /// - Returns: the only task that may use the capability; nil: any.
+  /// - Throws: `.invalid` for a handle that names no task or endpoint, `.canceled` when the endpoint is gone.
   func shareHolder(_ task: TaskSlot, _ remote: Handle) throws(CallFailure) -> TaskID? {
     if remote == .none { return nil }
     switch tasks[task].handles[remote] {
@@ -71,6 +76,7 @@ extension ServerState {
 
   /// Revokes all shares at once.
   /// - Returns: the container, if other tasks may still have leaves of it: `cutOff` follows.
+  /// - Throws: as `ownedContainer`, `.busy` while another task holds it locked or pinned.
   mutating func revokeShares(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> ContainerReference? {
     let slot = try ownedContainer(task, handle)
     guard heldByOthers(slot) == nil else { throw .busy }
@@ -118,6 +124,8 @@ extension ServerState {
 
   /// Locks out the owner; `cutOff` removes its leaves. The holder may extend its lock, up to the maximum time from the
   /// beginning.
+  /// - Throws: as `container`, `.invalid` for a bad time, `.notPermitted` for the owner, `.busy` while another task
+  ///   holds the lock or a call of the owner is under way, `.canceled` when the owner is ending.
   mutating func lock(
     _ task: TaskSlot, _ handle: Handle, microseconds: UInt64
   ) throws(CallFailure) -> ContainerReference {
@@ -159,6 +167,8 @@ extension ServerState {
     }
   }
 
+  /// Ends the task's lock.
+  /// - Throws: as `container`, `.notPermitted` when the task does not hold the lock.
   mutating func unlock(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) {
     let access = try container(task, handle)
     guard let lock = currentLock(access.slot), lock.holder == task else { throw .notPermitted }

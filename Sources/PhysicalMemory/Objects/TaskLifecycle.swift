@@ -60,6 +60,7 @@ extension ServerState {
   private static let workOfCopy = 16
 
   /// Creates a task with its entitlement and nothing else; `startTask` follows.
+  /// - Throws: `.contentGone` when the image is not loaded, `.noMemory` when the entitlement cannot be had.
   mutating func createTask(_ image: ImageNumber, _ parameters: TaskParameters) throws(CallFailure) -> (TaskSlot, TaskID)
   {
     guard images.contains(image) else { throw .contentGone }
@@ -94,6 +95,7 @@ extension ServerState {
 
   /// Opens a new task's address space and charges its first frames: everything that may have to wait.
   /// `continueStarting` fills the space. On an error except `.waitForFrames` the caller ends the task.
+  /// - Throws: `.noMemory`, `.waitForFrames` when other tasks must give frames back first.
   mutating func startTask(_ task: TaskSlot) throws(CallFailure) -> StartPlan {
     let image = tasks[task].image
     let frameCount = frameCount(image)
@@ -147,6 +149,7 @@ extension ServerState {
 
   /// One step of filling the initial container: text as logical copies, data as copies, the rest and the stack empty.
   /// False: the task may begin.
+  /// - Throws: `.noMemory` when there is no frame for a copy.
   mutating func continueStarting(_ plan: inout StartPlan) throws(CallFailure) -> Bool {
     let task = plan.task
     let reference = tasks[task].initialContainer

@@ -63,6 +63,8 @@ struct AllocationPlan {
 extension ServerState {
   /// Checks an allocation and charges the frames it adds, after which it cannot fail.
   /// - Parameter placed: it takes its frames before it drops the old contents of the ids.
+  /// - Throws: as `ownedContainer`, `.busy` when a frame in the range is pinned, `.waitForFrames` when other tasks must
+  ///   give frames back first. The plan has all other errors.
   mutating func planAllocation(
     _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ flags: AllocationFlags, placed: Bool = false
   ) throws(CallFailure) -> AllocationPlan {
@@ -132,6 +134,7 @@ extension ServerState {
 
   /// Plans a deallocation: how many ids from the range's start it covers, how many of them are in use, and the error to
   /// report.
+  /// - Throws: as `ownedContainer`, `.busy` when a frame in the range is pinned.
   mutating func planDeallocation(
     _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ flags: DeallocationFlags
   ) throws(CallFailure) -> (container: ContainerSlot, ids: Int, result: CountedResult) {

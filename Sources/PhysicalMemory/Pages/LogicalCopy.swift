@@ -81,6 +81,9 @@ extension ServerState {
 
   // MARK: 1. Check
 
+  /// Checks a copy and charges what it adds.
+  /// - Throws: `CopyError` with an error of a handle (`container`), `.noEntry` for an id not in use, `.busy` for a
+  ///   pinned one, `.noMemory`, `.waitForFrames`.
   mutating func planCopy(
     _ task: TaskSlot, _ source: Handle, _ sourceIDs: FrameIDs, _ destination: Handle, _ destinationIDs: FrameIDs,
     count: Int
@@ -342,6 +345,7 @@ extension ServerState {
   // MARK: Release (R38)
 
   /// Checks that all ids are in use.
+  /// - Throws: as `ownedContainer`, `.invalid` for no ids, `.noEntry` for an id not in use.
   mutating func planDataRelease(
     _ task: TaskSlot, _ handle: Handle, _ ids: [FrameID]
   ) throws(CallFailure) -> DataReleasePlan {

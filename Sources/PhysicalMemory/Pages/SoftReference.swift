@@ -45,6 +45,8 @@ struct RecoveryPlan {
 extension ServerState {
   // MARK: Release
 
+  /// Begins a release of frames.
+  /// - Throws: as `ownedContainer`.
   mutating func planRelease(_ task: TaskSlot, _ handle: Handle, _ ids: [FrameID]) throws(CallFailure) -> ReleasePlan {
     let slot = try ownedContainer(task, handle)
     containers[slot].changes += 1
@@ -138,6 +140,8 @@ extension ServerState {
 
   // MARK: Recovery
 
+  /// Begins a recovery of released frames.
+  /// - Throws: as `ownedContainer`, `.fault` when `frameError` is not writable.
   mutating func planRecovery(
     _ task: TaskSlot, _ handle: Handle, _ ids: [FrameID], frameError: GuestAddress
   ) throws(CallFailure) -> RecoveryPlan {
@@ -236,6 +240,7 @@ extension ServerState {
   }
 
   /// For each id, whether it has expired: neither in use nor recoverable.
+  /// - Throws: as `ownedContainer`.
   mutating func expired(_ task: TaskSlot, _ handle: Handle, _ ids: ArraySlice<FrameID>) throws(CallFailure) -> [UInt8] {
     let slot = try ownedContainer(task, handle)
     return ids.map { containers[slot].frames[$0] == .unused ? 1 : 0 }

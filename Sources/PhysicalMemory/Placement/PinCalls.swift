@@ -68,6 +68,8 @@ extension ServerState {
   // MARK: Pinning
 
   /// Checks everything that takes constant time. At most half of the allocatable frames may be pinned.
+  /// - Throws: as `container`, `.invalid` for a bad time or too many frames, `.noEntry` for an id not in use, `.busy`
+  ///   while another call changes the container, `.canceled` when the owner is ending.
   mutating func planPin(
     _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, microseconds: UInt64, physical: GuestAddress
   ) throws(CallFailure) -> PinPlan {
@@ -237,6 +239,8 @@ extension ServerState {
 
   // MARK: Unpinning
 
+  /// Begins a call that unpins.
+  /// - Throws: as `container`, `.invalid` for too many frames.
   mutating func planUnpin(_ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange) throws(CallFailure) -> UnpinPlan {
     guard range.count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     return UnpinPlan(task: task, container: reference(try container(task, handle).slot), range: range)

@@ -152,6 +152,7 @@ extension ServerState {
   /// Frames taken or given back in one step if no content is moved.
   private static let takenInOneStep = 4096
 
+  /// Begins a placed allocation that is checked and charged.
   mutating func planPlacement(
     _ task: TaskSlot, _ allocation: AllocationPlan, _ placement: Placement
   ) -> PlacementPlan {
