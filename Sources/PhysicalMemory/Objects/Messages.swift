@@ -119,9 +119,9 @@ extension ServerState {
   }
 
   /// Receives a call to an endpoint; the message goes to `address`.
-  /// - Throws: `.invalid` for a bad handle, `.notPermitted` without the receive right, `.canceled` when the endpoint is
-  ///   gone, `.again` to report new or ended tasks (R14), `.timedOut` when the call would wait and may not, `.fault` for
-  ///   a bad address.
+  /// - Throws: `.invalid` for a bad handle, `.notPermitted` without the receive right, `.canceled` when the endpoint
+  ///   is gone, `.again` to report new or ended tasks (R14), `.timedOut` when the call would wait and may not, `.fault`
+  ///   for a bad address.
   mutating func receive(
     _ waiter: Waiter, _ handle: Handle, address: GuestAddress, mayWait: Bool
   ) throws(CallFailure) -> WaitOutcome {

@@ -22,3 +22,43 @@ struct ReleaseData: ServerCall {
     }
   }
 }
+
+/// Ids about to drop the contents they share, in bounded steps. The owner waits in the call, so the container stays.
+struct DataReleasePlan {
+  let container: ContainerSlot
+  let ids: [FrameID]
+  fileprivate var done = 0
+}
+
+extension ServerState {
+  /// Checks that all ids are in use.
+  /// - Throws: as `ownedContainer`, `.invalid` for no ids, `.noEntry` for an id not in use.
+  mutating func planDataRelease(
+    _ task: TaskSlot, _ handle: Handle, _ ids: [FrameID]
+  ) throws(CallFailure) -> DataReleasePlan {
+    guard !ids.isEmpty else { throw .invalid }
+    let slot = try ownedContainer(task, handle)
+    guard ids.allSatisfy({ containers[slot].frames[$0].isUsed }) else { throw .noEntry }
+    containers[slot].changes += 1
+    return DataReleasePlan(container: slot, ids: ids)
+  }
+
+  /// One step: each id drops a content that it shares, and becomes empty. An id that is the only sharer keeps its
+  /// content, since a write to it would copy nothing. False: done.
+  mutating func continueDataRelease(_ plan: inout DataReleasePlan) -> Bool {
+    beginStep()
+    defer { finishRevocations() }
+    while plan.done < plan.ids.count {
+      if isStepOver { return true }
+      let id = plan.ids[plan.done]
+      step.count(Work.look)
+      if let number = containers[plan.container].frames[id].content, contents[number].sharers > 1 {
+        guard dropContent(number, shownBy: ContainerFrame(container: plan.container, id: id)) else { return true }
+        containers[plan.container].frames.set(id, .empty)
+      }
+      plan.done += 1
+    }
+    containers[plan.container].changes -= 1
+    return false
+  }
+}

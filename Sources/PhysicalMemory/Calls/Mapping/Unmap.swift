@@ -51,3 +51,41 @@ extension CallContext {
     }
   }
 }
+
+extension ServerState {
+  /// Whether the task's table has room for the mappings that a change of `pages` adds: a cut-off end, and `new`
+  /// mappings.
+  func hasRoomForMappings(_ task: TaskSlot, _ pages: PageRange, new: Int) -> Bool {
+    let added = new + (tasks[task].mappings.isCutInTwo(by: pages.start, pages.end) ? 1 : 0)
+    return tasks[task].mappings.count + added <= MappingTable.capacity
+  }
+
+  /// One step of forgetting mappings of destroyed containers, from a position in the table on.
+  /// - Returns: the position to continue from; nil at the end.
+  mutating func forgetDeadMappings(_ task: TaskSlot, from position: Int) -> Int? {
+    var dead = Set<ContainerReference>()
+    tasks[task].mappings.forEach(chunk: position) { mapping in
+      if !isLive(mapping.container) { dead.insert(mapping.container) }
+    }
+    return tasks[task].mappings.filter(chunk: position) { !dead.contains($0.container) }
+  }
+
+  /// One step of clearing leaves; `forgetPages` follows.
+  /// - Returns: the page to continue from; nil: no leaf is left.
+  mutating func emptyPages(_ task: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber? {
+    if tasks[task].unmapping == nil { tasks[task].unmapping = page..<end }
+    return unmapPages(task, from: page, to: end)
+  }
+
+  /// One step of removing the mappings of cleared pages. False: more steps are needed.
+  mutating func forgetPages(_ task: TaskSlot, from start: PageNumber, to end: PageNumber) -> Bool {
+    guard removeMappings(task, from: start, to: end) else { return false }
+    tasks[task].unmapping = nil
+    return true
+  }
+
+  /// One step of removing mappings. The pages have no leaf any more. False: more steps are needed.
+  mutating func removeMappings(_ task: TaskSlot, from start: PageNumber, to end: PageNumber) -> Bool {
+    tasks[task].mappings.remove(from: start, to: end, limit: 2048)
+  }
+}
