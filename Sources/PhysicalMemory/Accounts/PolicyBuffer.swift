@@ -12,6 +12,7 @@
 internal import CGuestABI
 internal import GuestMemory
 
+/// The state of control and of the policy buffer.
 struct PolicyState {
   /// pm_get_control has succeeded, which happens once.
   var wasTaken = false

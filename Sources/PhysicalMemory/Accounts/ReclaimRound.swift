@@ -54,6 +54,7 @@ public struct ReclaimRules: Sendable {
   }
 }
 
+/// Waiting requests, and the demands made for them.
 struct ReclaimState {
   let rules: ReclaimRules
   var requests: [FrameRequest] = []

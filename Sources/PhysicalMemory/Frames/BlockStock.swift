@@ -9,6 +9,7 @@
 
 internal import GuestMemory
 
+/// The stock of blocks for superpages.
 struct BlockStock {
   static let framesPerBlock = PoolMemory.framesPerBlock
 

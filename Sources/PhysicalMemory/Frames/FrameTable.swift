@@ -22,6 +22,7 @@
 
 internal import GuestMemory
 
+/// The state of a frame; see the list above.
 enum FrameState: UInt8, CaseIterable {
   case interior = 0
   case freeHead
@@ -39,6 +40,7 @@ enum FrameState: UInt8, CaseIterable {
   var isTaken: Bool { self == .inUse || self == .table || self == .quarantined }
 }
 
+/// Properties of a frame besides its state.
 struct FrameFlags: OptionSet, BitwiseCopyable {
   let rawValue: UInt16
   /// The content may be nonzero. A frame that was never allocated is a hole of the memfd and reads zero.

@@ -9,6 +9,7 @@
 
 internal import GuestMemory
 
+/// The free runs of all zones, by order.
 struct FreeRuns: ~Copyable {
   static let orderCount = 32
   /// The number of lists needed: one for each zone and order.

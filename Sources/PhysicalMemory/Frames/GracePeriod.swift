@@ -20,6 +20,7 @@
 internal import GuestMemory
 import Synchronization
 
+/// The open and the ending grace period.
 struct GracePeriods: ~Copyable {
   /// The visits that each of the two periods waits for.
   fileprivate var open: [Visit] = []
@@ -44,6 +45,7 @@ struct GracePeriods: ~Copyable {
   static let framesOfAFault = 16
 }
 
+/// The progress of a grace period that a caller waits for.
 enum PeriodProgress {
   case passed
   /// Waiting for visits to end.

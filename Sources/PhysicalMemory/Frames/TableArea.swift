@@ -6,6 +6,7 @@
 
 internal import GuestMemory
 
+/// The free frames of the area for page tables.
 struct TableArea: Sendable {
   let frames: Range<Int>
   /// Freed frames of the area.

@@ -23,6 +23,7 @@ struct EndpointReference: Hashable {
 /// The context that waits: the task itself, or its pm_return_pages handler, which interrupted it.
 public enum WaitLevel: Int, Sendable, CaseIterable { case task, handler }
 
+/// A wait of a task, at one of its levels.
 struct Waiter: Hashable {
   let task: TaskSlot
   let level: WaitLevel
@@ -33,6 +34,7 @@ struct Waiter: Hashable {
   }
 }
 
+/// An endpoint: its owner receives, other tasks call.
 struct Endpoint: ~Copyable {
   /// The task with the receive right.
   var owner: TaskSlot

@@ -3,6 +3,7 @@
 internal import CGuestABI
 internal import GuestMemory
 
+/// The registered names, and the tasks that wait for one.
 struct NameTable: ~Copyable {
   /// The maximum number of names; more get PM_ENOMEM.
   static let capacity = 4096

@@ -8,6 +8,7 @@
 internal import CGuestABI
 internal import GuestMemory
 
+/// A lock that excludes the owner of a container. `deadline` is in nanoseconds, like `start`.
 struct ContainerLock {
   let holder: TaskSlot
   /// Neighbours in the list of containers locked by the holder.

@@ -46,6 +46,7 @@ struct CopyError: Error {
   var frame: FrameID?
 }
 
+/// A copy under way.
 struct CopyPlan {
   let source: ContainerReference
   let destination: ContainerReference

@@ -13,6 +13,7 @@
 internal import CGuestABI
 internal import GuestMemory
 
+/// A call that pins, under way. `deadline` is in nanoseconds.
 struct PinPlan {
   let task: TaskSlot
   let container: ContainerReference
@@ -48,6 +49,7 @@ struct PinPlan {
   }
 }
 
+/// A call that unpins, under way.
 struct UnpinPlan {
   let task: TaskSlot
   let container: ContainerReference

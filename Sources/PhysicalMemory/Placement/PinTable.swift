@@ -8,6 +8,7 @@
 
 internal import GuestMemory
 
+/// The holder and the deadline of a pin.
 struct Pin: Equatable, BitwiseCopyable {
   /// Nanoseconds of the machine's clock.
   let deadline: UInt64
@@ -44,6 +45,7 @@ struct PinnedFrame: BitwiseCopyable {
   var isPinned: Bool { pin.deadline > 0 }
 }
 
+/// All pinned frames.
 struct PinTable: ~Copyable {
   private var frames: SparseArray<PinnedFrame>
   /// Frames with a pin that has not ended, from index 1 on; no deadline is before that of index / 2.

@@ -2,9 +2,11 @@
 
 internal import GuestMemory
 
+/// The position of a search. Counts are in frames.
 struct PlacementSearch {
   private static let recordsInOneStep = 1 << 15
 
+  /// The result of a step.
   enum Result {
     case found(FrameRun)
     case searching
