@@ -78,7 +78,7 @@ extension ServerState {
     try writeMemory(receiver, address, delivered.bytes.span)
   }
 
-  /// - Returns: the receiver's handle; 0 when there is none to transfer or no room for it.
+  /// - Returns: the receiver's handle; `.none` without a capability, or without room for it.
   private mutating func transfer(_ handle: Handle, from sender: TaskSlot, to receiver: TaskSlot, isMoved: Bool)
     -> Handle
   {
