@@ -9,6 +9,7 @@ public struct TaskSlot: SlabIndex, Hashable, Sendable, BitwiseCopyable {
   /// The index, from 0.
   public let rawValue: UInt32
 
+  /// - Parameter rawValue: the index, from 0.
   public init(_ rawValue: UInt32) { self.rawValue = rawValue }
 
   /// The owner of what belongs to no task: the contents of loaded programs.
@@ -17,9 +18,14 @@ public struct TaskSlot: SlabIndex, Hashable, Sendable, BitwiseCopyable {
 
 /// A page-table leaf: the frame and the rights in force.
 public struct MappedPage: Equatable, Sendable {
+  /// The mapped frame.
   public let frame: FrameNumber
+  /// The rights in force.
   public let rights: MappingFlags
 
+  /// - Parameters:
+  ///   - frame: the mapped frame.
+  ///   - rights: the rights in force.
   public init(frame: FrameNumber, rights: MappingFlags) {
     self.frame = frame
     self.rights = rights
@@ -28,10 +34,15 @@ public struct MappedPage: Equatable, Sendable {
 
 /// PM_PAGE_…: the bits of a page's leaf; empty where there is none.
 public struct PageUse: OptionSet, Sendable {
+  /// PM_PAGE_… bits.
   public let rawValue: UInt8
+  /// - Parameter rawValue: PM_PAGE_… bits.
   public init(rawValue: UInt8) { self.rawValue = rawValue }
+  /// The page has a leaf.
   public static let present = PageUse(rawValue: UInt8(PM_PAGE_PRESENT))
+  /// The processor has used the leaf since the bit was cleared.
   public static let accessed = PageUse(rawValue: UInt8(PM_PAGE_ACCESSED))
+  /// The processor has written through the leaf since the bit was cleared.
   public static let dirty = PageUse(rawValue: UInt8(PM_PAGE_DIRTY))
 }
 
@@ -46,6 +57,7 @@ public struct SuperpageCounts: Equatable, Sendable {
   /// Flushes of all translations, for superpages and for freed page tables.
   public var flushes: Int
 
+  /// The parameters are those of the properties with the same names.
   public init(current: Int = 0, splits: [SplitCause: Int] = [:], flushes: Int = 0) {
     self.current = current
     self.splits = splits
@@ -60,6 +72,9 @@ public struct Visit: Equatable, Sendable, BitwiseCopyable {
   /// Unique among the visits of a slot.
   public let number: UInt64
 
+  /// - Parameters:
+  ///   - slot: the task whose vCPU it is.
+  ///   - number: unique among the visits of a slot.
   public init(slot: TaskSlot, number: UInt64) {
     self.slot = slot
     self.number = number
@@ -68,7 +83,7 @@ public struct Visit: Equatable, Sendable, BitwiseCopyable {
 
 /// Waits for visits to end, without the server's lock.
 public protocol Departures: Sendable {
-  /// The number of ended visits for which `MachineOperations.hurry` was called.
+  /// The number of ended visits for which `TaskEvents.hurry` was called.
   var count: UInt64 { get }
   /// Blocks until `count` is larger than the argument.
   func wait(after count: UInt64)

@@ -78,7 +78,7 @@ public final class PhysicalMemoryServer: Sendable {
   ///   - parameters: the task's name, entitlement, stack and arguments.
   ///   - wait: blocks until a time of the machine's clock (nanoseconds), or until `wake` is called for the task.
   /// - Returns: the slot, and the task's id, which is never reused.
-  /// - Throws: `.noMemory` when the guarantee or the frames cannot be had; `.error` with the reason otherwise.
+  /// - Throws: `.contentGone` when the image is not loaded, `.noMemory` when the guarantee or the frames cannot be had.
   public func createTask(
     _ image: ImageNumber, _ parameters: TaskParameters, wait: (TaskSlot, _ until: UInt64) -> Void = { _, _ in }
   ) throws(CallFailure) -> (slot: TaskSlot, id: TaskID) {
@@ -246,7 +246,7 @@ public final class PhysicalMemoryServer: Sendable {
   /// Waits for a grace period: until no vCPU can access the frames that were given back or vacated before the call.
   func waitForGracePeriod() { state.waitForGracePeriod() }
 
-  /// One step of ending grace periods; `watchGracePeriods` of `MachineOperations` asks for it. Kicks vCPUs that stay in
+  /// One step of ending grace periods; `TaskEvents.watchGracePeriods` asks for it. Kicks vCPUs that stay in
   /// the machine for long.
   /// - Returns: false when no grace period is left.
   public func watchGracePeriods() -> Bool { state.withLock(needed: 0) { $0.watchGracePeriods() } }

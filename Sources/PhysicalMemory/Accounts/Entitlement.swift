@@ -1,52 +1,52 @@
-// Who may have how many frames (R2–R6).
+// How many frames each task may have (R2–R6).
 //
-//      allocated ≤ allocatable     so that there is a frame behind every virtual frame
-//      claimed   ≤ allocatable     so that whoever has a claim can be given its frames, if need be by taking extra
-//                                  frames back from others (ReclaimRound.swift)
+//      allocated ≤ allocatable     every virtual frame can be backed by a frame
+//      claimed   ≤ allocatable     every claim can be met, if necessary by taking extra frames back from other tasks
+//      (ReclaimRound.swift)
 
-/// One task's share. Counts are in frames.
+/// A task's entitlement. Counts are in frames.
 struct Entitlement: BitwiseCopyable {
-  /// Frames it always gets.
+  /// Frames it is guaranteed.
   var guaranteed = 0
-  /// Virtual frames of the containers it owns, and what is set aside for a call of its under way.
+  /// Virtual frames of the containers it owns, and frames set aside for a call of its under way.
   var allocated = 0
-  /// What its request waits for.
+  /// Frames its request waits for.
   var awaited = 0
   var swapped = 0
   var swapQuota = 0
-  /// Whether it may go beyond its guarantee at all.
+  /// Whether it may exceed its guarantee.
   var mayUseExtra = true
-  /// False: nobody decided about this task, and it takes what it wants, first come, first served (R8): what it has is
-  /// as good as guaranteed.
+  /// False: no policy has been set for the task. It is served first come, first served (R8), and what it has counts as
+  /// guaranteed.
   var hasContract = false
 
-  /// What others cannot be promised.
+  /// Frames that cannot be promised to other tasks.
   var claim: Int { hasContract ? guaranteed : max(guaranteed, allocated + awaited) }
-  /// What it can be asked to give back.
+  /// Frames that can be demanded back.
   var extra: Int { max(0, allocated - claim) }
-  /// What it may allocate whatever others do.
+  /// Frames it may allocate regardless of other tasks.
   var guaranteedLeft: Int { max(0, guaranteed - allocated) }
 }
 
-/// The machine's frames against all that tasks have and may have. All checks are O(1).
+/// The machine's frames against the claims and allocations of all tasks. All checks are O(1).
 struct Ledger {
-  /// Frames that tasks can have at all.
+  /// Frames that tasks can have in total.
   private(set) var allocatable: Int
-  /// The sum of all claims, and of what withdrawals wait for.
+  /// The sum of all claims and of pending withdrawals.
   private(set) var claimed = 0
-  /// The sum of what all tasks have.
+  /// The sum of all allocations.
   private(set) var allocated = 0
 
   init(allocatable: Int) { self.allocatable = allocatable }
 
-  /// What tasks without a contract can have, and what new guarantees can promise.
+  /// Frames that tasks without a contract can have, and that new guarantees can promise.
   var unclaimed: Int { allocatable - claimed }
-  /// What is there now, without taking anything back.
+  /// Frames available now, without reclaim.
   var free: Int { allocatable - allocated }
 
-  /// How many more frames the task may allocate. Those beyond `free` must be taken back from others first; there are
-  /// always enough to be taken.
-  /// - Parameter lendable: what there is for those who go beyond their guarantee.
+  /// The number of frames the task may still allocate. Those beyond `free` must be reclaimed from other tasks first,
+  /// which always have enough.
+  /// - Parameter lendable: frames available to tasks beyond their guarantee.
   func headroom(_ entitlement: Entitlement, extra: Bool, lendable: Int) -> Int {
     guard entitlement.hasContract else {
       return entitlement.guaranteedLeft + (entitlement.mayUseExtra ? unclaimed : 0)
@@ -55,8 +55,8 @@ struct Ledger {
     return max(entitlement.guaranteedLeft, lendable)
   }
 
-  /// What a request waits for is the task's from now on, so that nobody is promised it meanwhile (0: no longer). A
-  /// task without a contract has no other claim to it.
+  /// Reserves the frames that a request waits for, so that they are not promised to other tasks meanwhile (0: no
+  /// longer). A task without a contract has no other claim to them.
   mutating func setAwaited(_ entitlement: inout Entitlement, _ count: Int) {
     let before = entitlement.claim
     entitlement.awaited = count
@@ -64,7 +64,7 @@ struct Ledger {
     precondition(claimed <= allocatable)
   }
 
-  /// Books `count` frames (or gives back, if negative) that `headroom` allowed and that are there.
+  /// Charges `count` available frames that `headroom` allowed (uncharges if negative).
   mutating func charge(_ entitlement: inout Entitlement, _ count: Int) {
     let before = entitlement.claim
     entitlement.allocated += count
@@ -73,9 +73,9 @@ struct Ledger {
     precondition(entitlement.allocated >= 0 && claimed <= allocatable && allocated <= allocatable)
   }
 
-  /// Sets what a task is promised; false, and nothing changed, when it would overcommit (R4).
+  /// Sets a task's guarantee. False, with nothing changed, when that would overcommit (R4).
   mutating func set(_ entitlement: inout Entitlement, guaranteed: Int, hasContract: Bool) -> Bool {
-    // Whoever asks may name any number: first the bounds, so that no sum overflows.
+    // The number is untrusted: check the bounds first, so that no sum overflows.
     guard guaranteed >= 0, guaranteed <= allocatable else { return false }
     var changed = entitlement
     changed.guaranteed = guaranteed
@@ -87,7 +87,7 @@ struct Ledger {
     return true
   }
 
-  /// Takes frames away from what tasks can have, for the server's own tables; false when they are claimed or in use.
+  /// Withdraws frames for the server's own tables. False when they are claimed or in use.
   mutating func withdraw(_ count: Int) -> Bool {
     guard min(unclaimed, free) >= count else { return false }
     allocatable -= count
@@ -96,13 +96,13 @@ struct Ledger {
 
   mutating func restore(_ count: Int) { allocatable += count }
 
-  /// Promises frames to a withdrawal that waits until they are there (or no longer, if negative): `unclaimed` has them.
+  /// Promises `unclaimed` frames to a pending withdrawal (takes the promise back if negative).
   mutating func promise(_ count: Int) {
     claimed += count
     precondition(claimed <= allocatable)
   }
 
-  /// Takes frames away that were promised, and are there.
+  /// Withdraws frames that were promised and are available.
   mutating func withdrawPromised(_ count: Int) {
     claimed -= count
     allocatable -= count

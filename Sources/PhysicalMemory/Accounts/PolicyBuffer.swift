@@ -1,29 +1,30 @@
-// Who decides about memory (R7–R14): the control capability, and the buffer that the server shares with its holder.
-// What a commit does is in PolicyCommit.swift.
+// The control capability (R7–R14), and the buffer that the server shares with its holder. PolicyInForce.swift carries
+// out commits.
 //
 // The life of control:
-//  1. free: nobody asked for it. Memory is given first come, first served.
-//  2. held: somewhere there is a handle that names it. Its holders may map the buffer, one at a time, and commit.
-//  3. gone: the last handle was dropped, or ended with its task. The policy committed last stays in force for good.
+//  1. free: it was never requested. Memory is given first come, first served.
+//  2. held: a handle names it. Its holders may map the buffer, one at a time, and commit.
+//  3. gone: the last handle was dropped, or ended with its task. The last committed policy stays in force.
 //
-// The buffer is a container of the server's own, whose frames tasks cannot have while it exists. Its holder sees it
-// through a mapping as of a weak capability: a new epoch takes it away.
+// The buffer is a container owned by the server; its frames are withdrawn while it exists. The holder maps it as
+// through a weak capability: a new epoch revokes it.
 
 internal import CGuestABI
 internal import GuestMemory
 
+/// The state of control and of the policy buffer.
 struct PolicyState {
-  /// pm_get_control has succeeded, which it does once.
+  /// pm_get_control has succeeded, which happens once.
   var wasTaken = false
-  /// A policy has been committed: from then on every task has a contract.
+  /// A policy has been committed: every task has a contract from then on.
   var isControlled = false
   /// Handles that name control, in all tables.
   var controls = 0
-  /// The buffer's container; from the first pm_get_policy_buffer until there is no control any more.
+  /// The buffer's container, from the first pm_get_policy_buffer until control is gone.
   var buffer: ContainerReference?
-  /// Who mapped the buffer last, for as long as it holds control.
+  /// The task that mapped the buffer last, while it holds control.
   var holder: TaskSlot?
-  /// Tasks have come or gone since the holder was told so.
+  /// Tasks have been created or ended since the holder was told.
   var hasNews = false
 
   static let entryBytes = MemoryLayout<pm_policy_entry>.size
@@ -33,6 +34,8 @@ struct PolicyState {
 extension ServerState {
   // MARK: Control (R9, R10)
 
+  /// Makes the handle of control (R9).
+  /// - Throws: `.notPermitted` when it was given out before, `.noMemory` when the handle table is full.
   mutating func takeControl(_ task: TaskSlot) throws(CallFailure) -> Handle {
     guard !policy.wasTaken else { throw .notPermitted }
     guard let handle = tasks[task].handles.insert(.control) else { throw .noMemory }
@@ -41,13 +44,13 @@ extension ServerState {
     return handle
   }
 
-  /// PM_EINVAL for a handle that names nothing, PM_EPERM for one that names something else.
+  /// - Throws: `.invalid` for a handle that names nothing, `.notPermitted` for one that names something else.
   func checkControl(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) {
     guard let target = tasks[task].handles[handle] else { throw .invalid }
     guard target == .control else { throw .notPermitted }
   }
 
-  /// A task has got handles that name control, or has lost some. With the last one it loses the buffer too.
+  /// Counts handles of control that a task gained or lost. A task that lost its last one also loses the buffer.
   mutating func countControls(_ task: TaskSlot, _ change: Int) {
     tasks[task].controls += change
     policy.controls += change
@@ -64,7 +67,10 @@ extension ServerState {
 
   // MARK: The buffer (R11–R13)
 
-  /// Maps the buffer, in place of what was mapped there, and takes it from whoever has it. Makes it, if there is none.
+  /// Maps the buffer in place of what was mapped there, and revokes it from its previous holder. Creates it if
+  /// necessary.
+  /// - Throws: an error of `checkControl`, `.fault` for a bad result, `.invalid` for a bad address, `.noMemory`,
+  ///   `.waitForFrames` when other tasks must give frames back first.
   mutating func mapPolicyBuffer(
     _ task: TaskSlot, _ handle: Handle, address: GuestAddress, result: GuestAddress
   ) throws(CallFailure) {
@@ -78,21 +84,21 @@ extension ServerState {
     try makeTables(task, for: pages.start)
     try makeTables(task, for: pages.end.advanced(by: -1))
     try store(UInt32(frames * PolicyState.entriesPerFrame), task, result)
-    // Nothing can fail from here on.
+    // Nothing below can fail.
     takeBufferAway()
     var page = pages.start
     while let next = unmapPages(task, from: page, to: pages.end) { page = next }
     while !removeMappings(task, from: pages.start, to: pages.end) {}
     installMapping(
       task,
-      // The server never forgets it: its holder could not map it again as it does its own containers.
+      // The server never forgets this mapping: its holder could not re-establish it.
       Mapping(
         start: pages.start, count: pages.count, container: buffer, frame: 0, flags: [.read, .write, .lazy],
         epoch: containers[buffer.slot].epoch, isInitial: true))
     policy.holder = task
   }
 
-  /// The first buffer shows what there is, and guarantees nothing (R12).
+  /// A new buffer shows the current state and guarantees nothing (R12).
   private mutating func makeBuffer(for task: TaskSlot) throws(CallFailure) -> ContainerReference {
     if let buffer = policy.buffer { return buffer }
     let buffer = try makeContainer(owner: .server)
@@ -110,9 +116,10 @@ extension ServerState {
     return buffer
   }
 
-  /// Makes the buffer larger, if a task's slot is beyond it. Its holder loses it then, and asks again (R13). The frames
-  /// there are stay, with all that is in them.
-  /// - Parameter task: for whose sake.
+  /// Enlarges the buffer if a task's slot is beyond it. Its holder then loses it and must map it again (R13). Existing
+  /// frames keep their contents.
+  /// - Parameter task: the task on whose behalf frames are withdrawn.
+  /// - Throws: `.noMemory`, `.waitForFrames` when other tasks must give frames back first.
   mutating func makeRoomInBuffer(for task: TaskSlot, _ slot: TaskSlot) throws(CallFailure) {
     guard let buffer = policy.buffer else { return }
     let old = containers[buffer.slot].frames.count
@@ -125,7 +132,7 @@ extension ServerState {
       throw .noMemory
     }
     takeBufferAway()
-    // Of those that begin there may be several already.
+    // Several tasks may be starting already.
     var next = tasks.occupied(from: TaskSlot(UInt32(old * PolicyState.entriesPerFrame)))
     while let slot = next {
       let entitlement = tasks[slot].entitlement
@@ -134,7 +141,7 @@ extension ServerState {
     }
   }
 
-  /// Nobody has the buffer mapped any more.
+  /// Revokes the buffer from its holder.
   private mutating func takeBufferAway() {
     guard let slot = policy.buffer?.slot else { return }
     containers[slot].epoch = containers[slot].epoch == .max ? 1 : containers[slot].epoch + 1
@@ -144,7 +151,7 @@ extension ServerState {
     finishRevocations()
   }
 
-  /// A buffer has a few frames: this is one step.
+  /// Destroys the buffer in one step, since it has few frames.
   private mutating func destroy(_ container: ContainerSlot) {
     containers[container].isDying = true
     while !continueDestroying(container) {}
@@ -152,7 +159,7 @@ extension ServerState {
 
   // MARK: Entries
 
-  /// Where a slot's entry is; nil: there is no buffer, or it does not reach so far.
+  /// The position of a slot's entry; nil: there is no buffer, or it is too small.
   @inline(__always)
   private func policyEntry(_ slot: TaskSlot) -> (frame: FrameNumber, offset: Int)? {
     guard let buffer = policy.buffer else { return nil }
@@ -162,7 +169,7 @@ extension ServerState {
     return (contents[content].frame, index % PolicyState.entriesPerFrame * PolicyState.entryBytes)
   }
 
-  /// Keeps what a task's entry says of its frames current. One store, so that no reader sees half of it.
+  /// Updates the frame count in a task's entry, by one store, so that a reader never sees half of it.
   @inline(__always)
   mutating func noteAllocated(_ task: TaskSlot) {
     guard let (frame, offset) = policyEntry(task) else { return }
@@ -171,7 +178,7 @@ extension ServerState {
     memory.write(frame, at: offset + 8, bytes.span)
   }
 
-  /// Writes all of a task's entry, the policy server's fields too.
+  /// Writes all of a task's entry, including the policy server's fields.
   mutating func fillPolicyEntry(_ task: TaskSlot, guaranteed: Int, extra: Bool) {
     writeServerFields(task)
     writeWords(
@@ -179,7 +186,7 @@ extension ServerState {
       [UInt64(guaranteed), extra ? 1 : 0, UInt64(tasks[task].entitlement.swapQuota), 0])
   }
 
-  /// Writes what of an entry is the server's, whatever its holder made of it.
+  /// Restores the server's fields of an entry, whatever the holder wrote there.
   mutating func writeServerFields(_ task: TaskSlot) {
     let entitlement = tasks[task].entitlement
     writeWords(
@@ -190,7 +197,7 @@ extension ServerState {
       ])
   }
 
-  /// The slot is free.
+  /// Clears the entry of a free slot.
   mutating func clearPolicyEntry(_ slot: TaskSlot) {
     writeWords(slot, at: 0, [0, 0, 0, 0])
     writeWords(slot, at: 32, [0, 0, 0, 0])

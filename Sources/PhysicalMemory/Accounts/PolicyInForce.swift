@@ -1,11 +1,11 @@
-// What the holder of control does with its buffer (R4, R7, R14), and how it learns what there is to decide. Nothing
-// written to the buffer counts before a commit, and a commit takes nothing from anybody by itself: who has more than
-// its new guarantee has extra frames, which are asked back when somebody has a claim to them.
+// Commits of the policy buffer (R4, R7, R14), and the notification of its holder. Writes to the buffer have no effect
+// before a commit. A commit itself reclaims nothing: a task above its new guarantee has extra frames, which are
+// demanded back when another task claims them.
 
 internal import CGuestABI
 internal import GuestMemory
 
-/// What the buffer says of one task.
+/// What the buffer says about one task.
 private struct PolicyProposal {
   let slot: TaskSlot
   let guaranteed: Int
@@ -19,18 +19,18 @@ extension ServerState {
 
   // MARK: Commit
 
-  /// Puts into force what the buffer says, all of it or nothing. PM_ENOMEM: more would be promised than there is;
-  /// PM_ENOENT: there is no buffer.
+  /// Puts the buffer's policy into force: all of it or nothing.
+  /// - Throws: `.noMemory` when it would overcommit, `.noEntry` when there is no buffer.
   mutating func commitPolicy(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) {
     try checkControl(task, handle)
     guard let proposals = try readPolicy() else { throw .noEntry }
-    // First what goes down: so the sum is never more than it was, or will be.
+    // Apply decreases first, so that the sum never exceeds the larger of the old and the new one.
     for isRaised in [false, true] {
       for proposal in proposals
       where (proposal.guaranteed > tasks[proposal.slot].entitlement.claim) == isRaised {
         let isSet = ledger.set(
           &tasks[proposal.slot].entitlement, guaranteed: proposal.guaranteed, hasContract: true)
-        precondition(isSet, "a policy that was checked overcommits")
+        precondition(isSet, "a checked policy overcommits")
       }
     }
     for proposal in proposals {
@@ -45,8 +45,9 @@ extension ServerState {
     reviewRequests()
   }
 
-  /// A copy of the buffer, checked; nil: there is none. Entries are found by their slots: what the holder wrote to the
-  /// server's fields does not count.
+  /// A checked copy of the buffer; nil: there is no buffer. Entries are found by slot; what the holder wrote to the
+  /// server's fields is ignored.
+  /// - Throws: `.noMemory` when it overcommits.
   private func readPolicy() throws(CallFailure) -> [PolicyProposal]? {
     guard let buffer = policy.buffer else { return nil }
     var bytes = [UInt8](repeating: 0, count: containers[buffer.slot].frames.count << 12)
@@ -65,10 +66,10 @@ extension ServerState {
     var isTooMuch = false
     let entries = containers[buffer.slot].frames.count * PolicyState.entriesPerFrame
     tasks.forEachIndex { slot in
-      // Those that end keep what they have until they are gone.
+      // Tasks that are ending keep their entitlement until they are gone.
       guard !tasks[slot].isEnding, !tasks[slot].isDropped else { return }
       guard Int(slot.rawValue) < entries else {
-        // It has not begun, and waits for its entry: what its launch asked for is its contract.
+        // The task has not started and waits for its entry: its launch parameters are its contract.
         let entitlement = tasks[slot].entitlement
         return proposals.append(
           PolicyProposal(
@@ -94,8 +95,7 @@ extension ServerState {
     }
   }
 
-  /// Who waits for frames that it has no claim to any more makes its call again, and is told so; all others look whom
-  /// to ask.
+  /// Requests whose task has lost the claim are woken to fail; all others select victims again.
   private mutating func reviewRequests() {
     let waiting = reclaim.requests
     reclaim.requests = []
@@ -110,7 +110,7 @@ extension ServerState {
 
   // MARK: News
 
-  /// A task has come or gone: the holder of the buffer is told, now or when it receives next.
+  /// Notifies the holder of the buffer that tasks were created or ended: now, or when it receives next.
   mutating func tellOfTasks() {
     guard let holder = policy.holder else { return }
     policy.hasNews = true
@@ -123,7 +123,7 @@ extension ServerState {
     }
   }
 
-  /// Whether the task is to hear of tasks now; it is not told twice.
+  /// Whether the task is to be notified now. Reading it clears it.
   mutating func takeNews(_ task: TaskSlot) -> Bool {
     guard policy.hasNews, policy.holder == task else { return false }
     policy.hasNews = false
@@ -132,19 +132,19 @@ extension ServerState {
 
   // MARK: Launches
 
-  /// The task has all it begins with. If somebody decides, it waits for what is decided about it.
+  /// Makes a new task wait for the policy server's decision, if there is one.
   mutating func presentToPolicy(_ task: TaskSlot) {
     if policy.holder != nil { tasks[task].policyDeadline = events.now + Self.launchPatience }
     tellOfTasks()
   }
 
-  /// Until when the new task is to wait, unless it is woken before; nil: it may begin.
+  /// The time until which the new task waits unless it is woken earlier; nil: it may start.
   func policyWait(_ task: TaskSlot) -> UInt64? {
     let deadline = tasks[task].policyDeadline
     return events.now < deadline ? deadline : nil
   }
 
-  /// Nobody waits for the policy server any more: it has committed, or is gone.
+  /// Releases all waiting launches: the policy server has committed, or is gone.
   mutating func releaseLaunches() {
     var next = tasks.occupied(from: TaskSlot(0))
     while let slot = next {
@@ -158,7 +158,8 @@ extension ServerState {
 
   // MARK: Names
 
-  /// A task's name, with zeros up to PM_NAME_MAXIMUM + 1 bytes.
+  /// A task's name, padded with zeros to PM_NAME_MAXIMUM + 1 bytes.
+  /// - Throws: an error of `checkControl`, `.noEntry` when there is no such task.
   func taskName(_ task: TaskSlot, _ handle: Handle, _ id: UInt64) throws(CallFailure) -> [UInt8] {
     try checkControl(task, handle)
     var found: TaskSlot?
@@ -170,7 +171,7 @@ extension ServerState {
 }
 
 extension ServerState {
-  /// For checkInvariants: handles that name control against the counts, and the buffer against both.
+  /// For checkInvariants: checks handles of control against the counts, and the buffer against both.
   func checkPolicy(_ found: inout [String]) {
     var controls = 0
     var lastSlot = TaskSlot(0)
@@ -181,15 +182,15 @@ extension ServerState {
       tasks[slot].handles.forEach { if $0 == .control { own += 1 } }
       controls += own
       if own != tasks[slot].controls {
-        found.append("task slot \(slot.rawValue) has \(own) handles of control, not as counted")
+        found.append("task slot \(slot.rawValue) has \(own) handles of control, which is not its count")
       }
     }
     if controls != policy.controls { found.append("\(controls) handles name control, \(policy.controls) are counted") }
     if let holder = policy.holder, !tasks.contains(holder) || tasks[holder].controls == 0 {
-      found.append("the policy buffer's holder has no control")
+      found.append("the policy buffer's holder does not hold control")
     }
     guard let buffer = policy.buffer else { return }
-    if controls == 0 { found.append("there is a policy buffer, and nobody has control") }
+    if controls == 0 { found.append("there is a policy buffer, and no task holds control") }
     if Int(lastSlot.rawValue) >= containers[buffer.slot].frames.count * PolicyState.entriesPerFrame {
       found.append("task slot \(lastSlot.rawValue) is beyond the policy buffer")
     }

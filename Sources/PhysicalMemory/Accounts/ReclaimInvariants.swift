@@ -1,8 +1,7 @@
-// What must always hold of released frames and of demands for frames. See Invariants.swift.
+// The invariants of released frames and of demands for frames. See Invariants.swift.
 
 extension ServerState {
-  /// Soft references against the ids that name them, and the list of released contents against the sharers that they
-  /// have.
+  /// Checks soft references against the ids that name them, and the list of released contents against their sharers.
   func countReleased(_ census: inout ContainerCensus, _ found: inout [String]) {
     var released = 0
     for number in Int(ContentTable.firstNumber)..<contents.numberLimit {
@@ -11,7 +10,7 @@ extension ServerState {
       var count = 0
       softReferences.forEach(of: content) { reference in
         count += 1
-        if !isNamed(reference, by: number) { found.append("a soft reference to content \(number) is not in order") }
+        if !isNamed(reference, by: number) { found.append("a soft reference to content \(number) is inconsistent") }
       }
       released += count
       if count != softReferences.count(of: content) {
@@ -41,7 +40,7 @@ extension ServerState {
       listed += 1
       next = softReferences.younger(than: contents[number])
       if Int(contents[number].sharers) != softReferences.count(of: contents[number]) {
-        found.append("content \(number.rawValue) is on the list of released ones, and something else names it")
+        found.append("content \(number.rawValue) is on the list of released contents and has another sharer")
       }
     }
     var released = 0
@@ -52,7 +51,7 @@ extension ServerState {
     if listed != released { found.append("\(released) contents are released, and \(listed) are on the list") }
   }
 
-  /// Demands against what tasks have, and nobody waiting for what is there.
+  /// Checks demands against extra frames, and that no request waits for free frames.
   func checkDemands(_ found: inout [String]) {
     var demanded = 0
     tasks.forEachIndex { slot in
@@ -65,7 +64,7 @@ extension ServerState {
       if (asked > 0) != reclaim.victims.contains(slot) {
         found.append("task slot \(slot.rawValue) and the list of victims disagree")
       }
-      if tasks[slot].untold > asked { found.append("task slot \(slot.rawValue) is to be told more than is asked") }
+      if tasks[slot].untold > asked { found.append("task slot \(slot.rawValue) has more untold than demanded frames") }
     }
     if demanded != reclaim.demanded { found.append("\(demanded) frames are asked for, \(reclaim.demanded) counted") }
     for slot in reclaim.requests.map(\.task) where reclaim.requests.count(where: { $0.task == slot }) > 1 {
@@ -73,7 +72,7 @@ extension ServerState {
     }
     for request in reclaim.requests
     where !tasks.contains(request.task) || tasks[request.task].isEnding {
-      found.append("task slot \(request.task.rawValue) is not there, and waits for \(request.count) frames")
+      found.append("task slot \(request.task.rawValue) does not exist, and waits for \(request.count) frames")
     }
     if let first = reclaim.requests.first, first.count <= ledger.free {
       found.append("a request waits for free frames")

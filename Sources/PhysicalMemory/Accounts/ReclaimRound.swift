@@ -1,45 +1,50 @@
-// Taking extra frames back, so that whoever has a claim gets its frames (R3, R28–R30). Nobody waits here: the server
-// asks, and the one who wants the frames waits in the machine and looks again.
+// Reclaim: takes extra frames back from tasks so that claims can be met (R3, R28–R30). The server never blocks: it
+// demands the frames, and the requester waits in the machine and polls.
 //
 // The life of a request:
-//  1. waiting: in `requests`, the first to come first. The call that needs the frames has changed nothing.
-//  2. served: the frames are set aside, charged to the task, which is woken.
-//  3. used: the call is made again and takes them; what it leaves goes back.
-// A withdrawal (Withdrawal.swift) is a request for frames that go to no account: they are taken from what there is.
+//  1. waiting: in `requests`, first come, first served. The call that needs the frames has changed nothing.
+//  2. served: the frames are set aside and charged to the task, which is woken.
+//  3. used: the call is repeated and takes them; unused ones are given back.
+// A withdrawal (Withdrawal.swift) is a request for frames that are charged to no task.
 //
 // The life of a demand on a task with extra frames:
 //  1. asked: pm_return_pages is raised, and the deadline runs.
-//  2. met: the task has given that many frames back, by whatever call. Or
-//  3. expired: the task is dropped whole; all it has comes back as it ends.
+//  2. met: the task has given that many frames back, by any call. Or
+//  3. expired: the task is dropped; all its frames come back as it ends.
 
 internal import GuestMemory
 
-/// Frames that a task has a claim to and that are not there.
+/// Frames that a task claims and that are not free.
 struct FrameRequest {
   let task: TaskSlot
   let count: Int
-  /// For page tables and the like, not for the task's account.
+  /// Frames for page tables and the like, charged to no task.
   var isWithdrawal = false
 }
 
-/// Frames asked back from a task.
+/// Frames demanded back from a task.
 struct FrameDemand {
   var count: Int
   /// Nanoseconds of the machine's clock.
   let deadline: UInt64
-  /// What the task had used of its processor when it was asked.
+  /// The task's processor time when the demand was made, in nanoseconds.
   var processorTime: UInt64
 }
 
-/// How frames are taken back.
+/// The parameters of reclaim.
 public struct ReclaimRules: Sendable {
-  /// From the demand to the drop, in nanoseconds.
+  /// The time from the demand to the drop, in nanoseconds.
   public var timeLimit: UInt64
+  /// How victims are selected.
   public var selection: any VictimSelection
-  /// In frames: an upcall is dear, and the next requests find the rest, which whoever released it can recover if nobody
-  /// comes for it.
+  /// The least number of frames to demand at once: an upcall is expensive, and the surplus serves the next requests.
+  /// Until then the task that released it can recover it.
   public var leastDemand: Int
 
+  /// - Parameters:
+  ///   - timeLimit: the time from the demand to the drop, in nanoseconds.
+  ///   - selection: how victims are selected.
+  ///   - leastDemand: the least number of frames to demand at once.
   public init(
     timeLimit: UInt64 = 100_000_000, selection: any VictimSelection = MostExtraFirst(), leastDemand: Int = 32
   ) {
@@ -49,34 +54,35 @@ public struct ReclaimRules: Sendable {
   }
 }
 
+/// Waiting requests, and the demands made for them.
 struct ReclaimState {
   let rules: ReclaimRules
   var requests: [FrameRequest] = []
-  /// Tasks with demands on them.
+  /// Tasks with demands.
   var victims: [TaskSlot] = []
-  /// Frames in all demands.
+  /// The sum of all demands, in frames.
   var demanded = 0
-  /// Counts the demands made, for taking turns.
+  /// A counter of demands, for round robin.
   var turn: UInt64 = 0
 
   init(rules: ReclaimRules) { self.rules = rules }
 
-  /// A task is not dropped before it could have run for so long, whatever else the machine does: 5 ms.
+  /// A task is not dropped before it has had this much processor time since the demand: 5 ms.
   static let leastProcessorTime: UInt64 = 5_000_000
 }
 
-/// Where a request stands.
+/// The state of a request.
 public enum FrameWait: Equatable, Sendable {
-  /// Make the call again.
+  /// Repeat the call.
   case ready
-  /// Look again at this time of the machine's clock, or when woken.
+  /// Ask again at this time of the machine's clock (nanoseconds), or when woken.
   case waiting(until: UInt64)
 }
 
 extension ServerState {
   // MARK: Requests
 
-  /// Frames set aside for the call that waited for them count as free again: it charges them anew.
+  /// Returns frames that were set aside for a call, which charges them anew.
   mutating func returnSetAside(_ task: TaskSlot) {
     let setAside = tasks[task].setAside
     guard setAside > 0 else { return }
@@ -85,34 +91,34 @@ extension ServerState {
     noteAllocated(task)
   }
 
-  /// How many more frames a task may allocate.
+  /// The number of frames a task may still allocate.
   func headroom(_ task: TaskSlot, extra: Bool) -> Int {
     ledger.headroom(tasks[task].entitlement, extra: extra, lendable: lendable)
   }
 
-  /// Nobody borrows while others wait for what is theirs.
+  /// Frames for borrowers: none while a request waits.
   var lendable: Int { reclaim.requests.isEmpty ? ledger.free : 0 }
 
   /// Charges frames that `headroom` allowed.
-  /// - Throws: `.waitForFrames` when some must be taken back first; nothing has changed then.
+  /// - Throws: `.waitForFrames`, with nothing changed, when some must be reclaimed first.
   mutating func charge(_ task: TaskSlot, _ count: Int) throws(CallFailure) {
     if count > ledger.free { throw request(task, count) }
     ledger.charge(&tasks[task].entitlement, count)
     noteAllocated(task)
   }
 
-  /// Asks others for what is not there.
+  /// Requests the missing frames from other tasks.
   mutating func request(_ task: TaskSlot, _ count: Int) -> CallFailure {
     reclaim.requests.append(FrameRequest(task: task, count: count))
     tasks[task].lacking = 0
     ledger.setAwaited(&tasks[task].entitlement, count)
-    // What had been set aside for this call may do for those who were before it.
+    // Frames set aside for this call may serve earlier requests.
     serveRequests()
     demandFrames()
     return .waitForFrames
   }
 
-  /// Takes frames off a task's account: they meet what is demanded of it, and whoever waits gets them.
+  /// Uncharges a task: the frames meet demands on it and serve waiting requests.
   mutating func uncharge(_ task: TaskSlot, _ count: Int) {
     guard count > 0 else { return }
     ledger.charge(&tasks[task].entitlement, -count)
@@ -121,7 +127,7 @@ extension ServerState {
     serveRequests()
   }
 
-  /// Gives the free frames to those who wait, in their order.
+  /// Serves waiting requests from the free frames, in order.
   mutating func serveRequests() {
     while let request = reclaim.requests.first, request.count <= ledger.free {
       reclaim.requests.removeFirst()
@@ -138,7 +144,8 @@ extension ServerState {
     }
   }
 
-  /// Looks after the task's request: drops who is late, asks others if that is not enough.
+  /// Advances the task's request: drops tasks past their deadline, and demands frames from others if that is not
+  /// enough.
   mutating func frameWait(_ task: TaskSlot) -> FrameWait {
     requestWithdrawal(task)
     guard reclaim.requests.contains(where: { $0.task == task }) else { return .ready }
@@ -147,7 +154,7 @@ extension ServerState {
     return .waiting(until: next)
   }
 
-  /// The call is done, or given up: what was set aside for it and not used goes back.
+  /// Ends a request, whether the call succeeded or not: unused frames are given back.
   mutating func endRequest(_ task: TaskSlot) {
     endWithdrawal(task)
     reclaim.requests.removeAll { $0.task == task }
@@ -160,14 +167,14 @@ extension ServerState {
 
   // MARK: Demands
 
-  /// Demands as many frames as the requests lack, from as many tasks as it takes.
+  /// Demands the frames that the requests lack, from as many tasks as necessary.
   mutating func demandFrames() {
     var missing = reclaim.requests.reduce(0) { $0 + $1.count } - ledger.free - reclaim.demanded
     guard missing > 0 else { return }
     var candidates = victimCandidates()
     while missing > 0, !candidates.isEmpty {
       let index = reclaim.rules.selection.choose(among: candidates)
-      precondition(candidates.indices.contains(index), "a victim that is no candidate")
+      precondition(candidates.indices.contains(index), "the victim is not a candidate")
       let candidate = candidates.remove(at: index)
       let count = min(candidate.extra, max(missing, reclaim.rules.leastDemand))
       demand(candidate.slot, count)
@@ -195,7 +202,7 @@ extension ServerState {
     if tasks[task].demands.isEmpty { reclaim.victims.append(task) }
     tasks[task].lastTurn = reclaim.turn
     tasks[task].untold += count
-    // First: then a task that waits is known to be on its way, and its time is told.
+    // Raise it first: a waiting task then counts as runnable, and its processor time is read correctly.
     events.raiseUpcall(task)
     tasks[task].demands.append(
       FrameDemand(
@@ -204,13 +211,13 @@ extension ServerState {
     statistics.upcalls += 1
   }
 
-  /// What the task's handler is to be told now: frames asked for since it was told last, or 0.
+  /// The number of frames demanded since the task's handler last asked; 0: none.
   mutating func takeReturnRequest(_ task: TaskSlot) -> Int {
     defer { tasks[task].untold = 0 }
     return tasks[task].untold
   }
 
-  /// The oldest demand first.
+  /// Meets the oldest demand first.
   private mutating func meetDemands(_ task: TaskSlot, _ count: Int) {
     var left = count
     while left > 0, let first = tasks[task].demands.first {
@@ -225,19 +232,19 @@ extension ServerState {
     if rest == 0 { reclaim.victims.removeAll { $0 == task } }
   }
 
-  /// Never more is asked for than a task has beyond its guarantee (R28).
+  /// Limits demands to the task's extra frames (R28).
   mutating func limitDemands(_ task: TaskSlot) {
     let surplus = tasks[task].demanded - tasks[task].entitlement.extra
     if surplus > 0, !tasks[task].isDropped { meetDemands(task, surplus) }
   }
 
-  /// The task has nothing more to give, or nothing for now: who waits asks others.
+  /// Cancels the task's demands, since it has nothing to give now; requests turn to other tasks.
   mutating func forgetDemands(_ task: TaskSlot) { meetDemands(task, tasks[task].demanded) }
 
   // MARK: Deadlines
 
-  /// Drops the tasks whose time is up.
-  /// - Returns: when to look again.
+  /// Drops the tasks that are past their deadline.
+  /// - Returns: when to check again, in nanoseconds.
   private mutating func expireDemands() -> UInt64 {
     let now = events.now
     var next = now + 1_000_000_000
@@ -260,12 +267,12 @@ extension ServerState {
     let time = events.processorTime(task)
     if time == .max { return true }
     if start != .max { return time - start >= ReclaimState.leastProcessorTime }
-    // It waited when it was asked, and does not any more: its time counts from here on.
+    // It was blocked at the demand and is not any more: its processor time counts from now on.
     tasks[task].demands[0].processorTime = time
     return false
   }
 
-  /// The task loses everything (R30). It ends as others do; all that it has is on its way back.
+  /// Drops a task (R30): it ends, and all its frames are on their way back.
   private mutating func drop(_ task: TaskSlot, late: Int) {
     statistics.tasksDropped += 1
     tasks[task].isDropped = true

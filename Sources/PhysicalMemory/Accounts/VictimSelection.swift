@@ -1,27 +1,34 @@
-// Whom to ask for frames: a rule that a program around the server can replace (R30).
+// Victim selection: which task to demand frames from. A program that embeds the server can replace it (R30).
 
-/// A task with extra frames that nobody has asked for yet. Counts are in frames.
+/// A task with extra frames that were not demanded yet. Counts are in frames.
 public struct VictimCandidate: Equatable, Sendable {
   let slot: TaskSlot
+  /// The task's id.
   public let task: TaskID
+  /// Its guarantee.
   public let guaranteed: Int
+  /// What it has.
   public let allocated: Int
-  /// Beyond its guarantee, and not asked for.
+  /// Extra frames that were not demanded yet.
   public let extra: Int
-  /// Grows with each demand on anyone; 0: never asked.
+  /// Grows with each demand on any task; 0: never asked.
   public let lastTurn: UInt64
 }
 
+/// A policy that selects victims.
 public protocol VictimSelection: Sendable {
-  /// Called with the server's lock held; must not call the server.
-  /// - Returns: an index in `candidates`, of which there is at least one.
+  /// Selects the next victim. Called with the server's lock held; must not call the server.
+  /// - Parameter candidates: at least one.
+  /// - Returns: an index in `candidates`.
   func choose(among candidates: [VictimCandidate]) -> Int
 }
 
-/// Who has most; of several, who was asked longest ago.
+/// Selects the task with the most extra frames; among equals, the one asked longest ago.
 public struct MostExtraFirst: VictimSelection {
+  /// The only value.
   public init() {}
 
+  /// Selects the task with the most extra frames.
   public func choose(among candidates: [VictimCandidate]) -> Int {
     var best = 0
     for index in candidates.indices.dropFirst() {

@@ -1,15 +1,15 @@
-// Frames that go to nobody's account, wanted for a task's sake: page tables beyond the reserve, the policy buffer, what
-// a processor needs. They are withdrawn from what tasks can have. Where all that is not claimed is lent, others give
-// some back first, as for a request (ReclaimRound.swift).
+// Withdrawals: frames needed on behalf of a task but charged to no task: page tables beyond the reserve, the policy
+// buffer, a vCPU's pages. They reduce what tasks can have. If all unclaimed frames are lent, other tasks give some back
+// first, as for a request (ReclaimRound.swift).
 //
 // The life of a withdrawal that must wait:
-//  1. lacking: the call or access has failed with `.waitForFrames`. Nothing is asked for unless somebody waits.
-//  2. waiting: in `requests`, and promised, so that nobody else is promised the same frames.
+//  1. lacking: the call or access failed with `.waitForFrames`. Nothing is demanded until the task waits.
+//  2. waiting: in `requests`, and promised, so that no other task gets the same frames.
 //  3. withdrawn for the task, which is woken.
-//  4. used: the call or access is tried again and takes them; `endRequest` gives back what it leaves.
+//  4. used: the call or access is retried and takes them; `endRequest` gives back the rest.
 
 extension ServerState {
-  /// Takes frames from what tasks can have: first of those withdrawn for the task. False: there are not so many.
+  /// Withdraws frames, first those already withdrawn for the task. False: there are not enough.
   mutating func withdraw(_ count: Int, for task: TaskSlot) -> Bool {
     let used = min(count, tasks[task].withdrawn)
     guard count == used || ledger.withdraw(count - used) else { return false }
@@ -17,7 +17,8 @@ extension ServerState {
     return true
   }
 
-  /// Says what a withdrawal that failed is to answer: `.waitForFrames`, if others can give back what is missing.
+  /// The error of a failed withdrawal: `.waitForFrames` if other tasks can give back what is missing, otherwise
+  /// `.noMemory`.
   mutating func lack(_ task: TaskSlot, _ count: Int) -> CallFailure {
     if isForAnother { return .noMemory }
     guard canRequestWithdrawal(task, count) else {
@@ -29,13 +30,12 @@ extension ServerState {
     return .waitForFrames
   }
 
-  /// Who has extra frames waits for nobody: it may be the one who is asked, and a call that waits keeps upcalls
-  /// waiting.
+  /// A borrower never blocks here: it may itself be the victim, and a blocked call delays upcalls.
   private func canRequestWithdrawal(_ task: TaskSlot, _ count: Int) -> Bool {
     count > ledger.free && count <= ledger.unclaimed && tasks[task].entitlement.extra == 0
   }
 
-  /// The task waits for what it lacks, if that is not there by now.
+  /// Queues a request for the frames that the task lacks, unless they are free by now.
   mutating func requestWithdrawal(_ task: TaskSlot) {
     let count = tasks[task].lacking
     tasks[task].lacking = 0
@@ -44,7 +44,7 @@ extension ServerState {
     reclaim.requests.append(FrameRequest(task: task, count: count, isWithdrawal: true))
   }
 
-  /// What the task waits for, or has not used, goes back. Its requests are removed by the caller.
+  /// Gives back what the task waits for or has not used. The caller removes its requests.
   mutating func endWithdrawal(_ task: TaskSlot) {
     for request in reclaim.requests where request.isWithdrawal && request.task == task {
       ledger.promise(-request.count)

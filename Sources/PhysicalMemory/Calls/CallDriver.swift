@@ -18,18 +18,31 @@ public enum CallFailure: Error, Equatable, Sendable {
   /// The task must end (`mustStop`); the call was given up between two steps.
   case stopped
 
+  /// `.error(.notPermitted)`, PM_EPERM.
   public static var notPermitted: CallFailure { .error(.notPermitted) }
+  /// `.error(.noEntry)`, PM_ENOENT.
   public static var noEntry: CallFailure { .error(.noEntry) }
+  /// `.error(.exists)`, PM_EEXIST.
   public static var exists: CallFailure { .error(.exists) }
+  /// `.error(.noMemory)`, PM_ENOMEM.
   public static var noMemory: CallFailure { .error(.noMemory) }
+  /// `.error(.contentGone)`, PM_ENOEXIST.
   public static var contentGone: CallFailure { .error(.contentGone) }
+  /// `.error(.invalid)`, PM_EINVAL.
   public static var invalid: CallFailure { .error(.invalid) }
+  /// `.error(.busy)`, PM_EBUSY.
   public static var busy: CallFailure { .error(.busy) }
+  /// `.error(.timedOut)`, PM_ETIMEDOUT.
   public static var timedOut: CallFailure { .error(.timedOut) }
+  /// `.error(.inputOutput)`, PM_EIO.
   public static var inputOutput: CallFailure { .error(.inputOutput) }
+  /// `.error(.noSpace)`, PM_ENOSPC.
   public static var noSpace: CallFailure { .error(.noSpace) }
+  /// `.error(.fault)`, PM_EFAULT.
   public static var fault: CallFailure { .error(.fault) }
+  /// `.error(.canceled)`, PM_ECANCELED.
   public static var canceled: CallFailure { .error(.canceled) }
+  /// `.error(.again)`, PM_EAGAIN.
   public static var again: CallFailure { .error(.again) }
 }
 
@@ -86,6 +99,12 @@ extension PhysicalMemoryServer {
 
   /// Makes one attempt at a call. After `.waitForFrames`, repeat it once `frameWait` is `.ready`, and call `endRequest`
   /// after the last attempt, whether it succeeded or not.
+  /// - Parameters:
+  ///   - number: the call.
+  ///   - arguments: its registers.
+  ///   - task: the caller.
+  ///   - level: the task itself, or its pm_return_pages handler.
+  /// - Throws: `.error` with the task's error, `.waitForFrames`, or `.stopped` when the task must end.
   public func attempt(
     _ number: ServerCallNumber, _ arguments: CallArguments, for task: TaskSlot, at level: WaitLevel = .task
   ) throws(CallFailure) -> CallProgress {
@@ -133,6 +152,7 @@ struct CallContext {
   // MARK: Arguments in the task's memory
 
   /// Loads the ids of one side of a copy.
+  /// - Throws: `.invalid` for no or too many ids, `.fault` for an unreadable array.
   func load(_ ids: FrameIDArgument, _ count: UInt32) throws(CallFailure) -> FrameIDs {
     let loaded: FrameIDs
     switch ids {
@@ -143,6 +163,8 @@ struct CallContext {
     return loaded
   }
 
+  /// Loads an array of ids from the task's memory.
+  /// - Throws: `.invalid` for no or too many ids, `.fault` for an unreadable array.
   func loadArray(_ address: GuestAddress, _ count: UInt32) throws(CallFailure) -> [FrameID] {
     guard count > 0, count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     var bytes = [UInt8](repeating: 0, count: Int(count) * 4)

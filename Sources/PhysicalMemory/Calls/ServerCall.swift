@@ -15,6 +15,7 @@ public struct CallArguments: Equatable, Sendable {
     words = (a, b, c, d, e, f)
   }
 
+  /// Compares all six registers.
   public static func == (left: CallArguments, right: CallArguments) -> Bool { left.words == right.words }
 }
 

@@ -1,26 +1,26 @@
-// Blocks of 512 frames readied for superpages: a huge page of the host behind each, all of it zero.
+// Blocks of 512 frames prepared for superpages: all zero, and backed by a huge page of the host.
 //
-// A block in stock is free all the same: its frames stay in the free runs, and whoever needs frames takes them. So no
-// frame is set aside, nothing must be drained when frames run short, and a block counts only if all of it is free and
-// zero when it is taken. It is chosen where ordinary requests come last: at the end of the longest free run.
+// A block in stock stays free: its frames remain in the free runs, and any request may take them. No frame is set
+// aside, nothing must be drained when frames run short, and a block counts only if all of it is still free and zero
+// when it is taken. It is chosen where ordinary requests come last: at the end of the longest free run.
 //
-// The host's memory behind a block is used all the same. So none is readied before somebody wants a superpage; each
-// time that half of them are gone twice as many are readied; and those that nobody wants for a while become idle
-// frames.
+// A block does occupy memory of the host. Therefore none is prepared before the first request for a superpage, twice as
+// many are prepared each time half of them are gone, and unused ones become idle frames after a while.
 
 internal import GuestMemory
 
+/// The stock of blocks for superpages.
 struct BlockStock {
   static let framesPerBlock = PoolMemory.framesPerBlock
 
-  /// How many to keep at most, and now.
+  /// The maximum, and the number to keep now.
   let target: Int
   private(set) var wanted = 0
-  /// One was asked for since the last pass over idle frames.
+  /// A block was requested since the last pass over idle frames.
   private var isInUse = false
-  /// First frames, the block readied last at the end.
+  /// The blocks' first frames, the most recent last.
   private(set) var blocks: [FrameNumber] = []
-  /// The thread that readies frames has been woken for more.
+  /// The thread that prepares blocks has been woken.
   var hasAsked = false
 
   init(target: Int) {
@@ -28,11 +28,11 @@ struct BlockStock {
     blocks.reserveCapacity(target)
   }
 
-  /// A sixteenth of the pool, and 64 MiB at most.
+  /// A sixteenth of the pool, at most 64 MiB.
   static func most(frameCount: Int) -> Int { min(32, frameCount / framesPerBlock / 16) }
 
-  /// Somebody asks for one.
-  /// - Returns: whether more are to be readied.
+  /// Counts a request for a block.
+  /// - Returns: whether more are to be prepared.
   mutating func noteUse() -> Bool {
     isInUse = true
     guard blocks.count * 2 < max(1, wanted), !hasAsked, target > 0 else { return false }
@@ -41,8 +41,8 @@ struct BlockStock {
     return true
   }
 
-  /// A second or so has passed: halves the stock, if nobody asked for any.
-  /// - Returns: the first frames of those that are in stock no more, in `blocks` before.
+  /// Called about once a second: halves the stock if no block was requested meanwhile.
+  /// - Returns: the first frames of the blocks removed from the stock.
   mutating func shrink() -> [FrameNumber] {
     defer { isInUse = false }
     guard !isInUse, wanted > 0 || !blocks.isEmpty else { return [] }
@@ -60,8 +60,8 @@ struct BlockStock {
 }
 
 extension FramePool {
-  /// The last block of the longest free run that has one which is not among `others`. The scarce frames below 16 MiB
-  /// are not for this.
+  /// The last block of the longest free run that contains one not among `others`. Leaves out the scarce zone below 16
+  /// MiB.
   func lastFreeBlock(except others: [FrameNumber]) -> FrameRun? {
     for rank in 0..<FrameZone.count - 1 {
       let zone = FrameZone(rank: rank)
@@ -82,8 +82,8 @@ extension FramePool {
     return nil
   }
 
-  /// Takes note that some of a free block's frames, which are not known to be zero, are about to be cleared.
-  /// - Returns: a row of at most `most` of them; nil: there is none.
+  /// Marks a row of dirty frames of a free block as about to be zeroed.
+  /// - Returns: at most `most` frames; nil: none are dirty.
   mutating func takeDirtyRow(of block: FrameRun, most: Int) -> FrameRun? {
     let start = Int(block.start.rawValue)
     guard let first = (start..<start + block.count).first(where: { records.storage[$0].isDirty }) else { return nil }
@@ -95,7 +95,7 @@ extension FramePool {
     return FrameRun(start: FrameNumber(UInt32(first)), count: last - first)
   }
 
-  /// Free frames of the run hold something from now on, as far as the pool knows, and may be given back to the host.
+  /// Marks free frames of the run as dirty and idle, so that their memory may be given back to the host.
   mutating func noteIdle(_ run: FrameRun) {
     guard isFree(run) else { return }
     let start = Int(run.start.rawValue)
@@ -112,10 +112,10 @@ extension FramePool {
 }
 
 extension ServerState {
-  /// Frames cleared in one step, as many as `zeroAhead` clears.
+  /// Frames zeroed in one step, as in `zeroAhead`.
   private static let framesInOneStep = 16
 
-  /// A block to be readied, as many as are wanted now; nil: there are enough, or there is none.
+  /// A block to prepare, up to the number wanted now; nil: there are enough, or no block is free.
   mutating func nextWantedBlock() -> FrameRun? {
     guard blocks.blocks.count < blocks.wanted else {
       blocks.hasAsked = false
@@ -124,23 +124,23 @@ extension ServerState {
     return nextBlock()
   }
 
-  /// The frames of blocks that nobody wants count as given back just now, so that their memory goes as theirs does.
+  /// Marks the frames of unused blocks idle, so that their memory goes back to the host.
   mutating func shrinkBlockStock() {
     for start in blocks.shrink() { pool.noteIdle(FrameRun(start: start, count: BlockStock.framesPerBlock)) }
   }
 
-  /// A block to be readied, as many as there may be; nil: there are enough, or there is none.
+  /// A block to prepare, up to the maximum; nil: there are enough, or no block is free.
   mutating func nextBlock() -> FrameRun? {
     blocks.removeAll { !pool.isFreeAndZero(FrameRun(start: $0, count: BlockStock.framesPerBlock)) }
     guard blocks.blocks.count < blocks.target else {
       blocks.hasAsked = false
       return nil
     }
-    // With none left nobody asks again until frames come back.
+    // When no free block is left, the thread is not woken again until frames come back.
     return pool.lastFreeBlock(except: blocks.blocks)
   }
 
-  /// True: the block is in stock, or part of it is in use by now.
+  /// True: the block is in stock, or part of it was allocated meanwhile.
   mutating func zeroBlock(_ block: FrameRun) -> Bool {
     guard pool.isFree(block) else { return true }
     guard let row = pool.takeDirtyRow(of: block, most: Self.framesInOneStep) else {
@@ -151,7 +151,7 @@ extension ServerState {
     return false
   }
 
-  /// A block off the stock: still free, and all zero. Asks for more in time.
+  /// Removes a block from the stock that is still free and zero. Asks for more in time.
   mutating func popBlock() -> FrameRun? {
     var block = blocks.popLast()
     while let candidate = block, !pool.isFreeAndZero(candidate) { block = blocks.popLast() }
@@ -159,7 +159,7 @@ extension ServerState {
     return block
   }
 
-  /// The same, in use from now on, and nobody's yet.
+  /// Takes a block of the stock out of the free runs.
   mutating func takeBlock() -> FrameRun? {
     guard let block = popBlock(), pool.takeFixed(block) else { return nil }
     return block

@@ -2,7 +2,7 @@
 
 internal import GuestMemory
 
-/// Scratch for the frames of one fault, allocated once.
+/// Scratch space for the frames of one fault, allocated once.
 struct FrameBatch: ~Copyable {
   private(set) var frames = [FrameNumber](repeating: .none, count: FaultAround.most)
   private(set) var count = 0

@@ -1,24 +1,25 @@
-// What each frame is used for, and where contents are: for the simulation, which foretells from it what can be placed.
+// The use of each frame, and the frames of contents: for the simulation, which predicts placements from it.
 
 package import GuestMemory
 
+/// The use of a frame, as far as a placement is concerned.
 package enum FrameUse: UInt8, Sendable {
   case free
-  /// Holds a content that may be anywhere.
+  /// Holds a content that may be moved.
   case movable
-  /// Its pin, or a transfer in it, has not ended.
+  /// Its pin, or a transfer on it, has not ended.
   case pinned
   case placed
   case table
   /// Free, in the area for page tables.
   case spare
   case reserved
-  /// Taken by somebody who is at work.
+  /// Taken by an operation under way.
   case busy
 }
 
 extension PhysicalMemoryServer {
-  /// Of every frame. Pins whose time is up do not count, but for those under a transfer.
+  /// The use of every frame. Expired pins do not count, except those with a transfer under way.
   package func frameUses() -> [FrameUse] {
     withState { state in
       var uses = (0..<state.pool.count).map { state.use(of: $0) }
@@ -31,7 +32,7 @@ extension PhysicalMemoryServer {
     }
   }
 
-  /// Where the contents are that ids of a task's own container name, in use or released; nil: there is none.
+  /// The frames of the contents that ids of a task's own container name, in use or released; nil: no frame.
   package func frames(_ task: TaskSlot, _ handle: UInt32, _ ids: [UInt32]) -> [FrameNumber?] {
     withState { state in
       guard case .container(let container) = state.tasks[task].handles[Handle(handle)] else {
@@ -41,7 +42,7 @@ extension PhysicalMemoryServer {
     }
   }
 
-  /// Of an image's pages from the file.
+  /// The frames of an image's pages from the file.
   package func frames(_ image: ImageNumber) -> [FrameNumber?] {
     withState { state in
       let pages = state.images[image].segments.reduce(0) { $0 + $1.filePages }
@@ -49,7 +50,7 @@ extension PhysicalMemoryServer {
     }
   }
 
-  /// Blocks that the next superpages can be made of.
+  /// Blocks in stock from which superpages can be made.
   package var blocksInStock: Int {
     withState { state in
       state.blocks.blocks.count {
@@ -58,9 +59,10 @@ extension PhysicalMemoryServer {
     }
   }
 
-  /// Frames that were given back and are not free yet (GracePeriod.swift).
+  /// Freed frames that wait for a grace period (GracePeriod.swift).
   package var waitingFrames: Int { withState { $0.pool.waitingCount } }
 
+  /// The first frame of the policy buffer; nil: there is no buffer.
   package var policyBufferFrame: FrameNumber? {
     withState { state in state.policy.buffer.flatMap { state.frame($0.slot, 0) } }
   }

@@ -1,11 +1,11 @@
-// Lists of free frames, linked both ways through the frames' own records.
+// Doubly linked lists of free frames, linked through the frames' own records.
 //
-// A list is a ring through its head, a record behind the last frame's: no end needs a case of its own, and a frame
-// leaves from the middle without a search. A record that is on a list is on one only.
+// A list is a ring through its head, a record after the last frame's, so that the ends are no special case and removal
+// from the middle needs no search. A record is on at most one list.
 
 internal import GuestMemory
 
-/// A list, by the index of its head in the table's records.
+/// A list, named by the index of its head in the table's records.
 struct FrameList: BitwiseCopyable {
   let head: UInt32
 }
@@ -25,7 +25,7 @@ extension FrameTable {
     return next == list.head ? nil : FrameNumber(next)
   }
 
-  /// Puts a frame at the front of a list. Its state is the caller's to set.
+  /// Pushes a frame onto the front of a list. The caller sets its state.
   mutating func push(_ frame: FrameNumber, onto list: FrameList) {
     let head = Int(list.head)
     let first = storage[head].next
@@ -35,7 +35,7 @@ extension FrameTable {
     storage[head].owner += 1
   }
 
-  /// Takes a frame off the list it is on, and leaves its state and its stale links for the caller to overwrite.
+  /// Removes a frame from its list. The caller overwrites its state and its stale links.
   mutating func remove(_ frame: FrameNumber, from list: FrameList) {
     let link = storage[Int(frame.rawValue)].link
     let next = UInt32(truncatingIfNeeded: link)

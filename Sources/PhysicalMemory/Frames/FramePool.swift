@@ -1,52 +1,56 @@
-// The frame pool: hands out the physical frames of the machine and takes them back.
+// The frame pool: allocates and frees the physical frames of the machine.
 //
-// Free frames are in aligned runs (`FreeRuns`), which serve every request. Before them stand two lists of single
-// frames, so that the usual request is one list operation whatever the pool's size:
-//  - loose: given back lately, at most `looseLimit`; merged with their neighbours all at once when there are more.
-//    Only of the zone that ordinary requests try first, so that scarce frames are not lent out again at once.
-//  - the stock: zeroed ahead by a background thread (`ZeroedStock.swift`).
-// Both count as free. A request that the runs cannot serve has them emptied into the runs, and is tried again.
-// Page tables have an area of their own at the pool's end (`TableArea.swift`). What is given back while somebody may
-// still look at it waits, and counts as free all the same (`WaitingFrames.swift`).
+// Free frames are in aligned runs (`FreeRuns`), which can serve every request. Two lists of single frames come first,
+// so that the usual request is one list operation, independently of the pool's size:
+//  - loose: freed recently, at most `looseLimit`; merged with their neighbours all at once when there are more. Only
+//    frames of the zone that ordinary requests try first, so that scarce frames are not reused at once.
+//  - the stock: prezeroed by a background thread (`ZeroedStock.swift`).
+// Both count as free. If the runs cannot serve a request, both are drained into the runs and it is retried. Page tables
+// have an area of their own at the pool's end (`TableArea.swift`). A frame freed while a vCPU may still access it waits
+// for a grace period and counts as free meanwhile (`WaitingFrames.swift`).
 //
-// Every operation changes records of the frames concerned only; none allocates. Not thread safe: the server's lock
-// covers it.
+// Every operation changes only the records of the frames concerned, and none allocates. Not thread safe: the server's
+// lock protects it.
 
 public import GuestMemory
 
+/// The physical frames of a machine.
 public struct FramePool: ~Copyable, Sendable {
-  /// In frames: 1 MiB.
+  /// The minimum size in frames: 1 MiB.
   public static let leastFrameCount = 256
-  /// In frames: a frame number has 32 bits, and the heads of the lists are numbered on after the last frame: 16 TiB
-  /// less 1 MiB.
+  /// The maximum size in frames: 16 TiB less 1 MiB. A frame number has 32 bits, and the list heads are numbered after
+  /// the last frame.
   public static let mostFrameCount = (1 << 32) - 256
-  /// Loose frames, at most.
+  /// The maximum number of loose frames.
   static let looseLimit = 64
 
-  /// The records of the frames. The owner of a frame in use keeps `owner` and `link` there.
+  /// The records of the frames. The owner of a frame in use may use `owner` and `link`.
   var records: FrameTable
   var runs: FreeRuns
   let loose: FrameList
   let stock: FrameList
-  /// Frames from here on are kept loose when given back: those of the zone that ordinary requests try first.
+  /// Freed frames from here on go to the loose list: those of the zone that ordinary requests try first.
   private let looseStart: UInt32
-  /// Frames that the zeroing thread has.
+  /// Frames held by the zeroing thread.
   var zeroingCount = 0
-  /// Where frames were given back that have not been given to the host yet.
+  /// Where freed frames hold memory that was not given back to the host yet.
   var idle: IdleChunks
   var tableArea: TableArea
   var waiting: WaitingFrames
-  /// False: what is given back waits.
+  /// False: freed frames wait for a grace period.
   var isGiving = true
 
-  /// A pool of `frameCount` frames, from `leastFrameCount` to `mostFrameCount`. All but frame 0 are free, and all are
-  /// known to be zero. The records take 16 bytes of address space a frame, and memory only as they are touched. The
-  /// last `tableFrames` are for page tables.
+  /// Creates a pool whose frames are all free and zero, except frame 0. The records take 16 bytes of address space a
+  /// frame, backed by memory once touched.
+  /// - Parameters:
+  ///   - frameCount: the size in frames, from `leastFrameCount` to `mostFrameCount`.
+  ///   - tableFrames: the number of frames at the end that are for page tables.
+  /// - Throws: `ReservationError` when there is no address space for the records.
   public init(frameCount: Int, tableFrames: Int = 0) throws(ReservationError) {
-    precondition(frameCount >= Self.leastFrameCount, "a frame pool of less than 1 MiB")
-    precondition(frameCount <= Self.mostFrameCount, "a frame pool of more than 16 TiB")
+    precondition(frameCount >= Self.leastFrameCount, "a frame pool smaller than 1 MiB")
+    precondition(frameCount <= Self.mostFrameCount, "a frame pool larger than 16 TiB")
     precondition((0..<frameCount).contains(tableFrames), "more page tables than frames")
-    // Each may fail, and a value whose parts free something may not be left half made.
+    // Construct every fallible part first: a partly initialized value cannot free its parts.
     let table = try FrameTable(frameCount: frameCount, listCount: FreeRuns.listCount + 5)
     let idle = try IdleChunks(frameCount: frameCount)
     records = table
@@ -65,27 +69,27 @@ public struct FramePool: ~Copyable, Sendable {
 
   // MARK: Figures
 
-  /// All frames of the pool, frame 0 and the reserved ones with them.
+  /// All frames, including frame 0 and reserved frames.
   public var count: Int { records.frameCount }
 
-  /// Frames that a request can have, now or when they have waited. Those being zeroed are not.
+  /// Frames that a request can have, now or after a grace period; not those being zeroed.
   public var freeCount: Int { takeableCount + waitingCount }
 
   /// Frames that a request can have now: in free runs, loose, stocked, or spare.
   var takeableCount: Int { runs.freeCount + records.count(of: loose) + records.count(of: stock) + spareCount }
 
-  /// Frames in the free runs of a zone; loose and stocked frames are in none.
+  /// Frames in the free runs of a zone. Loose and stocked frames are in no run.
   public func freeCount(in zone: FrameZone) -> Int { runs.freeCount(in: zone) }
 
-  /// How many free runs of each order a zone has: element n counts the runs of 2^n frames. Loose and stocked frames
-  /// are in none.
+  /// The number of free runs of each order in a zone: element n counts the runs of 2^n frames. Loose and stocked frames
+  /// are in no run.
   public func freeRuns(zone: FrameZone) -> [Int] {
     (0...floorLog2(count)).map { records.count(of: runs.list(zone: zone, order: $0)) }
   }
 
   // MARK: Taking
 
-  /// One frame, or nil if none is free. Its content is whatever it was: frames known to be zero are spared.
+  /// Takes one frame; nil when none is free. The content is undefined: frames known to be zero are taken last.
   public mutating func takeFrame() -> FrameNumber? {
     let taken = records.popFirst(of: loose) ?? runs.take(order: 0, in: &records) ?? records.popFirst(of: stock)
     guard let frame = taken else { return nil }
@@ -93,20 +97,20 @@ public struct FramePool: ~Copyable, Sendable {
     return frame
   }
 
-  /// 2^order frames from a multiple of 2^order on, or nil. `isDirty` tells of each whether it must be zeroed.
+  /// Takes 2^order frames aligned to 2^order; nil when there are none. `isDirty` tells which of them must be zeroed.
   public mutating func takeBlock(order: Int) -> FrameRun? {
     takeRun(count: 1 << order, alignment: 1 << order)
   }
 
-  /// Adjacent frames, or nil if there are none such.
-  /// - count: in frames, at least 1.
-  /// - alignment: in frames, a power of two: the first frame is a multiple of it.
-  /// - limit: in bytes: all frames lie below this guest-physical address.
-  /// When no single free run serves and the pool is fragmented, every free run of a quarter of the length or more is
-  /// looked at.
+  /// Takes adjacent frames; nil when there are none. If no single free run serves and the pool is fragmented, visits
+  /// every free run of at least a quarter of the length.
+  /// - Parameters:
+  ///   - count: in frames, at least 1.
+  ///   - alignment: of the first frame, in frames; a power of two.
+  ///   - limit: in bytes: all frames are below this guest-physical address.
   public mutating func takeRun(count: Int, alignment: Int = 1, below limit: UInt64 = .max) -> FrameRun? {
-    precondition(count > 0, "a run of no frames")
-    precondition(alignment > 0 && alignment & (alignment - 1) == 0, "an alignment that is not a power of two")
+    precondition(count > 0, "an empty run")
+    precondition(alignment > 0 && alignment & (alignment - 1) == 0, "alignment is not a power of two")
     guard count < self.count, alignment < self.count else { return nil }
     let end = Int(min(limit >> 12, UInt64(runs.end)))
     let request = RunRequest(count: count, alignment: alignment, end: end)
@@ -117,8 +121,8 @@ public struct FramePool: ~Copyable, Sendable {
     return run
   }
 
-  /// What `takeRun` would take, if it is in one free run that is easily found: for who has other means. The cost does
-  /// not grow with the pool.
+  /// The run that `takeRun` would take, if one free run serves and is found quickly: for callers with a fallback. The
+  /// cost does not grow with the pool.
   func findEasyRun(_ request: RunRequest) -> FrameRun? {
     runs.find(request, most: 16, in: records).map { FrameRun(start: FrameNumber(UInt32($0)), count: request.count) }
   }
@@ -126,12 +130,12 @@ public struct FramePool: ~Copyable, Sendable {
   private mutating func find(_ request: RunRequest) -> Int? {
     if let start = runs.find(request, in: records) { return start }
     if drainStock() > 0, let start = runs.find(request, in: records) { return start }
-    // An aligned power of two is in one run or nowhere.
+    // An aligned power of two is within one run or does not exist.
     if request.count == request.alignment { return nil }
     return runs.findAcrossRuns(request, in: records)
   }
 
-  /// Exactly these frames. False, and nothing changed, if any of them is not free or not in the pool.
+  /// Takes exactly these frames. False, with nothing changed, if one of them is not free or not in the pool.
   public mutating func takeFixed(_ run: FrameRun) -> Bool {
     guard isFree(run) else { return false }
     takeFree(run)
@@ -139,9 +143,9 @@ public struct FramePool: ~Copyable, Sendable {
     return true
   }
 
-  /// Sets frames aside for good. All must be free: this is for the start.
+  /// Reserves frames permanently. All must be free: call it at the start.
   public mutating func reserve(_ run: FrameRun) {
-    precondition(isFree(run), "reserving frames that are not free")
+    precondition(isFree(run), "frames to reserve are not free")
     takeFree(run)
     records.setState(of: run, to: .reserved)
   }
@@ -163,7 +167,7 @@ public struct FramePool: ~Copyable, Sendable {
     return true
   }
 
-  /// Takes free frames off all lists; the caller sets their state.
+  /// Removes free frames from all lists. The caller sets their state.
   mutating func takeFree(_ run: FrameRun) {
     var index = Int(run.start.rawValue)
     let end = index + run.count
@@ -177,7 +181,7 @@ public struct FramePool: ~Copyable, Sendable {
         records.remove(frame, from: stock)
         index += 1
       default:
-        guard let free = runs.freeRun(containing: index, in: records) else { preconditionFailure("not a free frame") }
+        guard let free = runs.freeRun(containing: index, in: records) else { preconditionFailure("frame is not free") }
         index = runs.carve(head: free.start, from: index, to: end, in: &records)
       }
     }
@@ -185,15 +189,15 @@ public struct FramePool: ~Copyable, Sendable {
 
   // MARK: Giving back
 
-  /// Gives one frame back. It must be in use; its content counts as not zero from now on. It waits if others do.
+  /// Frees one frame, which must be in use. Its content counts as not zero. During a grace period it waits.
   public mutating func give(_ frame: FrameNumber) {
-    precondition(Int(frame.rawValue) < count, "a frame beyond the pool")
-    precondition(records[frame].state.isTaken, "giving back a frame that is not in use")
+    precondition(Int(frame.rawValue) < count, "frame is beyond the pool")
+    precondition(records[frame].state.isTaken, "frame to free is not in use")
     guard isGiving else { return wait(frame, flags: .dirty) }
     giveNow(frame)
   }
 
-  /// The same for a frame that nobody can be looking at.
+  /// Frees a frame that no vCPU can access any more.
   mutating func giveNow(_ frame: FrameNumber) {
     if Int(frame.rawValue) >= runs.end { return giveSpare(frame) }
     idle.young.insert(chunkOf: Int(frame.rawValue))
@@ -206,8 +210,11 @@ public struct FramePool: ~Copyable, Sendable {
     records.push(frame, onto: loose)
   }
 
-  /// Gives adjacent frames back, all in use, wherever they were taken. With `contentIsZero` they are known to be zero:
-  /// never written, or their memory dropped since; and nobody looks at them.
+  /// Frees adjacent frames, all in use, however they were taken.
+  /// - Parameters:
+  ///   - run: the frames.
+  ///   - contentIsZero: they are known to be zero (never written, or their memory was dropped), and no vCPU can access
+  ///     them.
   public mutating func give(_ run: FrameRun, contentIsZero: Bool = false) {
     if run.count == 1, !contentIsZero { return give(run.start) }
     guard isGiving || contentIsZero else {
@@ -215,25 +222,25 @@ public struct FramePool: ~Copyable, Sendable {
       return
     }
     let start = Int(run.start.rawValue)
-    precondition(run.count > 0 && run.count <= count - start, "frames beyond the pool")
+    precondition(run.count > 0 && run.count <= count - start, "frames are beyond the pool")
     if start + run.count > runs.end {
       for offset in 0..<run.count { give(run.start.advanced(by: offset)) }
       return
     }
     let flags: FrameFlags = contentIsZero ? [] : .dirty
     for index in start..<start + run.count {
-      precondition(records.storage[index].state.isTaken, "giving back a frame that is not in use")
+      precondition(records.storage[index].state.isTaken, "frame to free is not in use")
       records.storage[index] = FrameRecord(flags: flags)
       if !contentIsZero { idle.young.insert(chunkOf: index) }
     }
     runs.release(from: start, to: start + run.count, in: &records)
   }
 
-  /// The content of a frame just taken is not known to be zero.
+  /// Whether the content of a frame just taken may be nonzero.
   public func isDirty(_ frame: FrameNumber) -> Bool { records[frame].isDirty }
 
-  /// Puts the loose frames and the zeroed stock into the free runs, merged. What is known of their content stays known.
-  /// Returns how many frames that were.
+  /// Moves the loose frames and the zeroed stock into the free runs and merges them. Keeps track of which are zero.
+  /// - Returns: the number of frames moved.
   @discardableResult
   public mutating func drainStock() -> Int {
     let count = records.count(of: loose) + records.count(of: stock)

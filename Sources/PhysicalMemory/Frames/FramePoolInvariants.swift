@@ -1,9 +1,10 @@
-// What must hold of the frame pool at any time, checked by walking all of it: for tests.
+// The invariants of the frame pool, checked by a walk over all of it: for tests.
 
 internal import GuestMemory
 
 extension FramePool {
-  /// One sentence for each violation; none if all is well. Takes time in proportion to the pool's size.
+  /// Checks all invariants of the pool. Takes time proportional to the pool's size.
+  /// - Returns: a sentence for each violation.
   public func checkInvariants() -> [String] {
     var violations: [String] = []
     var found = PoolCensus()
@@ -15,9 +16,9 @@ extension FramePool {
       index += 1
       switch record.state {
       case .interior:
-        // A frame of the area for page tables that was never taken looks the same.
+        // An untouched frame of the area for page tables looks the same.
         if !tableArea.untouched.contains(index - 1) {
-          violations.append("Frame \(frame.rawValue) is inside a free run but in none.")
+          violations.append("Frame \(frame.rawValue) is marked as inside a free run but is in none.")
         }
       case .freeHead:
         index += checkFreeRun(frame, &violations, &found)
@@ -45,18 +46,19 @@ extension FramePool {
     return violations
   }
 
-  /// Checks the free run that starts at a frame, and counts it. Returns how many frames follow its head.
+  /// Checks and counts the free run that starts at a frame.
+  /// - Returns: the number of frames after its head.
   private func checkFreeRun(_ head: FrameNumber, _ violations: inout [String], _ found: inout PoolCensus) -> Int {
     let start = Int(head.rawValue)
     let order = Int(records[head].order)
     guard order < FreeRuns.orderCount, start & ((1 << order) - 1) == 0, start + (1 << order) <= count else {
-      violations.append("The free run at \(start) of order \(order) is misaligned or leaves the pool.")
+      violations.append("The free run at \(start) of order \(order) is misaligned or extends beyond the pool.")
       return 0
     }
     let last = head.advanced(by: (1 << order) - 1)
     if FrameZone(of: head) != FrameZone(of: last) { violations.append("The free run at \(start) spans two zones.") }
     for index in start + 1..<start + (1 << order) where records.storage[index].state != .interior {
-      violations.append("Frame \(index) is in the free run at \(start) but \(records.storage[index].state).")
+      violations.append("Frame \(index) is in the free run at \(start) but is \(records.storage[index].state).")
     }
     let buddy = start ^ (1 << order)
     if buddy < count, records.storage[buddy].isFreeHead(order: order) {
@@ -85,7 +87,7 @@ extension FramePool {
     }
   }
 
-  /// Walks a list both ways, no further than the frames it may hold.
+  /// Walks a list both ways, at most as many frames as it may hold.
   private func checkList(
     _ list: FrameList,
     _ state: FrameState,
@@ -117,14 +119,14 @@ extension FramePool {
   }
 }
 
-/// What a walk over all frames found. No arrays: the simulation walks after every step.
+/// The result of a walk over all frames. Holds no arrays, since the simulation walks after every step.
 private struct PoolCensus: ~Copyable {
-  /// Frames, by state.
+  /// Frames by state.
   var states = InlineArray<11, Int>(repeating: 0)
-  /// Free runs, by zone and order.
+  /// Free runs by zone and order.
   var runs = InlineArray<96, Int>(repeating: 0)
 
-  // Through spans: the arrays are changed where they are.
+  // Through spans, which change the arrays in place.
   @inline(__always)
   mutating func count(_ state: FrameState, _ frames: Int) {
     var states = states.mutableSpan

@@ -1,12 +1,12 @@
-// The zones of physical memory: what a device with few address lines can reach is not for everyday use.
+// The zones of physical memory: frames that devices with few address lines can reach are used last.
 
 public import GuestMemory
 
-/// Frames by address. Ordinary requests are served from the highest zone that has a free frame.
+/// A range of physical addresses. Ordinary requests are served from the highest zone with a free frame.
 public enum FrameZone: Int, CaseIterable, Sendable {
-  /// Reached by devices with 24 address lines.
+  /// Reachable by devices with 24 address lines.
   case below16MiB
-  /// Reached by devices with 32 address lines.
+  /// Reachable by devices with 32 address lines.
   case below4GiB
   case above4GiB
 
@@ -16,7 +16,7 @@ public enum FrameZone: Int, CaseIterable, Sendable {
     self = frame.rawValue < 1 << 12 ? .below16MiB : frame.rawValue < 1 << 20 ? .below4GiB : .above4GiB
   }
 
-  /// The zone that ordinary requests try first (rank 0), second, third: the scarce ones last.
+  /// The zone that ordinary requests try first (rank 0), second and third: the scarce ones last.
   init(rank: Int) { self = rank == 0 ? .above4GiB : rank == 1 ? .below4GiB : .below16MiB }
 
   /// The zone's first frame.
@@ -28,7 +28,7 @@ public enum FrameZone: Int, CaseIterable, Sendable {
     }
   }
 
-  /// The frame after the zone's last, in a pool of `frameCount` frames.
+  /// The end of the zone in a pool of `frameCount` frames.
   func end(frameCount: Int) -> Int {
     switch self {
     case .below16MiB: min(frameCount, 1 << 12)

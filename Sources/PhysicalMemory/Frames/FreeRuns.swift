@@ -1,17 +1,18 @@
-// The free runs of the pool: a binary buddy system, its lists in the frames' own records.
+// The free runs of the pool: a binary buddy allocator whose lists are in the frames' own records.
 //
-// A free run has 2^order frames and starts at a multiple of its length. Two free runs that are halves of one of the
-// next order (buddies) are always merged, so that any aligned block whose frames are all free lies in one run. There
-// is no largest order but the pool's: a fresh pool of any size is a few dozen runs, and few records are touched.
+// A free run has 2^order frames and is aligned to its length. Two free runs that are halves of one of the next order
+// (buddies) are always merged, so that any aligned block of free frames is within one run. Only the pool's size limits
+// the order: a fresh pool of any size is a few dozen runs, and few records are touched.
 //
-// No run spans two zones, without a check: the zones meet at 2^12 and 2^20, which an aligned block can contain only if
-// it starts at frame 0, and frame 0 is never free. For the same reason merging ends below order 32.
+// No run spans two zones, without any check: zones meet at frames 2^12 and 2^20, and only an aligned block that starts
+// at frame 0, which is never free, can contain these. For the same reason merging ends below order 32.
 
 internal import GuestMemory
 
+/// The free runs of all zones, by order.
 struct FreeRuns: ~Copyable {
   static let orderCount = 32
-  /// The lists that the table needs for the runs: one for each zone and order.
+  /// The number of lists needed: one for each zone and order.
   static let listCount = FrameZone.count * orderCount
 
   private struct Zone {
@@ -20,9 +21,9 @@ struct FreeRuns: ~Copyable {
     var freeCount = 0
   }
 
-  /// The table's frames; the heads of the lists come after them.
+  /// Frames of the table; the heads of the lists follow.
   private let frameCount: Int
-  /// Frames from here on are not among the free runs, ever.
+  /// Frames from here on are never in a free run.
   let end: Int
   private var zones = InlineArray<3, Zone>(repeating: Zone())
 
@@ -31,7 +32,7 @@ struct FreeRuns: ~Copyable {
     self.end = end
   }
 
-  /// In frames, of all zones.
+  /// Free frames of all zones.
   var freeCount: Int { zones[0].freeCount + zones[1].freeCount + zones[2].freeCount }
 
   func freeCount(in zone: FrameZone) -> Int { zones[zone.rawValue].freeCount }
@@ -43,7 +44,7 @@ struct FreeRuns: ~Copyable {
     FrameList(head: UInt32(truncatingIfNeeded: frameCount + zone.rawValue * Self.orderCount + order))
   }
 
-  // MARK: One run; `freeCount` is the callers' to keep, who change it once and not at each order
+  // MARK: Single runs. Callers maintain `freeCount`, once an operation instead of once an order
 
   private mutating func insert(_ start: FrameNumber, order: Int, in table: inout FrameTable) {
     let zone = FrameZone(of: start)
@@ -53,7 +54,7 @@ struct FreeRuns: ~Copyable {
     zones[zone.rawValue].orders |= 1 << UInt32(truncatingIfNeeded: order)
   }
 
-  /// Takes a run off its list; its head becomes an interior frame, for the caller to make something of.
+  /// Removes a run from its list. Its head becomes an interior frame; the caller sets its new state.
   private mutating func remove(_ start: FrameNumber, order: Int, in table: inout FrameTable) {
     let zone = FrameZone(of: start)
     let list = list(zone: zone, order: order)
@@ -62,8 +63,7 @@ struct FreeRuns: ~Copyable {
     if table.isEmpty(list) { zones[zone.rawValue].orders &= ~(1 << UInt32(truncatingIfNeeded: order)) }
   }
 
-  /// Makes 2^order frames a free run and merges it with its buddy as long as that is free too. The records must be
-  /// those of interior frames.
+  /// Makes 2^order frames a free run and merges it with free buddies. The records must be those of interior frames.
   mutating func release(_ start: FrameNumber, order: Int, in table: inout FrameTable) {
     zones[FrameZone(of: start).rawValue].freeCount += 1 << order
     var start = start.rawValue
@@ -78,7 +78,7 @@ struct FreeRuns: ~Copyable {
     insert(FrameNumber(start), order: order, in: &table)
   }
 
-  /// Releases the interior frames from `start` up to `end`, as the fewest aligned runs.
+  /// Releases the interior frames from `start` up to `end` as the fewest aligned runs.
   mutating func release(from start: Int, to end: Int, in table: inout FrameTable) {
     var start = start
     while start < end {
@@ -90,7 +90,7 @@ struct FreeRuns: ~Copyable {
 
   // MARK: Taking
 
-  /// The start of 2^order aligned frames from the smallest run that has them, highest zone first.
+  /// Takes 2^order aligned frames from the smallest run that has them, highest zone first.
   mutating func take(order: Int, in table: inout FrameTable) -> FrameNumber? {
     for rank in 0..<FrameZone.count {
       if let frame = take(order: order, zone: FrameZone(rank: rank), in: &table) { return frame }
@@ -103,11 +103,11 @@ struct FreeRuns: ~Copyable {
     guard fitting != 0 else { return nil }
     var found = order + fitting.trailingZeroBitCount
     guard let start = table.first(of: list(zone: zone, order: found)) else {
-      preconditionFailure("an order said to have free runs has none")
+      preconditionFailure("the bit mask names an order without free runs")
     }
     remove(start, order: found, in: &table)
     zones[zone.rawValue].freeCount -= 1 << order
-    // The upper halves go back, largest first: the next requests are served from the frames that follow.
+    // Return the upper halves, largest first, so that the next requests get the frames that follow.
     while found > order {
       found -= 1
       insert(start.advanced(by: 1 << found), order: found, in: &table)
@@ -115,8 +115,8 @@ struct FreeRuns: ~Copyable {
     return start
   }
 
-  /// The longest run of at most 2^order frames; if all are longer, the first part of the shortest. Fragments are used
-  /// up before long runs are broken.
+  /// Takes the longest run of at most 2^order frames; if all are longer, the first part of the shortest. Uses up
+  /// fragments before it splits long runs.
   mutating func takeUpTo(order: Int, in table: inout FrameTable) -> (start: FrameNumber, order: Int)? {
     for rank in 0..<FrameZone.count {
       let zone = FrameZone(rank: rank)
@@ -130,8 +130,9 @@ struct FreeRuns: ~Copyable {
     return nil
   }
 
-  /// Takes frames out of the free run that starts at `head`: those from `start` up to `end`, or to the run's end if
-  /// that comes first. The rest of the run stays free. Returns where the taken frames end.
+  /// Takes frames from the free run at `head`: from `start` up to `end`, or to the run's end if that comes first. The
+  /// rest stays free.
+  /// - Returns: the end of the taken frames.
   mutating func carve(head: FrameNumber, from start: Int, to end: Int, in table: inout FrameTable) -> Int {
     let order = Int(table[head].order)
     let runStart = Int(head.rawValue)
@@ -144,8 +145,8 @@ struct FreeRuns: ~Copyable {
   }
 }
 
-/// The largest n with 2^n ≤ value; the value must be positive.
+/// The largest n with 2^n ≤ value. The value must be positive.
 func floorLog2(_ value: Int) -> Int { Int.bitWidth - 1 - value.leadingZeroBitCount }
 
-/// The least n with 2^n ≥ value; the value must be positive.
+/// The least n with 2^n ≥ value. The value must be positive.
 func ceilingLog2(_ value: Int) -> Int { value <= 1 ? 0 : floorLog2(value - 1) + 1 }

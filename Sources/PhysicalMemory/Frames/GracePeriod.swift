@@ -1,61 +1,62 @@
-// Reuse waits: a frame that was taken from a running task becomes free only when nobody can still be looking at it.
+// Grace periods: a frame taken from a running task is reused only when no vCPU can access it any more.
 //
-// A zap ends what processors hold. It does not end what KVM has in hand: to carry out an instruction for a task, KVM
-// looks an address up in the page tables and then uses the frame, and its thread may be stopped between the two for as
-// long as the host likes (docs/internals/decisions/0016-frames-wait-for-visits-to-kvm.md). But it forgets the frame
-// before it returns from KVM_RUN. So a frame may be reused when each vCPU that was in KVM_RUN, a visit, when a leaf of
-// its task went, has left since. This is read-copy-update with KVM_RUN as the reader.
+// A zap flushes what processors cache, but not what KVM has in hand: to emulate an instruction for a task, KVM
+// translates an address and then uses the frame, and the host may preempt its thread in between for any time
+// (docs/internals/decisions/0016-frames-wait-for-visits-to-kvm.md). KVM drops the frame before it returns from
+// KVM_RUN. So a frame may be reused once each vCPU of a task that lost a leaf, if it was in KVM_RUN (on a visit), has
+// left since. This is read-copy-update with KVM_RUN as the read-side critical section.
 //
-//      leaf emptied ──▶ zap ──▶ the task's vCPU is on a visit: a grace period ──▶ the visit ends ──▶ pool
-//                          └──▶ it is not, as with each task's own calls ──▶ pool
+//      clear leaf ──▶ zap ──▶ the task's vCPU is on a visit: a grace period ──▶ the visit ends ──▶ pool
+//                         └──▶ it is not, as during the task's own calls ──▶ pool
 //
-// The life of a grace period, of which there are two at most:
-//  1. open: visits are added, and all frames that are given back wait, whoever had them.
-//  2. ending: no visit is added. When all of its visits are over, its frames go to the pool, in bounded steps.
-// An open one begins to end when the one before it has ended, so that no stream of revocations can keep frames for
-// ever.
+// The life of a grace period, of which there are at most two:
+//  1. open: visits are added, and all freed frames wait, regardless of their owner.
+//  2. ending: no visit is added. When all its visits have ended, its frames go to the pool in bounded steps.
+// An open period begins to end when the previous one has ended, so that no stream of revocations can hold frames
+// forever.
 //
-// Nobody fails because frames wait: what takes frames does not begin while there are too few and some wait
-// (`ServerLock`).
+// No request fails because frames wait: a step does not begin while free frames are short and some wait (`ServerLock`).
 
 internal import GuestMemory
 import Synchronization
 
+/// The open and the ending grace period.
 struct GracePeriods: ~Copyable {
   /// The visits that each of the two periods waits for.
   fileprivate var open: [Visit] = []
   fileprivate var ending: [Visit] = []
-  /// Tasks whose leaves were emptied since the last zaps.
+  /// Tasks that lost a leaf since the last zaps.
   fileprivate var touched: [TaskSlot] = []
   fileprivate var hasVisits: Bool { !open.isEmpty || !ending.isEmpty }
-  /// There are visits to wait for, or frames that wait.
+  /// Whether there are visits to wait for, or waiting frames.
   fileprivate(set) var isActive = false
-  /// There was none when the lock was taken: what was released before that is nobody's to see.
+  /// No period was active when the lock was taken: contents released before can be reused at once.
   var beganIdle = true
-  /// Somebody calls `endGracePeriods` until there is nothing more to be done.
+  /// A thread calls `watchGracePeriods` until no period is left.
   fileprivate var isWatched = false
-  /// Periods that have ended.
+  /// The number of periods that have ended.
   fileprivate(set) var ended: UInt64 = 0
 
   /// Frames that go to the pool in one step.
   fileprivate static let framesInOneStep = 256
-  /// No step takes more frames than this.
+  /// The maximum number of frames a step takes.
   static let framesOfAStep = 256
-  /// Nor a fault, for all that it must have.
+  /// The maximum number of frames a fault needs.
   static let framesOfAFault = 16
 }
 
+/// The progress of a grace period that a caller waits for.
 enum PeriodProgress {
   case passed
-  /// For visits to end.
+  /// Waiting for visits to end.
   case waiting
-  /// Frames are on their way to the pool, in steps.
+  /// Frames are going to the pool, in steps.
   case freeing
 }
 
 extension ServerState {
-  /// A leaf of the task was emptied. What is given back from here on waits, until the zaps are done and it is known
-  /// whether the task was running.
+  /// Records that a leaf of the task was cleared. Frames freed from now on wait, until the zaps are done and it is
+  /// known whether the task was running.
   @inline(__always)
   mutating func noteEmptied(_ task: TaskSlot) {
     guard grace.touched.last != task, !tasks[task].isTouched else { return }
@@ -64,7 +65,7 @@ extension ServerState {
     pool.isGiving = false
   }
 
-  /// The leaves emptied so far are zapped.
+  /// Called after the zaps: decides whether the tasks that lost leaves are on visits.
   mutating func beginGracePeriod() {
     guard !grace.touched.isEmpty else { return }
     for task in grace.touched where tasks.contains(task) {
@@ -87,12 +88,12 @@ extension ServerState {
     grace.isActive = grace.hasVisits || pool.waitingCount > 0
   }
 
-  /// Gives the frames of a period that is over to the pool: a step's worth, or as many as are `needed`.
+  /// Gives the frames of an ended period to the pool: a step's worth, or as many as are `needed`.
   mutating func endGracePeriods(needed: Int = 0) {
     guard grace.isActive else { return }
     defer { updateGracePeriods() }
     while true {
-      // The last one is looked at again and again, and the others only when it is over.
+      // The last visit is polled until it is over, the others only after that.
       while let visit = grace.ending.last, events.visit(visit.slot) != visit { grace.ending.removeLast() }
       guard grace.ending.isEmpty else { return }
       pool.giveEnded(most: max(GracePeriods.framesInOneStep, needed - pool.takeableCount))
@@ -109,12 +110,12 @@ extension ServerState {
     for visit in grace.open { events.hurry(visit) }
   }
 
-  /// Whether there are too few frames for a step, and more of them when visits have ended.
+  /// Whether there are too few frames for a step while some wait.
   private func lacksWaiting(_ needed: Int) -> Bool {
     grace.hasVisits && pool.takeableCount < needed && (pool.waitingCount > 0 || softReferences.count > 0)
   }
 
-  /// Whether a step that may take so many frames can begin. If not, the visits it waits for have been told to end.
+  /// Whether a step that takes up to `needed` frames can begin. If not, the awaited visits have been told to end.
   mutating func mayBegin(_ needed: Int) -> Bool {
     endGracePeriods(needed: needed)
     guard lacksWaiting(needed) else { return true }
@@ -123,8 +124,8 @@ extension ServerState {
     return !lacksWaiting(needed)
   }
 
-  /// Whether all frames that waited when so many periods had `ended` are free: two more have ended since. If not, and
-  /// the thing to wait for is the end of visits, those have been told to end.
+  /// Whether all frames that waited when `ended` periods had ended are free: two more have ended since. If that needs
+  /// visits to end, they have been told to.
   mutating func hasPassed(_ ended: UInt64) -> PeriodProgress {
     endGracePeriods()
     if grace.hasVisits, grace.ended < ended + 2 {
@@ -135,19 +136,19 @@ extension ServerState {
     return grace.hasVisits && pool.endingCount == 0 ? .waiting : .freeing
   }
 
-  /// Between steps nothing is half done, and frames wait for somebody only.
+  /// Checks that between steps no zap is pending and frames wait only for visits.
   func checkGracePeriods(_ found: inout [String]) {
-    if !grace.touched.isEmpty { found.append("leaves of \(grace.touched.count) tasks were emptied and not zapped") }
+    if !grace.touched.isEmpty { found.append("leaves of \(grace.touched.count) tasks were cleared and not zapped") }
     if pool.isGiving == grace.hasVisits {
-      found.append("frames given back \(pool.isGiving ? "do not wait" : "wait"), the visits are \(grace.hasVisits)")
+      found.append("freed frames \(pool.isGiving ? "do not wait" : "wait"), the visits are \(grace.hasVisits)")
     }
     if grace.isActive != (grace.hasVisits || pool.waitingCount > 0) {
-      found.append("grace periods are said to be active: \(grace.isActive)")
+      found.append("grace periods are wrongly marked active: \(grace.isActive)")
     }
-    if grace.isActive, grace.hasVisits, !grace.isWatched { found.append("nobody watches the grace periods") }
+    if grace.isActive, grace.hasVisits, !grace.isWatched { found.append("no thread watches the grace periods") }
   }
 
-  /// For who watches: one step. False: there is nothing more to be done.
+  /// One step of ending grace periods, for the watching thread. False: no period is left.
   mutating func watchGracePeriods() -> Bool {
     hurryVisits()
     endGracePeriods()
@@ -156,20 +157,21 @@ extension ServerState {
   }
 }
 
-/// The server's lock. Who wants it waits first, without it, where frames that are needed cannot be used yet.
+/// The server's lock. Taking it first waits, without it, while the frames that are needed are in a grace period.
 struct ServerLock: ~Copyable, Sendable {
   private let state: Mutex<ServerState>
   private let departures: (any Departures)?
   private let isMeasured: Bool
 
-  /// - Parameter isMeasured: see to it how long the lock is held.
+  /// - Parameter isMeasured: measure how long the lock is held.
   init(_ state: consuming sending ServerState, departures: (any Departures)?, isMeasured: Bool = false) {
     self.state = Mutex(state)
     self.departures = departures
     self.isMeasured = isMeasured
   }
 
-  /// - Parameter needed: more frames than `body` takes.
+  /// Runs `body` with the lock held.
+  /// - Parameter needed: an upper bound of the frames that `body` takes.
   @inline(__always)
   func withLock<Result: ~Copyable, Failure: Error>(
     needed: Int = GracePeriods.framesOfAStep, _ body: (inout ServerState) throws(Failure) -> sending Result
@@ -181,7 +183,7 @@ struct ServerLock: ~Copyable, Sendable {
         defer { if isMeasured { state.holds.add(state.events.now - start) } }
         state.grace.beganIdle = true
         if state.grace.isActive {
-          // Before it is looked whether visits are over: none is missed.
+          // Read the count before the visits are checked, so that no departure is missed.
           seen = departures?.count ?? 0
           guard state.mayBegin(needed) else { return nil }
           state.grace.beganIdle = !state.grace.isActive
@@ -193,7 +195,7 @@ struct ServerLock: ~Copyable, Sendable {
     }
   }
 
-  /// Waits until frames that have been given back so far, and those that were left by moves, are nobody's to see.
+  /// Waits until no vCPU can access the frames that were freed or vacated by moves before the call.
   func waitForGracePeriod() {
     let start = state.withLock { $0.grace.isActive ? $0.grace.ended : nil }
     guard let start else { return }

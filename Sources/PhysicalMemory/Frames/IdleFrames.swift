@@ -1,16 +1,16 @@
-// Free frames whose memory the host can have back: those that were given back, hold something, and have stayed free for
-// a while. What is idle is known by chunks of 512 frames, so that a pass over a large pool looks only where frames
-// were ever given back, and giving one back costs a bit.
+// Free page reporting: freed frames that hold data and have stayed free for a while give their memory back to the host.
+// Idle frames are tracked by chunks of 512, so that a pass over a large pool visits only chunks with freed frames, and
+// freeing a frame sets one bit.
 //
 // The life of a chunk:
-//  1. clean: none of its free frames is known to hold anything. On no map.
-//  2. young: a frame of it was given back since the last pass began.
-//  3. old: none was since then. The next pass makes it a candidate.
-//  4. candidate: the pass goes over its free frames; clean after that.
+//  1. clean: none of its free frames is known to hold data. In no map.
+//  2. young: a frame in it was freed since the last pass began.
+//  3. old: none was freed since then. The next pass makes it a candidate.
+//  4. candidate: the pass visits its free frames; clean after that.
 
 internal import GuestMemory
 
-/// A bit for each chunk of the pool.
+/// One bit for each chunk of the pool.
 struct ChunkMap: ~Copyable {
   static let framesPerChunk = 512
 
@@ -33,13 +33,13 @@ struct ChunkMap: ~Copyable {
   }
 }
 
-/// Where frames were given back.
+/// The chunks with freed frames.
 struct IdleChunks: ~Copyable {
   var young: ChunkMap
   private var old: ChunkMap
   private var candidates: ChunkMap
   private var word = 0
-  /// The frame at which the pass goes on, in the chunk it is at.
+  /// The frame at which the pass continues, in the current chunk.
   fileprivate var position: Int?
 
   init(frameCount: Int) throws(ReservationError) {
@@ -51,7 +51,7 @@ struct IdleChunks: ~Copyable {
     self.candidates = candidates
   }
 
-  /// Begins a pass: what is old by now is gone over, what is young grows old.
+  /// Begins a pass: old chunks become candidates, young ones old.
   fileprivate mutating func beginPass() {
     for word in 0..<old.wordCount {
       candidates[word] = old[word] & ~young[word]
@@ -62,7 +62,7 @@ struct IdleChunks: ~Copyable {
     position = nil
   }
 
-  /// The first frame of the next chunk to go over, which is clean from then on.
+  /// The first frame of the next candidate chunk, which becomes clean.
   fileprivate mutating func nextChunk() -> Int? {
     while word < candidates.wordCount {
       let bits = candidates[word]
@@ -82,8 +82,8 @@ struct IdleChunks: ~Copyable {
 extension FramePool {
   mutating func beginIdlePass() { idle.beginPass() }
 
-  /// The next free frames in a row that hold something, at most `most`, in chunks to which nothing was given back
-  /// between the last two passes. The caller must drop their memory: they count as zero from now on.
+  /// The next row of free frames that hold data, at most `most`, in chunks where no frame was freed between the last
+  /// two passes. The caller must drop their memory: they count as zero from now on.
   /// - Returns: nil: the pass is over.
   mutating func takeIdleRun(most: Int) -> FrameRun? {
     while let start = idle.position ?? idle.nextChunk() {
@@ -104,7 +104,7 @@ extension FramePool {
     return nil
   }
 
-  /// Free, and not known to be zero.
+  /// Whether the frame is free and not known to be zero.
   private func holdsGarbage(_ frame: Int) -> Bool {
     let record = records.storage[frame]
     return record.isDirty && (record.state == .interior || record.state == .freeHead || record.state == .loose)
@@ -112,10 +112,11 @@ extension FramePool {
 }
 
 extension ServerState {
-  /// Frames given back to the host in one step: their memory goes with the lock held, about 50 µs.
+  /// Frames reported in one step: dropping their memory takes about 50 µs with the lock held.
   private static let idleFramesInOneStep = 256
 
-  /// One step of a pass. Returns how many frames it gave back; 0: the pass is over.
+  /// One step of a pass.
+  /// - Returns: the number of frames given back; 0: the pass is over.
   mutating func giveBackIdleFrames() -> Int {
     guard let run = pool.takeIdleRun(most: Self.idleFramesInOneStep) else { return 0 }
     memory.discard(run)

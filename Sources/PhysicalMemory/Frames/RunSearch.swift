@@ -1,21 +1,20 @@
-// Finding contiguous frames by alignment, address limit or exact place.
+// The search for contiguous frames by alignment, address limit or exact position.
 
 internal import GuestMemory
 
-/// What adjacent frames are asked for.
+/// A request for adjacent frames.
 struct RunRequest: BitwiseCopyable {
   /// In frames, at least 1.
   var count: Int
   /// The first frame is a multiple of this power of two.
   var alignment: Int
-  /// The run ends at this frame or before.
+  /// The end of the run is at this frame or below.
   var end: Int
 }
 
 extension FreeRuns {
-  /// The first frame of a free run's part that serves the request, taken from one free run. The cost is that of
-  /// one bit scan in a zone wholly below the limit; in the zone that the limit divides, long enough runs are tried one
-  /// by one, up to `most` of each length.
+  /// The first frame of a part of one free run that serves the request. Costs one bit scan in a zone entirely below the
+  /// limit; in the zone that contains the limit, tries long enough runs one by one, up to `most` of each length.
   func find(_ request: RunRequest, most: Int = .max, in table: borrowing FrameTable) -> Int? {
     let order = max(ceilingLog2(request.count), floorLog2(request.alignment))
     for rank in 0..<FrameZone.count {
@@ -37,9 +36,9 @@ extension FreeRuns {
     return nil
   }
 
-  /// As `find`, in adjacent free runs and in unaligned parts of them: finds the frames whenever there are any. It
-  /// looks at every free run of a quarter of the length or more: n adjacent frames contain an aligned block of more
-  /// than n/4, and that lies in one run.
+  /// As `find`, but also in adjacent free runs and unaligned parts of them: finds the frames whenever they exist.
+  /// Visits every free run of at least a quarter of the length: n adjacent frames contain an aligned block of more than
+  /// n/4, which is within one run.
   func findAcrossRuns(_ request: RunRequest, in table: borrowing FrameTable) -> Int? {
     let leastOrder = max(floorLog2(request.count) - 1, 0)
     for rank in 0..<FrameZone.count {
@@ -58,8 +57,7 @@ extension FreeRuns {
     return nil
   }
 
-  /// Looks for the request in the free frames on both sides of a free run, no further than the frames asked for reach
-  /// when they share one with it.
+  /// Looks for the request around a free run, no further on either side than frames that share a match with it.
   private func findAround(
     _ head: FrameNumber,
     order: Int,
@@ -79,7 +77,7 @@ extension FreeRuns {
     return aligned + request.count <= min(end, request.end) ? aligned : nil
   }
 
-  /// The free run that a frame is in, if it is in one; `index` may lie outside the pool.
+  /// The free run that contains a frame, if any; `index` may be outside the pool.
   func freeRun(containing index: Int, in table: borrowing FrameTable) -> FrameRun? {
     guard index > 0, index < end else { return nil }
     let frame = FrameNumber(UInt32(index))

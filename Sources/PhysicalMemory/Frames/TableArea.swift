@@ -1,16 +1,17 @@
-// The area for page tables: the pool's last frames. A table cannot be moved, as a content can; kept together, tables
-// leave the rest of the pool to be cleared wherever adjacent frames are asked for.
+// The area for page tables: the pool's last frames. Tables are unmovable; grouping them leaves the rest of the pool
+// free for compaction.
 //
-// It is as large as the reserve for tables (`TableReserve`). Tables beyond it are anywhere, and a content takes one of
-// its frames when no other is free: how many frames anybody may have does not depend on where they lie.
+// Its size is the reserve for tables (`TableReserve`). Further tables may be anywhere, and contents use the area when
+// no other frame is free: the placement of frames never limits how many a task may have.
 
 internal import GuestMemory
 
+/// The free frames of the area for page tables.
 struct TableArea: Sendable {
   let frames: Range<Int>
-  /// Frames of the area that were given back.
+  /// Freed frames of the area.
   let spare: FrameList
-  /// From here on the area's frames were never taken.
+  /// Frames of the area from here on were never taken.
   fileprivate var next: Int
 
   init(frames: Range<Int>, spare: FrameList) {
@@ -19,7 +20,7 @@ struct TableArea: Sendable {
     next = frames.lowerBound
   }
 
-  /// Free frames that no record says anything of.
+  /// Free frames without a touched record.
   var untouched: Range<Int> { next..<frames.upperBound }
 }
 
@@ -27,7 +28,7 @@ extension FramePool {
   /// Free frames of the area.
   var spareCount: Int { records.count(of: tableArea.spare) + tableArea.untouched.count }
 
-  /// A frame of the area, nil if it is used up. If it is not known to be zero, the caller must clear it.
+  /// Takes a frame of the area; nil if it is used up. If it is not known to be zero, the caller must zero it.
   mutating func takeSpareFrame() -> (frame: FrameNumber, isZero: Bool)? {
     if let frame = records.popFirst(of: tableArea.spare) {
       let flags = records[frame].flags

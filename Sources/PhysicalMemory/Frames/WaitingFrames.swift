@@ -1,11 +1,11 @@
-// Frames that were given back while somebody may still look at them. They are nobody's and count as free, and nothing
-// takes them, clears them, or gives their memory to the host before they have waited (GracePeriod.swift says how long).
+// Freed frames that a vCPU may still access. They have no owner and count as free, but are not taken, zeroed, or given
+// back to the host before a grace period has passed (GracePeriod.swift).
 
 internal import GuestMemory
 
-/// The lists of frames of the two grace periods.
+/// The lists of the two grace periods' frames.
 struct WaitingFrames: BitwiseCopyable {
-  /// What is given back now waits here.
+  /// Frames freed now wait here.
   fileprivate(set) var open: FrameList
   fileprivate(set) var ending: FrameList
 
@@ -17,7 +17,7 @@ struct WaitingFrames: BitwiseCopyable {
 
 extension FramePool {
   var waitingCount: Int { records.count(of: waiting.open) + endingCount }
-  /// Those of the period that is ending.
+  /// Waiting frames of the period that is ending.
   var endingCount: Int { records.count(of: waiting.ending) }
 
   mutating func wait(_ frame: FrameNumber, flags: FrameFlags) {
@@ -25,10 +25,10 @@ extension FramePool {
     records.push(frame, onto: waiting.open)
   }
 
-  /// Frames that are given back from here on are of another period.
+  /// Frames freed from now on belong to a new period.
   mutating func endPeriod() { swap(&waiting.open, &waiting.ending) }
 
-  /// Frees frames that have waited, at most `most`.
+  /// Frees waited frames of the ended period, at most `most`.
   mutating func giveEnded(most: Int) {
     var left = most
     while left > 0, let frame = records.popFirst(of: waiting.ending) {

@@ -1,17 +1,17 @@
-// Zeroing ahead: a stock of frames known to be zero, so that a fault need not wait for one to be cleared.
+// Prezeroing: a stock of frames known to be zero, so that a fault need not zero one.
 //
-// A background thread takes a batch under the lock (`takeForZeroing`), clears it without the lock, and gives it back
-// under the lock (`giveZeroed`). How large the stock is kept is the thread's affair: it looks at `stockedCount`.
+// A background thread takes a batch under the lock (`takeForZeroing`), zeroes it without the lock, and returns it under
+// the lock (`giveZeroed`). The thread decides the size of the stock from `stockedCount`.
 
 public import GuestMemory
 
-/// Frames on their way into the stock. Must be given back with `giveZeroed`, once.
+/// Frames on their way into the stock. Must be passed to `giveZeroed` exactly once.
 public struct ZeroingBatch: Sendable {
   /// All frames of the batch.
   public fileprivate(set) var runs: [FrameRun] = []
-  /// Those that must be cleared; the others are zero already.
+  /// The frames to zero; the others are zero already.
   public fileprivate(set) var dirtyRuns: [FrameRun] = []
-  /// In frames.
+  /// The size of the batch in frames.
   public fileprivate(set) var count = 0
 
   fileprivate mutating func append(_ run: FrameRun, _ table: borrowing FrameTable) {
@@ -31,8 +31,8 @@ extension FramePool {
   /// Frames in the stock.
   public var stockedCount: Int { records.count(of: stock) }
 
-  /// One frame for a content that must begin as zero, or nil if none is free: from the stock if it has one. If it was
-  /// not known to be zero, the caller must clear it.
+  /// Takes one frame for a content that must begin as zero; nil when none is free. Prefers the stock. If `isZero` is
+  /// false, the caller must zero it.
   public mutating func takeZeroedFrame() -> (frame: FrameNumber, isZero: Bool)? {
     let taken = records.popFirst(of: stock) ?? runs.take(order: 0, in: &records) ?? records.popFirst(of: loose)
     guard let frame = taken else { return nil }
@@ -41,8 +41,9 @@ extension FramePool {
     return (frame, !flags.contains(.dirty))
   }
 
-  /// Fills `frames` with frames for contents that must begin as zero, adjacent as far as possible, and returns how
-  /// many there were. The caller must clear those that `isDirty`. For the pages around a fault: a few hundred at most.
+  /// Fills `frames` with frames for contents that must begin as zero, adjacent as far as possible. The caller must zero
+  /// those that are dirty (`isDirty`). For the pages around a fault: a few hundred at most.
+  /// - Returns: the number of frames taken.
   public mutating func takeZeroedFrames(into frames: inout MutableSpan<FrameNumber>) -> Int {
     var filled = 0
     while filled < frames.count, let frame = records.popFirst(of: stock) {
@@ -65,10 +66,10 @@ extension FramePool {
     return filled
   }
 
-  /// Up to `most` frames for the zeroing thread, none if the free runs and the loose list are empty. Until they are
-  /// back they are not free. Allocates the batch's arrays, being off the fault path.
+  /// Takes up to `most` frames for the prezeroing thread; none if the free runs and the loose list are empty. They are
+  /// not free until they are returned. Allocates the batch's arrays, since it is off the fault path.
   public mutating func takeForZeroing(most: Int) -> ZeroingBatch {
-    precondition(most > 0, "a batch of no frames")
+    precondition(most > 0, "an empty batch")
     var batch = ZeroingBatch()
     mergeLoose()
     while batch.count < most {
@@ -81,13 +82,13 @@ extension FramePool {
     return batch
   }
 
-  /// Puts the frames of a batch, all zero now, into the stock. The frames of a run come out of it in ascending order.
+  /// Puts the frames of a batch, all zero now, into the stock. Frames of a run are taken in ascending order.
   public mutating func giveZeroed(_ batch: ZeroingBatch) {
     zeroingCount -= batch.count
     for run in batch.runs.reversed() {
       for offset in (0..<run.count).reversed() {
         let frame = run.start.advanced(by: offset)
-        precondition(records[frame].state == .zeroing, "stocking a frame that was not being zeroed")
+        precondition(records[frame].state == .zeroing, "frame to stock was not being zeroed")
         records[frame] = FrameRecord(state: .stocked)
         records.push(frame, onto: stock)
       }
@@ -96,14 +97,14 @@ extension FramePool {
 }
 
 extension ServerState {
-  /// A few at a time: the lock is not held longer than for a small copy.
+  /// Takes a few frames at a time: holds the lock no longer than for a small copy.
   mutating func zeroAhead(target: Int) -> [FrameRun] {
     let missing = target - pool.stockedCount
     guard missing > 0 else {
       hasAskedForZeroedFrames = false
       return []
     }
-    // With nothing left to clear, nobody asks again until frames come back.
+    // When nothing is left to zero, the thread is not woken again until frames come back.
     let batch = pool.takeForZeroing(most: min(missing, 16))
     for run in batch.dirtyRuns { memory.zero(run) }
     pool.giveZeroed(batch)

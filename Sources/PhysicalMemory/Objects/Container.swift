@@ -1,10 +1,10 @@
-// Containers: name spaces of virtual frames, owned by one task, which is charged for every frame in them (R6, R15).
+// Containers: name spaces of virtual frames, each owned by one task, which is charged for all its frames (R6, R15).
 //
 // The life of a container:
 //  1. live: its owner holds a handle; frames are allocated, mapped, deallocated.
-//  2. dying: destroyed, or its owner ended. No handle and no mapping finds it any more; its frames go back in
-//     bounded steps.
-//  3. gone: the slot is free, and its generation has moved on, so that mappings of the old one find nothing.
+//  2. dying: destroyed, or its owner ended. No handle or mapping finds it any more; its frames are freed in bounded
+//     steps.
+//  3. gone: the slot is free, and its generation has changed, so that stale mappings find nothing.
 
 internal import GuestMemory
 
@@ -14,37 +14,37 @@ struct Container: ~Copyable {
   var handle: Handle = 0
   var isDying = false
   var frames = VirtualFrameTable()
-  /// Which weak capabilities are good: those of the same epoch. Begins at 1; 0 stands for the owner.
+  /// Weak capabilities of this epoch are valid. Begins at 1; 0 stands for the owner.
   var epoch: UInt32 = 1
-  /// Somebody mapped it through a weak capability since the last revocation.
+  /// Mapped through a weak capability since the last revocation.
   var hasSharedMappings = false
   var lock: ContainerLock?
-  /// Pins that keep it from its owner: those of other tasks, and those that a transfer outlasts.
+  /// Pins that keep the owner from freeing it: those of other tasks, and ended ones with a transfer under way.
   var pinsOfOthers = 0
   var pinsUnderWay: PinsUnderWay?
-  /// Calls under way that change what ids name, step by step: no frame is pinned meanwhile.
+  /// Calls under way that change ids step by step: no frame may be pinned meanwhile.
   var changes = 0
-  /// Frames charged for ids that an allocation under way has not come to yet.
+  /// Frames charged for ids that a call under way has not reached yet.
   var promised = 0
 
   init(owner: TaskSlot) { self.owner = owner }
 }
 
-/// What a handle lets a task do with a container.
+/// What a handle permits a task to do with a container.
 struct ContainerAccess {
   let slot: ContainerSlot
-  /// 0 for the owner, else the epoch of the weak capability.
+  /// 0 for the owner, otherwise the epoch of the weak capability.
   let epoch: UInt32
   var isOwner: Bool { epoch == 0 }
 }
 
-/// A contiguous range of frame ids, checked not to pass the end of the id space.
+/// A contiguous range of ids, checked not to exceed the id space.
 struct FrameIDRange {
   let start: FrameID
   let count: Int
   var positions: Range<UInt64> { start.position..<start.position + UInt64(count) }
 
-  /// PM_EINVAL for none at all, or past 2^32.
+  /// - Throws: `.invalid` for an empty range, or one past 2^32.
   init(start: FrameID, count: UInt32) throws(CallFailure) {
     guard count > 0, start.position + UInt64(count) <= 1 << 32 else { throw .invalid }
     self.start = start
@@ -53,14 +53,17 @@ struct FrameIDRange {
 }
 
 extension ServerState {
-  /// The container a handle names for its owner, who may do everything, but not while it is locked.
+  /// The container that an owner's handle names.
+  /// - Throws: `.notPermitted` for a weak capability; otherwise as `container`.
   mutating func ownedContainer(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> ContainerSlot {
     let access = try container(task, handle)
     guard access.isOwner else { throw .notPermitted }
     return access.slot
   }
 
-  /// The container a handle names, for its owner or through a weak capability (R20).
+  /// The container that a handle names, for its owner or through a weak capability (R20).
+  /// - Throws: `.invalid` when it names no container, `.canceled` when the share was revoked, `.notPermitted` when the
+  ///   capability is for another task, `.busy` when the container is locked against the task.
   mutating func container(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> ContainerAccess {
     switch tasks[task].handles[handle] {
     case .container(let reference):
@@ -70,7 +73,7 @@ extension ServerState {
     case .weak(let reference, let epoch, let holder):
       guard isLive(reference), containers[reference.slot].epoch == epoch else { throw .canceled }
       guard holder == nil || holder == tasks[task].id else { throw .notPermitted }
-      // The owner is locked out whatever it holds.
+      // A lock excludes the owner through any of its handles.
       guard containers[reference.slot].owner != task || currentLock(reference.slot) == nil else { throw .busy }
       return ContainerAccess(slot: reference.slot, epoch: epoch)
     default: throw .invalid
@@ -83,11 +86,15 @@ extension ServerState {
       && !containers[reference.slot].isDying
   }
 
+  /// Makes an empty container without a handle.
+  /// - Throws: `.noMemory` when the table is full.
   mutating func makeContainer(owner: TaskSlot) throws(CallFailure) -> ContainerReference {
     guard let slot = containers.insert(Container(owner: owner)) else { throw .noMemory }
     return ContainerReference(slot: slot, generation: containers.generation(at: slot))
   }
 
+  /// Makes an empty container and its owner's handle.
+  /// - Throws: `.noMemory` when a table is full.
   mutating func createContainer(_ task: TaskSlot) throws(CallFailure) -> Handle {
     let reference = try makeContainer(owner: task)
     guard let handle = tasks[task].handles.insert(.container(reference)) else {
@@ -98,7 +105,8 @@ extension ServerState {
     return handle
   }
 
-  /// Takes the container from its owner at once; its frames go with `continueDestroying`.
+  /// Takes the container from its owner at once; `continueDestroying` frees its frames.
+  /// - Throws: as `ownedContainer`, `.notPermitted` for the initial container, `.busy` when a frame is pinned.
   mutating func beginDestroying(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> ContainerSlot {
     let slot = try ownedContainer(task, handle)
     guard slot != tasks[task].initialContainer.slot else { throw .notPermitted }
@@ -118,7 +126,7 @@ extension ServerState {
 }
 
 extension ServerState {
-  /// The lock in force; one whose time is up is forgotten here.
+  /// The lock in force. An expired lock is removed here.
   mutating func currentLock(_ slot: ContainerSlot) -> ContainerLock? {
     guard let lock = containers[slot].lock else { return nil }
     if events.now < lock.deadline { return lock }

@@ -1,21 +1,20 @@
-// A task's handles: 32-bit numbers that mean something in its own table only.
+// A task's handles: 32-bit numbers that are valid in its own table only.
 
 internal import CGuestABI
 
-/// What a handle names.
+/// The object that a handle names.
 enum HandleTarget: Equatable {
   /// The task itself.
   case task
-  /// Another task, known by its PM_CAP_SELF.
+  /// Another task, identified by its PM_CAP_SELF.
   case peer(TaskSlot, TaskID)
   /// A container the task owns.
   case container(ContainerReference)
-  /// A container somebody shares (R20): good while the container's shares are of that `epoch`, and for the task
-  /// named, or for whoever holds it.
+  /// A shared container (R20): valid during the container's `epoch`, for the named holder; nil: for any.
   case weak(ContainerReference, epoch: UInt32, holder: TaskID?)
   /// An endpoint, to call and, with the receive right, to receive from.
   case endpoint(EndpointReference, mayReceive: Bool)
-  /// The right to decide who gets how much memory (R9).
+  /// The right to set policy (R9).
   case control
 }
 
@@ -24,13 +23,13 @@ extension Handle {
   static let ownTask = Handle(UInt32(PM_CAP_SELF))
   static let initialContainer = Handle(UInt32(PM_CAP_CONTAINER))
 
-  /// The entry of the table.
+  /// The index in the table.
   fileprivate var entry: Int { Int(rawValue & 0xffff) }
   /// How often the entry was used before.
   fileprivate var reuse: UInt32 { rawValue >> 16 }
 }
 
-/// The low 16 bits of a handle are the entry, the high 16 count its reuses, so that a stale handle is caught.
+/// The low 16 bits of a handle are the entry; the high 16 count its reuses, which detects stale handles.
 struct HandleTable: ~Copyable {
   private struct Entry {
     var reuse: UInt32
@@ -52,7 +51,7 @@ struct HandleTable: ~Copyable {
     return entries[handle.entry].target
   }
 
-  /// A new handle; nil when the table is full.
+  /// Makes a handle; nil when the table is full.
   mutating func insert(_ target: HandleTarget) -> Handle? {
     if let index = free.popLast() {
       entries[Int(index)].target = target
@@ -65,7 +64,7 @@ struct HandleTable: ~Copyable {
 
   mutating func remove(_ handle: Handle) {
     entries[handle.entry].target = nil
-    // An entry whose reuse count is used up is left alone: no handle ever names two things.
+    // Retire an entry whose reuse count is used up: no handle may ever name two objects.
     guard entries[handle.entry].reuse < 0xffff else { return }
     entries[handle.entry].reuse += 1
     free.append(UInt32(handle.entry))
@@ -75,7 +74,7 @@ struct HandleTable: ~Copyable {
     for entry in entries { if let target = entry.target { body(target) } }
   }
 
-  /// Entries there have ever been, in use or not.
+  /// Entries ever used.
   var entryCount: Int { entries.count }
 
   func target(ofEntry index: Int) -> HandleTarget? { entries[index].target }

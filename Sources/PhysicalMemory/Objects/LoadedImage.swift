@@ -1,24 +1,36 @@
-// Programs, loaded once: their pages are contents of a container of the server's own, and each task that runs one
-// gets logical copies. Text is therefore in memory once, whoever runs it.
+// Programs, loaded once: their pages are contents of a container of the server, and each task that runs one gets
+// logical copies. Text is therefore in memory once.
 
 internal import CGuestABI
 public import GuestMemory
 
-/// A part of a program as it is to be mapped.
+/// A segment of a program.
 public struct ImageSegment: Sendable {
+  /// The first page.
   public let start: PageNumber
+  /// The size in pages.
   public let pageCount: Int
+  /// Whether tasks may write it.
   public let isWritable: Bool
+  /// Whether tasks may execute it.
   public let isExecutable: Bool
-  /// The bytes from the image's file, and where in the first page they begin. The rest is zero.
+  /// The bytes from the image's file, and their offset in the first page. The rest is zero.
   public let bytes: ArraySlice<UInt8>
+  /// The offset of `bytes` in the first page.
   public let offset: Int
 
+  /// - Parameters:
+  ///   - start: the first page.
+  ///   - pageCount: the size in pages, at least 1.
+  ///   - isWritable: whether tasks may write it.
+  ///   - isExecutable: whether tasks may execute it.
+  ///   - bytes: the bytes from the image's file.
+  ///   - offset: of the bytes, in the first page.
   public init(
     start: PageNumber, pageCount: Int, isWritable: Bool, isExecutable: Bool, bytes: ArraySlice<UInt8>, offset: Int
   ) {
-    precondition(pageCount > 0 && pageCount <= Int(PM_USER_END >> 12), "a segment of no pages, or too many")
-    precondition((0..<4096).contains(offset) && bytes.count <= pageCount << 12 - offset, "bytes outside of the segment")
+    precondition(pageCount > 0 && pageCount <= Int(PM_USER_END >> 12), "a segment with no pages, or too many")
+    precondition((0..<4096).contains(offset) && bytes.count <= pageCount << 12 - offset, "bytes outside the segment")
     self.start = start
     self.pageCount = pageCount
     self.isWritable = isWritable
@@ -27,7 +39,7 @@ public struct ImageSegment: Sendable {
     self.offset = offset
   }
 
-  /// Pages that hold bytes of the file; those behind them begin as zeros.
+  /// Pages with bytes of the file. Pages behind them begin as zero.
   public var filePages: Int { bytes.isEmpty ? 0 : (offset + bytes.count + 4095) >> 12 }
 
   var flags: MappingFlags {
@@ -50,18 +62,18 @@ struct LoadedImage: ~Copyable {
 
   let container: ContainerSlot
   let segments: [Segment]
-  /// Frames a task needs for it, the stack not counted.
+  /// Frames a task needs for it, without the stack.
   var pageCount: Int { segments.reduce(0) { $0 + $1.pageCount } }
   var taskCount = 0
 }
 
-/// A program whose pages are being loaded, in bounded steps.
+/// A program being loaded, in bounded steps.
 struct LoadingPlan {
   let container: ContainerSlot
-  /// In order.
+  /// In order of addresses.
   fileprivate let parts: [ImageSegment]
   fileprivate var segments: [LoadedImage.Segment] = []
-  /// The part, the next of its pages from the file, and its id.
+  /// The current part, its next page from the file, and that page's id.
   fileprivate var part = 0
   fileprivate var page = 0
   fileprivate var id: FrameID = 0
@@ -85,9 +97,8 @@ struct LoadingPlan {
 extension ServerState {
   private static let pagesLoadedInOneStep = 64
 
-  /// Takes what a program's pages need. They are withdrawn from what tasks can have for as long as the image is loaded;
-  /// nobody is asked for them.
-  /// PM_EINVAL: segments that overlap, or that lie outside of a task's memory or in its stack.
+  /// Withdraws the frames for a program's pages while it is loaded. Demands none from tasks.
+  /// - Throws: `.invalid` for segments that overlap, or are outside a task's memory or in its stack.
   mutating func planLoading(_ parts: [ImageSegment]) throws(CallFailure) -> LoadingPlan {
     let parts = parts.sorted { $0.start < $1.start }
     guard Self.haveRoom(parts) else { throw .invalid }
@@ -105,8 +116,8 @@ extension ServerState {
   }
 
   /// One step of loading.
-  /// - Returns: the image; nil: there is more to be done.
-  /// - Throws: when there is no frame, or no room for an image; the container is to be unloaded then.
+  /// - Returns: the image; nil: more steps are needed.
+  /// - Throws: `.noMemory` when there is no frame or no room for an image; the caller then unloads the container.
   mutating func continueLoading(_ plan: inout LoadingPlan) throws(CallFailure) -> ImageNumber? {
     var left = Self.pagesLoadedInOneStep
     while plan.part < plan.parts.count {
@@ -127,7 +138,7 @@ extension ServerState {
     return image
   }
 
-  /// Whether segments, in order, lie one after another between the first page and the stack.
+  /// Whether the segments, in order, do not overlap and are between the first page and the stack.
   private static func haveRoom(_ parts: [ImageSegment]) -> Bool {
     var free = PM_USER_START >> 12
     let end = PM_STACK_TOP >> 12 - UInt64(PM_STACK_PAGES)
@@ -140,7 +151,7 @@ extension ServerState {
     return true
   }
 
-  /// Copies what the file has for one page of a segment.
+  /// Copies the file's bytes of one page of a segment.
   private func write(_ part: ImageSegment, page: Int, to frame: FrameNumber) {
     let first = max(page << 12, part.offset)
     let last = min((page + 1) << 12, part.offset + part.bytes.count)
@@ -148,8 +159,9 @@ extension ServerState {
     memory.write(frame, at: first & 4095, bytes.span)
   }
 
-  /// Forgets an image; PM_EBUSY while a task runs it.
-  /// - Returns: its container, which is to be unloaded.
+  /// Removes an image.
+  /// - Returns: its container, which the caller unloads.
+  /// - Throws: `.contentGone` when it is not loaded, `.busy` while a task runs it.
   mutating func removeImage(_ image: ImageNumber) throws(CallFailure) -> ContainerSlot {
     guard images.contains(image) else { throw .contentGone }
     guard images[image].taskCount == 0 else { throw .busy }
@@ -158,9 +170,12 @@ extension ServerState {
 }
 
 extension PhysicalMemoryServer {
-  /// Programs that may be loaded at a time.
+  /// The maximum number of loaded programs.
   public static let mostImages = 1 << 10
 
+  /// Loads a program.
+  /// - Throws: `.invalid` for segments that overlap, or are outside a task's memory or in its stack; `.noMemory` when
+  ///   there are no frames for it.
   public func loadImage(_ segments: [ImageSegment]) throws(CallFailure) -> ImageNumber {
     var plan = try withState { (state) throws(CallFailure) in try state.planLoading(segments) }
     do throws(CallFailure) {
@@ -174,7 +189,8 @@ extension PhysicalMemoryServer {
     }
   }
 
-  /// Gives back an image's frames; PM_EBUSY while a task runs it.
+  /// Unloads a program and frees its frames.
+  /// - Throws: `.contentGone` when it is not loaded, `.busy` while a task runs it.
   public func unloadImage(_ image: ImageNumber) throws(CallFailure) {
     unload(try withState { (state) throws(CallFailure) in try state.removeImage(image) })
   }

@@ -1,9 +1,10 @@
-// A message on its way: out of the sender's memory, its capabilities from one table to the other, into the receiver's.
+// The transfer of a message: out of the sender's memory, capabilities from one table to the other, into the receiver's
+// memory.
 
 internal import CGuestABI
 internal import GuestMemory
 
-/// As `struct pm_message` has it, in memory order.
+/// A `struct pm_message`, in memory order.
 struct Message {
   static let byteCount = 104
 
@@ -39,13 +40,16 @@ struct Message {
 }
 
 extension ServerState {
+  /// Reads a message from the task's memory.
+  /// - Throws: `.fault` when it is unreadable, `.waitForFrames` when other tasks must give frames back first.
   mutating func loadMessage(_ task: TaskSlot, _ address: GuestAddress) throws(CallFailure) -> Message {
     var bytes = [UInt8](repeating: 0, count: Message.byteCount)
     try readMemory(task, address, into: &bytes)
     return Message(bytes)
   }
 
-  /// PM_EINVAL for a handle that names nothing, PM_EPERM for one that does not travel: an owned container.
+  /// - Throws: `.invalid` for a handle that names nothing, `.notPermitted` for one that cannot be sent: an owned
+  ///   container.
   func checkCapabilities(_ task: TaskSlot, _ message: Message) throws(CallFailure) {
     for index in message.capabilities.indices where message.capabilities[index] != .none {
       switch tasks[task].handles[message.capabilities[index]] {
@@ -56,8 +60,9 @@ extension ServerState {
     }
   }
 
-  /// Writes a message to the receiver's memory, with the sender's true id, and gives it the capabilities. Moved ones
-  /// leave the sender's table. PM_EFAULT: the receiver's memory cannot take it, and nothing has changed.
+  /// Writes a message to the receiver's memory, with the sender's real id, and transfers the capabilities. Moved ones
+  /// leave the sender's table.
+  /// - Throws: `.fault`, with nothing changed, when the receiver's memory is not writable.
   mutating func deliver(
     _ message: Message, from sender: TaskSlot, to receiver: TaskSlot, _ address: GuestAddress, reply: UInt64
   ) throws(CallFailure) {
@@ -73,7 +78,7 @@ extension ServerState {
     try writeMemory(receiver, address, delivered.bytes.span)
   }
 
-  /// - Returns: the receiver's handle; none where there is none to give, or no room for it.
+  /// - Returns: the receiver's handle; `.none` without a capability, or without room for it.
   private mutating func transfer(_ handle: Handle, from sender: TaskSlot, to receiver: TaskSlot, isMoved: Bool)
     -> Handle
   {
@@ -98,18 +103,19 @@ extension ServerState {
     return received
   }
 
-  /// The receive right has gone to another task.
+  /// Moves an endpoint to its new owner.
   private mutating func moveEndpoint(_ reference: EndpointReference, to task: TaskSlot) {
     let owner = endpoints[reference.slot].owner
-    // Its pm_return_pages handler may give away what the task itself receives on.
+    // The pm_return_pages handler may give away an endpoint that the task itself receives on.
     cancelReceivers(reference)
     tasks[owner].endpoints.remove(reference)
     tasks[task].endpoints.insert(reference)
     endpoints[reference.slot].owner = task
   }
 
-  /// pm_cap_drop. An owned container is destroyed: the caller does that, in steps.
-  /// - Returns: the container, if it is one.
+  /// Drops a handle for pm_cap_drop.
+  /// - Returns: whether it is an owned container, which the caller destroys in steps.
+  /// - Throws: `.invalid` for a handle that names nothing, `.notPermitted` for PM_CAP_SELF and PM_CAP_CONTAINER.
   mutating func dropCapability(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> Bool {
     guard handle != .ownTask, handle != .initialContainer else { throw .notPermitted }
     switch tasks[task].handles[handle] {

@@ -1,28 +1,29 @@
 // Messages between tasks: endpoints, calls, replies. The server copies a message once, from the sender's memory to the
-// receiver's, and says who sent it. Waiting is the machine's affair: a call here either has its result at once, or the
-// task is left in a waiting state until `wake`, and asks again.
+// receiver's, and adds the sender's id. The machine does the waiting: a call here either has its result at once, or
+// leaves the task in a wait state until `wake`, and the machine asks again.
 //
 // The life of a call:
-//  1. queued: at the endpoint, until its owner receives. Its message is still in the caller's memory.
-//  2. received: the owner works on it. The caller waits for the reply.
-//  3. answered, or cancelled because the owner is gone; the caller takes the result and goes on.
-// A caller whose time is up leaves 1 or 2 by itself; a reply that comes later is refused.
+//  1. queued at the endpoint, until its owner receives. The message is still in the caller's memory.
+//  2. received: the owner handles it. The caller waits for the reply.
+//  3. answered, or cancelled because the owner is gone; the caller takes the result and continues.
+// A caller that times out leaves state 1 or 2; a later reply is refused.
 //
-// A task waits at two levels: its pm_return_pages handler may interrupt a wait and make waiting calls of its own. What
-// the task itself waits for may come meanwhile; it is found when the handler has returned.
+// A task waits at two levels: its pm_return_pages handler may interrupt a wait and make waiting calls of its own. The
+// interrupted wait may complete meanwhile; its result is found when the handler has returned.
 
 internal import CGuestABI
 internal import GuestMemory
 
-/// Names an endpoint for as long as it exists.
+/// Names an endpoint for its lifetime.
 struct EndpointReference: Hashable {
   let slot: EndpointSlot
   let generation: UInt32
 }
 
-/// What runs in a task, and waits: the task itself, or its pm_return_pages handler, which interrupted it.
+/// The context that waits: the task itself, or its pm_return_pages handler, which interrupted it.
 public enum WaitLevel: Int, Sendable, CaseIterable { case task, handler }
 
+/// A wait of a task, at one of its levels.
 struct Waiter: Hashable {
   let task: TaskSlot
   let level: WaitLevel
@@ -33,32 +34,33 @@ struct Waiter: Hashable {
   }
 }
 
+/// An endpoint: its owner receives, other tasks call.
 struct Endpoint: ~Copyable {
-  /// Who receives.
+  /// The task with the receive right.
   var owner: TaskSlot
-  /// Callers not received yet, the first to come first.
+  /// Callers that were not received yet, in order.
   var queue: [Waiter] = []
-  /// Registered for it.
+  /// Names registered for it.
   var names: [[UInt8]] = []
-  /// Where the owner waits for a message; the last one gets it, for the others wait for that to go on.
+  /// The levels at which the owner waits for a message; the last one gets it, since it interrupted the other.
   var receivers: [WaitLevel] = []
 
   init(owner: TaskSlot) { self.owner = owner }
 }
 
-/// What a task waits for.
+/// The state of a wait.
 enum WaitState {
   case none
-  /// Its call is queued; the message is at that address, and the reply will be.
+  /// The call is queued; the message is at that address, and the reply goes there.
   case queued(EndpointReference, address: GuestAddress)
-  /// Its call has been received by that task, at whatever level; `call` is the number the reply must name.
+  /// The call was received by that task, at either level; `call` is the number that the reply must name.
   case received(by: TaskSlot, address: GuestAddress, call: UInt64)
   case receiving(EndpointReference, address: GuestAddress)
   case name([UInt8], address: GuestAddress)
-  /// What it waited for has come.
+  /// The wait is over.
   case finished(ServerError?)
 
-  /// Whether what the task waits for is read from that page, or stored there.
+  /// Whether the page holds the message or the reply of the wait.
   func needs(_ page: PageNumber) -> Bool {
     let address: GuestAddress
     switch self {
@@ -71,7 +73,7 @@ enum WaitState {
   }
 }
 
-/// Whether a call that may wait has its result.
+/// The result of a call that may wait.
 public enum WaitOutcome: Equatable, Sendable {
   case finished(ServerError?)
   case waiting
@@ -83,6 +85,8 @@ extension ServerState {
     endpoints.contains(reference.slot) && endpoints.generation(at: reference.slot) == reference.generation
   }
 
+  /// Makes an endpoint and its owner's handle.
+  /// - Throws: `.noMemory` when a table is full.
   mutating func createEndpoint(_ task: TaskSlot) throws(CallFailure) -> Handle {
     guard let slot = endpoints.insert(Endpoint(owner: task)) else { throw .noMemory }
     let reference = EndpointReference(slot: slot, generation: endpoints.generation(at: slot))
@@ -96,6 +100,9 @@ extension ServerState {
 
   // MARK: Calling
 
+  /// Sends the message at `address` to an endpoint; the reply goes to the same address.
+  /// - Throws: `.invalid` for a bad handle or the task's own endpoint, `.canceled` when the endpoint is gone,
+  ///   `.timedOut` when the call would wait and may not, `.fault` for a bad address, an error of `checkCapabilities`.
   mutating func call(
     _ waiter: Waiter, _ handle: Handle, address: GuestAddress, mayWait: Bool
   ) throws(CallFailure) -> WaitOutcome {
@@ -103,7 +110,7 @@ extension ServerState {
     guard case .endpoint(let reference, _) = tasks[task].handles[handle] else { throw .invalid }
     guard isLive(reference) else { throw .canceled }
     guard endpoints[reference.slot].owner != task else { throw .invalid }
-    // The reply comes to the same place.
+    // The reply goes to the same address.
     try checkWritable(task, address, Message.byteCount)
     try checkCapabilities(task, try loadMessage(task, address))
     guard !endpoints[reference.slot].receivers.isEmpty || mayWait else { throw .timedOut }
@@ -113,6 +120,10 @@ extension ServerState {
     return waitOutcome(waiter)
   }
 
+  /// Receives a call to an endpoint; the message goes to `address`.
+  /// - Throws: `.invalid` for a bad handle, `.notPermitted` without the receive right, `.canceled` when the endpoint
+  ///   is gone, `.again` to report new or ended tasks (R14), `.timedOut` when the call would wait and may not, `.fault`
+  ///   for a bad address.
   mutating func receive(
     _ waiter: Waiter, _ handle: Handle, address: GuestAddress, mayWait: Bool
   ) throws(CallFailure) -> WaitOutcome {
@@ -121,16 +132,17 @@ extension ServerState {
     return try receive(waiter, reference, address: address, mayWait: mayWait)
   }
 
-  /// Answers a call and receives the next. An error of the reply is the result, and nothing is received then.
+  /// Answers a call and receives the next one. If the reply fails, its error is the result, and nothing is received.
   ///
-  /// Whatever may have to wait for frames, or for a page that the task has to map, is done before the reply: the call
-  /// is made again then, and would answer twice. Nothing behind the reply throws `.waitForFrames` or `.fault`.
+  /// Everything that may wait for frames, or for a page that the task must map, comes before the reply, because the
+  /// call is then repeated and would answer twice. Nothing after the reply throws `.waitForFrames` or `.fault`.
+  /// - Throws: as `reply` and `receive`.
   mutating func replyAndReceive(
     _ waiter: Waiter, _ handle: Handle, address: GuestAddress, mayWait: Bool
   ) throws(CallFailure) -> WaitOutcome {
     try checkWritable(waiter.task, address, Message.byteCount)
     try reply(waiter.task, address: address)
-    // Only now: the reply may have moved the endpoint away.
+    // Look it up after the reply, which may have moved the endpoint away.
     return try receive(waiter, try receivable(waiter.task, handle), address: address, mayWait: mayWait)
   }
 
@@ -141,7 +153,7 @@ extension ServerState {
     return reference
   }
 
-  /// The message can be stored at `address`.
+  /// Receives a message. `address` must be writable.
   private mutating func receive(
     _ waiter: Waiter, _ reference: EndpointReference, address: GuestAddress, mayWait: Bool
   ) throws(CallFailure) -> WaitOutcome {
@@ -153,14 +165,14 @@ extension ServerState {
     return waitOutcome(waiter)
   }
 
-  /// Brings a waiting receiver and the first caller together, if there are both.
+  /// Delivers the first call to a waiting receiver, if there are both.
   private mutating func deliverNext(_ endpoint: EndpointReference) {
     let owner = endpoints[endpoint.slot].owner
     while let level = endpoints[endpoint.slot].receivers.last, let caller = endpoints[endpoint.slot].queue.first {
       let receiver = Waiter(owner, level)
       guard case .receiving(_, let address) = wait(receiver), case .queued(_, let callerAddress) = wait(caller)
-      else { preconditionFailure("an endpoint's waiting tasks disagree with it") }
-      // The caller's pages may have gone while it waited: then its call fails, not the receiver.
+      else { preconditionFailure("the endpoint's waiting tasks are inconsistent") }
+      // The caller's pages may have gone while it waited: then its call fails, and the receiver goes on waiting.
       let message: Message
       do throws(ServerError) {
         message = try forAnother { (state) throws(CallFailure) in
@@ -186,10 +198,12 @@ extension ServerState {
   }
 
   /// Answers the call that the message names.
+  /// - Throws: `.invalid` for a number that is no call, `.canceled` when the caller timed out or ended, `.fault` for a
+  ///   bad address, an error of `checkCapabilities`.
   mutating func reply(_ task: TaskSlot, address: GuestAddress) throws(CallFailure) {
     let message = try loadMessage(task, address)
     guard let (caller, callerAddress) = receivedCall(message.reply, by: task) else {
-      // A number it was given once: the caller has gone on, or is gone. Any other was never a call.
+      // A number of an earlier call: its caller timed out or ended. Any other number never was a call.
       throw tasks[task].abandoned.remove(message.reply) != nil ? .canceled : .invalid
     }
     try checkCapabilities(task, message)
@@ -198,7 +212,7 @@ extension ServerState {
     finish(caller, isDelivered ? nil : .fault)
   }
 
-  /// False: the receiver's memory cannot take it.
+  /// False: the receiver's memory is not writable.
   private mutating func isDelivered(
     _ message: Message, from sender: TaskSlot, to receiver: TaskSlot, _ address: GuestAddress, reply: UInt64
   ) -> Bool {
@@ -212,7 +226,7 @@ extension ServerState {
     }
   }
 
-  /// Who waits for the reply of that number, and where it shall be put; nil: nobody does.
+  /// The caller that waits for the reply to `number`, and the address for it; nil: none.
   private func receivedCall(_ number: UInt64, by task: TaskSlot) -> (caller: Waiter, address: GuestAddress)? {
     let caller = TaskSlot(UInt32(number & 0xffff))
     guard number != 0, tasks.contains(caller) else { return nil }
@@ -233,14 +247,14 @@ extension ServerState {
     tasks[waiter.task].waits[waiter.level.rawValue] = state
   }
 
-  /// The result of what is waited for, if it has come.
+  /// The result of a wait, if it has come.
   mutating func waitOutcome(_ waiter: Waiter) -> WaitOutcome {
     guard case .finished(let error) = wait(waiter) else { return .waiting }
     setWait(waiter, .none)
     return .finished(error)
   }
 
-  /// The time is up: the waiter takes back what it waits for, unless it has come meanwhile.
+  /// Ends a wait at its timeout, unless its result has come meanwhile.
   mutating func stopWaiting(_ waiter: Waiter) -> ServerError? {
     defer { setWait(waiter, .none) }
     switch wait(waiter) {
@@ -255,16 +269,15 @@ extension ServerState {
     return .timedOut
   }
 
-  /// The caller of a received call goes away; whoever answers it is told so.
+  /// The caller of a received call leaves; a later reply is refused.
   private mutating func abandon(_ call: UInt64, of caller: Waiter, at server: TaskSlot) {
     tasks[server].received.remove(caller)
     tasks[server].abandoned.insert(call)
-    // A server that never answers must not make this grow for ever.
+    // Bounds the set for servers that never answer.
     if tasks[server].abandoned.count > 1024 { tasks[server].abandoned = [call] }
   }
 
-  /// `error`: of `forAnother`, or none that a call leaves with before it is done: `.stopped` is for `steps` alone to
-  /// throw.
+  /// - Parameter error: of `forAnother`, or none: a wait never ends with `.stopped`, which only `steps` throws.
   mutating func finish(_ waiter: Waiter, _ error: ServerError?) {
     setWait(waiter, .finished(error))
     events.wake(waiter.task)
@@ -272,7 +285,7 @@ extension ServerState {
 
   // MARK: Ends
 
-  /// The endpoint is gone: who called it learns so.
+  /// Closes an endpoint: its callers fail.
   mutating func closeEndpoint(_ reference: EndpointReference) {
     guard isLive(reference) else { return }
     cancelReceivers(reference)
@@ -282,19 +295,19 @@ extension ServerState {
     for caller in endpoint.queue { finish(caller, .canceled) }
   }
 
-  /// The owner waits here no more: the endpoint is no longer its own.
+  /// Ends the owner's waits on an endpoint that it does not own any more.
   mutating func cancelReceivers(_ reference: EndpointReference) {
     let owner = endpoints[reference.slot].owner
     for level in endpoints[reference.slot].receivers { finish(Waiter(owner, level), .canceled) }
     endpoints[reference.slot].receivers = []
   }
 
-  /// A task that ends leaves every queue. Its endpoints go with its handles.
+  /// Removes an ending task from every queue. Its endpoints are closed with its handles.
   mutating func stopAllWaits(_ task: TaskSlot) {
     for level in WaitLevel.allCases { _ = stopWaiting(Waiter(task, level)) }
   }
 
-  /// Whose calls the task has received learn that it answers none any more.
+  /// Cancels the calls that an ending task has received.
   mutating func cancelReceived(_ task: TaskSlot) {
     for caller in tasks[task].received { finish(caller, .canceled) }
     tasks[task].received = []
@@ -302,12 +315,16 @@ extension ServerState {
 }
 
 extension PhysicalMemoryServer {
-  /// Whether what the task waits for has come.
+  /// The result of the task's wait, if it has come.
+  /// - Parameters:
+  ///   - task: the task that waits.
+  ///   - level: the task itself, or its pm_return_pages handler.
   public func waitOutcome(_ task: TaskSlot, at level: WaitLevel = .task) -> WaitOutcome {
     withState { $0.waitOutcome(Waiter(task, level)) }
   }
 
-  /// Gives up waiting. PM_ETIMEDOUT, unless it has come meanwhile; nil: it has come without error.
+  /// Ends a wait at its timeout.
+  /// - Returns: `.timedOut`, unless the result has come meanwhile; nil: it has come without error.
   public func stopWaiting(_ task: TaskSlot, at level: WaitLevel = .task) -> ServerError? {
     withState { $0.stopWaiting(Waiter(task, level)) }
   }

@@ -1,15 +1,16 @@
-// Names for endpoints, so that tasks find each other.
+// Names of endpoints, by which tasks find each other.
 
 internal import CGuestABI
 internal import GuestMemory
 
+/// The registered names, and the tasks that wait for one.
 struct NameTable: ~Copyable {
-  /// More names than this, and registering answers PM_ENOMEM.
+  /// The maximum number of names; more get PM_ENOMEM.
   static let capacity = 4096
 
-  /// By their bytes: text that looks alike is not the same name.
+  /// By bytes: strings that look alike are different names.
   private var endpoints: [[UInt8]: EndpointReference] = [:]
-  /// Tasks that wait for a name to be registered.
+  /// Tasks that wait for the registration of a name.
   private(set) var waiting: [Waiter] = []
 
   var isFull: Bool { endpoints.count >= Self.capacity }
@@ -25,11 +26,12 @@ struct NameTable: ~Copyable {
 }
 
 extension ServerState {
-  /// A null-terminated name in the task's memory; PM_EINVAL: empty, or too long.
+  /// Reads a null-terminated name from the task's memory.
+  /// - Throws: `.invalid` when it is empty or too long.
   private mutating func loadName(_ task: TaskSlot, _ address: GuestAddress) throws(CallFailure) -> [UInt8] {
     var bytes: [UInt8] = []
     while bytes.count <= PM_NAME_MAXIMUM {
-      // No further than the end of its page at a time: what lies behind the name need not be there.
+      // Read up to the end of each page only: the memory behind the name may be unmapped.
       let at = GuestAddress(address.rawValue &+ UInt64(bytes.count))
       let part = min(Int(PM_NAME_MAXIMUM) + 1 - bytes.count, 4096 - at.offsetInPage)
       var read = [UInt8](repeating: 0, count: part)
@@ -44,6 +46,9 @@ extension ServerState {
     throw .invalid
   }
 
+  /// Registers an endpoint under the name at `address`, and wakes the tasks that wait for it.
+  /// - Throws: `.invalid` for a bad name, or a handle without the receive right; `.exists` when the name is taken,
+  ///   `.noMemory` when the table is full, `.fault` for a bad address.
   mutating func registerName(_ task: TaskSlot, _ address: GuestAddress, _ handle: Handle) throws(CallFailure) {
     let name = try loadName(task, address)
     guard case .endpoint(let reference, mayReceive: true) = tasks[task].handles[handle], isLive(reference)
@@ -64,7 +69,7 @@ extension ServerState {
     }
   }
 
-  /// A handle to call the endpoint with, stored where the task wants it.
+  /// Makes a handle to call the endpoint and stores it in the task's memory.
   private mutating func giveEndpoint(
     _ task: TaskSlot, _ reference: EndpointReference, _ result: GuestAddress
   ) throws(CallFailure) {
@@ -75,6 +80,9 @@ extension ServerState {
     try store(handle, task, result)
   }
 
+  /// Looks up a name and stores a handle of its endpoint at `result`.
+  /// - Throws: `.noEntry` when it is not registered and the call may not wait, `.invalid` for a bad name, `.noMemory`
+  ///   when the handle table is full, `.fault` for a bad address.
   mutating func lookUpName(
     _ waiter: Waiter, _ address: GuestAddress, result: GuestAddress, mayWait: Bool
   ) throws(CallFailure) -> WaitOutcome {

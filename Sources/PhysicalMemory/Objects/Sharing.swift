@@ -1,16 +1,17 @@
-// Sharing a container: weak capabilities, their revocation, and locks (R20, R21).
+// Sharing of containers: weak capabilities, their revocation, and locks (R20, R21).
 //
 // The life of a lock:
-//  1. held: by a task with a weak capability, until a deadline. The owner's calls on the container answer PM_EBUSY, its
-//     leaves are gone, and its accesses wait.
-//  2. ended: unlocked by its holder, its time up, or its holder dead. The owner goes on; nothing was lost.
+//  1. held by a task with a weak capability, until a deadline. The owner's calls on the container return PM_EBUSY, its
+//     leaves are gone, and its faults wait.
+//  2. ended: unlocked by its holder, expired, or its holder dead. The owner continues; nothing was lost.
 
 internal import CGuestABI
 internal import GuestMemory
 
+/// A lock that excludes the owner of a container. `deadline` is in nanoseconds, like `start`.
 struct ContainerLock {
   let holder: TaskSlot
-  /// Other containers that the holder has locked.
+  /// Neighbours in the list of containers locked by the holder.
   fileprivate var previous: ContainerSlot?
   fileprivate(set) var next: ContainerSlot?
   /// Nanoseconds of the machine's clock.
@@ -27,12 +28,15 @@ struct ContainerLock {
 extension ServerState {
   // MARK: Weak capabilities
 
-  /// A weak capability for the holder that `remote` names: nobody in particular, a task, or an endpoint's owner.
+  /// Makes a weak capability for the holder that `remote` names: any task, a certain task, or an endpoint's owner.
+  /// - Throws: as `ownedContainer`, as `shareHolder`, `.noMemory` when the handle table is full.
   mutating func share(_ task: TaskSlot, _ handle: Handle, remote: Handle) throws(CallFailure) -> Handle {
     let slot = try ownedContainer(task, handle)
     return try insertWeak(task, slot, try shareHolder(task, remote))
   }
 
+  /// Makes a weak capability for a holder; nil: for any task.
+  /// - Throws: `.noMemory` when the handle table is full.
   mutating func insertWeak(_ task: TaskSlot, _ slot: ContainerSlot, _ holder: TaskID?) throws(CallFailure) -> Handle {
     let reference = ContainerReference(slot: slot, generation: containers.generation(at: slot))
     let target = HandleTarget.weak(reference, epoch: containers[slot].epoch, holder: holder)
@@ -40,8 +44,9 @@ extension ServerState {
     return weak
   }
 
-  /// The end of a call that makes a container with frames: shares it if `weakResult` is not 0, and stores the handles.
-  /// The copies may have made a result's page read-only since it was checked: then no weak capability is left either.
+  /// Ends a call that creates a container with frames: shares it if `weakResult` is not 0, and stores the handles. The
+  /// copies may have made a result's page read-only since the check; then the weak capability is removed again.
+  /// - Throws: as `share`, `.fault` when a result is not writable any more.
   mutating func giveContainer(
     _ task: TaskSlot, _ handle: Handle, remote: Handle, result: GuestAddress, weakResult: GuestAddress
   ) throws(CallFailure) {
@@ -57,6 +62,7 @@ extension ServerState {
   }
 
   /// - Returns: the only task that may use the capability; nil: any.
+  /// - Throws: `.invalid` for a handle that names no task or endpoint, `.canceled` when the endpoint is gone.
   func shareHolder(_ task: TaskSlot, _ remote: Handle) throws(CallFailure) -> TaskID? {
     if remote == .none { return nil }
     switch tasks[task].handles[remote] {
@@ -69,27 +75,28 @@ extension ServerState {
     }
   }
 
-  /// Cancels every share at once.
-  /// - Returns: the container, if others may still see it: `cutOff` is to follow.
+  /// Revokes all shares at once.
+  /// - Returns: the container, if other tasks may still have leaves of it: `cutOff` follows.
+  /// - Throws: as `ownedContainer`, `.busy` while another task holds it locked or pinned.
   mutating func revokeShares(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) -> ContainerReference? {
     let slot = try ownedContainer(task, handle)
     guard heldByOthers(slot) == nil else { throw .busy }
-    // The same number comes again after four billion revocations; 0 is the owner's.
+    // The number repeats after four billion revocations; 0 is the owner's.
     containers[slot].epoch = containers[slot].epoch == .max ? 1 : containers[slot].epoch + 1
     defer { containers[slot].hasSharedMappings = false }
     return containers[slot].hasSharedMappings ? reference(slot) : nil
   }
 
-  /// Whose leaves of a container go.
+  /// Whose leaves of a container are removed.
   enum CutOff {
-    /// The owner's, however it mapped them: the container has been locked.
+    /// All leaves of the owner: the container was locked.
     case owner
-    /// Those of mappings made through weak capabilities: the shares have been cancelled.
+    /// Leaves of mappings made through weak capabilities: the shares were revoked.
     case shares
   }
 
-  /// One step of emptying leaves of a container, from id `start` on.
-  /// - Returns: where to go on; nil at the container's end.
+  /// One step of removing leaves of a container, from id `start` on.
+  /// - Returns: the id to continue from; nil at the container's end.
   mutating func cutOff(_ reference: ContainerReference, _ meant: CutOff, from start: UInt64) -> UInt64? {
     // A short lock may be over by now, and the container destroyed.
     guard isCurrent(reference) else { return nil }
@@ -116,8 +123,10 @@ extension ServerState {
 
   // MARK: Locks
 
-  /// Locks out the owner from now on; its leaves go with `cutOff`. The holder may extend its lock, but not beyond the
-  /// longest time from its beginning.
+  /// Locks out the owner; `cutOff` removes its leaves. The holder may extend its lock, up to the maximum time from the
+  /// beginning.
+  /// - Throws: as `container`, `.invalid` for a bad time, `.notPermitted` for the owner, `.busy` while another task
+  ///   holds the lock or a call of the owner is under way, `.canceled` when the owner is ending.
   mutating func lock(
     _ task: TaskSlot, _ handle: Handle, microseconds: UInt64
   ) throws(CallFailure) -> ContainerReference {
@@ -126,7 +135,7 @@ extension ServerState {
     guard !access.isOwner else { throw .notPermitted }
     let current = currentLock(access.slot)
     if let current, current.holder != task { throw .busy }
-    // A call under way would go on behind the lock.
+    // A call under way would continue despite the lock.
     guard current != nil || containers[access.slot].changes == 0 else { throw .busy }
     let owner = containers[access.slot].owner
     guard owner != task else { throw .notPermitted }
@@ -159,6 +168,8 @@ extension ServerState {
     }
   }
 
+  /// Ends the task's lock.
+  /// - Throws: as `container`, `.notPermitted` when the task does not hold the lock.
   mutating func unlock(_ task: TaskSlot, _ handle: Handle) throws(CallFailure) {
     let access = try container(task, handle)
     guard let lock = currentLock(access.slot), lock.holder == task else { throw .notPermitted }
@@ -176,14 +187,14 @@ extension ServerState {
 
   // MARK: Ends
 
-  /// Until when others keep a container from its owner, by a lock or by pins: look again then.
+  /// How long locks or pins keep a container from its owner: the time (nanoseconds) to check again; nil: none do.
   mutating func heldByOthers(_ slot: ContainerSlot) -> UInt64? {
     let lock = currentLock(slot)?.deadline
     guard let pins = pinnedByOthers(slot) else { return lock }
     return max(lock ?? 0, pins)
   }
 
-  /// One step of ending the locks of a task that ends. False: there are more.
+  /// One step of ending the locks of an ending task. False: more are left.
   mutating func endLocks(of task: TaskSlot) -> Bool {
     var left = Self.endedInOneStep
     while let slot = tasks[task].firstLocked {
@@ -194,7 +205,7 @@ extension ServerState {
     return true
   }
 
-  /// The container is still the same, dying or not.
+  /// Whether the container is still the same, dying or not.
   func isCurrent(_ reference: ContainerReference) -> Bool {
     containers.contains(reference.slot) && containers.generation(at: reference.slot) == reference.generation
   }

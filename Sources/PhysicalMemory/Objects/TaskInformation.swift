@@ -1,17 +1,22 @@
-// What a task and the command can learn about frames: pm_task_info, and the statistics.
+// The task information of pm_task_info.
 
 internal import GuestMemory
 
-/// What pm_task_info tells. Counts are in frames.
+/// The result of pm_task_info (R14). Counts are in frames.
 public struct TaskInformation: Equatable, Sendable {
+  /// The task's id.
   public var id: TaskID
+  /// The guarantee.
   public var guaranteed: Int
+  /// What the task has.
   public var allocated: Int
+  /// What is in swap.
   public var swapped: Int
-  /// What it could allocate now, extra frames included.
+  /// What it could allocate now, including extra frames.
   public var available: Int
-  /// In percent: 0: nothing is in use; 100: everything is, or somebody waits for frames.
+  /// In percent: 0: no frame is in use; 100: all are, or a request waits.
   public var pressure: Int
+  /// The task's counters.
   public var counters: TaskCounters
 }
 

@@ -1,23 +1,25 @@
-// Making a task out of a loaded image, and taking everything back when it ends.
+// Creating a task from a loaded image, and taking everything back when it ends.
 
 internal import CGuestABI
 internal import GuestMemory
 
-/// What a new task is to have.
+/// The parameters of a new task.
 public struct TaskParameters: Sendable {
-  /// What a policy server knows it by (R14); longer than PM_NAME_MAXIMUM bytes, it is cut off. Empty: a machine puts
-  /// the program's name in its place.
+  /// The name shown to a policy server (R14), truncated to PM_NAME_MAXIMUM bytes. If it is empty, the machine uses the
+  /// program's name.
   public var name: String
-  /// Frames it always gets.
+  /// Guaranteed frames.
   public var guaranteed: Int
-  /// Whether it may have more than that.
+  /// Whether it may have extra frames.
   public var mayUseExtra: Bool
-  /// False: first come, first served, until somebody decides (R8).
+  /// False: first come, first served, until a policy is committed (R8).
   public var hasContract: Bool
+  /// Pages filled in by a fault.
   public var faultAround: FaultAround
-  /// Fill in a page again after the server has unmapped it. False: such a fault is the task's own (R27).
+  /// Whether the server fills in pages again that it has unmapped. False: such faults are delivered to the task (R27).
   public var keepsMappings: Bool
 
+  /// The parameters are those of the properties with the same names.
   public init(
     name: String = "", guaranteed: Int = 0, mayUseExtra: Bool = true, hasContract: Bool = false,
     faultAround: FaultAround = .automatic,
@@ -32,32 +34,33 @@ public struct TaskParameters: Sendable {
   }
 }
 
-/// A task whose first pages are being given to it, in bounded steps.
+/// A task getting its first pages, in bounded steps.
 struct StartPlan {
   let task: TaskSlot
-  /// The segment, the next of its pages from the file, and the id of its first page.
+  /// The current segment, its next page from the file, and the id of its first page.
   fileprivate var segment = 0
   fileprivate var page = 0
   fileprivate var id: FrameID = 0
 }
 
-/// What a step of ending a task came to.
+/// The result of a step of ending a task.
 enum EndingStep: Equatable {
   case more
-  /// Somebody holds one of its containers; until this time at the latest.
+  /// Another task holds one of its containers, at most until this time (nanoseconds).
   case wait(until: UInt64)
   case done
 }
 
 extension ServerState {
-  /// Pages of each segment that get their leaves before the task begins; the rest comes by faults.
+  /// Pages of each segment that are mapped before the task begins; the rest is filled in by faults.
   private static let pagesMappedAhead = 64
   private static let handlesInOneStep = 512
-  /// Pages of an image given to a new task in one step; one that is copied counts as so many.
+  /// The budget of a start step in pages; a copied page counts as several.
   private static let pagesStartedInOneStep = 1024
   private static let workOfCopy = 16
 
-  /// Makes a task that has nothing but what it is promised; `startTask` is to follow.
+  /// Creates a task with its entitlement and nothing else; `startTask` follows.
+  /// - Throws: `.contentGone` when the image is not loaded, `.noMemory` when the entitlement cannot be had.
   mutating func createTask(_ image: ImageNumber, _ parameters: TaskParameters) throws(CallFailure) -> (TaskSlot, TaskID)
   {
     guard images.contains(image) else { throw .contentGone }
@@ -73,11 +76,11 @@ extension ServerState {
     return (task, tasks[task].id)
   }
 
-  /// What a task needs to begin.
+  /// Frames a task needs to begin.
   private func frameCount(_ image: ImageNumber) -> Int { images[image].pageCount + Int(PM_STACK_PAGES) }
 
-  /// Promises a new task what its launch asks for; once there is a policy, at least what it begins with. False, and
-  /// nothing changed: that cannot be had, or is too little to begin with.
+  /// Sets a new task's entitlement from its launch parameters; under a policy, at least what it begins with. False,
+  /// with nothing changed: that cannot be had, or is too little to begin with.
   private mutating func promise(_ entitlement: inout Entitlement, _ parameters: TaskParameters, _ frameCount: Int)
     -> Bool
   {
@@ -90,8 +93,9 @@ extension ServerState {
     return false
   }
 
-  /// Opens a new task's address space and charges what it begins with: all that may have to wait. `continueStarting`
-  /// fills it. On an error but `.waitForFrames` the task is to be ended.
+  /// Opens a new task's address space and charges its first frames: everything that may have to wait.
+  /// `continueStarting` fills the space. On an error except `.waitForFrames` the caller ends the task.
+  /// - Throws: `.noMemory`, `.waitForFrames` when other tasks must give frames back first.
   mutating func startTask(_ task: TaskSlot) throws(CallFailure) -> StartPlan {
     let image = tasks[task].image
     let frameCount = frameCount(image)
@@ -106,12 +110,12 @@ extension ServerState {
     return StartPlan(task: task)
   }
 
-  /// The task with an empty initial container; on an error what it was promised is taken back.
+  /// Inserts a task with an empty initial container; on an error its entitlement is dissolved.
   private mutating func insertTask(
     _ image: ImageNumber, _ parameters: TaskParameters, _ entitlement: Entitlement
   ) throws(CallFailure) -> TaskSlot {
     var entitlement = entitlement
-    // The owner's slot is known only once the task is in the table, whose record needs the container.
+    // The container needs its owner's slot, and the task's record needs the container: predict the slot.
     guard tasks.count < tasks.capacity, let slot = tasks.nextIndex else {
       dissolve(&entitlement)
       throw .noMemory
@@ -128,7 +132,7 @@ extension ServerState {
       id: nextTaskID(), name: Array(parameters.name.utf8.prefix(Int(PM_NAME_MAXIMUM))), initialContainer: container,
       image: image, faultAround: parameters.faultAround, keepsMappings: parameters.keepsMappings,
       entitlement: entitlement)
-    guard tasks.insert(record) == slot else { preconditionFailure("the task table changed its mind") }
+    guard tasks.insert(record) == slot else { preconditionFailure("the task table used another slot than predicted") }
     let task = slot
     surplusPlaces.begin(task)
     furtherReferences.begin(task)
@@ -137,14 +141,15 @@ extension ServerState {
     return task
   }
 
-  /// Takes back what a task was promised, which has no frames any more.
+  /// Takes back the entitlement of a task without frames.
   private mutating func dissolve(_ entitlement: inout Entitlement) {
-    precondition(entitlement.allocated == 0, "a task went and left frames")
+    precondition(entitlement.allocated == 0, "an ended task still has frames")
     _ = ledger.set(&entitlement, guaranteed: 0, hasContract: false)
   }
 
   /// One step of filling the initial container: text as logical copies, data as copies, the rest and the stack empty.
   /// False: the task may begin.
+  /// - Throws: `.noMemory` when there is no frame for a copy.
   mutating func continueStarting(_ plan: inout StartPlan) throws(CallFailure) -> Bool {
     let task = plan.task
     let reference = tasks[task].initialContainer
@@ -196,7 +201,7 @@ extension ServerState {
 
   // MARK: The end
 
-  /// Nothing is served to the task from here on; `continueEnding` takes back what it held.
+  /// Stops serving the task; `continueEnding` takes back what it held.
   mutating func beginEnding(_ task: TaskSlot) {
     tasks[task].isEnding = true
     endRequest(task)
@@ -205,8 +210,8 @@ extension ServerState {
     countControls(task, -tasks[task].controls)
   }
 
-  /// One step through the handles of a task that ends: its endpoints go, its containers are to go. False: there are
-  /// more.
+  /// One step through the handles of an ending task: closes its endpoints, schedules its containers to be destroyed.
+  /// False: more are left.
   private mutating func closeHandles(_ task: TaskSlot) -> Bool {
     let start = tasks[task].closedHandles
     let end = min(start + Self.handlesInOneStep, tasks[task].handles.entryCount)
@@ -221,11 +226,11 @@ extension ServerState {
     return end == tasks[task].handles.entryCount
   }
 
-  /// One bounded step: what others wait for, then leaves, then frames, then the address space. Containers that others
-  /// hold locked or pinned stay until they let go, or their time is up.
+  /// One bounded step: first what other tasks wait for, then leaves, frames, and the address space. Containers that
+  /// other tasks hold locked or pinned stay until they are let go or the deadline passes.
   mutating func continueEnding(_ task: TaskSlot) -> EndingStep {
     guard expirePins(), endLocks(of: task), endPins(of: task) else { return .more }
-    // Who waits for the task is told of its end when its locks and pins are gone.
+    // Callers learn of the task's end only after its locks and pins are gone.
     cancelReceived(task)
     guard closeHandles(task) else { return .more }
     let start = tasks[task].unmappedUpTo

@@ -1,39 +1,44 @@
-// What the server knows of one task.
+// The server's record of one task.
 //
 // The life of a task:
-//  1. live: it makes calls, its mappings are served.
-//  2. ending: nothing is served any more; leaves, containers and address space go back in bounded steps.
+//  1. live: it makes calls, and its faults are served.
+//  2. ending: nothing is served any more; leaves, containers and address space are freed in bounded steps.
 //  3. gone: the slot is free for another task, with another id.
 
 internal import GuestMemory
 
-/// Never used for a second task of a machine.
+/// A task's id, never reused within a machine.
 public struct TaskID: Hashable, Sendable, CustomStringConvertible {
+  /// The id as a number.
   public let rawValue: UInt64
+  /// - Parameter rawValue: the id as a number.
   public init(_ rawValue: UInt64) { self.rawValue = rawValue }
+  /// The id in decimal.
   public var description: String { "\(rawValue)" }
 }
 
-/// How many pages one fault fills in, the page at fault and absent ones behind it in the same mapping.
+/// The number of pages one fault fills in: the page at fault and absent ones behind it in the same mapping.
 public enum FaultAround: Equatable, Sendable {
   case fixed(Int)
-  /// Doubles while faults go on where the last one left off, and is 1 otherwise.
+  /// Doubles while faults are sequential, and is 1 otherwise.
   case automatic
 
-  /// One leaf table's worth: no fault fills more.
+  /// The maximum for one fault, in pages: one leaf table.
   public static let most = 512
 }
 
-/// Counted since the task began.
+/// Counters since the task began.
 public struct TaskCounters: Equatable, Sendable {
-  /// Faults the server served, and the pages it filled in for them.
+  /// Faults the server served, and pages filled in for them.
   public var faults: UInt64 = 0
+  /// Pages filled in for the served faults.
   public var pages: UInt64 = 0
-  /// Faults whose page was already as needed.
+  /// Faults whose leaf already permitted the access.
   public var spuriousFaults: UInt64 = 0
-  /// Faults that were not the server's: for the task's handler, or its end.
+  /// Faults the server did not serve: delivered to the task's handler, or fatal.
   public var deliveredFaults: UInt64 = 0
 
+  /// All zero.
   public init() {}
 }
 
@@ -46,36 +51,36 @@ struct TaskRecord: ~Copyable {
   let faultAround: FaultAround
   let keepsMappings: Bool
   var isEnding = false
-  /// Leaves of these pages are being emptied, and the mappings behind them are still there: nobody fills them in again.
+  /// Pages whose leaves are being cleared before their mappings are removed: they must not be filled in again.
   var unmapping: Range<PageNumber>?
-  /// It did not give frames back in time: it is about to end.
+  /// It missed a demand's deadline and is about to end.
   var isDropped = false
   /// Frames charged for the call that waits for them.
   var setAside = 0
-  /// Frames that its last call or access lacked and that go to nobody's account; and those withdrawn for it since.
+  /// Frames its last call or access lacked that are charged to no task; and frames withdrawn for it since.
   var lacking = 0
   var withdrawn = 0
-  /// What it is asked to give back, the oldest first; and what of it its handler has not been told.
+  /// Demands on it, the oldest first; and demanded frames its handler was not told of.
   var demands: [FrameDemand] = []
   var untold = 0
-  /// When it was asked last.
+  /// The turn of the last demand on it.
   var lastTurn: UInt64 = 0
-  /// Its containers whose frames are still to be released, once it is ending; and one whose destruction was given up.
+  /// While it is ending: containers whose frames are still to be freed. Before: one whose destruction was given up.
   var dying: [ContainerSlot] = []
   /// The last pointer of a call that could not be followed.
   var pointerFault: (address: GuestAddress, access: Access, outcome: FaultOutcome)?
-  /// A leaf of it was emptied, and has not been zapped.
+  /// A leaf of it was cleared and not zapped yet.
   var isTouched = false
-  /// The visit of its vCPU that a grace period waited for last.
+  /// The visit of its vCPU that the last grace period waited for.
   var awaited: Visit?
-  /// It has an address space.
+  /// Whether it has an address space.
   var hasSpace = false
-  /// What was in the way of its last placement that was refused.
+  /// What blocked its last refused placement.
   var obstacle: Obstacle?
-  /// Page tables it took from the reserve, and from what nobody claimed.
+  /// Page tables it took from the reserve, and from unclaimed frames.
   var reservedTables = 0
   var extraTables = 0
-  /// The page up to which its leaves are gone, once it is ending; and how many handles.
+  /// While it is ending: the number of closed handles, and the page below which all leaves are gone.
   var closedHandles = 0
   var unmappedUpTo = PageNumber(0)
   var handles: HandleTable
@@ -83,21 +88,21 @@ struct TaskRecord: ~Copyable {
   var entitlement: Entitlement
   var counters = TaskCounters()
   var unexplained = UnexplainedFaults()
-  /// A container that it has locked, or had, and nobody has looked since; the lock leads to the next one.
+  /// The first of the containers it has locked; the locks link to the next. May include expired locks.
   var firstLocked: ContainerSlot?
-  /// What it waits for at each level, and whose calls it has received and not answered.
+  /// Its wait state at each level, and the calls it has received and not answered.
   var waits: InlineArray<2, WaitState> = [.none, .none]
   var received: Set<Waiter> = []
-  /// Calls it received whose callers have gone on since.
+  /// Received calls whose callers timed out or ended.
   var abandoned: Set<UInt64> = []
   /// Endpoints it receives from.
   var endpoints: Set<EndpointReference> = []
   /// Its handles that name control.
   var controls = 0
-  /// While it is new: until when it waits for the policy server. 0: it does not.
+  /// While it is new: the time until which it waits for the policy server; 0: it does not.
   var policyDeadline: UInt64 = 0
 
-  /// Frames asked back from it in all.
+  /// The sum of the demands on it.
   var demanded: Int { demands.reduce(0) { $0 + $1.count } }
 
   init(

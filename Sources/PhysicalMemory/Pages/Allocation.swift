@@ -50,6 +50,8 @@ struct AllocationPlan {
 extension ServerState {
   /// Checks an allocation and charges the frames it adds, after which it cannot fail.
   /// - Parameter placed: it takes its frames before it drops the old contents of the ids.
+  /// - Throws: as `ownedContainer`, `.busy` when a frame in the range is pinned, `.waitForFrames` when other tasks must
+  ///   give frames back first. The plan has all other errors.
   mutating func planAllocation(
     _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ flags: AllocationFlags, placed: Bool = false
   ) throws(CallFailure) -> AllocationPlan {

@@ -7,6 +7,7 @@ extension ServerState {
   ///
   /// With other sharers, copies the data to a new frame and clears the leaves of `shown`; the other sharers keep
   /// theirs. The last sharer keeps the frame.
+  /// - Throws: `.noMemory` when there is no frame for the copy.
   mutating func makePrivate(_ shown: ContainerFrame) throws(CallFailure) {
     guard let number = containers[shown.container].frames[shown.id].content else { return }
     guard contents[number].sharers > 1 else { return }

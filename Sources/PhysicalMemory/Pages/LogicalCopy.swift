@@ -46,6 +46,7 @@ struct CopyError: Error {
   var frame: FrameID?
 }
 
+/// A copy under way.
 struct CopyPlan {
   let source: ContainerReference
   let destination: ContainerReference
@@ -74,6 +75,9 @@ extension ServerState {
 
   // MARK: 1. Check
 
+  /// Checks a copy and charges what it adds.
+  /// - Throws: `CopyError` with an error of a handle (`container`), `.noEntry` for an id not in use, `.busy` for a
+  ///   pinned one, `.noMemory`, `.waitForFrames`.
   mutating func planCopy(
     _ task: TaskSlot, _ source: Handle, _ sourceIDs: FrameIDs, _ destination: Handle, _ destinationIDs: FrameIDs,
     count: Int

@@ -86,6 +86,7 @@ struct PlaceFilter {
 /// Nodes cannot run out. The first three places of a frame need one node, and there is one for each frame. A further
 /// place is *surplus*; each task has an allowance of them, and there is a node for each.
 struct ReverseMap: ~Copyable {
+  /// Up to three places of a chain.
   struct Node: BitwiseCopyable {
     var places: (UInt64, UInt64, UInt64)
     var next: UInt32

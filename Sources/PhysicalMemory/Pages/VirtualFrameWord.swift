@@ -1,4 +1,4 @@
-// What one id of a container names, in 32 bits.
+// The 32-bit word of an id: what the id names.
 
 /// What an id names: nothing, an empty frame, a content, or, when released, a soft reference, which everything except
 /// recovery treats as nothing.

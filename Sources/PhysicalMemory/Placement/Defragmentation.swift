@@ -1,25 +1,26 @@
-// Defragmentation: contents are moved together, so that the frames between them become long free runs (R25).
+// Defragmentation: compacts contents so that the frames between them become long free runs (R25).
 //
 // A pass has two halves:
-//  1. Scarce zones: movable contents below 16 MiB, then those below 4 GiB, go to free frames of a higher zone.
-//  2. Blocks of 512 frames: two walks towards each other. From below, each block that is neither full nor empty and
-//     holds nothing but movable contents is emptied; from above, each block that is partly used is filled with them.
-//     Full blocks stay as they are, so that what is packed already, and superpages, are left alone.
-// It goes in steps, each with the lock held; whatever changes in between, a step looks at the frames anew.
+//  1. Scarce zones: movable contents below 16 MiB, then those below 4 GiB, move to free frames of a higher zone.
+//  2. Blocks of 512 frames: two scanners approach each other. From below, each block that is neither full nor empty and
+//     holds only movable contents is emptied; from above, each partly used block is filled with them. Full blocks stay
+//     as they are, so that packed blocks and superpages are left alone.
+// A pass runs in steps, each with the lock held; each step examines the frames anew, whatever changed in between.
 
 internal import GuestMemory
 
-/// How far a pass is. Positions are in frames.
+/// The progress of a pass. Positions are in frames.
 public struct DefragmentationPass: Sendable {
-  /// Moved so far, in frames.
+  /// Frames moved so far.
   public private(set) var moved = 0
   fileprivate enum Stage { case begin, zones, blocks, done }
   fileprivate var stage = Stage.begin
   fileprivate var low = 0
   fileprivate var high = 0
-  /// What is emptied or filled as a whole, in frames.
+  /// The unit that is emptied or filled, in frames.
   fileprivate let blockFrames: Int
 
+  /// A pass that has not begun.
   public init() { self.init(blockFrames: 512) }
 
   /// For tests in small pools.
@@ -28,15 +29,15 @@ public struct DefragmentationPass: Sendable {
   fileprivate mutating func count(_ frames: Int) { moved += frames }
 }
 
-/// How the free frames lie.
+/// The fragmentation of free memory.
 public struct Fragmentation: Sendable, Equatable {
-  /// Free runs by zone, from the lowest, and by order: element n counts those of 2^n frames. Frames that are loose,
-  /// stocked or kept for page tables are in none.
+  /// The number of free runs by zone, from the lowest, and by order: element n counts the runs of 2^n frames. Loose,
+  /// stocked and table frames are in no run.
   public let freeRuns: [[Int]]
 
   init(freeRuns: [[Int]]) { self.freeRuns = freeRuns }
 
-  /// In frames.
+  /// Frames in all free runs.
   public var freeCount: Int { frames(from: 0) }
 
   private func frames(from order: Int) -> Int {
@@ -45,20 +46,21 @@ public struct Fragmentation: Sendable, Equatable {
     }
   }
 
-  /// The share of the free frames, 0 to 1, that a request for 2^order adjacent frames cannot use because their runs are
-  /// too short (M. Gorman, "Understanding the Linux Virtual Memory Manager": the unusable free space index).
+  /// The unusable free space index: the share of the free frames, 0 to 1, in runs that are too short for a request of
+  /// 2^order adjacent frames (M. Gorman, "Understanding the Linux Virtual Memory Manager").
+  /// - Parameter order: the binary logarithm of the requested frames.
   public func unusable(order: Int) -> Double {
     let free = freeCount
     return free == 0 ? 0 : Double(free - frames(from: order)) / Double(free)
   }
 }
 
-/// What a block of frames holds.
+/// The contents of a block of frames.
 private struct BlockCensus {
   var free = 0
   var movable = 0
   var fixed = 0
-  /// About to be free.
+  /// Waiting for a grace period.
   var waiting = 0
 
   var isPartlyUsed: Bool { free > 0 && movable + fixed > 0 }
@@ -66,7 +68,7 @@ private struct BlockCensus {
 }
 
 extension ServerState {
-  /// Blocks looked at in one step: 100 µs or so.
+  /// Blocks examined in one step, which takes about 100 µs.
   private static let blocksInOneStep = 64
 
   var fragmentation: Fragmentation {
@@ -79,7 +81,7 @@ extension ServerState {
     switch pass.stage {
     case .begin:
       guard expirePins() else { return true }
-      // What was zeroed ahead lies between the contents, and is found again from the ends of runs.
+      // The zeroed stock is scattered between the contents; refilling takes frames from the ends of runs.
       pool.drainStock()
       pass.stage = .zones
       pass.low = 1
@@ -108,7 +110,7 @@ extension ServerState {
         break
       }
       guard FrameZone(of: destination).rawValue > FrameZone(of: frame).rawValue else {
-        // No room above.
+        // No higher zone has a free frame.
         pool.give(destination)
         pass.low = max(pass.low, Int(FrameZone(of: destination).start.rawValue))
         break

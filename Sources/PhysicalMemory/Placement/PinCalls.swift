@@ -1,39 +1,40 @@
 // pm_container_pin and pm_container_unpin (R22): all of the frames or none, in bounded steps.
 //
 // The life of a call that pins:
-//  1. look: no id is another task's. From here on all of them count as pinned (`pinsUnderWay`): nobody frees, copies or
-//     pins one, or takes the container away, so that what was looked at stays true.
-//  2. pin: as many pins as are missing have been set aside; each id gets a frame of its own, which stays in place.
-//  3. tell: the addresses are stored where the task wants them.
-//  4. undo, if 1 to 3 failed: new pins end, others have their old time again.
-// A device may work on a frame from its pin on.
+//  1. look: no id is pinned by another task. From now on all of them count as pinned (`pinsUnderWay`): they cannot be
+//     freed, copied or pinned, nor the container destroyed, so the check stays valid.
+//  2. pin: as many pins as are missing are set aside; each id gets a private frame, which stays in place.
+//  3. tell: the addresses are stored in the task's memory.
+//  4. undo, if 1 to 3 failed: new pins end, and extended pins get their old deadline again.
+// A device may access a frame as soon as it is pinned.
 //
-// A call that unpins looks at all ids first. What it saw stays true, but for pins whose time comes meanwhile.
+// A call that unpins checks all ids first. The check stays valid, except for pins that expire meanwhile.
 
 internal import CGuestABI
 internal import GuestMemory
 
+/// A call that pins, under way. `deadline` is in nanoseconds.
 struct PinPlan {
   let task: TaskSlot
   let container: ContainerReference
   let range: FrameIDRange
-  /// Where the addresses go.
+  /// Where to store the addresses.
   let physical: GuestAddress
   let deadline: UInt64
-  /// Why nothing is pinned after all.
+  /// The error, if nothing is pinned.
   private(set) var error: CallFailure?
 
   fileprivate enum Stage { case look, pin, tell, undo, over }
   fileprivate var stage = Stage.look
-  /// Ids that a stage has done, from the first on.
+  /// The number of ids that each stage has done.
   fileprivate var looked = 0
   fileprivate var pinned = 0
   fileprivate var told = 0
-  /// Ids that have no pin yet, as far as was looked.
+  /// Ids without a pin, among those checked.
   fileprivate var missing = 0
   /// Pins set aside and not made yet.
   fileprivate var setAside = 0
-  /// Pins that the task had before, in order.
+  /// Pins that the task held before, in order of ids.
   fileprivate var former: [(offset: Int, pin: Pin)] = []
 
   var isOver: Bool { stage == .over }
@@ -48,6 +49,7 @@ struct PinPlan {
   }
 }
 
+/// A call that unpins, under way.
 struct UnpinPlan {
   let task: TaskSlot
   let container: ContainerReference
@@ -62,12 +64,14 @@ struct UnpinPlan {
 extension ServerState {
   private static let workOfPin = 8
   private static let workOfFrame = 64
-  /// Addresses stored at once.
+  /// Addresses stored at a time.
   private static let toldAtOnce = 64
 
   // MARK: Pinning
 
-  /// Checks what one look can tell. Pinned frames may be at most half of what tasks can have.
+  /// Checks everything that takes constant time. At most half of the allocatable frames may be pinned.
+  /// - Throws: as `container`, `.invalid` for a bad time or too many frames, `.noEntry` for an id not in use, `.busy`
+  ///   while another call changes the container, `.canceled` when the owner is ending.
   mutating func planPin(
     _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, microseconds: UInt64, physical: GuestAddress
   ) throws(CallFailure) -> PinPlan {
@@ -76,7 +80,7 @@ extension ServerState {
     guard containers[slot].frames.run(from: range.start, limit: range.count, inUse: true) == range.count else {
       throw .noEntry
     }
-    // A frame on its way out must not be pinned, nor one whose owner is ending and waits for pins to end.
+    // A frame being freed must not be pinned, nor one whose owner is ending and waits for pins to end.
     guard containers[slot].changes == 0 else { throw .busy }
     guard !tasks[containers[slot].owner].isEnding else { throw .canceled }
     containers[slot].changes += 1
@@ -86,7 +90,7 @@ extension ServerState {
       deadline: events.now + microseconds * 1000)
   }
 
-  /// One step. False: the call is over, and `error` says how it came out.
+  /// One step. False: the call is over, and `error` is its result.
   mutating func continuePin(_ plan: inout PinPlan) -> Bool {
     beginStep()
     defer { finishRevocations() }
@@ -102,7 +106,7 @@ extension ServerState {
     }
   }
 
-  /// - Returns: how much work that was; so do the others.
+  /// - Returns: the work done, as for the other stages.
   private mutating func look(_ plan: inout PinPlan) -> Int {
     guard plan.looked < plan.range.count else {
       setPinsAside(&plan)
@@ -149,7 +153,7 @@ extension ServerState {
     return work
   }
 
-  /// A pin of those set aside; more are needed only where one that was counted has ended meanwhile.
+  /// Takes one of the pins set aside. More are needed only where a counted pin has expired meanwhile.
   private mutating func takePin(_ plan: inout PinPlan) throws(CallFailure) {
     if plan.setAside > 0 {
       plan.setAside -= 1
@@ -163,7 +167,7 @@ extension ServerState {
     containers[shown.container].frames[shown.id].content.map { contents[$0].sharers == 1 } ?? false
   }
 
-  /// Whoever sees a shared content through the id is to see the id's own. False: there are more leaves.
+  /// Clears leaves of a shared content, so that tasks that map the id see its private one. False: more are left.
   private mutating func removeOldLeaves(_ shown: ContainerFrame) -> Bool {
     guard let number = containers[shown.container].frames[shown.id].content, contents[number].sharers > 1 else {
       return true
@@ -171,7 +175,7 @@ extension ServerState {
     return removeLeaves(of: contents[number].frame, .showing(shown), showing: shown, .copied)
   }
 
-  /// Resident, and nobody else's: a device that writes the frame must not write a logical copy.
+  /// Makes the content resident and private: a device must not write to a logical copy.
   private mutating func makePinnable(_ shown: ContainerFrame) throws(CallFailure) {
     try makePrivate(shown)
     guard containers[shown.container].frames[shown.id].content == nil else { return }
@@ -225,10 +229,10 @@ extension ServerState {
     if tasks[owner].isEnding { events.wake(owner) }
   }
 
-  /// The call is given up where it is: pins that were made stay.
+  /// Gives up the call. The pins made so far stay.
   mutating func abandon(_ plan: inout PinPlan) { finish(&plan) }
 
-  /// Ends the task's own pin of what an id names, if it has one.
+  /// Ends the task's own pin of an id, if any.
   private mutating func endPin(_ shown: ContainerFrame, of task: TaskSlot) {
     guard let number = containers[shown.container].frames[shown.id].content else { return }
     let frame = contents[number].frame
@@ -237,14 +241,16 @@ extension ServerState {
 
   // MARK: Unpinning
 
+  /// Begins a call that unpins.
+  /// - Throws: as `container`, `.invalid` for too many frames.
   mutating func planUnpin(_ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange) throws(CallFailure) -> UnpinPlan {
     guard range.count <= PM_FRAMES_MAXIMUM else { throw .invalid }
     return UnpinPlan(task: task, container: reference(try container(task, handle).slot), range: range)
   }
 
-  /// One step. False: the call is over, and `error` says how it came out.
+  /// One step. False: the call is over, and `error` is its result.
   mutating func continueUnpin(_ plan: inout UnpinPlan) -> Bool {
-    // Once the time of all is up the container may be gone.
+    // Once all pins have expired the container may be gone.
     guard isCurrent(plan.container) else { return false }
     let slot = plan.container.slot
     beginStep()

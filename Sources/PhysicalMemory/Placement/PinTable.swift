@@ -1,19 +1,20 @@
-// What the server knows of pinned frames, found three ways, so that nobody ever looks through all of them:
+// The table of pinned frames, indexed three ways, so that no operation scans all of them:
 //
-//      by frame ──▶ the record itself      may this device work on it?            one load
-//      by task  ──▶ a list of frames       which has it pinned?                   when it ends
-//      by time  ──▶ a heap of frames       whose time is up, the first first?     before anything depends on pins
+//      by frame ──▶ the record itself      may this device access it?             one load
+//      by task  ──▶ a list of frames       which frames has it pinned?            when the task ends
+//      by time  ──▶ a heap of frames       which pins have expired?               before anything that depends on pins
 //
-// All of it is in the records, and in an array of frame numbers for the heap: nothing is allocated for a pin.
+// Everything is in the records and in an array of frame numbers for the heap: a pin allocates nothing.
 
 internal import GuestMemory
 
+/// The holder and the deadline of a pin.
 struct Pin: Equatable, BitwiseCopyable {
   /// Nanoseconds of the machine's clock.
   let deadline: UInt64
-  /// The server: the task that pinned it has ended.
+  /// The task that pinned it; the server if that task has ended.
   var task: TaskSlot
-  /// It is there only because of a transfer under way.
+  /// It has ended and stays only because of a transfer under way.
   var isEnded = false
 
   init(task: TaskSlot, deadline: UInt64) {
@@ -21,21 +22,21 @@ struct Pin: Equatable, BitwiseCopyable {
     self.deadline = deadline
   }
 
-  /// Whether the task's devices may work on the frame now.
+  /// Whether the task's devices may access the frame now.
   @inline(__always)
   func isGood(for task: TaskSlot, _ now: UInt64) -> Bool { self.task == task && !isEnded && deadline > now }
 }
 
-/// A frame's pin. All bits zero is no pin: the time of one is never 0.
+/// A frame's pin. All bits zero is no pin, since a deadline is never 0.
 struct PinnedFrame: BitwiseCopyable {
   fileprivate(set) var place: ContainerFrame
   fileprivate(set) var pin: Pin
-  /// Under way in the frame.
+  /// Transfers under way on the frame.
   fileprivate(set) var transfers: UInt32 = 0
-  /// Of the task's list; 0: none.
+  /// Neighbours in the task's list; 0: none.
   fileprivate var previous: UInt32 = 0
   fileprivate var next: UInt32 = 0
-  /// In the heap, from 1 on; 0: its time does not matter any more.
+  /// The index in the heap, from 1; 0: not in the heap, since its deadline does not matter any more.
   fileprivate var heapIndex: UInt32 = 0
 
   fileprivate static var none: PinnedFrame {
@@ -44,20 +45,21 @@ struct PinnedFrame: BitwiseCopyable {
   var isPinned: Bool { pin.deadline > 0 }
 }
 
+/// All pinned frames.
 struct PinTable: ~Copyable {
   private var frames: SparseArray<PinnedFrame>
-  /// Frames with a pin that has not ended, from index 1 on; each has a deadline not before that of index / 2.
+  /// Frames with a pin that has not ended, from index 1 on; no deadline is before that of index / 2.
   private var heap: SparseArray<UInt32>
   private var heapCount = 0
   /// The first frame of each task's list; 0: none.
   private var firstOfTask: SparseArray<UInt32>
   /// Pinned frames.
   private(set) var count = 0
-  /// Frames of all transfers under way, a frame of two of them twice.
+  /// Frames of all transfers under way; a frame counts once for each transfer.
   private(set) var transfers = 0
 
   init(frameCount: Int, taskCapacity: Int) throws(ReservationError) {
-    // Each may fail, and a value whose parts free something may not be left half made.
+    // Construct every fallible part first: a partly initialized value cannot free its parts.
     let frames = try SparseArray<PinnedFrame>(count: frameCount)
     let heap = try SparseArray<UInt32>(count: frameCount + 1)
     firstOfTask = try SparseArray<UInt32>(count: taskCapacity)
@@ -69,7 +71,7 @@ struct PinTable: ~Copyable {
     @inline(__always) get { frames[Int(frame.rawValue)] }
   }
 
-  /// False for numbers that are no frame's.
+  /// False for numbers beyond the pool.
   @inline(__always)
   func contains(_ frame: FrameNumber) -> Bool { Int(frame.rawValue) < frames.count }
 
@@ -84,7 +86,7 @@ struct PinTable: ~Copyable {
   }
 
   mutating func remove(_ frame: FrameNumber) {
-    precondition(frames[Int(frame.rawValue)].transfers == 0, "a pin that goes under a transfer")
+    precondition(frames[Int(frame.rawValue)].transfers == 0, "a pin is removed during a transfer")
     leave(frame.rawValue)
     frames[Int(frame.rawValue)] = .none
     count -= 1
@@ -96,24 +98,24 @@ struct PinTable: ~Copyable {
   }
 
   mutating func endTransfer(_ frame: FrameNumber) {
-    precondition(frames[Int(frame.rawValue)].transfers > 0, "a transfer that has not begun")
+    precondition(frames[Int(frame.rawValue)].transfers > 0, "no transfer is under way")
     frames[Int(frame.rawValue)].transfers -= 1
     transfers -= 1
   }
 
-  /// A frame that the task has pinned.
+  /// A frame pinned by the task.
   func first(of task: TaskSlot) -> FrameNumber? {
     let first = firstOfTask[Int(task.rawValue)]
     return first == 0 ? nil : FrameNumber(first)
   }
 
-  /// The next one.
+  /// The next frame pinned by the task.
   func next(of task: TaskSlot, after frame: FrameNumber) -> FrameNumber? {
     let next = frames[Int(frame.rawValue)].next
     return next == 0 ? nil : FrameNumber(next)
   }
 
-  /// A frame whose pin's time is up.
+  /// A frame whose pin has expired.
   func firstDue(_ now: UInt64) -> FrameNumber? {
     guard heapCount > 0, deadline(1) <= now else { return nil }
     return FrameNumber(heap[1])
@@ -129,7 +131,7 @@ struct PinTable: ~Copyable {
     firstOfTask[Int(task.rawValue)] = index
   }
 
-  /// Takes a pinned frame out of its list and the heap.
+  /// Removes a pinned frame from its list and the heap.
   private mutating func leave(_ index: UInt32) {
     let frame = frames[Int(index)]
     if frame.pin.task != .server {
@@ -195,7 +197,7 @@ struct PinTable: ~Copyable {
     put(frame, at: index)
   }
 
-  /// Whether lists and heap are as the records say; for checks. Costs a walk over all pinned frames.
+  /// For checks: whether lists and heap agree with the records. Walks all pinned frames.
   func isConsistent() -> Bool {
     for index in stride(from: 2, through: heapCount, by: 1) where deadline(index / 2) > deadline(index) { return false }
     for index in stride(from: 1, through: heapCount, by: 1) {

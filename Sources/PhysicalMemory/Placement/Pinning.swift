@@ -1,23 +1,23 @@
-// Pins: frames that stay in place, with their data, while a device works on them (R22).
+// Pins: frames that stay in place, with their data, while a device accesses them (R22).
 //
 // The life of a pin:
-//  1. held: the frame is resident, nobody else's content, and neither moved nor taken. Not even its owner gives it up.
+//  1. held: the frame is resident and private, and neither moved nor taken. Even its owner cannot free it.
 //  2. ended, with a transfer under way: no other transfer begins, and the frame stays as in 1 (see Transfers.swift).
-//  3. gone: unpinned by the task that pinned it, its time up, or that task dead, and no transfer under way.
+//  3. gone: unpinned by the task that pinned it, expired, or that task dead; and no transfer under way.
 //
-// A pin whose time is up is ended by whoever asks next, before anything that depends on pins (`expirePins`). There may
-// be half a pool of them: that goes in steps, as pinning does (PinCalls.swift).
+// Expired pins are ended before the next operation that depends on pins (`expirePins`). Half of the pool may be pinned:
+// that goes in steps, as pinning does (PinCalls.swift).
 
 internal import GuestMemory
 
-/// Ids of a container that a call under way is pinning: they count as pinned already.
+/// Ids of a container that a call under way is pinning. They count as pinned already.
 struct PinsUnderWay {
   let task: TaskSlot
   let ids: Range<UInt64>
 }
 
 extension ServerState {
-  /// Pins, or locks.
+  /// Pins, or locks, ended in one step.
   static let endedInOneStep = 512
 
   // MARK: What is pinned
@@ -33,13 +33,13 @@ extension ServerState {
     containers[slot].pinsUnderWay?.ids.contains(id.position) ?? false || pin(slot, id) != nil
   }
 
-  /// Whether any id is pinned, of whatever container.
+  /// Whether any id of the container is pinned.
   func hasPins(_ slot: ContainerSlot) -> Bool {
     containers[slot].frames.pinnedCount > 0 || containers[slot].pinsUnderWay != nil
   }
 
-  /// The lowest id in a range that is pinned. Takes a step a leaf of the container's table, and one an id of two of
-  /// them.
+  /// The lowest pinned id in a range. Takes a step a leaf of the container's table, and a step an id of up to two
+  /// leaves.
   func firstPinned(_ slot: ContainerSlot, _ ids: Range<UInt64>) -> FrameID? {
     guard hasPins(slot) else { return nil }
     var end = ids.upperBound
@@ -56,7 +56,7 @@ extension ServerState {
 
   // MARK: Changes
 
-  /// `before`: whether the pin counts as one that keeps the container from its owner.
+  /// Whether the pin keeps the container's owner from freeing it.
   private func isOfOthers(_ pin: Pin, _ slot: ContainerSlot) -> Bool {
     pin.isEnded || pin.task != containers[slot].owner
   }
@@ -78,7 +78,7 @@ extension ServerState {
     if isOfOthers(pin, shown.container) { containers[shown.container].pinsOfOthers += 1 }
   }
 
-  /// Ends the pin of a frame, now or with the last transfer that is under way in it.
+  /// Ends the pin of a frame: now, or with the last transfer under way on it.
   mutating func endPin(_ frame: FrameNumber) {
     let pinned = pins[frame]
     guard pinned.isPinned else { return }
@@ -93,7 +93,7 @@ extension ServerState {
     containers[pinned.place.container].frames.countPin(pinned.place.id, -1)
   }
 
-  /// One step of ending pins whose time is up. False: there are more.
+  /// One step of ending expired pins. False: more are left.
   mutating func expirePins() -> Bool {
     guard pins.count > 0 else { return true }
     let now = events.now
@@ -106,7 +106,7 @@ extension ServerState {
     return true
   }
 
-  /// One step of ending all pins of a task that ends; owners who wait for that are woken. False: there are more.
+  /// One step of ending all pins of an ending task; wakes owners that wait for that. False: more are left.
   mutating func endPins(of task: TaskSlot) -> Bool {
     var left = Self.endedInOneStep
     var woken: TaskSlot?
@@ -117,7 +117,7 @@ extension ServerState {
       let owner = containers[place.container].owner
       endPin(frame)
       if pins[frame].isPinned {
-        // The next task in the slot has no part in it.
+        // The next task in the slot must not inherit the pin.
         var pin = pins[frame].pin
         pin.task = .server
         setPin(place, pin)
@@ -128,8 +128,8 @@ extension ServerState {
     return true
   }
 
-  /// Until when others keep a container from its owner by pins: look again then. Of many pins some are looked at only;
-  /// and nobody knows when a transfer is over, or a call.
+  /// How long pins of other tasks keep the container from its owner: the time (nanoseconds) to check again; nil: none
+  /// do. Examines only some of many pins, and the ends of transfers and calls are unknown.
   func pinnedByOthers(_ slot: ContainerSlot) -> UInt64? {
     let soon = events.now + Self.transferPatience
     let owner = containers[slot].owner

@@ -1,31 +1,31 @@
-// Frames by their physical address (R19): below a limit, aligned, adjacent, at a fixed place. What else is there is
-// moved away, unless it must stay.
+// Placed allocations (R19): frames below an address limit, aligned, adjacent, or at a fixed address. Movable contents
+// in the way are moved.
 //
-// A placed allocation is done in four stages; each goes in bounded steps:
-//  1. check and charge: as any allocation (Allocation.swift). Nobody else can have the frames' number from here on.
-//  2. find: a window of free frames, or else one that holds nothing but movable contents (PlacementSearch.swift).
-//  3. clear: frame by frame, the window's frames are taken out of use; movable contents go elsewhere. What turns up
-//     meanwhile and must stay is an obstacle: the frames go back, in steps too, and the search goes on behind it.
-//  4. install: the ids let go of what they name and get the frames, which stay theirs as long as the content lives.
-// Until stage 4 the task sees nothing of it, and a failure changes nothing.
+// A placed allocation has four stages, each in bounded steps:
+//  1. check and charge: as any allocation (Allocation.swift). From now on the number of frames is reserved.
+//  2. find: a window of free frames, otherwise one with movable contents only (PlacementSearch.swift).
+//  3. clear: isolates the window's frames one by one and moves movable contents away. An unmovable frame that turns up
+//     meanwhile is an obstacle: the frames are given back, in steps too, and the search continues behind it.
+//  4. install: the ids drop their old contents and get the frames, which stay in place for the content's lifetime.
+// The task sees no effect before stage 4, and a failure changes nothing.
 
 internal import CGuestABI
 internal import GuestMemory
 
-/// Where frames shall be. Counts and addresses are in frames.
+/// Physical placement constraints. Counts and addresses are in frames.
 struct Placement: Equatable {
-  /// All frames lie below this.
+  /// All frames are below this.
   let end: Int
-  /// A power of two: the first frame of a run, or each frame alone, is a multiple of it.
+  /// A power of two: alignment of the first frame of a run, or of each single frame.
   let alignment: Int
-  /// A run does not go across a multiple of this power of two.
+  /// A run does not cross a multiple of this power of two.
   let boundary: Int?
   let fixed: Int?
-  /// Adjacent frames.
+  /// Whether the frames must be adjacent.
   let isRun: Bool
 
-  /// From `struct pm_placement`, in bytes there.
-  /// - Throws: `.invalid` for what can never hold in a pool of so many frames.
+  /// Converts `struct pm_placement`, which is in bytes.
+  /// - Throws: `.invalid` for constraints that a pool of this size cannot satisfy.
   init(
     below: UInt64, alignment: UInt64, boundary: UInt64, fixed: UInt64, contiguous: UInt32, count: Int, frameCount: Int
   ) throws(CallFailure) {
@@ -48,11 +48,11 @@ struct Placement: Equatable {
     if let fixed {
       return fixed % alignment == 0 && count <= end - min(fixed, end) && start(from: fixed, count: count) == fixed
     }
-    // Frame 0 is nobody's.
+    // Frame 0 is never allocated.
     return isRun ? start(from: 1, count: count) != nil : (end - 1) / alignment >= count
   }
 
-  /// The first place at `index` or after it where so many frames could begin.
+  /// The first position, at `index` or after it, where a run of `count` frames may begin.
   func start(from index: Int, count: Int) -> Int? {
     var start = (max(index, fixed ?? 0) + alignment - 1) & ~(alignment - 1)
     if let boundary, start / boundary != (start + count - 1) / boundary {
@@ -63,77 +63,81 @@ struct Placement: Equatable {
     return start + count <= end && start == fixed ?? start ? start : nil
   }
 
-  /// Whether one frame by itself is where it shall be.
+  /// Whether a single frame satisfies the constraints.
   func permits(_ frame: FrameNumber) -> Bool {
     Int(frame.rawValue) < end && Int(frame.rawValue) & (alignment - 1) == 0
   }
 }
 
-/// What was in the way of a placement.
+/// What blocked a placement.
 public struct Obstacle: Equatable, Sendable {
+  /// The kind of an obstacle; the values are those of the guest interface.
   public enum Kind: UInt32, Sendable {
     case none = 0
-    /// Of the machine itself.
+    /// A frame of the machine itself.
     case reserved
     case pageTable
     case pinned
-    /// Placed before.
+    /// The frame of an earlier placement.
     case placed
-    /// About to be another task's placed frame.
+    /// A frame of another placement under way.
     case busy
   }
 
-  /// In bytes.
+  /// The frame's physical address in bytes.
   public let address: UInt64
+  /// Why the frame cannot be cleared.
   public let kind: Kind
 
+  /// - Parameters:
+  ///   - address: the frame's physical address in bytes.
+  ///   - kind: why the frame cannot be cleared.
   public init(address: UInt64, kind: Kind) {
     self.address = address
     self.kind = kind
   }
 }
 
-/// A placed allocation under way. Every frame in `frames` is out of use, and in `window` there may be more of the
-/// task's.
+/// A placed allocation under way. All frames in `frames` are isolated, and `window` may contain more isolated ones.
 struct PlacementPlan {
   let task: TaskSlot
   let placement: Placement
   let container: ContainerSlot
   let start: FrameID
   let count: Int
-  /// Taken so far; of a run, from its first frame on.
+  /// Frames taken so far; in a run, from the first on.
   var frames: [FrameNumber] = []
-  /// Of a run: where it shall be.
+  /// The chosen window of a run.
   var window: FrameRun?
-  /// It was one free run: the search has not come that far.
+  /// The window was one free run: the search has not got there yet.
   fileprivate var isFreeWindow = false
-  /// What is left of a window that was given up: frames in there may still be the task's.
+  /// The rest of a window that was given up, which may contain isolated frames of the task.
   private(set) var abandoned: FrameRun?
   var search: PlacementSearch
-  /// What was met last that cannot go away.
+  /// The last unmovable frame encountered.
   var obstacle: Obstacle?
-  /// A frame waits that could be had: nothing can be done before a grace period has passed.
+  /// A suitable frame waits for a grace period: nothing can be done before that.
   var isWaiting = false
-  /// Frames were left by moves: they are not to be used before that either.
+  /// Moves vacated frames, which are not usable before a grace period either.
   private(set) var hasMoved = false
-  /// The page tables kept for tasks that have ended were given up for it; some there were.
+  /// Page tables kept for ended tasks were freed for it; whether there were any.
   fileprivate var hasReleasedSpaces = false
   fileprivate var hasFreedTables = false
   fileprivate var installed = 0
 
-  /// What became of a step.
+  /// The result of a step.
   enum Progress { case more, done, failed }
 
   fileprivate mutating func noteMoves() { hasMoved = true }
 
-  /// The window's frames are to go back.
+  /// Schedules the window's frames to be given back.
   fileprivate mutating func abandonWindow() {
     abandoned = window
     window = nil
     frames.removeAll()
   }
 
-  /// The next frames to look at of a window that was given up.
+  /// The next frames of an abandoned window to examine.
   fileprivate mutating func nextAbandoned(most: Int) -> FrameRun? {
     guard let run = abandoned else { return nil }
     let count = min(run.count, most)
@@ -145,9 +149,10 @@ struct PlacementPlan {
 
 extension ServerState {
   private static let installedInOneStep = 256
-  /// Frames taken, or given back, in one step where nothing is to be moved.
+  /// Frames taken or given back in one step if no content is moved.
   private static let takenInOneStep = 4096
 
+  /// Begins a placed allocation that is checked and charged.
   mutating func planPlacement(
     _ task: TaskSlot, _ allocation: AllocationPlan, _ placement: Placement
   ) -> PlacementPlan {
@@ -184,14 +189,15 @@ extension ServerState {
     return .more
   }
 
-  /// Nothing was found. Tables kept for tasks that have ended need not be in the way.
+  /// Called when the search found nothing: frees the tables of ended tasks, which may be in the way, and searches
+  /// again.
   private mutating func searchAgain(_ plan: inout PlacementPlan, _ obstacle: Obstacle?) -> PlacementPlan.Progress {
     plan.obstacle = obstacle ?? plan.obstacle
     guard !plan.hasReleasedSpaces else { return .failed }
     let tablesBefore = tables.used
     releaseClosedSpaces()
     guard tables.used == tablesBefore else {
-      // There may be more of them: the search, which is over, comes here again.
+      // More may be left: the finished search comes here again.
       plan.hasFreedTables = true
       return .more
     }
@@ -203,13 +209,13 @@ extension ServerState {
   }
 
   private func findFreeRun(_ placement: Placement, _ count: Int) -> FrameRun? {
-    // So aligned, a run does not cross a boundary that is not shorter.
+    // With this alignment a run cannot cross a boundary that is at least as long.
     let alignment = placement.boundary == nil ? placement.alignment : max(placement.alignment, 1 << ceilingLog2(count))
     return pool.findEasyRun(
       RunRequest(count: count, alignment: alignment, end: min(placement.end, pool.runs.end)))
   }
 
-  /// Takes the window's next frames out of use.
+  /// Isolates the next frames of the window.
   private mutating func clearWindow(_ plan: inout PlacementPlan) -> PlacementPlan.Progress {
     guard let window = plan.window else { return .failed }
     var destinations = takeDestinations(&plan, window)
@@ -245,7 +251,7 @@ extension ServerState {
     }
     move(moves, for: &plan)
     if plan.isWaiting { return .more }
-    // Without a single frame to move anything to, there is no going on: everything is in use.
+    // Without a single destination frame there is no progress: everything is in use.
     if looked == 1, plan.frames.count < plan.count, destinations.isEmpty, moves.isEmpty { return .failed }
     return plan.frames.count == plan.count ? .done : .more
   }
@@ -257,8 +263,8 @@ extension ServerState {
     for move in moves { pool.records[move.source].owner = plan.task.rawValue }
   }
 
-  /// Frames for as many contents as one step moves out of the window. They come first: having them may cost released
-  /// contents, which may be in the window. A free frame of the window stays with it.
+  /// Takes destinations for the contents that one step moves out of the window. Takes them first, since that may expire
+  /// released contents, also in the window. A free frame inside the window is kept for it.
   private mutating func takeDestinations(_ plan: inout PlacementPlan, _ window: FrameRun) -> [FrameNumber] {
     var needed = movesInOneStep(plan, window)
     var frames: [FrameNumber] = []
@@ -270,13 +276,13 @@ extension ServerState {
         continue
       }
       quarantine(frame, for: plan.task.rawValue)
-      // It may have been a released content's: then that is one less to be moved.
+      // A released content in the window may have expired: one fewer to move.
       if statistics.framesExpired != expired { needed = movesInOneStep(plan, window) }
     }
     return frames
   }
 
-  /// How many contents the next step has to move out of the window.
+  /// The number of contents that the next step moves out of the window.
   private func movesInOneStep(_ plan: borrowing PlacementPlan, _ window: FrameRun) -> Int {
     var count = 0
     for offset in plan.frames.count..<min(plan.count, plan.frames.count + Self.takenInOneStep)
@@ -286,14 +292,14 @@ extension ServerState {
     return count
   }
 
-  /// How many frames from a free one on are free, up to a limit.
+  /// The number of free frames from `frame` on, up to a limit.
   private func freeCount(from frame: FrameNumber, most: Int) -> Int {
     var count = 1
     while count < most, canBeTaken(frame.advanced(by: count)) { count += 1 }
     return count
   }
 
-  /// One step of giving back what was taken for a window that was given up. False: there is none.
+  /// One step of giving back the frames of an abandoned window. False: there are none.
   private mutating func giveBackAbandoned(_ plan: inout PlacementPlan) -> Bool {
     guard let run = plan.nextAbandoned(most: Self.takenInOneStep) else { return false }
     for offset in 0..<run.count where isQuarantined(run.start.advanced(by: offset), plan.task) {
@@ -304,7 +310,7 @@ extension ServerState {
 
   // MARK: Single frames
 
-  /// Takes free frames that are where they shall be; when there are no more, contents make room.
+  /// Takes free frames that satisfy the constraints; when there are no more, moves contents away.
   private mutating func takeSingles(_ plan: inout PlacementPlan) -> PlacementPlan.Progress {
     let most = min(plan.count, plan.frames.count + Self.movedInOneStep)
     while plan.frames.count < most {
@@ -326,7 +332,7 @@ extension ServerState {
     return plan.frames.count == plan.count ? .done : .more
   }
 
-  /// Moves one content away. False: there is nowhere to move it.
+  /// Moves one content away. False: there is no destination.
   private mutating func clearSingle(_ frame: FrameNumber, _ plan: inout PlacementPlan) -> Bool {
     guard let destination = takeDestination() else { return false }
     if plan.placement.permits(destination), Int(destination.rawValue) < pool.runs.end {
@@ -336,7 +342,7 @@ extension ServerState {
       plan.noteMoves()
       take(frame, for: &plan)
     } else {
-      // It was a released content's, and went for the destination: the search finds the frame free.
+      // The released content expired to provide the destination: the search now finds the frame free.
       pool.give(destination)
     }
     return true
@@ -347,9 +353,9 @@ extension ServerState {
     plan.frames.append(frame)
   }
 
-  // MARK: Frames out of use
+  // MARK: Isolated frames
 
-  /// `owner`: the slot of the task whose placement takes it.
+  /// - Parameter owner: the slot of the task whose placement isolates it.
   mutating func quarantine(_ frame: FrameNumber, for owner: UInt32) {
     let flags = pool.records[frame].flags
     pool.records[frame] = FrameRecord(state: .quarantined, flags: flags)
@@ -360,7 +366,7 @@ extension ServerState {
     pool.records[frame].state == .quarantined && pool.records[frame].owner == task.rawValue
   }
 
-  /// Gives a frame back that was out of use.
+  /// Frees an isolated frame.
   mutating func releaseQuarantined(_ frame: FrameNumber) {
     pool.give(FrameRun(start: frame, count: 1), contentIsZero: !pool.records[frame].isDirty)
   }
@@ -374,13 +380,12 @@ extension ServerState {
     case .quarantined: kind = .busy
     default: kind = .reserved
     }
-    // A content may be there when nothing else is free, and is not placed there.
+    // A content may be in the area for page tables when no other frame is free; it is not placed there.
     if kind == .placed, pool.tableArea.frames.contains(Int(frame.rawValue)) { kind = .pageTable }
     return Obstacle(address: frame.address, kind: kind)
   }
 
-  /// One step of giving everything back that is not installed: the rest of the allocation is not to be. False: nothing
-  /// is left.
+  /// One step of giving back everything that is not installed, since the allocation is given up. False: done.
   mutating func abandon(_ plan: inout PlacementPlan) -> Bool {
     plan.frames.removeFirst(plan.installed)
     plan.installed = 0
@@ -397,8 +402,8 @@ extension ServerState {
 
   // MARK: Installing
 
-  /// Lets go of what the next ids name, and gives them their frames; cannot fail. Nobody sees one without its frame,
-  /// and gets it another one. False: all have theirs.
+  /// Drops the contents of the next ids and gives them their frames; cannot fail. The task never sees an id without its
+  /// frame, which a fault would replace by another. False: done.
   mutating func installPlaced(_ plan: inout PlacementPlan, _ allocation: inout AllocationPlan) -> Bool {
     guard continueAllocation(&allocation, most: Self.installedInOneStep) else {
       containers[plan.container].changes -= 1
@@ -422,7 +427,7 @@ extension ServerState {
     placedFrames += 1
   }
 
-  /// The content may be anywhere from here on.
+  /// Ends the placement constraint of a content, which may move from now on.
   mutating func giveUpPlace(_ number: ContentNumber) {
     let frame = contents[number].frame
     guard pool.records[frame].flags.contains(.placed) else { return }

@@ -1,22 +1,24 @@
-// The search for a window of frames that can be cleared: a walk over the frames' records, in bounded steps.
+// The search for a window of frames that can be cleared: a scan of the frame records, in bounded steps.
 
 internal import GuestMemory
 
+/// The position of a search. Counts are in frames.
 struct PlacementSearch {
   private static let recordsInOneStep = 1 << 15
 
+  /// The result of a step.
   enum Result {
     case found(FrameRun)
     case searching
-    /// All was looked at; the last thing in the way, if anything was.
+    /// The scan is over; the last obstacle encountered, if any.
     case nothing(Obstacle?)
   }
 
   private let count: Int
-  /// Where passes over the pool begin: the zone below 16 MiB is looked at when the others have no place.
+  /// Where passes over the pool begin: the zone below 16 MiB is scanned last.
   private let allPasses: [Int]
   private var passes: [Int]
-  /// Where a window may begin, and up to where its frames were found to be good.
+  /// The start of the current window, and the end of its frames that were checked.
   private var start: Int
   private var next: Int
   private var hasBegun = false
@@ -44,13 +46,13 @@ struct PlacementSearch {
     return !hasBegun
   }
 
-  /// Goes on behind a frame that turned out to be in the way.
+  /// Continues behind a frame that turned out to be an obstacle.
   mutating func goOn(behind frame: FrameNumber) {
     start = Int(frame.rawValue) + 1
     next = start
   }
 
-  /// Looks for a run.
+  /// Searches for a run.
   mutating func step(_ placement: Placement, _ state: borrowing ServerState) -> Result {
     var left = Self.recordsInOneStep
     while left > 0 {
@@ -72,15 +74,15 @@ struct PlacementSearch {
         next += 1
       }
       if next == start + count {
-        // Whoever comes back does so because of an obstacle in it.
+        // If the caller comes back, the window contained an obstacle.
         return .found(FrameRun(start: FrameNumber(UInt32(start)), count: count))
       }
     }
     return .searching
   }
 
-  /// Looks for a single frame: a free one first, then one whose content can be moved. It stays where it is until the
-  /// frame is neither.
+  /// Searches for a single frame: first a free one, then one with a movable content. Does not advance until the frame
+  /// is neither.
   mutating func nextSingle(
     _ placement: Placement, _ state: borrowing ServerState, for task: TaskSlot
   ) -> Result {
@@ -107,7 +109,7 @@ struct PlacementSearch {
 }
 
 extension ServerState {
-  /// Free.
+  /// Whether the frame is free.
   func canBeTaken(_ frame: FrameNumber) -> Bool {
     switch pool.records[frame].state {
     case .loose, .stocked, .freeHead: true
@@ -116,7 +118,7 @@ extension ServerState {
     }
   }
 
-  /// Free, about to be, or holds what may be elsewhere; not of the area for page tables.
+  /// Whether the frame is free, waiting, or holds a movable content, and is not in the area for page tables.
   func canBeCleared(_ frame: FrameNumber) -> Bool {
     canBeTaken(frame)
       || Int(frame.rawValue) < pool.runs.end && (isMovable(frame) || pool.records[frame].state == .waiting)

@@ -154,8 +154,8 @@ extension ServerState {
   }
 
   /// Makes the content that `page` shows private and writable.
-  /// - Throws: `.error` when the mapping is neither lazy nor `forceWrite` and the content is shared: the fault is then
-  ///   delivered to the task (R26).
+  /// - Throws: `.notPermitted` when the content is shared and the mapping is neither lazy nor `forceWrite` (the fault
+  ///   is then delivered to the task, R26), `.noMemory` when there is no frame for a copy.
   mutating func breakSharing(_ mapping: Mapping, _ page: PageNumber) throws(CallFailure) {
     let shown = ContainerFrame(container: mapping.container.slot, id: mapping.frame(at: page))
     guard let number = containers[shown.container].frames[shown.id].content, contents[number].sharers > 1 else {

@@ -1,4 +1,4 @@
-// Pages as a call names them.
+// The page range of a call.
 
 internal import CGuestABI
 internal import GuestMemory

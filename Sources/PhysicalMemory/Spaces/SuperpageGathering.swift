@@ -38,6 +38,7 @@ public struct Gathering: Sendable {
   public let task: TaskSlot
   /// The region's first page.
   public let page: PageNumber
+  /// The block of frames.
   package let block: FrameRun
   /// The number of contents still to be moved: the first ones of the region.
   package fileprivate(set) var left = PoolMemory.framesPerBlock

@@ -27,6 +27,7 @@ extension ServerState {
 
   /// Accesses the memory of tasks that wait, on behalf of the task that makes a call. Makes no request in their names,
   /// since no task would wait for it: where a frame is missing they get PM_EFAULT. So they never see `.waitForFrames`.
+  /// - Throws: the error of `body`, which is `.fault` where it would wait.
   mutating func forAnother<Result>(
     _ body: (inout ServerState) throws(CallFailure) -> Result
   ) throws(ServerError) -> Result {
@@ -42,6 +43,7 @@ extension ServerState {
     }
   }
 
+  /// Whether `count` bytes from an address on are in the task's half.
   static func isUserRange(_ address: GuestAddress, _ count: Int) -> Bool {
     count >= 0 && address.rawValue >= PM_USER_START && address.rawValue <= PM_USER_END
       && UInt64(count) <= PM_USER_END - address.rawValue
@@ -64,6 +66,7 @@ extension ServerState {
   }
 
   /// Fills `buffer` from the task's memory.
+  /// - Throws: `.fault` where the task itself could not, `.waitForFrames` when other tasks must give frames back first.
   mutating func readMemory(_ task: TaskSlot, _ address: GuestAddress, into buffer: inout [UInt8]) throws(CallFailure) {
     let memory = memory
     try forEachPage(task, address, buffer.count, .read) { frame, offset, bytes in
@@ -74,6 +77,7 @@ extension ServerState {
   }
 
   /// Writes `bytes` to the task's memory: all or none.
+  /// - Throws: `.fault` where the task itself could not, `.waitForFrames` when other tasks must give frames back first.
   mutating func writeMemory(_ task: TaskSlot, _ address: GuestAddress, _ bytes: Span<UInt8>) throws(CallFailure) {
     try checkWritable(task, address, bytes.count)
     let memory = memory
@@ -83,16 +87,21 @@ extension ServerState {
   }
 
   /// Checks that a result can be stored, before its call changes anything.
+  /// - Throws: `.fault` where the task itself could not, `.waitForFrames` when other tasks must give frames back first.
   mutating func checkWritable(_ task: TaskSlot, _ address: GuestAddress, _ count: Int) throws(CallFailure) {
     try forEachPage(task, address, count, .write) { _, _, _ in }
   }
 
+  /// Checks that an argument can be read.
+  /// - Throws: `.fault` where the task itself could not, `.waitForFrames` when other tasks must give frames back first.
   mutating func checkReadable(_ task: TaskSlot, _ address: GuestAddress, _ count: Int) throws(CallFailure) {
     try forEachPage(task, address, count, .read) { _, _, _ in }
   }
 
   // MARK: Small values in a task's memory
 
+  /// Loads a 32-bit count that the call will store again.
+  /// - Throws: `.fault` where the task itself could not, `.waitForFrames` when other tasks must give frames back first.
   mutating func loadCount(_ task: TaskSlot, _ address: GuestAddress) throws(CallFailure) -> UInt32 {
     try checkWritable(task, address, 4)
     var bytes = [UInt8](repeating: 0, count: 4)

@@ -2,6 +2,7 @@
 
 internal import GuestMemory
 
+/// A histogram of hold times.
 struct HoldTimes: ~Copyable {
   /// A histogram: four buckets for each power of two of nanoseconds.
   private var counts = [UInt64](repeating: 0, count: 4 * 40)

@@ -1,6 +1,7 @@
 // The memory of a slab: chunks of slots, each reserved when its first slot is used. A slab with a large capacity and
 // few elements takes little address space, and its elements never move.
 
+/// The record of a slot.
 struct SlabSlot: BitwiseCopyable {
   /// Even: empty; odd: occupied.
   var generation: UInt32 = 0
@@ -8,6 +9,7 @@ struct SlabSlot: BitwiseCopyable {
   var nextEmpty: UInt32 = 0
 }
 
+/// The chunks of a slab.
 @safe
 struct SlabStorage<Element: ~Copyable>: ~Copyable {
   private static var chunkBits: Int { 16 }

@@ -25,6 +25,7 @@ enum Work {
   static let copy = 128
 }
 
+/// The budget of the current step.
 struct Step {
   static let most = 4096
   /// The budget of a step. Only tests change it.

@@ -1,11 +1,11 @@
-// Who may have how many frames: the ledger against a plain sum over all tasks.
+// Entitlements: the ledger against a plain sum over all tasks.
 
 import Testing
 
 @testable import PhysicalMemory
 
 @Suite struct EntitlementTests {
-  @Test("R2: a claim is what a task was promised; with nobody to decide, what it has") func claims() {
+  @Test("R2: a claim is the guarantee; without a contract, it is what the task has") func claims() {
     var entitlement = Entitlement()
     #expect(entitlement.claim == 0)
     entitlement.guaranteed = 10
@@ -18,7 +18,7 @@ import Testing
     #expect(entitlement.extra == 2)
   }
 
-  @Test("R5: beyond its guarantee go tasks that may, when they ask, or nobody decided about")
+  @Test("R5: only tasks that ask and may, or have no contract, exceed their guarantee")
   func headroom() {
     var ledger = Ledger(allocatable: 100)
     var entitlement = Entitlement()
@@ -37,14 +37,14 @@ import Testing
     #expect(ledger.headroom(entitlement, extra: true, lendable: 70) == 70)
   }
 
-  @Test("R4, R5: what is promised is promised to one only, and lent to others while it is not used") func promises() {
+  @Test("R4, R5: a frame is promised to one task only, and lent to others while it is unused") func promises() {
     var ledger = Ledger(allocatable: 100)
     var (first, second) = (Entitlement(), Entitlement())
     #expect(ledger.set(&first, guaranteed: 60, hasContract: true) == true)
     #expect(ledger.set(&second, guaranteed: 41, hasContract: true) == false)
     #expect(second.guaranteed == 0 && second.hasContract == false)
     #expect(ledger.claimed == 60)
-    // Without a contract it can have what nobody was promised.
+    // Without a contract it can have what is unclaimed.
     #expect(ledger.headroom(second, extra: true, lendable: ledger.free) == 40)
     #expect(ledger.set(&second, guaranteed: 10, hasContract: true) == true)
     #expect(ledger.headroom(second, extra: true, lendable: ledger.free) == 100)
@@ -53,7 +53,7 @@ import Testing
     #expect(ledger.headroom(first, extra: false, lendable: ledger.free) == 60)
     #expect(ledger.free == 10)
     #expect(ledger.withdraw(11) == false)
-    // A guarantee can go down, and up to what the others were not promised.
+    // A guarantee can be lowered, and raised by what is not promised to others.
     #expect(ledger.set(&second, guaranteed: 41, hasContract: true) == false)
     #expect(ledger.set(&second, guaranteed: 40, hasContract: true) == true)
     #expect(ledger.withdraw(1) == false)
@@ -87,7 +87,7 @@ import Testing
     }
   }
 
-  @Test("R3, R4: whatever happens, what is guaranteed can be had", arguments: [1, 2, 3] as [UInt64])
+  @Test("R3, R4: a guarantee can always be met", arguments: [1, 2, 3] as [UInt64])
   func randomChanges(seed: UInt64) throws {
     var random = SeededGenerator(state: seed)
     let total = 500
@@ -126,7 +126,7 @@ import Testing
       try #require(claimed <= total - withdrawn, "seed \(seed), step \(step)")
       let allocated = tasks.reduce(0) { $0 + $1.allocated }
       try #require(ledger.allocated == allocated && allocated <= total - withdrawn, "seed \(seed), step \(step)")
-      // Whoever has a claim on more finds it free, or extra frames in the hands of others.
+      // A claim is covered by free frames or by extra frames of others.
       let extra = tasks.reduce(0) { $0 + $1.extra }
       for task in tasks {
         let left = ledger.headroom(task, extra: false, lendable: 0)

@@ -1,4 +1,4 @@
-// Requests for frames that others must give back first: what may change while they wait.
+// Requests for frames that other tasks must give back first: what may change meanwhile.
 
 import PhysicalMemory
 import Testing
@@ -8,7 +8,7 @@ import Testing
     TaskParameters(guaranteed: guaranteed, hasContract: true)
   }
 
-  /// Lends all frames to a task: it, and its container of them.
+  /// Lends all frames to a task. Returns the task and the container that holds them.
   private static func lendAll(_ bed: Testbed, _ image: ImageNumber) throws -> (TestTask, UInt32, UInt32) {
     let borrower = try bed.start(image, contract(60))
     let container = try borrower.createContainer().get()
@@ -17,7 +17,7 @@ import Testing
     return (borrower, container, all)
   }
 
-  @Test("R4, R8: what a task without a contract waits for is promised to nobody else meanwhile")
+  @Test("R4, R8: frames that a task without a contract waits for are not promised to others")
   func promisedToNobodyElse() throws {
     let bed = try Testbed(frames: 400)
     let image = try bed.load()
@@ -38,8 +38,7 @@ import Testing
     bed.check()
   }
 
-  @Test("R3: a task that begins gets the machine's frame for it from those who borrowed all") func machineFrame() throws
-  {
+  @Test("R3: a starting task gets its machine frame from a borrower of all frames") func machineFrame() throws {
     let bed = try Testbed(frames: 400)
     let image = try bed.load()
     let beginner = try bed.start(image, Self.contract(60))

@@ -1,4 +1,4 @@
-// Control, the policy buffer and commits (R4, R7–R14), from the tasks' side.
+// Control, the policy buffer and commits (R4, R7–R14), as tasks see them.
 
 import CGuestABI
 import GuestMemory
@@ -11,7 +11,7 @@ import Testing
 
   // MARK: Control and the buffer
 
-  @Test("R9: control is given once, also when its last holder is gone") func controlOnce() throws {
+  @Test("R9: control is given once, even after its last holder is gone") func controlOnce() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let (first, second) = (try bed.start(image), try bed.start(image))
@@ -23,7 +23,7 @@ import Testing
     let frames = bed.statistics.allocatableFrames
     first.end()
     #expect(second.getControl() == .failure(.notPermitted))
-    // The policy stays, and the buffer's frame can be had again.
+    // The policy stays, and the buffer's frame is free again.
     #expect(second.information.guaranteed == 77 && second.information.available == 77 - SampleProgram.pages)
     #expect(bed.statistics.allocatableFrames == frames + 1)
     let third = try bed.start(image)
@@ -31,7 +31,8 @@ import Testing
     #expect(third.information.guaranteed == SampleProgram.pages)
   }
 
-  @Test("R9, R11: the buffer is for the holder of control, and where it asks for it") func bufferForHolderOnly() throws
+  @Test("R9, R11: only the holder of control gets the buffer, at the address it asks for") func bufferForHolderOnly()
+    throws
   {
     let bed = try Testbed()
     let image = try bed.load()
@@ -48,7 +49,7 @@ import Testing
       #expect(first.commitPolicy(handle) == .notPermitted)
       #expect(first.name(handle, of: first.id) == .failure(.notPermitted))
     }
-    // A number that means control in another task's table means nothing here.
+    // Another task's handle of control is invalid here.
     #expect(second.getPolicyBuffer(control, free.address) == .failure(.invalid))
     for address in [0, 1, 0xfff, free.address + 1, PM_USER_END, .max - 4095, 1 << 47] as [UInt64] {
       #expect(first.getPolicyBuffer(control, address) == .failure(.invalid))
@@ -63,7 +64,7 @@ import Testing
     #expect(second.read(free).outcome == .notMapped)
   }
 
-  @Test("R11: the buffer takes the place of what was mapped there, and can be unmapped") func bufferReplaces() throws {
+  @Test("R11: the buffer replaces what was mapped there, and can be unmapped") func bufferReplaces() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let container = try task.container(3)
@@ -76,13 +77,13 @@ import Testing
     #expect(policy.isUnmapped)
     #expect(task.map(container, 1, 1, free, [.read, .write]) == nil)
     #expect(task.read(free) == .success(9))
-    // What the task has mapped there itself stays when the buffer is taken away.
+    // A mapping of the task's own is kept when the buffer is revoked.
     #expect(throws: Never.self) { try task.server.dropCapability(task.slot, policy.control) }
     bed.check()
     #expect(task.read(free) == .success(9))
   }
 
-  @Test("R12: the first buffer shows what there is and guarantees nothing") func firstBuffer() throws {
+  @Test("R12: the first buffer shows the current state and guarantees nothing") func firstBuffer() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let first = try bed.start(image)
@@ -105,7 +106,7 @@ import Testing
     #expect(bed.statistics.claimedFrames == 0)
   }
 
-  @Test("R11: entries follow what tasks have, come and go") func entriesAreCurrent() throws {
+  @Test("R11: entries follow allocations and the creation and end of tasks") func entriesAreCurrent() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let first = try bed.start(image)
@@ -137,7 +138,7 @@ import Testing
         == PolicyTask.Entry(task: third.id.rawValue, allocated: pages, granted: pages, guaranteed: pages, extra: 1))
   }
 
-  @Test("R10, R11: control is copied and moved; one task at a time has the buffer", arguments: [false, true])
+  @Test("R10, R11: control can be copied and moved; one task at a time has the buffer", arguments: [false, true])
   func handedOver(isMoved: Bool) throws {
     let bed = try Testbed()
     let image = try bed.load()
@@ -147,7 +148,7 @@ import Testing
     let endpoint = try second.endpoint("next")
     let control = try first.send(old.control, isMoved: isMoved, to: second, endpoint, named: "next")
     #expect(control != PM_CAP_NONE)
-    // Who has moved its only handle has lost the buffer, and all else.
+    // A task that moved its only handle has lost control and the buffer.
     #expect(old.isUnmapped == isMoved)
     #expect(old.commit() == (isMoved ? .invalid : nil))
     #expect(second.getPolicyBuffer(control, free.address) == .success(64))
@@ -156,7 +157,7 @@ import Testing
     #expect(second.commitPolicy(control) == nil)
     #expect(second.information.guaranteed == 123)
     guard !isMoved else { return }
-    // The first one has a handle still, and can have the buffer back.
+    // The first holder still has a handle and can map the buffer again.
     #expect(old.commit() == nil)
     try old.map()
     #expect(second.read(free).outcome == .notMapped)
@@ -188,7 +189,7 @@ import Testing
     #expect(first.getControl() == .failure(.notPermitted))
   }
 
-  @Test("R13: with more tasks than entries the holder loses the buffer, and gets a larger one with all that was in it")
+  @Test("R13: with more tasks than entries the holder loses the buffer and gets a larger one with the same contents")
   func growing() throws {
     let bed = try Testbed(frames: 8192, tasks: 200)
     let image = try bed.load()
@@ -218,7 +219,7 @@ import Testing
     for slot in 1..<192 as Range<UInt32> { #expect(try policy.entry(TaskSlot(slot)) == PolicyTask.Entry()) }
   }
 
-  @Test("R4, R13: where the buffer cannot grow, no task begins") func noRoomToGrow() throws {
+  @Test("R4, R13: no task starts when the buffer cannot grow") func noRoomToGrow() throws {
     let bed = try Testbed(frames: 4096, tasks: 200)
     let image = try bed.load()
     let policy = try PolicyTask(try bed.start(image))
@@ -234,7 +235,7 @@ import Testing
 
   // MARK: Commits
 
-  @Test("R7, R8: nothing counts before a commit") func commitOnly() throws {
+  @Test("R7, R8: writes to the buffer have no effect before a commit") func commitOnly() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let (first, second) = (try bed.start(image), try bed.start(image))
@@ -249,7 +250,7 @@ import Testing
     #expect(policy.commit() == nil)
     #expect(first.information.guaranteed == 500 && second.information.guaranteed == 60)
     #expect(second.information.available == 60 - SampleProgram.pages)
-    // It began between the two: the buffer says of it what it began with.
+    // It started in between: the buffer shows its launch parameters.
     #expect(third.information.guaranteed == 0)
     #expect(bed.statistics.claimedFrames == 560)
     try policy.set(second, guaranteed: 10, extra: 2)
@@ -260,7 +261,7 @@ import Testing
     #expect(second.allocate(try second.container(0), 0, 100, .extra) == .ok(100))
   }
 
-  @Test("R4: a policy that would overcommit is refused, and nothing changes") func overcommitment() throws {
+  @Test("R4: a policy that would overcommit is rejected and changes nothing") func overcommitment() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let (first, second) = (try bed.start(image), try bed.start(image))
@@ -280,7 +281,7 @@ import Testing
       #expect(first.information.guaranteed == 100 && second.information.guaranteed == 200)
       #expect(second.information.available > 200)
     }
-    // Exactly all of it: what one loses another can have in the same commit.
+    // Exactly everything: one commit can move frames between guarantees.
     for (one, other) in [(most, 0), (0, most), (most - 5, 5), (5, most - 5)] {
       try policy.set(first, guaranteed: one)
       try policy.set(second, guaranteed: other)
@@ -289,7 +290,7 @@ import Testing
     }
   }
 
-  @Test("R4, R11: what the holder writes to the server's fields, or to entries of no task, does no harm")
+  @Test("R4, R11: writes to the server's fields or to unused entries are harmless")
   func garbage() throws {
     let bed = try Testbed()
     let image = try bed.load()
@@ -311,7 +312,7 @@ import Testing
       #expect(try policy.entry(task) == expected)
     }
     for slot in 2..<64 as Range<UInt32> { #expect(try policy.entry(TaskSlot(slot)) == PolicyTask.Entry()) }
-    // Written to the slot of a task that has gone: for the next one there it is as if it had never been.
+    // Written to the slot of an ended task: the next task there is not affected.
     second.end()
     try policy.write(noise, second.slot)
     let third = try bed.start(image)
@@ -320,7 +321,8 @@ import Testing
     #expect(third.information.guaranteed == SampleProgram.pages)
   }
 
-  @Test("R4: whatever is in the buffer, a commit is right or refused", arguments: [1, 2, 3] as [UInt64])
+  @Test(
+    "R4: with random contents of the buffer, a commit is either correct or rejected", arguments: [1, 2, 3] as [UInt64])
   func fuzzed(seed: UInt64) throws {
     var random = SeededGenerator(state: seed)
     let bed = try Testbed(frames: 2048, tasks: 80)
@@ -360,7 +362,7 @@ import Testing
     #expect(refused > 10 && refused < 290)
   }
 
-  @Test("R14, R28: a raised guarantee takes nothing by itself, and ends what was asked of the task")
+  @Test("R14, R28: raising a guarantee reclaims nothing, and cancels demands on the task")
   func demandsFollow() throws {
     let bed = try Testbed(frames: 400)
     let image = try bed.load()
@@ -376,7 +378,7 @@ import Testing
     #expect(rich.allocate(container, 0, UInt32(all), .extra) == .ok(UInt32(all)))
     #expect(poor.allocate(try poor.createContainer().get(), 0, 50) == .failed(.waitForFrames, 50))
     #expect(bed.server.takeReturnRequest(rich.slot) == 50)
-    // Now the rich one may keep all it has, and the poor one has no claim: its call is to be made again, and fails.
+    // The rich task may now keep everything, and the poor one has no claim: its call is repeated and fails.
     _ = bed.machine.wasWoken(poor.slot)
     try policy.set(poor, guaranteed: 40, extra: 0)
     try policy.set(rich, guaranteed: most - 100, extra: 0)
@@ -386,7 +388,7 @@ import Testing
     #expect(bed.server.takeReturnRequest(rich.slot) == 0)
     #expect(poor.allocate(try poor.createContainer().get(), 0, 50) == .failed(.noMemory, 0))
     #expect(rich.information.allocated == SampleProgram.pages + all)
-    // A guarantee that goes down takes nothing either.
+    // Lowering a guarantee reclaims nothing either.
     try policy.set(rich, guaranteed: 0, extra: 0)
     #expect(policy.commit() == nil)
     #expect(rich.information.allocated == SampleProgram.pages + all)
@@ -394,9 +396,9 @@ import Testing
     #expect(rich.allocate(container, UInt32(all), 1, .extra) == .failed(.noMemory, 0))
   }
 
-  // MARK: What the holder is told
+  // MARK: Notifications
 
-  @Test("R14: names of tasks, for the holder of control") func names() throws {
+  @Test("R14: the holder of control reads the names of tasks") func names() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let long = String(repeating: "n", count: 70)
@@ -414,7 +416,7 @@ import Testing
     #expect(tasks[0].name(control, of: first.id) == .failure(.invalid))
   }
 
-  @Test("R14: the holder that receives learns of tasks that come and go, once") func news() throws {
+  @Test("R14: the receiving holder is notified once of tasks that start and end") func news() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let first = try bed.start(image)
@@ -422,7 +424,7 @@ import Testing
     let second = try bed.start(image)
     #expect(first.receive(endpoint, mayWait: false) == .finished(.timedOut))
     let policy = try PolicyTask(first)
-    // Before: at once. While it waits: then. Others never.
+    // A change before the receive is reported at once, one during the wait when it happens; other tasks see none.
     second.end()
     #expect(first.receive(endpoint, mayWait: false) == .finished(.again))
     #expect(first.receive(endpoint) == .waiting)
@@ -434,7 +436,7 @@ import Testing
     #expect(third.receive(other) == .waiting)
     _ = try bed.start(image)
     #expect(bed.server.waitOutcome(third.slot) == .waiting)
-    // A commit that came between is no reason not to tell.
+    // A commit in between does not suppress the notification.
     #expect(policy.commit() == nil)
     #expect(first.receive(endpoint, mayWait: false) == .finished(.again))
     try bed.server.dropCapability(first.slot, policy.control)
@@ -442,12 +444,12 @@ import Testing
     #expect(first.receive(endpoint, mayWait: false) == .finished(.timedOut))
   }
 
-  @Test("R14: a new task begins when the policy server has committed, and soon if it does not") func launches() throws {
+  @Test("R14: a new task starts after the policy server's commit, or soon without one") func launches() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let first = try bed.start(image)
     let control = try first.getControl().get()
-    // Nobody has the buffer: nobody waits.
+    // Without a holder of the buffer, launches do not wait.
     let start = bed.machine.now
     _ = try bed.start(image)
     #expect(bed.machine.now == start)
@@ -467,7 +469,7 @@ import Testing
     }
     #expect(waits.count == 2 && bed.machine.now == patience)
     #expect(bed.server.taskInformation(slot).guaranteed == 55)
-    // The policy server goes away while somebody waits for it.
+    // The policy server ends while a launch waits for it.
     (slot, _) = try bed.server.createTask(image, TaskParameters()) { slot, until in
       waits.append(until)
       policy.task.end()

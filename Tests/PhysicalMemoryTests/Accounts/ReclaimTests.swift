@@ -1,4 +1,4 @@
-// Extra frames that are demanded back: who waits, who is asked, who is dropped. Time and processor time are inputs.
+// Reclaim of extra frames: which tasks wait, are asked and are dropped. Time and processor time are inputs.
 
 import GuestMemory
 import Simulation
@@ -16,7 +16,7 @@ import Testing
     let task: TestTask
     let handle: UInt32
 
-    /// - count: of extra frames; nil: all there are.
+    /// - count: extra frames; nil: all there are.
     init(_ bed: Testbed, _ image: ImageNumber, _ count: Int? = nil) throws {
       task = try bed.start(image, TaskParameters(guaranteed: pages, hasContract: true))
       bed.machine.setProcessorTime(task.slot, 0)
@@ -45,7 +45,9 @@ import Testing
     return bed.server.frameWait(task.slot) != .ready
   }
 
-  @Test("R3, R28: who has a claim waits until others have given back, and gets its frames") func served() throws {
+  @Test("R3, R28: a task with a claim waits until others have given frames back, and gets its frames") func served()
+    throws
+  {
     let (task, handle) = try owner(100)
     let borrower = try Borrower(bed, image)
     #expect(task.allocate(handle, 0, 40) == .failed(.waitForFrames, 40))
@@ -59,7 +61,7 @@ import Testing
     #expect(borrower.task.deallocate(borrower.handle, 0, 30) == .ok(30))
     #expect(borrower.task.release(borrower.handle, (30..<39).map { UInt32($0) }) == nil)
     #expect(waits(task))
-    // What comes back is not lent again.
+    // Returned frames are not lent again.
     #expect(borrower.task.allocate(borrower.handle, 0, 1, .extra) == .failed(.noMemory, 0))
     _ = bed.machine.wasWoken(task.slot)
     #expect(borrower.task.deallocate(borrower.handle, 39, 1) == .ok(1))
@@ -71,7 +73,7 @@ import Testing
     #expect(bed.statistics.upcalls == 1)
   }
 
-  @Test("R28: what is asked for while the handler runs is told at once, as one number") func merged() throws {
+  @Test("R28: demands made while the handler runs are reported at once, as one number") func merged() throws {
     let tasks = [try owner(40), try owner(33), try owner(34)]
     let borrower = try Borrower(bed, image)
     #expect(tasks[0].task.allocate(tasks[0].handle, 0, 40).error == .waitForFrames)
@@ -81,7 +83,7 @@ import Testing
     #expect(bed.statistics.upcalls == 3)
     #expect(bed.server.takeReturnRequest(borrower.task.slot) == 67)
     #expect(bed.server.takeReturnRequest(borrower.task.slot) == 0)
-    // What has come back before it is told is not told any more.
+    // Frames given back before the report are not reported any more.
     #expect(borrower.task.deallocate(borrower.handle, 0, 107) == .ok(107))
     for (task, handle) in tasks {
       #expect(!waits(task))
@@ -90,7 +92,7 @@ import Testing
     }
   }
 
-  @Test("R28: requests are served in the order they came") func order() throws {
+  @Test("R28: requests are served in order") func order() throws {
     let (first, firstHandle) = try owner(60)
     let (second, secondHandle) = try owner(60)
     let borrower = try Borrower(bed, image)
@@ -106,7 +108,7 @@ import Testing
     #expect(first.allocate(firstHandle, 0, 60) == .ok(60))
   }
 
-  @Test("R28: what was set aside for a call that wants more the next time goes to those before it") func wantsMore()
+  @Test("R28: frames set aside for a call that asks for more when repeated go to earlier requests") func wantsMore()
     throws
   {
     let (first, firstHandle) = try owner(60)
@@ -123,7 +125,7 @@ import Testing
     #expect(second.allocate(secondHandle, 0, 5) == .ok(5))
   }
 
-  @Test("R28: one upcall asks for 32 frames at least, and never for more than is extra") func amounts() throws {
+  @Test("R28: an upcall demands at least 32 frames, and never more than the extra ones") func amounts() throws {
     let most = bed.statistics.allocatableFrames - 3 * Self.pages
     let (task, handle) = try owner(most)
     let small = try Borrower(bed, image, 5)
@@ -136,14 +138,14 @@ import Testing
     #expect(extra + 5 == most)
     #expect(task.allocate(handle, 0, UInt32(extra + 3)).error == .waitForFrames)
     #expect(bed.server.takeReturnRequest(large.task.slot) == extra - 32)
-    // Three are lacking, and no more than five can be asked for.
+    // Three are missing, and at most five can be demanded.
     #expect(bed.server.takeReturnRequest(small.task.slot) == 5)
     bed.server.endRequest(task.slot)
     bed.check()
   }
 
-  @Test("R30: who has most is asked; of equals, who was asked longest ago") func selection() throws {
-    // A task that has all that its guarantee allows leaves 170 frames to be lent, and some for tables.
+  @Test("R30: the victim has the most extra frames; among equals, it was asked longest ago") func selection() throws {
+    // A task that uses all of its guarantee leaves 170 frames to lend, and some for tables.
     let rest = bed.statistics.allocatableFrames - 5 * Self.pages - 178
     let (full, fullHandle) = try owner(rest)
     #expect(full.allocate(fullHandle, 0, UInt32(rest)) == .ok(UInt32(rest)))
@@ -157,11 +159,11 @@ import Testing
       asked += bed.machine.takeAsked().asked
       bed.server.endRequest(task.slot)
     }
-    // 60 of the first, 60 of the second, then 50; of 28 and 28 the one that was asked longest ago.
+    // 60 of the first, 60 of the second, then 50; of 28 and 28, the task that was asked longest ago.
     #expect(asked == [1, 2, 0, 1].map { borrowers[$0].task.slot })
   }
 
-  @Test("R30: dropped only after the time and 5 ms of its processor") func late() throws {
+  @Test("R30: a task is dropped only after the time limit and 5 ms of processor time") func late() throws {
     let (task, handle) = try owner(100)
     let borrower = try Borrower(bed, image)
     let victim = borrower.task.slot
@@ -184,11 +186,11 @@ import Testing
     #expect(!waits(task))
     #expect(task.allocate(handle, 0, 40) == .ok(40))
     bed.server.endRequest(task.slot)
-    // All that it had is there again.
+    // All its frames are free again.
     #expect(bed.statistics.allocatedFrames == Self.pages + 40)
   }
 
-  @Test("R28, R30: who gives back a part owes the rest, at the same time") func part() throws {
+  @Test("R28, R30: after a partial return the rest is due at the same deadline") func part() throws {
     let (task, handle) = try owner(100)
     let borrower = try Borrower(bed, image)
     #expect(task.allocate(handle, 0, 40).error == .waitForFrames)
@@ -205,14 +207,14 @@ import Testing
     #expect(!waits(task))
   }
 
-  @Test("R28: who ends while it waits asks for nothing any more") func requesterEnds() throws {
+  @Test("R28: a request ends with its task") func requesterEnds() throws {
     let (task, handle) = try owner(100)
     let (other, otherHandle) = try owner(50)
     let borrower = try Borrower(bed, image)
     #expect(task.allocate(handle, 0, 100).error == .waitForFrames)
     #expect(other.allocate(otherHandle, 0, 20).error == .waitForFrames)
     #expect(waits(other))
-    // What it had serves who comes next.
+    // Its frames serve the next request.
     task.end()
     #expect(!waits(other))
     #expect(other.allocate(otherHandle, 0, 20) == .ok(20))
@@ -221,7 +223,8 @@ import Testing
     borrower.task.end()
   }
 
-  @Test("R4, R28: what a task waits for is promised to nobody else, with a contract or without") func promised() throws
+  @Test("R4, R28: frames that a task waits for are not promised to others, with or without a contract") func promised()
+    throws
   {
     let task = try bed.start(image)
     let handle = try task.createContainer().get()
@@ -239,12 +242,12 @@ import Testing
     #expect(task.information.allocated == Self.pages + 50)
   }
 
-  @Test("R28: a guarantee raised meanwhile: no more is asked than is extra then") func guaranteeRaised() throws {
+  @Test("R28: after a guarantee was raised, no more is demanded than is extra then") func guaranteeRaised() throws {
     let (task, handle) = try owner(10)
     let borrower = try Borrower(bed, image)
     #expect(task.allocate(handle, 0, 1).error == .waitForFrames)
     let slot = borrower.task.slot
-    // All but what the other has a claim to.
+    // All but what the other task claims.
     let most = bed.statistics.allocatableFrames - Self.pages - 10
     let isSet = bed.server.withState { state in
       let isSet = state.ledger.set(&state.tasks[slot].entitlement, guaranteed: most, hasContract: true)
@@ -259,7 +262,7 @@ import Testing
     #expect(!waits(task))
   }
 
-  @Test("R3, R28: a task that is to begin waits for its first frames") func start() throws {
+  @Test("R3, R28: a new task waits for its first frames") func start() throws {
     let borrower = try Borrower(bed, image)
     var waits = 0
     let (slot, _) = try bed.server.createTask(image, TaskParameters(guaranteed: Self.pages, hasContract: true)) {

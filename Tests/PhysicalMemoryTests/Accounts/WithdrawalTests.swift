@@ -1,4 +1,4 @@
-// Frames that go to nobody's account, page tables above all: where all frames are lent, others give some back for them.
+// Withdrawals, mainly for page tables: where all frames are lent, other tasks give some back.
 
 import CGuestABI
 import GuestMemory
@@ -11,7 +11,7 @@ import Testing
     TaskParameters(guaranteed: guaranteed, hasContract: true)
   }
 
-  /// Pages with tables of their own.
+  /// Pages that need page tables of their own.
   private static func far(_ index: Int) -> PageNumber { TestTask.free.advanced(by: index << 27) }
 
   /// A task with `count` frames, each mapped far from all others.
@@ -24,7 +24,7 @@ import Testing
     return task
   }
 
-  /// A task that has borrowed all there is.
+  /// A task that has borrowed all frames.
   private struct Borrower {
     let task: TestTask
     let container: UInt32
@@ -43,7 +43,7 @@ import Testing
     }
   }
 
-  @Test("R3: tables for far pages are made of frames that others give back; who has extra frames does not wait")
+  @Test("R3: other tasks give frames back for the tables of distant pages; a borrower does not wait")
   func farPages() throws {
     let bed = try Testbed(frames: 600)
     let image = try bed.load()
@@ -57,7 +57,7 @@ import Testing
       #expect(outcome == .waitForFrames)
       waits += 1
       guard case .waiting = bed.server.frameWait(task.slot) else {
-        Issue.record("nobody is asked for frames")
+        Issue.record("no demand was made")
         return
       }
       let asked = bed.server.takeReturnRequest(borrower.task.slot)
@@ -73,7 +73,7 @@ import Testing
     #expect(borrower.task.allocate(borrower.container, borrower.count, left, .extra) == .ok(left))
     #expect(borrower.task.map(borrower.container, 0, 1, Self.far(1), [.read, .write, .lazy]) == nil)
     #expect(borrower.task.write(Self.far(1), 1) == .noMemory)
-    // The same in a call; nothing is asked for unless somebody waits.
+    // The same in a call; no demand is made until the task waits.
     #expect(throws: CallFailure.waitForFrames) {
       try bed.server.checkReadable(second.slot, Self.far(0).address, 1)
     }
@@ -81,7 +81,7 @@ import Testing
     bed.check()
   }
 
-  @Test("R3, R4: what one waits for is promised to nobody else, and free again when it waits no longer")
+  @Test("R3, R4: awaited frames are not promised to others, and are free again when the wait is given up")
   func promisedOnce() throws {
     let bed = try Testbed(frames: 600)
     let image = try bed.load()
@@ -96,7 +96,7 @@ import Testing
     #expect(rest.allocate(container, 0, lent, .extra) == .ok(lent))
     #expect(tasks[1].fault(Self.far(0), .write) == .waitForFrames)
     guard case .waiting = bed.server.frameWait(tasks[1].slot) else {
-      Issue.record("nobody is asked for frames")
+      Issue.record("no demand was made")
       return
     }
     #expect(bed.statistics.allocatableFrames == bed.statistics.claimedFrames)
@@ -107,7 +107,7 @@ import Testing
     #expect(tasks[0].map(UInt32(PM_CAP_CONTAINER), 0, 1, Self.far(60), .read) == .waitForFrames)
   }
 
-  @Test("R3: a task begins where its first table must come from others") func launch() throws {
+  @Test("R3: a task starts when its first table must come from others") func launch() throws {
     let bed = try Testbed(frames: 600)
     let image = try bed.load()
     let greedy = try Self.sparse(bed, image, 30)
@@ -124,7 +124,7 @@ import Testing
     bed.check()
   }
 
-  @Test("R3: a task that ends while it waits for its first table leaves nothing") func launchGivenUp() throws {
+  @Test("R3: a task that ends while it waits for its first table leaves nothing behind") func launchGivenUp() throws {
     let bed = try Testbed(frames: 600)
     let image = try bed.load()
     let greedy = try Self.sparse(bed, image, 30)
@@ -133,7 +133,7 @@ import Testing
     let before = bed.balance
     #expect(throws: CallFailure.noMemory) {
       try bed.server.createTask(image, Self.contract(SampleProgram.pages)) { slot, until in
-        // Somebody is promised all that is left, and its root is not to be had any more.
+        // All that is left is promised away, so that its root table cannot be had any more.
         while bed.server.takeMachineFrame() != nil {}
         bed.machine.advance(to: until)
         bed.server.endRequest(slot)
@@ -145,7 +145,7 @@ import Testing
     bed.check()
   }
 
-  @Test("R3, R13: the policy buffer grows into frames that others give back") func policyBuffer() throws {
+  @Test("R3, R13: the policy buffer grows into frames that other tasks give back") func policyBuffer() throws {
     let bed = try Testbed(frames: 8192, tasks: 200)
     let image = try bed.load()
     let policy = try PolicyTask(try bed.start(image))
@@ -156,7 +156,7 @@ import Testing
       waits += 1
       let asked = bed.server.takeReturnRequest(borrower.task.slot)
       if asked > 0 { borrower.giveBack(asked) } else { bed.machine.advance(to: until) }
-      // Nothing is decided yet about the one without an entry.
+      // No policy is set yet for the task without an entry.
       #expect(policy.commit() == nil)
       bed.check()
     }

@@ -1,11 +1,11 @@
-// The frame pool against a naive model: a set of free frames. Thousands of random operations, the same on both.
+// The frame pool against a naive model, a set of free frames: thousands of random operations on both.
 
 import GuestMemory
 import Testing
 
 @testable import PhysicalMemory
 
-/// Repeatable randomness (SplitMix64): a failure names its seed.
+/// Repeatable randomness (SplitMix64): a failure reports its seed.
 struct SeededGenerator: RandomNumberGenerator {
   var state: UInt64
 
@@ -18,15 +18,15 @@ struct SeededGenerator: RandomNumberGenerator {
   }
 }
 
-/// What the pool should be like, kept as plainly as possible.
+/// The model: the state of the pool, kept as simply as possible.
 private struct PoolModel {
   let frameCount: Int
   var isFree: [Bool]
   var isDirty: [Bool]
   var freeCount: Int
-  /// Frames in use, in no order.
+  /// Frames in use, unordered.
   private(set) var taken: [FrameNumber] = []
-  /// Of each frame in use, its index in `taken`.
+  /// The index in `taken` of each frame in use.
   private var takenIndex: [Int?]
   var batches: [ZeroingBatch] = []
 
@@ -55,7 +55,7 @@ private struct PoolModel {
     return false
   }
 
-  /// Notes that frames were handed out, which must have been free.
+  /// Records that frames were allocated; they must have been free.
   mutating func take(_ frames: [FrameNumber], sourceLocation: SourceLocation = #_sourceLocation) {
     lend(frames, sourceLocation: sourceLocation)
     for frame in frames {
@@ -64,11 +64,11 @@ private struct PoolModel {
     }
   }
 
-  /// Notes that frames went into a batch, which must have been free.
+  /// Records that frames went into a batch; they must have been free.
   mutating func lend(_ frames: [FrameNumber], sourceLocation: SourceLocation = #_sourceLocation) {
     for frame in frames {
       if !isFree[Int(frame.rawValue)] {
-        Issue.record("frame \(frame.rawValue) was handed out twice", sourceLocation: sourceLocation)
+        Issue.record("frame \(frame.rawValue) was allocated twice", sourceLocation: sourceLocation)
       }
       isFree[Int(frame.rawValue)] = false
     }
@@ -81,7 +81,7 @@ private struct PoolModel {
     self.isDirty[Int(frame.rawValue)] = isDirty
   }
 
-  /// A frame in use, from now on in use no more.
+  /// Picks a frame in use and removes it from the model.
   mutating func removeAnyTaken(_ random: inout SeededGenerator) -> FrameNumber? {
     guard let frame = taken.randomElement(using: &random) else { return nil }
     removeTaken(frame)
@@ -112,7 +112,7 @@ private func frames(_ run: FrameRun) -> [FrameNumber] { (0..<run.count).map { ru
     var model = PoolModel(frameCount: frameCount)
     let initial = freeRuns(pool)
     for step in 0..<12_000 {
-      // Now growing, now shrinking, so that both a full and an empty pool are met.
+      // Alternately grow and shrink, so that both a full and an empty pool occur.
       let isGrowing = (step / 1500) % 2 == 0
       if Int.random(in: 0..<10, using: &random) < (isGrowing ? 7 : 3) {
         takeSomething(&pool, &model, &random)
@@ -193,7 +193,7 @@ private func frames(_ run: FrameRun) -> [FrameNumber] { (0..<run.count).map { ru
         model.give(frame, isDirty: true)
       }
     case 6, 7:
-      // The frames in use around one of them, given as one run.
+      // The frames in use around one of them, freed as one run.
       guard let frame = model.removeAnyTaken(&random) else { return }
       var run = FrameRun(start: frame, count: 1)
       while model.removeTaken(run.end) {

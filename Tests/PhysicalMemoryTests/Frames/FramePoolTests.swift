@@ -1,4 +1,4 @@
-// The frame pool's operations one by one: sizes, zones, places, giving back.
+// The frame pool's operations one by one: sizes, zones, fixed positions, freeing.
 
 import GuestMemory
 import Testing
@@ -117,7 +117,7 @@ private func run(_ start: Int, _ count: Int) -> FrameRun { FrameRun(start: Frame
 
   @Test func framesAcrossRunsAndZonesAreFound() throws {
     var pool = try FramePool(frameCount: 5000)
-    // All but frame 0 is one stretch, though no free run is longer than 2,048 frames.
+    // All frames but frame 0 are contiguous, though no free run is longer than 2,048 frames.
     let all = try some(pool.takeRun(count: 4999))
     #expect(all == run(1, 4999))
     pool.give(run(1003, 10))
@@ -168,7 +168,7 @@ private func run(_ start: Int, _ count: Int) -> FrameRun { FrameRun(start: Frame
     let all = try some(pool.takeRun(count: 255))
     #expect(all.count == 255)
     for frame in 10..<20 as Range<UInt32> { pool.give(FrameNumber(frame)) }
-    // Below 16 MiB all is one zone, so these are loose.
+    // All of a pool below 16 MiB is one zone, so these are loose.
     #expect(pool.freeCount(in: .below16MiB) == 0)
     #expect(pool.freeCount == 10)
     #expect(pool.takeFrame() == FrameNumber(19))

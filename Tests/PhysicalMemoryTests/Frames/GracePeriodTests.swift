@@ -1,4 +1,4 @@
-// Frames wait while somebody may look at them, and nobody fails or waits in vain for that.
+// Grace periods: frames wait while a vCPU may access them, and no request fails because of that.
 
 import CGuestABI
 import GuestMemory
@@ -8,7 +8,7 @@ import Testing
 @testable import PhysicalMemory
 
 @Suite struct GracePeriodTests {
-  @Test("Safety: frames given back wait in two lists, are free all the same, and keep what they hold")
+  @Test("Safety: frames that wait are in two lists, count as free, and keep their contents")
   func waitingFrames() throws {
     var pool = try FramePool(frameCount: 4096)
     let free = pool.freeCount
@@ -40,7 +40,7 @@ import Testing
 
   private let free = TestTask.free
 
-  @Test("Safety: a frame left by a move waits until the task that had it mapped has left the machine")
+  @Test("Safety: a frame vacated by a move waits until the task that mapped it has left the machine")
   func moved() throws {
     let bed = try Testbed()
     let task = try bed.start()
@@ -49,10 +49,10 @@ import Testing
     bed.machine.enter(task.slot)
     #expect(bed.server.moveSomeFrame(UInt64(frame)))
     #expect(task.frames(handle, 0..<1) != [frame])
-    // Looking alone does not end it.
+    // Checking alone does not end it.
     #expect(bed.server.waitingFrames == 1 && bed.server.frameUses()[frame] == .free)
     #expect(bed.machine.watches == 1 && bed.machine.hurries == 0)
-    // Another visit sees nothing of it.
+    // A later visit cannot access it.
     bed.machine.leave(task.slot)
     bed.machine.enter(task.slot)
     #expect(bed.server.waitingFrames == 0)
@@ -60,7 +60,7 @@ import Testing
     task.end()
   }
 
-  @Test("Safety: nothing waits for a task that is outside, as with all of its own calls")
+  @Test("Safety: nothing waits for a task outside the machine, as during its own calls")
   func outside() throws {
     let bed = try Testbed()
     let task = try bed.start()
@@ -73,7 +73,7 @@ import Testing
     other.end()
   }
 
-  @Test("Safety: a frame that was released, and whose id goes, waits for who had it mapped") func released() throws {
+  @Test("Safety: a released frame whose id is dropped waits for the task that mapped it") func released() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.numbered(1)
@@ -88,7 +88,7 @@ import Testing
     task.end()
   }
 
-  @Test("R17, R24: a content is moved, or shared by a copy, when what KVM was writing to its frame is there")
+  @Test("R17, R24: a content is moved or shared only after KVM's own writes to its frame are in memory")
   func settled() throws {
     let bed = try Testbed()
     let task = try bed.start()
@@ -98,7 +98,7 @@ import Testing
       try bed.server.copy(task.slot, handle, .from(id), copies, .from(id), count: 1, frameError: 0)
     }
     func move() { #expect(bed.server.moveSomeFrame(UInt64(task.frames(handle, 1..<2)[0]))) }
-    // Nobody is writing.
+    // No write is under way.
     try copy(0)
     move()
     #expect(bed.machine.settles == 0)
@@ -115,7 +115,7 @@ import Testing
     task.end()
   }
 
-  @Test("Safety: a task that never leaves is told to, by who watches")
+  @Test("Safety: a task that never leaves the machine is kicked by the watcher")
   func watched() throws {
     let bed = try Testbed()
     let task = try bed.start()
@@ -128,7 +128,7 @@ import Testing
     task.end()
   }
 
-  @Test("Safety: visits that come later do not keep frames that have waited")
+  @Test("Safety: later visits do not delay frames that have waited")
   func periods() throws {
     let bed = try Testbed()
     let tasks = [try bed.start(), try bed.start()]
@@ -146,8 +146,8 @@ import Testing
     for task in tasks { task.end() }
   }
 
-  /// All frames but those of the task that is to wait: `count` of them are mapped and free at once.
-  @Test("R3: where all that is free waits, an access waits for it, and does not fail")
+  /// All frames but those of the task that is to wait: `count` of them are mapped, then freed together.
+  @Test("R3: where all free frames wait, an access waits too and does not fail")
   func nothingElse() throws {
     let bed = try Testbed()
     let task = try bed.start()
@@ -164,7 +164,7 @@ import Testing
     task.end()
   }
 
-  @Test("R19: a frame that waits can be had by its address")
+  @Test("R19: a waiting frame can be allocated by its address")
   func placed() throws {
     let bed = try Testbed()
     let task = try bed.start()

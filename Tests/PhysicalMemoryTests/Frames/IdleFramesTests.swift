@@ -1,4 +1,4 @@
-// Free frames whose memory goes back to the host.
+// Free page reporting: free frames whose memory goes back to the host.
 
 import GuestMemory
 import Testing
@@ -6,7 +6,7 @@ import Testing
 @testable import PhysicalMemory
 
 @Suite struct IdleFramesTests {
-  /// Everything a pass finds, and that nothing else of the pool changed.
+  /// Runs a pass and checks that nothing else of the pool changed. Returns the reported frames.
   private func pass(_ pool: inout FramePool, most: Int = 64) -> Set<UInt32> {
     let free = pool.freeCount
     var found: Set<UInt32> = []
@@ -44,11 +44,11 @@ import Testing
     let run = try #require(taken)
     pool.give(FrameRun(start: run.start, count: 100))
     _ = pass(&pool)
-    // Another one of the chunk is given back: it is young again.
+    // Another frame of the chunk is freed: the chunk is young again.
     pool.give(FrameRun(start: run.start.advanced(by: 200), count: 1))
     #expect(pass(&pool) == [])
     #expect(pass(&pool).count == 101)
-    // What is in use is not touched.
+    // Frames in use are not touched.
     pool.give(FrameRun(start: run.start.advanced(by: 300), count: 2))
     _ = pass(&pool)
     #expect(pass(&pool) == [run.start.rawValue + 300, run.start.rawValue + 301])
@@ -73,7 +73,9 @@ import Testing
     #expect(pass(&pool, most: 7) == garbage)
   }
 
-  @Test("R18: what was given to the host and is handed out again reads zero") func handedOutAgain() throws {
+  @Test("R18: a frame that was given back to the host reads zero when it is allocated again") func handedOutAgain()
+    throws
+  {
     let bed = try Testbed(frames: 512)
     let task = try bed.start()
     let container = try task.container(100)
@@ -96,7 +98,7 @@ import Testing
 }
 
 extension Array {
-  /// Takes the element at an index out, the last one coming into its place.
+  /// Removes the element at an index; the last one takes its place.
   fileprivate mutating func swapAt(_ index: Int) -> Element {
     swapAt(index, count - 1)
     return removeLast()

@@ -1,4 +1,4 @@
-// The area for page tables: tables are there and not among contents, as far as it goes.
+// The area for page tables: as long as it has room, it holds all tables and no contents.
 
 import GuestMemory
 import Simulation
@@ -7,7 +7,7 @@ import Testing
 @testable import PhysicalMemory
 
 @Suite struct TableAreaTests {
-  @Test("its frames are for nobody who asks for a frame, a run or a place") func pool() throws {
+  @Test("its frames are not used for requests for a frame, a run or a fixed frame") func pool() throws {
     var pool = try FramePool(frameCount: 256, tableFrames: 32)
     #expect(pool.freeCount == 255 && pool.spareCount == 32)
     let isTaken = pool.takeFixed(FrameRun(start: FrameNumber(224), count: 1))
@@ -23,7 +23,7 @@ import Testing
     #expect(pool.checkInvariants() == [])
   }
 
-  @Test("its frames are taken one by one, and come back to it, not zero any more") func spare() throws {
+  @Test("its frames are taken one by one and come back dirty") func spare() throws {
     var pool = try FramePool(frameCount: 256, tableFrames: 32)
     var frames: [FrameNumber] = []
     while let (frame, isZero) = pool.takeSpareFrame() {
@@ -37,7 +37,7 @@ import Testing
     #expect(pool.checkInvariants() == [])
     let again = pool.takeSpareFrame()
     #expect(again?.isZero == false)
-    // A run that is given back may lie partly in it.
+    // A freed run may be partly inside the area.
     var whole = try FramePool(frameCount: 256, tableFrames: 32)
     while whole.takeFrame() != nil {}
     while whole.takeSpareFrame() != nil {}
@@ -46,7 +46,7 @@ import Testing
     #expect(whole.checkInvariants() == [])
   }
 
-  /// A page in each of so many leaf tables.
+  /// A page in each of `count` leaf tables.
   private func touch(_ task: TestTask, _ handle: UInt32, regions: Int) {
     for region in 0..<regions {
       let page = TestTask.free.advanced(by: region * 512)
@@ -54,7 +54,7 @@ import Testing
     }
   }
 
-  @Test("tables lie in it; those beyond are elsewhere; contents come to it when all else is used") func usedUp() throws
+  @Test("tables use the area first, then other frames; contents use it when nothing else is free") func usedUp() throws
   {
     let bed = try Testbed(frames: 256)
     let contents = 0..<224
@@ -71,7 +71,7 @@ import Testing
     #expect(uses(.table, contents) > 0)
     bed.server.releaseClosedSpaces()
     #expect(uses(.spare, area) > 0)
-    // All that the task can have: some of it is in the area, for want of other frames.
+    // All frames that the task can have: some are in the area, since no others are left.
     let pages = TestTask.free.advanced(by: 100)
     let all = UInt32(second.information.available)
     let handle = try second.numbered(all, at: pages)
@@ -80,7 +80,7 @@ import Testing
     let movable = uses(.movable, area)
     #expect(uses(.free, contents) == 0 && movable > 0)
     second.checkNumbered(0..<all, at: pages)
-    // From there it can be moved, and its frame is for tables again.
+    // A content there can be moved, and its frame is for tables again.
     #expect(second.deallocate(handle, 0, 3) == .ok(3))
     #expect(uses(.free, contents) == 3)
     #expect(bed.server.moveSomeFrame(224))

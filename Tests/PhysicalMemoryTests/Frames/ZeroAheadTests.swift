@@ -1,4 +1,4 @@
-// Frames zeroed ahead, and what happens when none are left.
+// Prezeroing, and what happens when no frames are left.
 
 import CGuestABI
 import GuestMemory
@@ -16,19 +16,19 @@ import Testing
     return steps
   }
 
-  @Test("the stock is filled a few frames at a time, and not beyond what is free") func filling() throws {
+  @Test("the stock is filled a few frames at a time, and not beyond the free frames") func filling() throws {
     let bed = try Testbed(frames: 256)
     #expect(fill(bed, 100) == 7)
     #expect(bed.statistics.stockedFrames == 100)
     #expect(bed.statistics.freeFrames == 255)
     _ = fill(bed, 10_000)
-    // All but those kept for page tables.
+    // All but the frames kept for page tables.
     #expect(bed.statistics.stockedFrames == 255 - 32)
     let task = try bed.start()
     #expect(task.read(SampleProgram.text) == .success(SampleProgram.textByte(0)))
   }
 
-  @Test("faults ask for zeroed frames, once, when half of them are used") func asking() throws {
+  @Test("faults ask for zeroed frames once, when half of them are used") func asking() throws {
     let bed = try Testbed(frames: 1024, stock: 200)
     let task = try bed.start(bed.load(), TaskParameters(faultAround: .fixed(1)))
     let handle = try task.container(300)
@@ -46,7 +46,7 @@ import Testing
     #expect(bed.statistics.stockedFrames == 89)
   }
 
-  @Test("R18: frames given back are zero when they come from the stock") func zeroed() throws {
+  @Test("R18: freed frames are zero when they come from the stock") func zeroed() throws {
     let bed = try Testbed(frames: 256)
     let task = try bed.start()
     let count = UInt32(task.information.available)
@@ -59,7 +59,7 @@ import Testing
     for page in 0..<Int(count) { #expect(task.read(TestTask.free.advanced(by: page)) == .success(0)) }
   }
 
-  @Test("R3: everything can be used, given back, and used again by another") func exhaustionAndRecovery() throws {
+  @Test("R3: all frames can be used, freed, and used again by another task") func exhaustionAndRecovery() throws {
     let bed = try Testbed(frames: 512)
     let image = try bed.load()
     let before = bed.balance

@@ -1,4 +1,4 @@
-// Zeroing ahead: what is known of the frames' content, the stock, and draining it.
+// Prezeroing: which frames are known to be zero, the stock, and draining it.
 
 import GuestMemory
 import Testing

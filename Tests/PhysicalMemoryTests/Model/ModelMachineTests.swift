@@ -1,4 +1,4 @@
-// The model machine itself: that it notices each way of using a frame too early.
+// The model machine itself: it detects each way of using a frame too early.
 
 import GuestMemory
 import PhysicalMemory

@@ -1,16 +1,17 @@
-// The simulation in small: `scripts/simulate` does the same by the million.
+// A short simulation; `scripts/simulate` runs millions of steps.
 
 import Simulation
 import Testing
 
 @Suite struct SimulationTests {
-  @Test("R3, R4, R6, R15–R18, R20–R27, R38: any calls of several tasks do what the model says", arguments: 1...6)
+  @Test(
+    "R3, R4, R6, R15–R18, R20–R27, R38: random calls of several tasks behave as the model predicts", arguments: 1...6)
   func walks(seed: UInt64) throws {
     for number in 0..<2 { try Episode(seed: seed, number: number).walk().run() }
   }
 
   @Test(
-    "What a machine leaves out is found, and shrunk to a short list",
+    "A step that the machine leaves out is detected and shrunk to a short list",
     arguments: [Sabotage.zaps, .zeroing, .copying, .visits, .settling])
   func sabotageIsFound(_ sabotage: Sabotage) throws {
     var found: (walk: Walk, disagreement: Disagreement)?
@@ -21,16 +22,16 @@ import Testing
     let (walk, disagreement) = try #require(found)
     var shrinker = Shrinker(walk, disagreement)
     let list = shrinker.shrink()
-    // A frame must have been seen, freed and used again for a visit that is not waited for to be noticed.
+    // To detect a visit that is not waited for, a frame must be mapped, freed and reused.
     #expect(list.count <= min(walk.operations.count, sabotage == .visits ? 60 : 30))
     #expect(Walk.disagreement(walk.world, list)?.kind == disagreement.kind)
-    // Written down and read again it is the same.
+    // Written as text and read back, the list is the same.
     let text = OperationFile(world: walk.world, operations: list).text
     #expect(try OperationFile(text: text).operations == list)
   }
 
-  /// The copies share the page that both results lie on, and its mapping does not permit copying it on a write.
-  @Test("R23: a container that cannot be given leaves no weak capability behind")
+  /// The copies share the page that holds both results, and its mapping does not permit a copy on write.
+  @Test("R23: a container that cannot be returned leaves no weak capability behind")
   func failedCreationLeavesNothing() throws {
     let file = try OperationFile(
       text: """
@@ -45,8 +46,8 @@ import Testing
     #expect(Walk.disagreement(file.world, file.operations)?.text == nil)
   }
 
-  /// What it had made could not be destroyed for want of steps, and the answer told only why it had failed.
-  @Test("R30: a call that fails, and is to be given up before it is undone, is given up")
+  /// The cleanup could not finish within its steps, and the error must not be lost.
+  @Test("R30: a failing call that is stopped before its cleanup is given up")
   func failedCreationIsGivenUp() throws {
     let file = try OperationFile(
       text: """

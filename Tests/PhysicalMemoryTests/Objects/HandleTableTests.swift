@@ -1,4 +1,4 @@
-// Handles: each names one thing for ever, and a stale one names nothing.
+// Handles: each names one object forever, and a stale one names nothing.
 
 import CGuestABI
 import GuestMemory
@@ -63,7 +63,7 @@ private func container(_ slot: ContainerSlot) -> HandleTarget {
   }
 }
 
-/// What a handle may name, by the call that makes it.
+/// The objects a handle can name, by the call that makes it.
 enum HandleKind: CaseIterable {
   case container, weak, endpoint
 
@@ -79,7 +79,7 @@ enum HandleKind: CaseIterable {
 
 @Suite struct StaleHandleTests {
   @Test(
-    "R15, R20: a handle that was given up is PM_EINVAL in every call, whatever its place in the table names by then",
+    "R15, R20: a dropped handle is PM_EINVAL in every call, even when its table entry is reused",
     arguments: HandleKind.allCases, HandleKind.allCases)
   func stale(_ before: HandleKind, _ after: HandleKind) throws {
     let task = try Testbed().start()
@@ -91,7 +91,7 @@ enum HandleKind: CaseIterable {
       _ = try server.dropCapability(slot, old)
     }
     let new = try after.make(task)
-    #expect(new & 0xffff == old & 0xffff && new != old, "the place is used again")
+    #expect(new & 0xffff == old & 0xffff && new != old, "the entry is reused")
     let good = TestTask.container
     let calls: [(String, () throws -> Void)] = [
       ("destroy", { try server.destroyContainer(slot, old) }),

@@ -1,4 +1,4 @@
-// What steps, allowances, grace periods and stopped calls do to each other.
+// Interactions between steps, allowances, grace periods and stopped calls.
 
 import CGuestABI
 import GuestMemory
@@ -11,9 +11,9 @@ import Testing
   private let free = TestTask.free
   private let other = PageNumber(0x7000_0000)
 
-  @Test("R24: a copy that is given up behind its last source lets go of the source container")
+  @Test("R24: a copy stopped after its last source id releases the source container")
   func copyGivenUp() throws {
-    // The least count for which one step does not do: it ended with the last id.
+    // The least count for which one step is not enough: the step ends with the last id.
     var (done, isMore) = (1, 4096)
     while isMore - done > 1 {
       let count = (done + isMore) / 2
@@ -23,7 +23,7 @@ import Testing
     #expect(isNeverDone)
   }
 
-  /// - Returns: whether there was more to be done after one step.
+  /// - Returns: whether more steps were needed after the first.
   private func collectAndGiveUp(_ count: Int) throws -> Bool {
     var server = try OpenServer(frames: 1 << 14)
     let source = try server.container(UInt32(count), shownAt: [free])
@@ -37,14 +37,14 @@ import Testing
     return hasMore
   }
 
-  @Test("R31: a frame is released while a task ends that has a leaf of it") func releasedUnderAnEnd() throws {
+  @Test("R31: a frame is released while a task with a leaf of it ends") func releasedUnderAnEnd() throws {
     var server = try OpenServer(frames: 1 << 12)
     let source = try server.container(1, shownAt: [])
     let (client, weak) = try server.client(of: source)
     try server.map(client, weak, at: other)
     var outcome = server.state.serveFault(client, other, .write)
     #expect(outcome == .served(pages: 1))
-    // Its content is shared with an id that is released.
+    // Its content is shared with a released id.
     let copies = try server.state.createContainer(server.task)
     try server.copy(source, to: copies)
     outcome = server.state.serveFault(client, other, .read)
@@ -54,20 +54,20 @@ import Testing
     server.state.beginEnding(client)
     let slot = try server.state.ownedContainer(server.task, source)
     let next = server.state.releaseFrames(slot, 0..<1)
-    // Nothing else names it: it may be used for something else.
+    // Only the released id names it: its frame may be reused.
     let isExpired = server.state.expireOldest()
     #expect(next == nil && isExpired)
     while server.state.continueEnding(client) == .more {}
     server.check()
   }
 
-  @Test("Safety: a content that is released in a step is not reused in it while somebody may look at it")
+  @Test("Safety: a content released in a step is not reused in it while a vCPU may access it")
   func releasedAndReused() throws {
     let bed = try Testbed()
     let (owner, client) = (try bed.start(), try bed.start())
     let handle = try owner.numbered(2)
     let weak = try owner.share(handle, with: client)
-    // Both contents have one other name, which is released.
+    // Both contents have one other sharer, which is released.
     let copies = try owner.container(0)
     try bed.server.copy(owner.slot, handle, .from(0), copies, .from(0), count: 2, frameError: 0)
     #expect(client.map(weak, 0, 2, other, [.read]) == nil)
@@ -88,7 +88,7 @@ import Testing
     while let block = bed.server.nextBlock() { while !bed.server.zeroBlock(block) {} }
     let task = try bed.start(bed.load(), TaskParameters(faultAround: .automatic))
     let handle = try task.container(512)
-    // Those of the fourth count against the task's allowance, which is 256 of them; and are written all at once.
+    // Leaves of the fourth mapping count against the task's allowance of 256; all are written at once.
     for index in [0, 1, 2, 3, 3, 0, 3] {
       let page = start.advanced(by: 512 * index)
       #expect(task.unmap(page, 512) == nil)
@@ -97,7 +97,7 @@ import Testing
     task.end()
   }
 
-  @Test("R16: a check of more memory than a step's worth does not run out of frames that only wait")
+  @Test("R16: a check of more memory than a step covers does not run out of waiting frames")
   func longCheck() throws {
     let bed = try Testbed(isChecked: false)
     let task = try bed.start()
@@ -123,7 +123,7 @@ extension OpenServer {
     state.installMapping(task, try state.checkMapping(task, handle, range, pages, [.read, .write, .lazy]))
   }
 
-  /// One frame.
+  /// A container of one frame, sent to the client.
   fileprivate mutating func copy(_ source: Handle, to destination: Handle) throws {
     var plan = try state.planCopy(task, source, .from(0), destination, .from(0), count: 1)
     while state.collect(&plan) {}

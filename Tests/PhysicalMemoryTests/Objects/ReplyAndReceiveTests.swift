@@ -1,4 +1,4 @@
-// pm_reply_receive: the call may be made again, for frames or for a page that the task has to map, and answers once.
+// pm_reply_receive: it may be repeated, for frames or for a page that the task must map, and answers once.
 
 import CGuestABI
 import GuestMemory
@@ -7,7 +7,7 @@ import Simulation
 import Testing
 
 @Suite struct ReplyAndReceiveTests {
-  @Test("what can fail for want of memory fails before the reply is sent") func answersOnce() throws {
+  @Test("everything that may fail for lack of memory fails before the reply is sent") func answersOnce() throws {
     let bed = try Testbed()
     let client = try bed.start()
     let task = try bed.start()
@@ -22,7 +22,7 @@ import Testing
     #expect(try bed.server.call(client.slot, target, message: message, mayWait: true) == .waiting)
     #expect(bed.server.waitOutcome(task.slot) == .finished(nil))
 
-    // The reply lies where the next message cannot be stored.
+    // The reply is in a page where the next message cannot be stored.
     let container = try task.container(1)
     #expect(task.map(container, 0, 1, TestTask.free, [.read, .write]) == nil)
     var bytes = [UInt8](repeating: 0, count: 104)

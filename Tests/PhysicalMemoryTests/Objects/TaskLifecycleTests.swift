@@ -1,4 +1,4 @@
-// Making tasks out of programs, and taking everything back.
+// Creating tasks from programs, and taking everything back.
 
 import CGuestABI
 import GuestMemory
@@ -7,7 +7,7 @@ import Simulation
 import Testing
 
 @Suite struct TaskLifecycleTests {
-  @Test("R1: at the start the server has every frame but the machine's own") func everyFrameIsTheServers() throws {
+  @Test("R1: at the start the server has all frames except the machine's own") func everyFrameIsTheServers() throws {
     let bed = try Testbed(frames: 1024, reserved: 16)
     bed.check()
     let statistics = bed.statistics
@@ -17,7 +17,7 @@ import Testing
     #expect(statistics.claimedFrames == 0)
   }
 
-  @Test("R6, R16: a task is charged for all its pages and has frames only for what is there") func charge() throws {
+  @Test("R6, R16: a task is charged for all its pages and has frames only for those with data") func charge() throws {
     let bed = try Testbed()
     let image = try bed.load()
     #expect(bed.statistics.contents == SampleProgram.filePages)
@@ -25,13 +25,13 @@ import Testing
     let task = try bed.start(image)
     #expect(task.information.allocated == SampleProgram.pages)
     #expect(bed.statistics.claimedFrames == SampleProgram.pages)
-    // Private data, the stack's last page, and the tables for them: root, text and data in one leaf table, the stack.
+    // Private data, the stack's last page, and their tables: root, text and data in one leaf table, the stack.
     #expect(bed.statistics.contents == SampleProgram.filePages + SampleProgram.dataFilePages + 1)
     #expect(bed.statistics.tableFrames == 1 + 3 + 3)
     #expect(free - bed.statistics.freeFrames == SampleProgram.dataFilePages + 1 + 7)
   }
 
-  @Test("a program's text, data and bss are what its file says") func contents() throws {
+  @Test("a program's text, data and bss are those of its file") func contents() throws {
     let task = try Testbed().start()
     for offset in [0, 1, 4095, 4096, 8191, 12287] {
       #expect(task.read(SampleProgram.text, offset) == .success(SampleProgram.textByte(offset)))
@@ -50,7 +50,7 @@ import Testing
     #expect(task.read(PM_STACK_TOP - UInt64(PM_STACK_PAGES) << 12 - 1).outcome == .notMapped)
   }
 
-  @Test("text can be executed and not written, data written and not executed") func rights() throws {
+  @Test("text is executable and not writable, data writable and not executable") func rights() throws {
     let task = try Testbed().start()
     let text = SampleProgram.text.address
     let data = SampleProgram.data.address
@@ -62,7 +62,7 @@ import Testing
     #expect(task.write(PM_STACK_TOP - 8, 1) == nil)
   }
 
-  @Test("R24: all tasks of a program have its text once, and data of their own") func textIsShared() throws {
+  @Test("R24: all tasks of a program share its text and have private data") func textIsShared() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let tasks = try (0..<4).map { _ in try bed.start(image) }
@@ -76,12 +76,12 @@ import Testing
     for (index, task) in tasks.enumerated() {
       #expect(task.read(SampleProgram.data, 300) == .success(UInt8(200 + index)))
     }
-    // A task that comes later sees the file's bytes, not what others wrote.
+    // A later task sees the file's bytes, not the writes of others.
     let late = try bed.start(image)
     #expect(late.read(SampleProgram.data, 300) == .success(SampleProgram.dataByte(44)))
   }
 
-  @Test("the end of a task gives back all it had") func everythingComesBack() throws {
+  @Test("the end of a task gives everything back") func everythingComesBack() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let before = bed.balance
@@ -95,7 +95,7 @@ import Testing
       task.end()
       #expect(bed.balance == before)
     }
-    // The address space was used again: the three tasks had the same tables.
+    // The address space was reused: the three tasks had the same tables.
     #expect(bed.statistics.tableFrames == 1 + 3 + 3 + 2)
     bed.server.releaseClosedSpaces()
     bed.check()
@@ -108,7 +108,7 @@ import Testing
     #expect(bed.statistics.allocatableFrames == 1023 - 32)
   }
 
-  @Test("a task's slot is used again, its id never") func ids() throws {
+  @Test("a task's slot is reused, its id is not") func ids() throws {
     let bed = try Testbed(tasks: 2)
     let image = try bed.load()
     let first = try bed.start(image)
@@ -120,7 +120,7 @@ import Testing
     #expect(Set([first.id, second.id, third.id]).count == 3)
   }
 
-  @Test("an image is not unloaded while a task runs it, and not run when unloaded") func unloading() throws {
+  @Test("an image is not unloaded while a task runs it, and cannot be run when unloaded") func unloading() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let task = try bed.start(image)
@@ -132,7 +132,7 @@ import Testing
     #expect(throws: CallFailure.contentGone) { _ = try bed.start(image) }
   }
 
-  @Test("segments that overlap or leave a task's memory are PM_EINVAL") func badSegments() throws {
+  @Test("segments that overlap or exceed a task's memory are PM_EINVAL") func badSegments() throws {
     let bed = try Testbed()
     func segment(_ start: UInt64, _ pages: Int) -> ImageSegment {
       ImageSegment(
@@ -147,13 +147,13 @@ import Testing
     ]
     for segments in bad { #expect(throws: CallFailure.invalid) { _ = try bed.load(segments) } }
     #expect(bed.statistics == before)
-    // In any order, with nothing between them, up to the stack; or none at all.
+    // Valid: in any order, adjacent, up to the stack; or no segments.
     let task = try bed.start(bed.load([segment(stack - 2, 2), segment(1, 1), segment(2, 1)]))
     for page in [1, 2, stack - 2] as [UInt64] { #expect(task.read(PageNumber(page)) == .success(1)) }
     #expect(try bed.start(bed.load([])).information.allocated == SampleProgram.stackPages)
   }
 
-  @Test("bytes outside of a segment trap") func badBytes() async {
+  @Test("bytes outside a segment trap") func badBytes() async {
     await #expect(processExitsWith: .failure) {
       _ = ImageSegment(
         start: PageNumber(1), pageCount: 2, isWritable: true, isExecutable: false, bytes: [1][...], offset: 4096)
@@ -165,9 +165,9 @@ import Testing
     }
   }
 
-  @Test("a pool too small for a program, its task or its tables refuses and changes nothing")
+  @Test("a pool too small for a program, its task or its tables rejects it and changes nothing")
   func tooSmall() throws {
-    // 256 frames: 1 reserved, 32 for tables, 223 to have.
+    // 256 frames: 1 reserved, 32 for tables, 223 allocatable.
     let bed = try Testbed(frames: 256)
     func program(_ filePages: Int, _ pages: Int) -> [ImageSegment] {
       let bytes = [UInt8](repeating: 1, count: filePages << 12)
@@ -187,7 +187,7 @@ import Testing
     #expect(bed.statistics == full)
     try bed.server.unloadImage(large)
     #expect(bed.statistics.freeFrames == empty.freeFrames)
-    // One page of the file, and just room for its task.
+    // One page of the file, and just enough for its task.
     let image = try bed.load(program(1, 222 - SampleProgram.stackPages))
     let task = try bed.start(image)
     #expect(task.information.available == 0)
@@ -197,7 +197,7 @@ import Testing
     #expect(throws: CallFailure.noMemory) { _ = try bed.start(tight) }
   }
 
-  @Test("R4: guarantees that would overcommit are refused, with nothing changed") func overcommitment() throws {
+  @Test("R4: guarantees that would overcommit are rejected, and nothing changes") func overcommitment() throws {
     let bed = try Testbed(frames: 1024)
     let image = try bed.load()
     let available = bed.statistics.allocatableFrames
@@ -219,7 +219,7 @@ import Testing
     }
     let second = try bed.start(image, TaskParameters(guaranteed: 100, hasContract: true))
     #expect(bed.statistics.claimedFrames == available)
-    // What is promised to one and not used is lent to the other.
+    // A promised but unused frame is lent to the other task.
     let free = available - 2 * SampleProgram.pages
     #expect(second.information.available == free)
     #expect(first.information.available == free)
@@ -229,7 +229,7 @@ import Testing
     #expect(bed.statistics.claimedFrames == 0)
   }
 
-  @Test("R14: a contract without extra frames must hold the program") func contractTooSmall() throws {
+  @Test("R14: a contract without extra frames must cover the program") func contractTooSmall() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let small = SampleProgram.pages - 1
@@ -244,8 +244,8 @@ import Testing
     #expect(try bed.start(image, TaskParameters(guaranteed: small, hasContract: true)).information.available > 0)
   }
 
-  @Test("tables run out while a task is made: nothing is left of it") func noTables() throws {
-    // 32 frames for tables: four tasks take 28. The fifth claims all the rest, so that no more can be had.
+  @Test("a task whose page tables run out during its creation leaves nothing behind") func noTables() throws {
+    // 32 frames for tables: four tasks take 28. The fifth claims all the rest, so that none are left.
     let bed = try Testbed(frames: 512)
     let image = try bed.load()
     let tasks = try (0..<4).map { _ in try bed.start(image) }
@@ -256,19 +256,19 @@ import Testing
     }
     bed.check()
     #expect(bed.balance == before)
-    // With seven frames left for tables it can begin.
+    // With seven frames left for tables it can start.
     let last = try bed.start(image, TaskParameters(guaranteed: everything - 7, hasContract: true))
     for task in tasks + [last] { task.end() }
     #expect(bed.statistics.claimedFrames == 0)
   }
 
-  @Test("the tables kept for ended tasks are given to others when there is nothing else") func keptTables() throws {
+  @Test("tables kept for ended tasks go to others when nothing else is left") func keptTables() throws {
     let bed = try Testbed(frames: 512)
     let image = try bed.load()
     let tasks = try (0..<5).map { _ in try bed.start(image) }
     for task in tasks { task.end() }
     #expect(bed.statistics.tableFrames == 35)
-    // They are kept, and nobody is charged for them.
+    // They are kept, and charged to no task.
     let everything = 512 - 1 - 32 - SampleProgram.filePages
     #expect(bed.statistics.allocatableFrames == everything)
     let task = try bed.start(image, TaskParameters(guaranteed: everything, hasContract: true))

@@ -1,4 +1,4 @@
-// A task waits at two levels: its pm_return_pages handler may make waiting calls while the task's own wait goes on.
+// The two wait levels of a task: its pm_return_pages handler may make waiting calls while the task's own wait goes on.
 
 import CGuestABI
 import GuestMemory
@@ -7,7 +7,7 @@ import Simulation
 import Testing
 
 @Suite struct WaitLevelTests {
-  /// Two tasks, and endpoints of the second that the first has found by name, as many as asked for.
+  /// Two tasks, and endpoints of the second that the first has found by name.
   private struct Pair {
     let client: TestTask
     let server: TestTask
@@ -34,7 +34,7 @@ import Testing
     }
   }
 
-  /// Where messages lie: the task's own, and its handler's.
+  /// Addresses of the messages of the task itself and of its handler.
   static let own = PM_STACK_TOP - 512
   static let inner = PM_STACK_TOP - 1024
 
@@ -53,7 +53,7 @@ import Testing
     return bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
   }
 
-  @Test("R28: a reply finds the level that made the call, in whatever order replies come", arguments: [false, true])
+  @Test("R28: a reply reaches the level that made the call, in any order of replies", arguments: [false, true])
   func repliesByLevel(ownFirst: Bool) throws {
     let pair = try Pair(endpoints: 2)
     let (server, client, end) = (pair.bed.server, pair.client, pair.endpoints)
@@ -100,7 +100,7 @@ import Testing
     pair.bed.check()
   }
 
-  @Test("R28: a handler that stops waiting leaves the task's own wait alone")
+  @Test("R28: a handler that stops waiting does not end the task's own wait")
   func stopWaiting() throws {
     let pair = try Pair(endpoints: 1)
     let (server, client, end) = (pair.bed.server, pair.client, pair.endpoints[0])
@@ -118,7 +118,7 @@ import Testing
     pair.bed.check()
   }
 
-  @Test("R28 R30: both waits of a caller end with the task that it called, and leave every queue with their own")
+  @Test("R28 R30: both waits of a caller end with the called task, and leave every queue with the caller's end")
   func ends() throws {
     let pair = try Pair(endpoints: 2)
     let (server, client, end) = (pair.bed.server, pair.client, pair.endpoints)
@@ -134,7 +134,7 @@ import Testing
     pair.bed.check()
   }
 
-  @Test("R28: an endpoint that the handler gives up is waited for no more")
+  @Test("R28: a wait ends when the handler gives its endpoint away")
   func droppedEndpoint() throws {
     let pair = try Pair(endpoints: 1)
     let server = pair.bed.server

@@ -1,4 +1,4 @@
-// pm_container_create, _destroy, _allocate, _deallocate: results, counts, and what they cost.
+// pm_container_create, _destroy, _allocate, _deallocate: results, counts and charges.
 
 import CGuestABI
 import GuestMemory
@@ -28,12 +28,12 @@ import Testing
     #expect(task.read(TestTask.free.advanced(by: 1)) == .success(2))
   }
 
-  @Test("a handle that is stale, foreign, no container or none is PM_EINVAL") func badHandles() throws {
+  @Test("a stale, foreign, wrong or null handle is PM_EINVAL") func badHandles() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let task = try bed.start(image)
     let other = try bed.start(image)
-    // Twice, so that the other's handle is a number that means nothing here.
+    // Twice, so that the other task's handle is a number that is invalid here.
     _ = try other.createContainer().get()
     let foreign = try other.container(4)
     let stale = try task.container(4)
@@ -57,10 +57,10 @@ import Testing
     #expect(task.read(SampleProgram.text) == .success(SampleProgram.textByte(0)))
   }
 
-  @Test("a destroyed container gives everything back, its leaves too") func destroying() throws {
+  @Test("destroying a container frees everything, including its leaves") func destroying() throws {
     let bed = try Testbed()
     let task = try bed.start()
-    // The tables first: they stay.
+    // Make the tables first, since they stay.
     let tables = try task.container(1)
     #expect(task.map(tables, 0, 1, TestTask.free, .read) == nil)
     #expect(task.destroy(tables) == nil)
@@ -75,7 +75,7 @@ import Testing
     #expect(task.destroy(handle) == .invalid)
   }
 
-  @Test("what a mapping showed is gone for good, whoever gets the container's place") func staleMappings() throws {
+  @Test("a stale mapping shows nothing, even when the container's slot is reused") func staleMappings() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let task = try bed.start(image)
@@ -91,7 +91,7 @@ import Testing
     #expect(task.mapping(TestTask.free) == .failure(.noEntry))
   }
 
-  @Test("a container's place in the table can be used as often as there are references to it")
+  @Test("a container's slot can be reused as often as there are generations")
   func containersWithoutEnd() throws {
     let task = try Testbed().start()
     for _ in 0..<300 {
@@ -102,7 +102,7 @@ import Testing
 
   // MARK: Allocating
 
-  @Test("R16: allocating takes no frame, R6: and is charged") func allocationIsLazy() throws {
+  @Test("R16: allocation takes no frame, R6: but is charged") func allocationIsLazy() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.createContainer().get()
@@ -129,7 +129,7 @@ import Testing
     #expect(task.deallocate(handle, 3, 9) == .ok(9))
   }
 
-  @Test("R18: too few frames are PM_ENOMEM; with PARTIAL as many as there are") func shortage() throws {
+  @Test("R18: too few frames are PM_ENOMEM; with PARTIAL as many as possible are allocated") func shortage() throws {
     let task = try Testbed(frames: 256).start()
     let handle = try task.createContainer().get()
     let available = UInt32(task.information.available)
@@ -145,7 +145,7 @@ import Testing
     #expect(task.allocate(handle, 0, available) == .ok(available))
   }
 
-  @Test("R18: SQUASH drops what the ids named: data, leaves, and nothing is charged twice") func squash() throws {
+  @Test("R18: SQUASH drops the ids' contents and leaves, and charges nothing twice") func squash() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.container(6)
@@ -163,7 +163,7 @@ import Testing
     #expect(task.information.allocated == before + 4)
   }
 
-  @Test("R18: SQUASH with too few frames changes nothing; with PARTIAL it goes as far as they go")
+  @Test("R18: SQUASH with too few frames changes nothing; with PARTIAL it goes as far as the frames do")
   func squashShortage() throws {
     let task = try Testbed(frames: 256).start()
     let handle = try task.container(4)
@@ -198,7 +198,7 @@ import Testing
     #expect(strict.allocate(other, 0, 11, [.extra, .partial]) == .failed(.noMemory, 10))
   }
 
-  @Test("R3: what is guaranteed can be allocated and used when others took all they could") func guarantees() throws {
+  @Test("R3: guaranteed frames can be allocated and used after others took all they could") func guarantees() throws {
     let bed = try Testbed(frames: 512)
     let image = try bed.load()
     let promised = try bed.start(image, TaskParameters(guaranteed: 150, mayUseExtra: false, hasContract: true))
@@ -214,7 +214,7 @@ import Testing
     for page in 0..<Int(count) { #expect(promised.write(TestTask.free.advanced(by: page), 1) == nil) }
   }
 
-  @Test("ids at both ends of the id space are like others") func lastIDs() throws {
+  @Test("ids at both ends of the id space work") func lastIDs() throws {
     let task = try Testbed().start()
     let handle = try task.createContainer().get()
     let last = UInt32.max
@@ -232,7 +232,7 @@ import Testing
     #expect(task.read(TestTask.free.advanced(by: 5)).outcome == .notMapped)
   }
 
-  @Test("no count, an unknown flag: PM_EINVAL") func badArguments() throws {
+  @Test("a zero count or an unknown flag is PM_EINVAL") func badArguments() throws {
     let task = try Testbed().start()
     let handle = try task.container(4)
     #expect(task.allocate(handle, 9, 0) == .failed(.invalid, 0))
@@ -248,7 +248,7 @@ import Testing
 
   // MARK: Deallocating
 
-  @Test("R18: ids not in use are PM_ENOENT; PARTIAL stops there, SQUASH goes on") func deallocating() throws {
+  @Test("R18: ids not in use are PM_ENOENT; PARTIAL stops there, SQUASH continues") func deallocating() throws {
     let task = try Testbed().start()
     let handle = try task.container(10)
     #expect(task.deallocate(handle, 3, 2) == .ok(2))
@@ -264,12 +264,12 @@ import Testing
     #expect(task.information.allocated == SampleProgram.pages)
   }
 
-  @Test("deallocating drops the leaves: the next access is a fault, the frame free") func leavesGo() throws {
+  @Test("deallocation removes the leaves: the next access faults, and the frame is free") func leavesGo() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.container(3)
     #expect(task.map(handle, 0, 3, TestTask.free, [.read, .write]) == nil)
-    // The second page a second time elsewhere.
+    // Map the second page at a second address too.
     #expect(task.map(handle, 1, 1, TestTask.free.advanced(by: 100), [.read, .write]) == nil)
     #expect(task.write(TestTask.free.advanced(by: 1), 77) == nil)
     let free = bed.statistics.freeFrames
@@ -278,12 +278,12 @@ import Testing
     #expect(task.read(TestTask.free.advanced(by: 1)).outcome == .notMapped)
     #expect(task.read(TestTask.free.advanced(by: 100)).outcome == .notMapped)
     #expect(task.read(TestTask.free) == .success(0))
-    // The mapping is still there: with a new frame under the id it shows that, empty.
+    // The mapping still exists: after a new allocation it shows the new, empty frame.
     #expect(task.allocate(handle, 1, 1) == .ok(1))
     #expect(task.read(TestTask.free.advanced(by: 100)) == .success(0))
   }
 
-  @Test("R18: a frame that was another's reads zero") func noLeaks() throws {
+  @Test("R18: a reused frame reads zero") func noLeaks() throws {
     let bed = try Testbed(frames: 256)
     let image = try bed.load()
     let first = try bed.start(image)
@@ -301,7 +301,7 @@ import Testing
     }
   }
 
-  @Test("a result that lies in the frames deallocated is no error") func resultInTheFrames() throws {
+  @Test("a result stored in the deallocated frames is no error") func resultInTheFrames() throws {
     let bed = try Testbed()
     let task = try bed.start()
     for flags in [[], .squash, .partial] as [DeallocationFlags] {
@@ -309,7 +309,7 @@ import Testing
       #expect(task.map(handle, 0, 2, TestTask.free, [.read, .write]) == nil)
       let address = TestTask.free.address + 8
       try bed.server.writeMemory(task.slot, address, ([3, 0, 0, 0] as [UInt8]).span)
-      // Three wanted, two there.
+      // Three requested, two in use.
       var answer: CallFailure?
       do throws(CallFailure) {
         try bed.server.deallocate(task.slot, handle, start: 0, countAddress: address, flags: flags.rawValue)
@@ -324,7 +324,7 @@ import Testing
     }
   }
 
-  @Test("R18: the count of what was allocated is stored, even where SQUASH dropped the page")
+  @Test("R18: the number of allocated ids is stored even where SQUASH dropped the page")
   func resultInSquashed() throws {
     let bed = try Testbed()
     let task = try bed.start()

@@ -1,4 +1,4 @@
-// Moving contents between frames (R17, R25): nobody notices, and some stay where they are.
+// Moving contents between frames (R17, R25): tasks see no change, and pinned and placed contents stay.
 
 import CGuestABI
 import GuestMemory
@@ -23,7 +23,7 @@ private let free = TestTask.free
     }
   }
 
-  @Test("R17, R25: every leaf of a content shows its new frame, with the rights it had") func sharers() throws {
+  @Test("R17, R25: every leaf of a content shows its new frame, with the same rights") func sharers() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.numbered(3)
@@ -35,7 +35,7 @@ private let free = TestTask.free
     for (handle, page) in places { #expect(task.map(handle, 0, 3, page, [.read, .write, .lazy]) == nil) }
     let pages = [free] + places.map(\.1)
     for page in pages { #expect(task.read(page.advanced(by: 1)) == .success(2)) }
-    // Read only, all of them: it is shared.
+    // All read-only, since it is shared.
     let before = pages.map { task.leaf($0.advanced(by: 1))?.rights }
     let frame = task.frames(handle, 1..<2)[0]
     let leaves = bed.machine.leafCount
@@ -52,13 +52,13 @@ private let free = TestTask.free
     task.end()
   }
 
-  @Test("R25: what a task writes through an old translation is not lost") func writers() throws {
+  @Test("R25: a write through a stale translation is not lost") func writers() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.numbered(1)
     for round in 0..<50 {
       let byte = UInt8(round + 100)
-      // The machine remembers the translation until the frame is zapped.
+      // The machine keeps the translation until the frame is zapped.
       #expect(bed.machine.store(task.slot, free.address + 7, byte))
       move(bed, task.frames(handle, 0..<1)[0])
       #expect(task.read(free, 7) == .success(byte))
@@ -66,7 +66,7 @@ private let free = TestTask.free
     task.checkNumbered(0..<1)
   }
 
-  @Test("R22, R19: pinned and placed contents stay; there is nothing else to be moved") func fixed() throws {
+  @Test("R22, R19: pinned and placed contents are not moved") func fixed() throws {
     let bed = try Testbed(frames: 256)
     let task = try bed.start()
     let handle = try task.numbered(3)
@@ -79,13 +79,13 @@ private let free = TestTask.free
     #expect(task.frames(handle, 1..<2) == pinned && task.frames(handle, 10..<12) == placed)
     #expect(bed.statistics.framesMoved == 1000)
     task.checkNumbered(0..<3)
-    // Once the pin has ended it is as any other.
+    // After the pin has ended it is movable.
     #expect(throws: Never.self) { try task.server.unpin(task.slot, handle, start: 1, count: 1) }
     move(bed, pinned[0])
     task.checkNumbered(0..<3)
   }
 
-  @Test("R31: a released content is moved, and comes back with its data") func released() throws {
+  @Test("R31: a released content is moved, and recovered with its data") func released() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.numbered(4)
@@ -97,12 +97,12 @@ private let free = TestTask.free
     #expect(task.frames(handle, 2..<3) != [frame])
   }
 
-  @Test("With no frame free nothing is moved, and nothing is lost") func full() throws {
+  @Test("Without a free frame nothing is moved, and nothing is lost") func full() throws {
     let bed = try Testbed(frames: 256)
     let task = try bed.start()
     let all = UInt32(task.information.available)
     let handle = try task.numbered(all)
-    // All of its image and its stack too, with text of its own.
+    // Including all of its image and its stack, with private text.
     let rest = UInt32(SampleProgram.pages)
     let page = free.advanced(by: 4096)
     #expect(task.map(TestTask.container, 0, rest, page, [.read, .write, .forceWrite]) == nil)

@@ -1,5 +1,5 @@
-// The test switch that unmaps frames at random (R25, R27): nothing is lost, with tasks whose mappings the server keeps
-// and with those that map again by themselves.
+// The test switch that unmaps random frames (R25, R27): no data is lost, in tasks whose mappings the server keeps and
+// in those that map again themselves.
 
 import CGuestABI
 import GuestMemory
@@ -21,7 +21,7 @@ private let free = TestTask.free
     return (task, handle)
   }
 
-  /// Takes every page of every task.
+  /// Revokes every page of every task.
   private static func revokeAll(_ bed: Testbed) {
     var random: UInt64 = 1
     for _ in 0..<100_000 where bed.machine.leafCount > 0 {
@@ -32,7 +32,7 @@ private let free = TestTask.free
     #expect(bed.machine.leafCount == 0, "some frame is never chosen")
   }
 
-  @Test("R25: every frame is chosen at some time, and comes back with its data") func comesBack() throws {
+  @Test("R25: every frame is chosen at some time, and is mapped again with its data") func comesBack() throws {
     let bed = try Testbed()
     let (task, _) = try Self.start(bed, keepsMappings: true)
     Self.revokeAll(bed)
@@ -41,7 +41,9 @@ private let free = TestTask.free
     task.end()
   }
 
-  @Test("R27: without a mapping cache the task maps it again, but for its image and stack") func forgotten() throws {
+  @Test("R27: without a mapping cache the task must map pages again, except its image and stack") func forgotten()
+    throws
+  {
     let bed = try Testbed()
     let (task, handle) = try Self.start(bed, keepsMappings: false)
     Self.revokeAll(bed)
@@ -56,12 +58,12 @@ private let free = TestTask.free
     task.end()
   }
 
-  @Test("R25, R27: where a waiting task wants its message is not forgotten until the message is there")
+  @Test("R25, R27: the message buffer of a waiting task stays mapped until the message is there")
   func waitingForAMessage() throws {
     let bed = try Testbed()
     let (receiver, _) = try Self.start(bed, keepsMappings: false)
     let (caller, _) = try Self.start(bed, keepsMappings: false)
-    // Across two pages each.
+    // Each across two pages.
     let message = free.address + 4096 - 50
     try bed.server.createEndpoint(receiver.slot, result: TestTask.scratch)
     let own = receiver.loadWord()
@@ -85,7 +87,7 @@ private let free = TestTask.free
     #expect(bed.server.waitOutcome(receiver.slot) == .finished(nil))
     #expect(receiver.read(message) == .success(77))
 
-    // Where the caller wants the reply is kept too; the receiver waits no more, and answers from its stack.
+    // The caller's reply buffer is kept too; the receiver does not wait any more, and replies from its stack.
     var bytes = zeros
     try bed.server.readMemory(receiver.slot, message, into: &bytes)
     bytes[0] = 78

@@ -1,4 +1,4 @@
-// From frames to leaves: against a dictionary of sets, and out of nodes.
+// The reverse map, from frames to leaves: against a dictionary of sets, and out of nodes.
 
 import GuestMemory
 import Testing
@@ -44,7 +44,7 @@ extension ReverseMap {
     #expect(link == 0)
   }
 
-  /// Each place of each length of a chain can go first.
+  /// In a chain of any length, any place can be removed first.
   @Test(arguments: 2...14) func anyPlaceCanBeRemoved(length: Int) throws {
     for victim in 0..<length {
       var map = try ReverseMap(capacity: 16)
@@ -101,7 +101,7 @@ extension ReverseMap {
     #expect(surplus == [4])
   }
 
-  /// Those that a filter lets pass can go, at any place of the chain and whatever else goes before.
+  /// Places that pass a filter can be removed at any position of the chain, in any combination.
   @Test(arguments: 2...14) func aWalkRemovesWhatItFinds(length: Int) throws {
     for victims in 0..<(1 << length) where length < 9 || victims.nonzeroBitCount < 4 {
       var map = try ReverseMap(capacity: 16)
@@ -139,7 +139,7 @@ extension ReverseMap {
     var refusals = 0
     for step in 0..<20_000 {
       let frame = Int.random(in: 0..<frames, using: &random)
-      // Now growing, now shrinking, so that both an empty and a full map are met.
+      // Alternately grow and shrink, so that both an empty and a full map occur.
       if Int.random(in: 0..<10, using: &random) < ((step / 2000) % 2 == 0 ? 7 : 3) {
         let new = place(UInt32.random(in: 0..<1024, using: &random), UInt64.random(in: 1..<1 << 35, using: &random))
         guard !model[frame].contains(new.rawValue) else { continue }

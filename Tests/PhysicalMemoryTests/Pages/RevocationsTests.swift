@@ -1,4 +1,4 @@
-// Collecting frames to zap: adjacent ones in one run, whichever way they come.
+// Batching of frames to zap: adjacent ones become one run, in any order.
 
 import GuestMemory
 import Testing
@@ -60,7 +60,7 @@ import Testing
     }
   }
 
-  @Test("Safety: a frame that two parts of a step give back is a trap, not one frame") func serverTraps() async {
+  @Test("Safety: a frame freed by two parts of a step traps") func serverTraps() async {
     await #expect(processExitsWith: .failure) {
       var server = try OpenServer(frames: 1024)
       guard let frame = server.state.pool.takeFrame() else { return }

@@ -1,4 +1,4 @@
-// What a task may have of records that all share: who has too many loses its own, and nobody else loses anything.
+// Per-task allowances of shared records: a task over its allowance loses its own records, and no other task loses any.
 
 import CGuestABI
 import GuestMemory
@@ -8,7 +8,7 @@ import Testing
 @testable import PhysicalMemory
 
 extension SharedFrameStepTests {
-  @Test("a task with many leaves of frames that it shares loses its own, and another none") func allowance() throws {
+  @Test("a task with many leaves of shared frames loses its own, and another task none") func allowance() throws {
     var server = try OpenServer(frames: 256)
     let handle = try server.container(20, shownAt: [])
     let client = try server.client(of: handle)
@@ -33,7 +33,8 @@ extension SharedFrameStepTests {
     #expect(server.state.reverseMap.nodeCount <= 256 + allowance + 20)
   }
 
-  @Test("R31: never touched and released: nothing is kept, and nobody's released frame goes") func neverTouched() throws
+  @Test("R31: releasing untouched frames keeps no record and displaces no task's released frames") func neverTouched()
+    throws
   {
     var server = try OpenServer(frames: 1024)
     let handle = try server.container(10, shownAt: [free])
@@ -55,7 +56,7 @@ extension SharedFrameStepTests {
     #expect(server.state.softReferences.count == 10 && server.state.statistics.framesExpired == 0)
   }
 
-  @Test("R32: a frame is found at once among releases of contents that others have") func expiry() throws {
+  @Test("R32: an expired frame is found at once among references to contents with other sharers") func expiry() throws {
     var server = try OpenServer(frames: 1 << 13)
     let contents = try server.container(2000, shownAt: [free])
     let copies = try server.state.createContainer(server.task)
@@ -68,7 +69,7 @@ extension SharedFrameStepTests {
     }
     server.check()
     let work = server.state.step.work
-    // 7 was let go by all before 5 was; who has the others does not matter.
+    // All references to 7 were made before those to 5; those to contents with other sharers do not matter.
     let isFound = server.state.expireOldest()
     #expect(isFound && server.state.step.work - work <= 2 * Work.reference)
     server.check()
@@ -77,7 +78,9 @@ extension SharedFrameStepTests {
     #expect(server.state.containers[slot].frames[5].softReference != nil)
   }
 
-  @Test("R31: of ids that let go of one content, and of those never touched, a task keeps its last, and others theirs")
+  @Test(
+    "R31: a task keeps its most recent released ids of one content, and untouched ones; others keep theirs"
+  )
   func ownReferences() throws {
     var server = try OpenServer(frames: 1 << 14)
     let handle = try server.container(1, shownAt: [free.advanced(by: 1 << 18)])

@@ -1,5 +1,5 @@
-// What a step costs is what it looks at, not what it changes: one frame with thousands of leaves, and thousands of ids
-// without one that share its content.
+// The cost of a step is what it visits, not what it changes: one frame with thousands of leaves, and thousands of ids
+// without a leaf that share its content.
 
 import CGuestABI
 import GuestMemory
@@ -13,7 +13,7 @@ import Testing
   static let leaves = 1200
   static let ids: UInt32 = 3000
 
-  /// A container of one frame that is shown at as many pages.
+  /// A container of one frame, mapped at `pages` pages.
   func shown(_ server: inout OpenServer) throws -> Handle {
     try server.container(1, shownAt: (0..<Self.leaves).map { free.advanced(by: $0) })
   }
@@ -35,7 +35,7 @@ import Testing
     let source = try shown(&server)
     let copies = try server.state.createContainer(server.task)
     try copy(&server, source, to: copies)
-    // All of them again: the copy took most, since they could be written.
+    // Map all of them again: the copy removed most, since they were writable.
     for index in 0..<Self.leaves where server.machine.leaf(server.task, free.advanced(by: index)) == nil {
       let outcome = server.state.serveFault(server.task, free.advanced(by: index), .read)
       #expect(outcome == .served(pages: 1))
@@ -43,13 +43,13 @@ import Testing
     return copies
   }
 
-  /// Each id's walk along the leaves of the frame counted, though it changed nothing.
+  /// Counts the ids' walks along the frame's leaves, although they change nothing.
   private func expectAllCounted(_ steps: Int, _ sourceLocation: SourceLocation = #_sourceLocation) {
     let nodes = Int(Self.ids) * Self.leaves / 3
     #expect(steps * 3 * Step.most >= nodes * Work.look, sourceLocation: sourceLocation)
   }
 
-  @Test("a step is over when its work is done or its time is up, and stays so") func clock() {
+  @Test("a step is over when its work or its time is used up, and stays over") func clock() {
     var step = Step()
     func isOver(after work: Int, at now: UInt64) -> Bool {
       step.count(work)
@@ -64,7 +64,7 @@ import Testing
     #expect(isOver(after: 1, at: 1000))
   }
 
-  @Test("R24: a private frame with many leaves is made read-only in steps, and is nobody else's before it is")
+  @Test("R24: a private frame with many leaves is write-protected in steps, and stays private until that is done")
   func protecting() throws {
     var server = try OpenServer(frames: 1 << 14)
     let source = try shown(&server)
@@ -86,7 +86,7 @@ import Testing
     server.expectShortSteps()
   }
 
-  @Test("R18: thousands of ids let go of a frame with thousands of leaves, which stay") func deallocating() throws {
+  @Test("R18: thousands of ids drop a frame with thousands of leaves, which stay") func deallocating() throws {
     var server = try OpenServer(frames: 1 << 14)
     let copies = try sharers(&server)
     let slot = try server.state.ownedContainer(server.task, copies)
@@ -102,7 +102,7 @@ import Testing
     server.expectShortSteps()
   }
 
-  @Test("R38: so do those that only let go of the data") func releasingData() throws {
+  @Test("R38: pm_release_data takes as many steps for them") func releasingData() throws {
     var server = try OpenServer(frames: 1 << 14)
     let copies = try sharers(&server)
     var plan = try server.state.planDataRelease(server.task, copies, Array(0..<FrameID(Self.ids)))
@@ -114,7 +114,9 @@ import Testing
     server.expectShortSteps()
   }
 
-  @Test("R31: and those that are released, of which as many come back as are kept") func releasing() throws {
+  @Test("R31: pm_release_pages takes as many steps for them, and as many as are kept can be recovered") func releasing()
+    throws
+  {
     var server = try OpenServer(frames: 1 << 14)
     let copies = try sharers(&server)
     var plan = try server.state.planRelease(server.task, copies, Array(0..<FrameID(Self.ids)))
@@ -133,7 +135,7 @@ import Testing
     server.expectShortSteps()
   }
 
-  @Test("R20: a share of them is cancelled; leaves of mappings through it go, others stay") func revoking() throws {
+  @Test("R20: revoking a share of them removes the leaves of its mappings, and no others") func revoking() throws {
     var server = try OpenServer(frames: 1 << 14)
     let copies = try sharers(&server)
     let weak = try server.state.share(server.task, copies, remote: 0)
@@ -161,7 +163,7 @@ import Testing
     server.expectShortSteps()
   }
 
-  @Test("R22: they are pinned, each with a frame of its own") func pinning() throws {
+  @Test("R22: they are pinned, each with a private frame") func pinning() throws {
     var server = try OpenServer(frames: 1 << 14)
     let copies = try sharers(&server)
     try server.showAddresses(server.task)
@@ -184,14 +186,16 @@ import Testing
       steps += 1
       server.check()
     }
-    // Half of the leaves are found at the end of a chain that is half as long on average as at first.
+    // Half of the leaves are found at the end of a chain, on average half as long as at the start.
     let nodes = Self.leaves / 3
     #expect(steps * Step.most >= nodes * Self.leaves / 4 * Work.look)
     #expect(leaves(server) == 0)
     server.expectShortSteps()
   }
 
-  @Test("R18: a frame with many leaves goes in steps, and is its owner's until all are gone") func dropping() throws {
+  @Test("R18: a frame with many leaves is dropped in steps, and stays allocated until all are gone") func dropping()
+    throws
+  {
     var server = try OpenServer(frames: 1 << 14)
     let handle = try shown(&server)
     let slot = try server.state.ownedContainer(server.task, handle)
@@ -206,7 +210,7 @@ import Testing
     server.expectShortSteps()
   }
 
-  @Test("R22: an id's own leaves go before it is pinned, in steps that count each look at what a leaf shows")
+  @Test("R22: an id's own leaves are removed before it is pinned, in steps that count each look-up of a mapping")
   func pinningShown() throws {
     var server = try OpenServer(frames: 1 << 14)
     _ = try sharers(&server)
@@ -221,7 +225,7 @@ import Testing
     server.check()
   }
 
-  @Test("R31: a recovery of thousands of frames goes in steps") func recovering() throws {
+  @Test("R31: the recovery of thousands of frames takes several steps") func recovering() throws {
     var server = try OpenServer(frames: 1 << 13)
     let handle = try server.container(Self.ids, shownAt: [free])
     try server.releaseAll(server.task, handle, 0..<Self.ids)

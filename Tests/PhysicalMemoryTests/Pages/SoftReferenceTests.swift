@@ -1,4 +1,4 @@
-// Released frames: not charged for, recovered with their content until their frames are needed.
+// Released frames: uncharged, and recoverable with their content until their frames are needed.
 
 import CGuestABI
 import GuestMemory
@@ -7,7 +7,7 @@ import Simulation
 import Testing
 
 extension TestTask {
-  /// Where calls find their ids: the start of a page below the results.
+  /// The address of the ids for calls: the start of a page below the results.
   private static let list = PM_STACK_TOP - 8192
 
   private func storeIDs(_ ids: [UInt32]) {
@@ -24,7 +24,7 @@ extension TestTask {
     }
   }
 
-  /// The id that an error is about is at `scratch` afterwards.
+  /// Stores the id an error is about at `scratch`.
   func recover(
     _ handle: UInt32, _ ids: [UInt32], sourceLocation: SourceLocation = #_sourceLocation
   ) -> CallFailure? {
@@ -34,7 +34,7 @@ extension TestTask {
     }
   }
 
-  /// Those of some ids whose content is gone.
+  /// The ids whose content has expired.
   func expired(
     _ handle: UInt32, _ ids: [UInt32], sourceLocation: SourceLocation = #_sourceLocation
   ) -> [UInt32] {
@@ -53,7 +53,7 @@ extension TestTask {
 @Suite struct SoftReferenceTests {
   private static let page = TestTask.free
 
-  /// A container of `count` frames, mapped from `page` on, each with a byte of its own.
+  /// A container of `count` frames, mapped from `page` on, each with different data.
   private func filled(_ task: TestTask, _ count: UInt32) throws -> UInt32 {
     let handle = try task.container(count)
     #expect(task.map(handle, 0, count, Self.page, [.read, .write]) == nil)
@@ -61,7 +61,7 @@ extension TestTask {
     return handle
   }
 
-  @Test("R31: what is released is not charged, not seen, and comes back as it was") func recovery() throws {
+  @Test("R31: a released frame is uncharged and unmapped, and recovered unchanged") func recovery() throws {
     let task = try Testbed().start()
     let handle = try filled(task, 4)
     let before = task.information.allocated
@@ -79,7 +79,7 @@ extension TestTask {
     #expect(task.bed.statistics.releasedFrames == 0)
   }
 
-  @Test("R31, R32: released frames are used when there is no other, those released first before all")
+  @Test("R31, R32: released frames are reused only when no other is free, the oldest first")
   func oldestFirst() throws {
     let bed = try Testbed(frames: 256)
     let task = try bed.start(TaskParameters(faultAround: .fixed(1)))
@@ -92,11 +92,11 @@ extension TestTask {
     let far = PageNumber(Self.page.rawValue + 1024)
     #expect(task.map(other, 0, most, far, [.read, .write, .lazy]) == nil)
     for id in 0..<Int(most) {
-      // The frames kept for page tables are for a content only when nothing else is left.
+      // Frames kept for page tables are used for contents only when nothing else is left.
       let free = bed.statistics.freeFrames - (32 - bed.statistics.tableFrames)
       let gone = bed.statistics.framesExpired
       #expect(task.write(far.advanced(by: id), 0xee) == nil)
-      // Never while another frame is free; one access may need a page table besides.
+      // Never while another frame is free; an access may need a page table too.
       #expect(bed.statistics.framesExpired > gone ? free <= 1 : free > 0)
     }
     let gone = Int(bed.statistics.framesExpired)
@@ -111,7 +111,7 @@ extension TestTask {
     }
   }
 
-  @Test("R24, R31: a logical copy can be written without changing what is released") func copies() throws {
+  @Test("R24, R31: writing a logical copy does not change a released content") func copies() throws {
     let task = try Testbed().start()
     let handle = try filled(task, 2)
     let copy = try task.createContainer().get()
@@ -128,7 +128,7 @@ extension TestTask {
     #expect(task.read(far.advanced(by: 1)) == .success(2))
   }
 
-  @Test("R31: a released frame goes with its id, or its container") func drops() throws {
+  @Test("R31: a released frame is freed with its id or its container") func drops() throws {
     let task = try Testbed().start()
     let contents = task.bed.statistics.contents
     let handle = try filled(task, 4)
@@ -141,11 +141,11 @@ extension TestTask {
     #expect(task.bed.statistics.releasedFrames == 1)
     #expect(task.destroy(handle) == nil)
     #expect(task.bed.statistics.releasedFrames == 0)
-    // The list of ids is on a page of the stack that nothing touched before.
+    // The list of ids is on an untouched page of the stack.
     #expect(task.bed.statistics.contents <= contents + 2)
   }
 
-  @Test("R31: all or none, and within what the task may have") func errors() throws {
+  @Test("R31: recovery is all or none, and within the entitlement") func errors() throws {
     let bed = try Testbed()
     let task = try bed.start(
       TaskParameters(guaranteed: SampleProgram.pages + 4, mayUseExtra: false, hasContract: true))

@@ -1,4 +1,4 @@
-// Transfers of devices: what may begin, and what becomes of pins under one (R22).
+// Transfers of devices: what may begin, and the state of pins during one (R22).
 
 import CGuestABI
 import GuestMemory
@@ -47,7 +47,7 @@ private struct Driver {
 
   func run(_ index: Int, _ count: Int = 1) -> FrameRun { FrameRun(start: frames[index], count: count) }
 
-  /// The frame at fault; nil: it has begun.
+  /// The refused frame; nil: it has begun.
   func begin(_ runs: [FrameRun]) -> FrameNumber? {
     defer { bed.check() }
     do throws(TransferRefusal) {
@@ -75,7 +75,7 @@ private struct Driver {
 }
 
 @Suite struct TransferTests {
-  @Test("R22: a transfer begins with frames that its driver has pinned, and with nothing else") func whatMayBegin()
+  @Test("R22: a transfer begins only on frames that its driver has pinned") func whatMayBegin()
     throws
   {
     let bed = try Testbed()
@@ -83,7 +83,7 @@ private struct Driver {
     let all = (0..<4).map { driver.run($0) }
     #expect(driver.begin(all) == nil)
     driver.end(all)
-    // A frame twice is two frames.
+    // A repeated frame counts twice.
     #expect(driver.begin([all[1], all[1]]) == nil)
     driver.end([all[1]])
     driver.end([all[1]])
@@ -91,18 +91,17 @@ private struct Driver {
     #expect(driver.begin(all) == driver.frames[2])
     #expect(driver.begin([FrameRun(start: .none, count: 1)]) == FrameNumber(0))
     #expect(driver.begin([FrameRun(start: FrameNumber(.max - 1), count: 1)]) == FrameNumber(.max - 1))
-    // Another task's pins are its own, and its frames without a pin are nobody's.
+    // Another task's pins do not count, nor do its unpinned frames.
     let other = try Driver(bed)
     #expect(driver.begin([all[0], other.run(0)]) == other.frames[0])
     #expect(other.begin([other.run(0)]) == nil)
     other.end([other.run(0)])
-    // The time is up.
+    // The pin has expired.
     bed.machine.advance(microseconds: 1000)
     #expect(driver.begin([all[0]]) == driver.frames[0])
   }
 
-  @Test("a driver that has ended begins nothing, and neither does the next task in its slot") func endedDriver() throws
-  {
+  @Test("an ended driver begins no transfer, nor does the next task in its slot") func endedDriver() throws {
     let bed = try Testbed()
     let driver = try Driver(bed)
     driver.task.end()
@@ -117,14 +116,14 @@ private struct Driver {
     }
   }
 
-  @Test("R22: a frame unpinned under a transfer stays until the last transfer in it is over") func unpinned() throws {
+  @Test("R22: a frame unpinned during a transfer stays until its last transfer ends") func unpinned() throws {
     let bed = try Testbed()
     let driver = try Driver(bed)
     let run = [driver.run(1)]
     #expect(driver.begin(run) == nil)
     #expect(driver.begin(run) == nil)
     #expect(driver.unpin(0, 4) == nil)
-    // No other one begins, it is not pinned as far as its driver is concerned, and it is not free either.
+    // No other transfer begins, the driver does not have it pinned, and it is not free either.
     #expect(driver.begin(run) == driver.frames[1])
     #expect(driver.unpin(1, 1) == .noEntry)
     #expect(driver.task.deallocate(driver.container, 0, 1) == .ok(1))
@@ -135,7 +134,7 @@ private struct Driver {
     #expect(driver.task.deallocate(driver.container, 1, 1) == .ok(1))
   }
 
-  @Test("R22: so does one whose time is up, and a new pin takes it over") func expired() throws {
+  @Test("R22: so does a frame whose pin expires, and a new pin takes it over") func expired() throws {
     let bed = try Testbed()
     let driver = try Driver(bed)
     let run = [driver.run(1)]
@@ -168,7 +167,7 @@ private struct Driver {
     bed.server.endTask(task.slot) { until in
       #expect(bed.violations == [])
       waits += 1
-      // Nobody else gets the frame meanwhile.
+      // The frame is not reused meanwhile.
       if waits == 3 { bed.server.endTransfer(run) } else { bed.machine.advance(to: until) }
     }
     #expect(waits == 3)
@@ -192,7 +191,7 @@ private struct Driver {
     driver.end()
     #expect(client.deallocate(container, 0, 1) == .failed(.busy, 1))
     #expect(throws: CallFailure.busy) { try bed.server.revoke(client.slot, container) }
-    // The next task in the driver's slot has no part in it.
+    // The next task in the driver's slot does not inherit it.
     let next = try bed.start()
     #expect(next.slot == driver.slot)
     next.end()
@@ -206,7 +205,7 @@ private struct Driver {
     bed.check()
   }
 
-  @Test("a transfer of more frames than one step takes begins whole or not at all") func manySteps() throws {
+  @Test("a transfer of more frames than one step covers begins as a whole or not at all") func manySteps() throws {
     let bed = try Testbed(frames: 1 << 14)
     let task = try bed.start()
     let count: UInt32 = 5000

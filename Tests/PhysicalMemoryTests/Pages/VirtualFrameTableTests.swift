@@ -1,4 +1,4 @@
-// The ids of a container: against a dictionary, at the borders of leaves, and at the end of the id space.
+// The ids of a container: against a dictionary, at the boundaries of leaves, and at the end of the id space.
 
 import Testing
 
@@ -78,7 +78,7 @@ import Testing
     var table = VirtualFrameTable()
     var used: Set<FrameID> = []
     for step in 0..<20_000 {
-      // More come than go, then more go than come.
+      // Grow first, then shrink.
       let id = FrameID(UInt32.random(in: 0..<200, using: &random) << 10 | 5)
       let isUsed = Int.random(in: 0..<10, using: &random) < (step / 2000 % 2 == 0 ? 8 : 2)
       table.set(id, isUsed ? .empty : .unused)
@@ -109,7 +109,7 @@ import Testing
     var random = SeededGenerator(state: seed)
     var table = VirtualFrameTable()
     var model: [UInt32: UInt32] = [:]
-    // Two islands a few leaves wide, one of them at the end of the id space.
+    // Two clusters a few leaves wide, one of them at the end of the id space.
     let islands: [UInt64] = [0, 1 << 32 - 5000]
     for step in 0..<1500 {
       let length = Int.random(in: 1...(Bool.random(using: &random) ? 8 : 1500), using: &random)

@@ -1,4 +1,4 @@
-// Defragmentation (R25): scattered contents come together, scarce zones are left, and what is packed stays.
+// Defragmentation (R25): scattered contents are compacted, scarce zones are vacated, and packed blocks are left alone.
 
 import GuestMemory
 import Simulation
@@ -9,7 +9,7 @@ import Testing
 @Suite struct DefragmentationTests {
   private let free = TestTask.free
 
-  @Test("the share of free frames in runs too short, counted by hand") func unusable() {
+  @Test("the unusable free space index, against a count by hand") func unusable() {
     // 1 + 2·4 frames in one zone, 2 + 8 in another.
     let fragmentation = Fragmentation(freeRuns: [[1, 0, 2], [0, 1, 0, 1]])
     #expect(fragmentation.freeCount == 19)
@@ -21,7 +21,7 @@ import Testing
     #expect(Fragmentation(freeRuns: [[], [0]]).unusable(order: 0) == 0)
   }
 
-  /// What each block of so many frames holds: how many frames are free, and how many may be moved.
+  /// For each block of `length` frames, how many are free and how many are movable.
   private func blocks(_ bed: Testbed, _ size: Int, _ end: Int) -> [(free: Int, movable: Int, count: Int)] {
     let uses = bed.server.frameUses()
     return stride(from: 0, to: end, by: size).map { start in
@@ -36,7 +36,7 @@ import Testing
     return pass
   }
 
-  @Test("R25: scattered contents are moved together, with their data, and then left alone") func together() throws {
+  @Test("R25: scattered contents are compacted with their data, and then left alone") func together() throws {
     let bed = try Testbed(frames: 1024)
     let task = try bed.start()
     let handle = try task.numbered(600)
@@ -45,14 +45,14 @@ import Testing
     let pass = run(bed, 32)
     #expect(pass.moved > 60)
     #expect(bed.server.fragmentation.unusable(order: 5) < before)
-    // The first block is not emptied: a frame of the machine is there. One other may be partly used.
+    // The first block is not emptied: it contains a frame of the machine. One other may be partly used.
     let found = blocks(bed, 32, 992).dropFirst()
     #expect(found.count { $0.free > 0 && $0.free < $0.count } <= 1)
     for id in stride(from: UInt32(2), to: 600, by: 4) { task.checkNumbered(id..<id + 1) }
     #expect(run(bed, 32).moved == 0)
   }
 
-  @Test("R22, R25: a block with a pinned frame is not emptied, and is filled") func pinned() throws {
+  @Test("R22, R25: a block with a pinned frame is not emptied, but filled") func pinned() throws {
     let bed = try Testbed(frames: 1024)
     let task = try bed.start()
     let handle = try task.numbered(600)
@@ -68,7 +68,7 @@ import Testing
     for id in stride(from: UInt32(2), to: 600, by: 4) { task.checkNumbered(id..<id + 1) }
   }
 
-  @Test("R25: between two steps contents come and go") func interleaved() throws {
+  @Test("R25: contents are allocated and freed between two steps") func interleaved() throws {
     let bed = try Testbed(frames: 1024)
     let task = try bed.start()
     let handle = try task.numbered(600)
@@ -85,7 +85,7 @@ import Testing
     for id in stride(from: UInt32(2), to: 600, by: 4) { task.checkNumbered(id..<id + 1) }
   }
 
-  @Test("R19, R25: below 16 MiB there are no movable contents as long as there is room above") func zones() throws {
+  @Test("R19, R25: no movable contents stay below 16 MiB while there is room above") func zones() throws {
     let bed = try Testbed(frames: 4096 + 400, isChecked: false)
     let task = try bed.start()
     let handle = try task.numbered(600)

@@ -1,4 +1,4 @@
-// Pinning and unpinning in steps (R22): how much a step does, and what others may do between two of them.
+// Pinning and unpinning in steps (R22): the work of a step, and what other tasks may do between two steps.
 
 import CGuestABI
 import GuestMemory
@@ -8,7 +8,7 @@ import Testing
 @testable import PhysicalMemory
 
 extension OpenServer {
-  /// A container of the task's own, and a client that may pin its frames.
+  /// A container of the task, and a client that may pin its frames.
   fileprivate mutating func shared(_ count: UInt32) throws -> (handle: Handle, client: (task: TaskSlot, weak: Handle)) {
     let handle = try container(count, shownAt: [])
     let client = try client(of: handle)
@@ -36,9 +36,9 @@ extension OpenServer {
     return container.slot
   }
 
-  // MARK: How much a step does
+  // MARK: The work of a step
 
-  @Test("a step makes a bounded number of frames resident, pins a bounded number, looks at a bounded number")
+  @Test("a step makes resident, pins and checks bounded numbers of frames")
   func boundedSteps() throws {
     var server = try OpenServer(frames: 1 << 13)
     let (handle, _) = try server.shared(3000)
@@ -67,7 +67,7 @@ extension OpenServer {
     #expect(unpin.error == nil && server.state.pins.count == 0 && most > 32 && most <= 1024)
   }
 
-  @Test("pins whose time is up end in steps, and before any call depends on them") func expiry() throws {
+  @Test("expired pins end in steps, before any call that depends on them") func expiry() throws {
     var server = try OpenServer(frames: 1 << 13)
     let (handle, _) = try server.shared(3000)
     server.expect(nil) { $0.pin($0.task, handle, 0, 3000, microseconds: 100, physical: OpenServer.addresses.address) }
@@ -83,7 +83,7 @@ extension OpenServer {
     #expect(server.state.pins.count == 0 && most == 512)
   }
 
-  @Test("the pins of a task that ends go in steps, and then who waits for its answer is told") func endOfPins() throws {
+  @Test("the pins of an ending task end in steps, and only then its callers are answered") func endOfPins() throws {
     var server = try OpenServer(frames: 1 << 13)
     let (_, client) = try server.shared(3000)
     server.expect(nil) { $0.pin(client.task, client.weak, 0, 3000, physical: OpenServer.addresses.address) }
@@ -117,7 +117,7 @@ extension OpenServer {
     var copy = try server.state.planCopy(server.task, source, .from(0), copies, .from(0), count: 8)
     while server.state.collect(&copy) {}
     while server.state.install(&copy) {}
-    // Each of the source's 1000 leaves goes when its content becomes its own.
+    // Each of the source's 1000 leaves is removed when its content becomes private.
     var plan = try server.planPin(server.task, source, 0, 8, physical: PM_STACK_TOP - 512)
     var steps = 0
     repeat {
@@ -131,7 +131,7 @@ extension OpenServer {
 
   // MARK: Between two steps
 
-  @Test("what is not pinned yet may be moved: the addresses are those of the end; what is pinned stays") func moved()
+  @Test("what is not pinned yet may be moved; the reported addresses are final, and pinned frames stay") func moved()
     throws
   {
     var server = try OpenServer(frames: 1 << 13)
@@ -139,7 +139,7 @@ extension OpenServer {
     var plan = try server.planPin(server.task, handle, 0, 3000)
     var random: UInt64 = 1
     var known: [UInt32: Int] = [:]
-    // All resident, so that there is something to move.
+    // All resident, so that there are contents to move.
     for id in 0..<FrameID(3000) { _ = server.state.makeResident(try slot(server, handle), id) }
     let before = try (0..<3000).map { try server.frame(handle, $0) }
     repeat {
@@ -159,7 +159,7 @@ extension OpenServer {
     #expect(plan.error == nil && server.storedFrames(server.task, 3000) == after && after != before)
   }
 
-  @Test("R22: from its first step on, nobody frees, copies, pins or locks what a call is pinning, or takes it away")
+  @Test("R22: frames being pinned cannot be freed, copied, pinned or locked, nor their container destroyed")
   func busy() throws {
     var server = try OpenServer(frames: 1 << 13)
     let (handle, client) = try server.shared(400)
@@ -198,7 +198,7 @@ extension OpenServer {
     try check(&server)
     server.expect(.busy) { $0.lock(client) }
     server.expect(.busy) { $0.pin(task, handle, 350, 1) }
-    // What is not among them is nobody's concern.
+    // Other ids are not restricted.
     let beyond = try FrameIDRange(start: 300, count: 100)
     server.expect(nil) { server in
       server.error { state throws(CallFailure) in _ = try state.planDeallocation(task, handle, beyond, []) }
@@ -235,7 +235,7 @@ extension OpenServer {
     server.check()
   }
 
-  @Test("R22: with nowhere to store the addresses nothing is pinned, and what was pinned has its old time")
+  @Test("R22: when the addresses cannot be stored nothing is pinned, and earlier pins keep their deadline")
   func undone()
     throws
   {
@@ -257,7 +257,7 @@ extension OpenServer {
       server, server.state.containers[try server.state.container(client.task, client.weak).slot].handle)
     var plan = try server.planPin(client.task, client.weak, 0, 300, microseconds: 5000, physical: start.address)
     while server.state.pins.count < 300 { _ = server.state.continuePin(&plan) }
-    // The results' container goes under it.
+    // The results' container is destroyed meanwhile.
     let gone = try server.state.beginDestroying(server.task, results)
     while !server.state.continueDestroying(gone) {}
     while server.state.continuePin(&plan) {}
@@ -269,7 +269,7 @@ extension OpenServer {
     server.expect(nil) { $0.pin(client.task, client.weak, 0, 300, physical: OpenServer.addresses.address) }
   }
 
-  @Test("R22: another task's pin among the ids, wherever it is: none is pinned, and no frame is taken") func foreign()
+  @Test("R22: if another task has pinned any of the ids, none is pinned and no frame is taken") func foreign()
     throws
   {
     var server = try OpenServer(frames: 1 << 13)
@@ -281,7 +281,7 @@ extension OpenServer {
     server.check()
   }
 
-  @Test("R22: two calls at once pin no more than half of all frames") func halfOfAll() throws {
+  @Test("R22: two concurrent calls pin at most half of all frames") func halfOfAll() throws {
     var server = try OpenServer(frames: 1024)
     let (handle, client) = try server.shared(300)
     let half = server.state.ledger.allocatable / 2
@@ -298,12 +298,12 @@ extension OpenServer {
     while server.state.continuePin(&first) {}
     #expect(first.error == nil && server.state.pins.count == half && server.state.pinsSetAside == 0)
     server.expect(.noMemory) { $0.pin($0.task, handle, 299, 1) }
-    // Again, for a new time: those are counted already.
+    // Again, with a new deadline: these frames are counted already.
     server.expect(nil) { $0.pin($0.task, other, 0, 300, physical: OpenServer.addresses.address) }
     server.check()
   }
 
-  @Test("R22: a pin whose time comes under a call that pins again is made anew") func ownPinExpires() throws {
+  @Test("R22: a pin that expires during a call that pins again is made anew") func ownPinExpires() throws {
     var server = try OpenServer(frames: 1 << 13)
     let (handle, _) = try server.shared(400)
     server.expect(nil) { $0.pin($0.task, handle, 200, 200, microseconds: 10, physical: OpenServer.addresses.address) }
@@ -317,8 +317,7 @@ extension OpenServer {
     server.check()
   }
 
-  @Test("R22: a transfer that begins under a call that fails keeps its frame, and nothing else") func transfer() throws
-  {
+  @Test("R22: a transfer that begins during a failing call keeps its own frame pinned only") func transfer() throws {
     var server = try OpenServer(frames: 1 << 13)
     let (handle, _) = try server.shared(400)
     var plan = try server.planPin(server.task, handle, 0, 400, physical: start.address)
@@ -327,7 +326,7 @@ extension OpenServer {
     let run = [FrameRun(start: FrameNumber(UInt32(try server.frame(handle, 3))), count: 1)]
     try server.state.beginTransfer(driver, run.span)
     while server.state.continuePin(&plan) {}
-    // There is nothing mapped for the addresses.
+    // The buffer for the addresses is not mapped.
     #expect(plan.error == .fault && server.state.pins.count == 1)
     do throws(TransferRefusal) {
       try server.state.beginTransfer(driver, run.span)
@@ -341,7 +340,8 @@ extension OpenServer {
     server.check()
   }
 
-  @Test("R22: under a call that unpins, the container may go once the time is up, and others may pin") func unpinning()
+  @Test("R22: during a call that unpins, the container may be destroyed after the pins expire, and others may pin")
+  func unpinning()
     throws
   {
     var server = try OpenServer(frames: 1 << 13)
@@ -370,7 +370,7 @@ extension OpenServer {
     server.check()
   }
 
-  @Test("R22: what is refused unpins nothing") func refusedUnpin() throws {
+  @Test("R22: a rejected call unpins nothing") func refusedUnpin() throws {
     var server = try OpenServer(frames: 1 << 13)
     let (handle, client) = try server.shared(3000)
     server.expect(nil) { $0.pin(client.task, client.weak, 0, 2999, physical: OpenServer.addresses.address) }
@@ -386,7 +386,7 @@ extension OpenServer {
   private func pin(_ task: Int, _ deadline: UInt64) -> Pin { Pin(task: TaskSlot(UInt32(task)), deadline: deadline) }
   private func place(_ id: Int) -> ContainerFrame { ContainerFrame(container: 1, id: FrameID(UInt32(id))) }
 
-  @Test("pins come due in the order of their times, however they were set, changed and removed") func order() throws {
+  @Test("pins expire in the order of their deadlines, however they were set, changed and removed") func order() throws {
     var table = try PinTable(frameCount: 512, taskCapacity: 4)
     var model: [Int: (task: Int, deadline: UInt64)] = [:]
     var generator = SystemRandomNumberGenerator()

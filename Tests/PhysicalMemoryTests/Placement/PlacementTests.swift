@@ -1,4 +1,4 @@
-// Frames by their physical address (R19): what can hold at all, what is in the way, and what happens between two steps.
+// Placed allocations (R19): validation of constraints, obstacles, and changes between two steps.
 
 import CGuestABI
 import GuestMemory
@@ -56,7 +56,7 @@ extension TestTask {
     return CallResult(error: error, count: loadWord())
   }
 
-  /// Where contents are, in frames.
+  /// The frames of the contents.
   func frames(_ handle: UInt32, _ ids: Range<UInt32>) -> [Int] {
     server.frames(slot, handle, Array(ids)).map { $0.map { Int($0.rawValue) } ?? 0 }
   }
@@ -110,17 +110,17 @@ private let page: UInt64 = 4096
     PlacementRequest(below: 13 * page, alignment: 8 * page, boundary: 8 * page, fixed: 8 * page),
   ]
 
-  @Test("R19: five frames of 1024 that can never be so are refused", arguments: bad)
+  @Test("R19: impossible constraints for five frames of 1024 are rejected", arguments: bad)
   func refused(_ request: PlacementRequest) {
     #expect(throws: CallFailure.invalid) { _ = try request.placement(5) }
   }
 
-  @Test("R19: what is just possible is not refused", arguments: good)
+  @Test("R19: just possible constraints are not rejected", arguments: good)
   func accepted(_ request: PlacementRequest) {
     #expect(throws: Never.self) { _ = try request.placement(5) }
   }
 
-  @Test("R19: a run begins behind a boundary that it would cross") func boundary() throws {
+  @Test("R19: a run begins after a boundary that it would cross") func boundary() throws {
     let eight = try PlacementRequest(boundary: 8 * page, contiguous: 1).placement(5)
     #expect([1, 3, 4, 8, 11, 12, 1018].map { eight.start(from: $0, count: 5) } == [1, 3, 8, 8, 11, 16, 1018])
     #expect(eight.start(from: 1020, count: 5) == nil)
@@ -132,8 +132,8 @@ private let page: UInt64 = 4096
 }
 
 @Suite struct PlacementTests {
-  /// A task that has all there is of 256 frames, most of it in numbered pages, from frame 9 on; `count` of them beyond
-  /// frame 100 are free again.
+  /// A task that has all of 256 frames, most of them numbered pages from frame 9 on; `count` of them beyond frame 100
+  /// are free again.
   private func fullTask(_ bed: Testbed, free count: Int) throws -> (task: TestTask, handle: UInt32) {
     let task = try bed.start()
     let all = UInt32(task.information.available)
@@ -155,7 +155,7 @@ private let page: UInt64 = 4096
     }
   }
 
-  @Test("R19: a pinned frame is in the way, and the search goes on behind it") func obstacleInTheMiddle() throws {
+  @Test("R19: the search continues behind a pinned frame") func obstacleInTheMiddle() throws {
     let bed = try Testbed(frames: 256)
     let (task, handle) = try fullTask(bed, free: 70)
     let request = PlacementRequest(below: 101 * page, contiguous: 1)
@@ -167,7 +167,7 @@ private let page: UInt64 = 4096
     #expect(bed.statistics.placements == 1 && bed.statistics.framesMoved > 50)
   }
 
-  @Test("R19: what is in the way is told, and nothing has changed") func noPlace() throws {
+  @Test("R19: the obstacle is reported, and nothing has changed") func noPlace() throws {
     let bed = try Testbed(frames: 256)
     let (task, handle) = try fullTask(bed, free: 70)
     for frame in [30, 45] { task.pin(handle, try id(task, handle, at: frame)) }
@@ -180,7 +180,7 @@ private let page: UInt64 = 4096
     #expect(bed.server.placementObstacle(task.slot) == Obstacle(address: 224 * page, kind: .pageTable))
     #expect(bed.balance == before.0)
     #expect(bed.server.frameUses() == before.1)
-    // A placed frame is in the way as long as it is used.
+    // A placed frame is an obstacle while it is in use.
     #expect(task.place(handle, 1000, 1, PlacementRequest(fixed: 60 * page)) == .ok(1))
     #expect(task.place(handle, 1001, 2, PlacementRequest(fixed: 59 * page)) == .failed(.noMemory, 0))
     #expect(bed.server.placementObstacle(task.slot) == Obstacle(address: 60 * page, kind: .placed))
@@ -189,15 +189,15 @@ private let page: UInt64 = 4096
     checkRest(task, handle)
   }
 
-  @Test("R19: single frames below an address and aligned, the free ones first") func singles() throws {
+  @Test("R19: single frames below a limit and aligned, free ones first") func singles() throws {
     let bed = try Testbed(frames: 256)
     let (task, handle) = try fullTask(bed, free: 70)
     let two = PlacementRequest(below: 40 * page, alignment: 4 * page)
     task.pin(handle, try id(task, handle, at: 20))
-    // Multiples of four, but for the pinned one; nothing is free there.
+    // Multiples of four, except the pinned one; none of them is free.
     #expect(task.place(handle, 1000, 9, two) == .failed(.noMemory, 0))
     #expect(bed.server.placementObstacle(task.slot) == Obstacle(address: 20 * page, kind: .pinned))
-    // What was moved for that is out of the way now.
+    // Contents moved for that are out of the way now.
     #expect(bed.statistics.framesMoved == 8)
     #expect(task.place(handle, 1000, 8, two) == .ok(8))
     #expect(Set(task.frames(handle, 1000..<1008)) == [4, 8, 12, 16, 24, 28, 32, 36])
@@ -205,13 +205,13 @@ private let page: UInt64 = 4096
     checkRest(task, handle)
   }
 
-  @Test("R19, R31: released contents make room, the oldest first and no more than needed") func released() throws {
+  @Test("R19, R31: released contents make room, the oldest first and no more than necessary") func released() throws {
     let bed = try Testbed(frames: 256)
     let (task, handle) = try fullTask(bed, free: 10)
     let frames = task.frames(handle, 0..<224)
     let low = frames.indices.filter { (20..<24).contains(frames[$0]) }.map { UInt32($0) }
     let high = frames.indices.filter { (80..<84).contains(frames[$0]) }.map { UInt32($0) }
-    // In the window, and outside.
+    // Inside the window, and outside.
     #expect(task.release(handle, low + high) == nil)
     let count = UInt32(bed.server.frameUses().count { $0 == .free } + 4)
     #expect(task.place(handle, 1000, count, PlacementRequest(fixed: 20 * page)) == .ok(count))
@@ -222,11 +222,11 @@ private let page: UInt64 = 4096
     checkRest(task, handle)
   }
 
-  @Test("R19: with fewer frames free than are wanted at once, nothing is changed but where contents are")
+  @Test("R19: with too few free frames, only the positions of contents change")
   func starved() throws {
     let bed = try Testbed(frames: 256)
     let (task, handle) = try fullTask(bed, free: 10)
-    // They are charged already, but there are no frames to put them in.
+    // They are charged already, but no frames are left to move contents to.
     #expect(task.place(handle, 0, 60, .run, .squash) == .failed(.noMemory, 0))
     #expect(bed.server.placementObstacle(task.slot).kind == .none)
     checkRest(task, handle)
@@ -234,12 +234,12 @@ private let page: UInt64 = 4096
     #expect(task.read(TestTask.free) == .success(0))
   }
 
-  @Test("R19: tables kept for a task that has ended are not in the way") func keptTables() throws {
+  @Test("R19: tables kept for an ended task are no obstacle") func keptTables() throws {
     let bed = try Testbed(frames: 256)
     let image = try bed.load()
     let first = try bed.start(image)
     let second = try bed.start(image)
-    // Beyond their area: one of the last tables is elsewhere, with others around.
+    // Beyond their area: one of the last tables is elsewhere, among other frames.
     for task in [first, second] {
       let handle = try task.container(1)
       for region in 0..<14 {
@@ -258,7 +258,7 @@ private let page: UInt64 = 4096
     #expect(first.place(handle, 0, 1, there) == .ok(1))
   }
 
-  @Test("R19: nobody has more than three quarters of the pool placed") func limit() throws {
+  @Test("R19: at most three quarters of the pool can be placed") func limit() throws {
     let bed = try Testbed(frames: 256)
     let task = try bed.start()
     let handle = try task.createContainer().get()
@@ -266,7 +266,7 @@ private let page: UInt64 = 4096
     #expect(task.place(handle, 0, most - 10, PlacementRequest()) == .ok(most - 10))
     #expect(task.place(handle, 1000, 11, PlacementRequest()) == .failed(.noMemory, 0))
     #expect(task.place(handle, 1000, 10, PlacementRequest()) == .ok(10))
-    // What is released does not count.
+    // Released frames do not count.
     #expect(task.release(handle, Array(0..<10)) == nil)
     #expect(task.place(handle, 2000, 10, PlacementRequest()) == .ok(10))
   }
@@ -280,12 +280,12 @@ extension OpenServer {
   ) throws -> (AllocationPlan, PlacementPlan) {
     let range = try FrameIDRange(start: 5000, count: count)
     let allocation = try state.planAllocation(task, handle, range, flags, placed: true)
-    // As the call does: it is another change of the container's.
+    // As the call does: it counts as another change of the container.
     state.containers[allocation.container].changes += 1
     return (allocation, state.planPlacement(task, allocation, try request.placement(Int(count), of: state.pool.count)))
   }
 
-  /// Goes on to the end.
+  /// Continues to the end.
   fileprivate mutating func finish(
     _ plan: inout (AllocationPlan, PlacementPlan), _ last: PlacementPlan.Progress = .done,
     _ sourceLocation: SourceLocation = #_sourceLocation
@@ -316,7 +316,7 @@ extension OpenServer {
     throw CallFailure.noEntry
   }
 
-  @Test("R19, R22: a frame that is pinned between two steps is an obstacle, and all taken so far goes back")
+  @Test("R19, R22: a frame pinned between two steps is an obstacle, and all frames taken so far are given back")
   func pinnedMeanwhile() throws {
     var server = try OpenServer(frames: 1024)
     let handle = try server.scattered(count, at: start)
@@ -335,7 +335,7 @@ extension OpenServer {
     server.checkScattered(0..<count, at: start)
   }
 
-  @Test("R19: a window that is given up goes back in steps, in the middle of a search and at its end")
+  @Test("R19: an abandoned window is given back in steps, during the search and at its end")
   func abandonedInSteps() throws {
     var server = try OpenServer(frames: 1 << 14)
     let handle = try server.container(1, shownAt: [start])
@@ -345,7 +345,7 @@ extension OpenServer {
       let request = isFixed ? PlacementRequest(fixed: 1000 * page) : .run
       var plan = try server.plan(target, 12000, request)
       for _ in 0..<10 where plan.1.frames.isEmpty { _ = server.state.continuePlacement(&plan.1) }
-      // A frame in its middle is taken, and pinned: there is no other window.
+      // A frame in its middle is allocated and pinned: there is no other window.
       let middle = try some(plan.1.window).start.advanced(by: 6000)
       let source = FrameNumber(UInt32(try server.frame(handle, 0)))
       server.state.pool.takeFree(FrameRun(start: middle, count: 1))
@@ -369,7 +369,7 @@ extension OpenServer {
       let unpinned = server.unpin(server.task, handle, 0, 1)
       #expect(unpinned == nil && server.state.pool.freeCount == free)
     }
-    // A failure gives back in steps what a window has, and what single frames are.
+    // A failure gives back in steps the frames of a window, and single frames.
     for request in [PlacementRequest.run, PlacementRequest(alignment: 4096)] {
       var plan = try server.plan(target, 9000, request)
       for _ in 0..<1000 where plan.1.frames.count < 8000 { _ = server.state.continuePlacement(&plan.1) }
@@ -385,7 +385,7 @@ extension OpenServer {
     }
   }
 
-  @Test("R19, R22: where the place is not fixed the search goes on behind it") func searchGoesOn() throws {
+  @Test("R19, R22: without a fixed address the search continues behind the pinned frame") func searchGoesOn() throws {
     var server = try OpenServer(frames: 1024)
     let handle = try server.scattered(count, at: start)
     let target = try server.state.createContainer(server.task)
@@ -403,14 +403,13 @@ extension OpenServer {
     server.checkScattered(0..<count, at: start)
   }
 
-  @Test("R19: frames that are taken, or given back, between two steps are moved, or need not be") func changes() throws
-  {
+  @Test("R19: frames allocated between two steps are moved, and freed ones need not be") func changes() throws {
     var server = try OpenServer(frames: 1024)
     let handle = try server.scattered(count, at: start)
     let target = try server.state.createContainer(server.task)
     var plan = try server.plan(target, 200, window)
     for _ in 0..<2 { _ = server.state.continuePlacement(&plan.1) }
-    // All free frames but a few go, those at the end of the window with them; others come free there.
+    // All free frames but a few are allocated, including those at the window's end; others are freed there.
     let other = try server.container(60, shownAt: [start.advanced(by: 2048)])
     for id in 0..<UInt32(60) {
       #expect(server.machine.store(server.task, start.advanced(by: 2048 + Int(id)).address, 77))
@@ -427,7 +426,7 @@ extension OpenServer {
     }
   }
 
-  @Test("R19, R24: what was copied into an id before its frame is installed goes, as what it named before")
+  @Test("R19, R24: contents copied into an id before its frame is installed are dropped, like its old content")
   func copiedInto() throws {
     var server = try OpenServer(frames: 1024)
     let handle = try server.scattered(count, at: start)
@@ -445,7 +444,7 @@ extension OpenServer {
     server.checkScattered(0..<count, at: start)
   }
 
-  @Test("R25: pages that are being unmapped are not filled in again by who makes superpages")
+  @Test("R25: gathering superpages does not fill in pages that are being unmapped")
   func promotedWhileUnmapped() throws {
     var server = try OpenServer(frames: 4096)
     let target = try server.state.createContainer(server.task)
@@ -472,7 +471,8 @@ extension OpenServer {
     server.check()
   }
 
-  @Test("R3: a placement over frames in use is charged for both until those go") func placedOver() throws {
+  @Test("R3: a placement over ids in use is charged for both until the old frames are dropped") func placedOver() throws
+  {
     let bed = try Testbed(frames: 256)
     let task = try bed.start()
     let available = UInt32(bed.statistics.allocatableFrames - bed.statistics.allocatedFrames)
@@ -481,7 +481,7 @@ extension OpenServer {
     #expect(task.place(handle, 0, 10, PlacementRequest(), .squash) == .failed(.noMemory, 0))
     #expect(task.place(handle, 0, 9, PlacementRequest(), .squash) == .ok(9))
     #expect(bed.statistics.allocatedFrames == allocated)
-    // One that fails takes nothing.
+    // A failed one takes nothing.
     #expect(task.place(handle, 30, 9, PlacementRequest(fixed: page), .squash) == .failed(.noMemory, 0))
     #expect(bed.statistics.allocatedFrames == allocated)
   }

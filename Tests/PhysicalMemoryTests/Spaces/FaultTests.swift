@@ -1,4 +1,4 @@
-// Page faults: what is served, what is not, and how many pages at a time.
+// Page faults: which are served, and with how many pages.
 
 import CGuestABI
 import GuestMemory
@@ -24,7 +24,7 @@ import Testing
     #expect(bed.statistics.faults >= 1)
   }
 
-  @Test("a fault on a page that is as needed is spurious") func spurious() throws {
+  @Test("a fault on a page that permits the access is spurious") func spurious() throws {
     let task = try Testbed().start()
     let spurious = task.information.counters.spuriousFaults
     #expect(task.fault(SampleProgram.data, .write) == .spurious)
@@ -32,13 +32,13 @@ import Testing
     #expect(task.information.counters.spuriousFaults == spurious + 2)
   }
 
-  /// How many faults end with another try.
+  /// The number of faults that are retried.
   private func retries(_ task: TestTask, _ page: PageNumber, _ access: Access, atMost limit: Int) -> Int {
     for count in 0..<limit where task.fault(page, access) == .unexplained { return count }
     return limit
   }
 
-  @Test("a fault that the tables do not explain does not go on for ever") func unexplained() throws {
+  @Test("unexplained faults do not repeat forever") func unexplained() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.container(2)
@@ -46,19 +46,19 @@ import Testing
     #expect(task.fault(page(0), .write) == .served(pages: 1))
     let count = retries(task, page(0), .write, atMost: 10_000)
     #expect((100..<5_000).contains(count))
-    // A leaf that is written anew meanwhile explains as many faults as there are.
+    // Rewriting the leaf in between explains any number of faults.
     for _ in 0...count / 2 {
       #expect(task.map(handle, 0, 1, page(0), [.read, .write]) == nil)
       #expect(task.fault(page(0), .write) == .spurious)
       #expect(task.fault(page(0), .write) == .spurious)
     }
-    // So does another fault of the task's.
+    // So does another fault of the task.
     #expect(task.fault(page(1), .write) == .served(pages: 1))
     #expect(retries(task, page(0), .write, atMost: 10_000) >= count - 1)
     task.end()
   }
 
-  @Test("R37: faults outside of mappings, or at frames that are gone, are the task's own") func notMapped() throws {
+  @Test("R37: faults outside mappings, or on deallocated frames, are delivered to the task") func notMapped() throws {
     let task = try Testbed().start()
     let handle = try task.container(2)
     #expect(task.map(handle, 0, 2, page(0), [.read, .write, .lazy]) == nil)
@@ -105,14 +105,14 @@ import Testing
     // Also through the other mapping of the same virtual frame.
     #expect(task.read(SampleProgram.text, 4096) == .success(0xcc))
     #expect(witness.read(SampleProgram.text, 4096) == .success(SampleProgram.textByte(4096)))
-    // Written at once, without a read before.
+    // Written at once, without an earlier read.
     #expect(task.write(page(2), 0xdd) == nil)
     #expect(task.read(SampleProgram.text, 8192) == .success(0xdd))
     #expect(task.write(page(2), 0xde) == nil)
     #expect(bed.statistics.copiesOnWrite == copies + 2)
   }
 
-  @Test("R24: a write fault fills in only what has the same rights") func copyOnWriteAround() throws {
+  @Test("R24: a write fault fills in only pages with the same rights") func copyOnWriteAround() throws {
     let bed = try Testbed()
     let task = try bed.start(bed.load(), TaskParameters(faultAround: .fixed(16)))
     #expect(task.map(TestTask.container, 0, 3, page(0), [.read, .write, .lazy]) == nil)
@@ -122,7 +122,7 @@ import Testing
     #expect(task.leaf(page(2))?.rights == .read)
   }
 
-  @Test("R24: a frame that is deallocated is not lost to those who share its content") func droppingACopy() throws {
+  @Test("R24: deallocating a frame does not affect other sharers of its content") func droppingACopy() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let task = try bed.start(image)
@@ -132,7 +132,7 @@ import Testing
     #expect(task.deallocate(TestTask.container, 0, 3) == .ok(3))
     #expect(bed.statistics.contents == contents)
     #expect(task.read(SampleProgram.text).outcome == .notMapped)
-    // The other's leaf was not even touched.
+    // The other sharer's leaf was not touched.
     #expect(witness.leaf(SampleProgram.text) != nil)
     #expect(witness.read(SampleProgram.text) == .success(SampleProgram.textByte(0)))
     #expect(task.allocate(TestTask.container, 0, 3) == .ok(3))
@@ -172,7 +172,7 @@ import Testing
   }
 
   @Test(
-    "a number of pages that makes no sense counts as one, or as many as there may be",
+    "an invalid number of pages counts as one, or as the maximum",
     arguments: [(0, 1), (-5, 1), (Int.min, 1), (Int.max, 512)])
   func nonsense(count: Int, expected: Int) throws {
     let task = try task(.fixed(count))
@@ -181,7 +181,7 @@ import Testing
     #expect(task.fault(page(0), .write) == .served(pages: expected))
   }
 
-  @Test("pages are filled in up to the mapping's end, the table's end, or a page that is there, never past them")
+  @Test("pages are filled in up to the end of the mapping or table, or up to a page with a leaf")
   func bounds() throws {
     let task = try task(.fixed(16))
     let handle = try task.container(1000)
@@ -199,7 +199,7 @@ import Testing
     #expect(task.fault(page(521), .write) == .notMapped)
   }
 
-  @Test("automatic: twice as many each time while a reader goes on, one elsewhere") func automatic() throws {
+  @Test("automatic: the window doubles for a sequential reader, and is one page otherwise") func automatic() throws {
     let task = try task(.automatic)
     let handle = try task.container(2000)
     #expect(task.map(handle, 0, 2000, page(0), [.read, .write, .lazy]) == nil)
@@ -210,7 +210,7 @@ import Testing
       served.append(pages)
       at += pages
     }
-    // 512 at most, and never past a leaf table: 1 + … + 256 are one page short of the first.
+    // At most 512, and never past a leaf table: 1 + … + 256 is one page short of the first.
     #expect(served == [1, 2, 4, 8, 16, 32, 64, 128, 256, 1, 512, 512, 464])
     let random = try self.task(.automatic)
     let other = try random.container(2000)
@@ -220,7 +220,7 @@ import Testing
     #expect(random.fault(page(404), .write) == .served(pages: 1))
   }
 
-  @Test("two mappings are read in turn without disturbing each other") func automaticTwice() throws {
+  @Test("alternate reads of two mappings do not disturb each other") func automaticTwice() throws {
     let task = try task(.automatic)
     let handle = try task.container(200)
     #expect(task.map(handle, 0, 100, page(0), [.read, .write, .lazy]) == nil)
@@ -231,7 +231,7 @@ import Testing
     }
   }
 
-  @Test("frames are filled in with what is free, when that is less") func exhaustion() throws {
+  @Test("when free frames are short, fewer pages are filled in") func exhaustion() throws {
     let bed = try Testbed(frames: 256)
     let task = try bed.start(bed.load(), TaskParameters(faultAround: .fixed(512)))
     let count = task.information.available

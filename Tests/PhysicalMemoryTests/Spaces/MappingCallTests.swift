@@ -1,4 +1,4 @@
-// pm_container_map, pm_unmap, pm_mapping: where, what and with which rights.
+// pm_container_map, pm_unmap, pm_mapping: addresses, ids and rights.
 
 import CGuestABI
 import GuestMemory
@@ -26,7 +26,7 @@ import Testing
   }
 
   @Test(
-    "write and execute imply read, enforced write implies write",
+    "write and execute imply read, and forced write implies write",
     arguments: [
       (.read, .read), (.write, [.read, .write]), (.execute, [.read, .execute]), (.forceWrite, [.read, .write]),
       ([.read, .execute], [.read, .execute]), ([.write, .execute], [.read, .write, .execute]),
@@ -85,7 +85,7 @@ import Testing
     #expect(task.read(PM_USER_END - 1).outcome == .notMapped)
   }
 
-  @Test("frames that are not allocated are PM_ENOENT, all or nothing") func missingFrames() throws {
+  @Test("ids that are not allocated are PM_ENOENT, all or nothing") func missingFrames() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.container(8)
@@ -99,7 +99,7 @@ import Testing
     #expect(try task.mapping(page(0)).get().frame == 0)
   }
 
-  @Test("mapping over: what was there is gone, its ends stay", arguments: [true, false])
+  @Test("mapping over a mapping replaces its middle and keeps its ends", arguments: [true, false])
   func mappingOver(isLazy: Bool) throws {
     let task = try Testbed().start()
     let flags: MappingFlags = isLazy ? [.read, .write, .lazy] : [.read, .write]
@@ -117,21 +117,21 @@ import Testing
     #expect(try task.mapping(page(3)).get().container.rawValue == new)
   }
 
-  @Test("one frame at many addresses is one frame") func aliases() throws {
+  @Test("a frame can be mapped at many addresses") func aliases() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.container(1)
     for offset in 0..<7 { #expect(task.map(handle, 0, 1, page(offset * 100), [.read, .write]) == nil) }
     #expect(task.write(page(300), 33) == nil)
     #expect((0..<7).allSatisfy { task.read(page($0 * 100)) == .success(33) })
-    // Any of them can go first.
+    // Any of them can be unmapped first.
     for offset in [3, 0, 6, 1, 5, 2] { #expect(task.unmap(page(offset * 100), 1) == nil) }
     #expect(task.read(page(400)) == .success(33))
     #expect(task.deallocate(handle, 0, 1) == .ok(1))
     #expect(task.read(page(400)).outcome == .notMapped)
   }
 
-  @Test("R25, R27: what is unmapped can be mapped again, with its data") func unmapping() throws {
+  @Test("R25, R27: an unmapped page can be mapped again, with its data") func unmapping() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.container(10)
@@ -146,14 +146,14 @@ import Testing
     #expect(task.read(page(3)) == .success(4))
     #expect(task.read(page(6)) == .success(7))
     #expect(task.unmap(page(4), 2) == nil)
-    // Over a wide range with nothing in most of it.
+    // Over a wide, mostly unmapped range.
     #expect(task.unmap(PageNumber(containing: 0x800_0000), .max) == nil)
     #expect(task.read(page(9)).outcome == .notMapped)
     #expect(task.map(handle, 0, 10, page(0), [.read, .lazy]) == nil)
     #expect((0..<10).allSatisfy { task.read(page($0)) == .success(UInt8($0 + 1)) })
   }
 
-  @Test("a task's own image and stack can be unmapped like anything else") func unmappingTheImage() throws {
+  @Test("a task's image and stack can be unmapped like anything else") func unmappingTheImage() throws {
     let task = try Testbed().start()
     #expect(task.unmap(SampleProgram.text, 2) == nil)
     #expect(task.read(SampleProgram.text).outcome == .notMapped)
@@ -163,7 +163,7 @@ import Testing
   }
 
   @Test(
-    "R25: a mapping across the borders of tables of every level",
+    "R25: a mapping across the boundaries of tables of every level",
     arguments: [0x20_0000, 0x4000_0000, 0x80_0000_0000, 0x7fff_4000_0000] as [UInt64], [true, false])
   func acrossTables(border: UInt64, isLazy: Bool) throws {
     let bed = try Testbed()
@@ -195,7 +195,7 @@ import Testing
     #expect(task.leaf(page(3 + Int(count) - 1)) == nil)
   }
 
-  @Test("a mapping that goes on where another ends is one with it") func joining() throws {
+  @Test("a mapping that continues another is merged with it") func joining() throws {
     let task = try Testbed().start()
     let handle = try task.container(9)
     for offset in [0, 6, 3] {
@@ -204,7 +204,7 @@ import Testing
     for offset in 0..<9 { #expect(try task.mapping(page(offset)).get().frame.rawValue == UInt32(offset)) }
   }
 
-  @Test("R26: text mapped for writing is read-only; with enforced write it is copied at once") func enforcedWrite()
+  @Test("R26: text mapped for writing is read-only; forced write copies it at once") func enforcedWrite()
     throws
   {
     let bed = try Testbed()
@@ -220,7 +220,7 @@ import Testing
     #expect(bed.statistics.copiesOnWrite == copies + 2)
     #expect((0..<3).map { task.leaf(page($0))?.rights } == [[.read, .write], [.read, .write], .read])
     #expect(bed.machine.store(task.slot, page(0).address, 0x90))
-    // The task's own text is the same virtual frame: it changes. The other task's is another: it does not.
+    // The task's own text is the same virtual frame and changes. The other task's is another and does not.
     #expect(task.read(SampleProgram.text.address, .execute) == .success(0x90))
     #expect(task.read(SampleProgram.text, 4097) == .success(SampleProgram.textByte(4097)))
     #expect(witness.read(SampleProgram.text) == .success(SampleProgram.textByte(0)))
@@ -228,14 +228,14 @@ import Testing
     #expect(late.read(SampleProgram.text) == .success(SampleProgram.textByte(0)))
   }
 
-  @Test("R25: without a page table an eager map is PM_ENOMEM, a lazy one a fault; what was mapped stays")
+  @Test("R25: without a page table an eager map is PM_ENOMEM and a lazy one faults; the old mapping stays")
   func noFrames() throws {
     let bed = try Testbed(frames: 256)
     let task = try bed.start()
     let handle = try task.container(1)
     #expect(task.map(handle, 0, 1, page(0), [.read, .write]) == nil)
     #expect(task.write(page(0), 7) == nil)
-    // A page far from all others needs three tables. There are 32 and what nobody claims.
+    // A distant page needs three tables. There are 32 and the unclaimed frames.
     let available = UInt32(task.information.available)
     let rest = try task.container(available)
     var far = 0
@@ -254,7 +254,7 @@ import Testing
     #expect(task.read(PageNumber(UInt64(far) << 27)) == .success(7))
   }
 
-  @Test("pm_mapping tells the frame's address once there is one") func mappingInformation() throws {
+  @Test("pm_mapping reports the frame's address once it is resident") func mappingInformation() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.container(3)

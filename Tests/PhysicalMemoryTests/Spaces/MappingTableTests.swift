@@ -1,4 +1,4 @@
-// A task's mappings: against an array with an entry for each page.
+// A task's mappings, against an array with an entry for each page.
 
 import GuestMemory
 import Testing
@@ -151,13 +151,13 @@ extension MappingTable {
     var model = [Shown?](repeating: nil, count: Int(pages))
     for step in 0..<3000 {
       let comment = Comment(rawValue: "seed \(seed), step \(step)")
-      // Mostly single pages, so that there are more mappings than a chunk holds.
+      // Mostly single pages, so that there are more mappings than one chunk holds.
       let count = UInt64.random(in: 1...(Int.random(in: 0..<40, using: &random) == 0 ? 400 : 3), using: &random)
       let start = UInt64.random(in: 0...(pages - count), using: &random)
       table.remove(from: PageNumber(start), to: PageNumber(start + count))
       for page in start..<(start + count) { model[Int(page)] = nil }
       if Int.random(in: 0..<4, using: &random) > 0 {
-        // Often the frames of the page's own number, so that neighbours go on.
+        // Often the id is the page's own number, so that neighbours are merged.
         let frame = FrameID(Bool.random(using: &random) ? UInt32(start) : UInt32.random(in: 0..<50, using: &random))
         let new = mapping(
           start, count, container: ContainerSlot(UInt32.random(in: 1...2, using: &random)), frame: frame)
@@ -176,7 +176,7 @@ extension MappingTable {
     #expect(table.count > 128)
   }
 
-  /// How many stretches of pages go on in frames.
+  /// The number of maximal runs of pages with consecutive ids.
   private func runs(_ model: [Shown?]) -> Int {
     var count = 0
     for page in model.indices {

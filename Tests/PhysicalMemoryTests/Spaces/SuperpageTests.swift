@@ -15,7 +15,7 @@ import Testing
     while let block = bed.server.nextBlock() { while !bed.server.zeroBlock(block) { bed.check() } }
   }
 
-  /// A task with so many fresh frames mapped from `start` on, and the stock of blocks full.
+  /// A task with `count` fresh frames mapped from `start` on, and a full stock of blocks.
   private func makeTask(
     frames: Int = 1 << 14, count: UInt32 = 512, flags: MappingFlags = lazy, around: FaultAround = .automatic
   ) throws -> (TestTask, UInt32) {
@@ -36,9 +36,9 @@ import Testing
     task.bed.check()
   }
 
-  // MARK: Gathered
+  // MARK: Gathering
 
-  /// Touched backwards, page by page: no two frames in order.
+  /// Touched backwards, page by page: no two frames are in order.
   private func makeScattered(frames: Int = 1 << 14) throws -> (TestTask, UInt32) {
     let bed = try Testbed(frames: frames, blocks: 32)
     let task = try bed.start(bed.load(), TaskParameters(faultAround: .automatic))
@@ -51,7 +51,7 @@ import Testing
     return (task, handle)
   }
 
-  @Test("a region whose contents are scattered is moved into a block, and promoted") func gathered() throws {
+  @Test("a region with scattered contents is gathered into a block and promoted") func gathered() throws {
     let (task, _) = try makeScattered()
     var gathering = try #require(findScattered(task))
     #expect(gathering.task == task.slot && gathering.page == start)
@@ -87,7 +87,7 @@ import Testing
     return progress
   }
 
-  @Test("the borders of a region are multiples of 2 MiB, wherever the mapping begins") func unaligned() throws {
+  @Test("regions are aligned to 2 MiB, wherever the mapping begins") func unaligned() throws {
     let (task, handle) = try makeScattered()
     #expect(task.unmap(start, 512) == nil)
     #expect(task.allocate(handle, 512, 300) == .ok(300))
@@ -105,7 +105,7 @@ import Testing
     }
   }
 
-  @Test("R24: frames in a row that were shared for a while are found, and are a superpage again") func sharedForAWhile()
+  @Test("R24: ordered frames that were shared for a while are found and promoted again") func sharedForAWhile()
     throws
   {
     let (task, handle) = try makeTask()
@@ -117,7 +117,7 @@ import Testing
     #expect(task.deallocate(other, 0, 1) == .ok(1))
     #expect(task.leaf(start.advanced(by: 300))?.rights == .read)
     guard case .ordered(task.slot, start) = find(task) else {
-      Issue.record("frames in order are not found")
+      Issue.record("frames in order were not found")
       return
     }
     #expect(task.server.promote(task.slot, start) { _ in true })
@@ -126,7 +126,7 @@ import Testing
     #expect(task.fault(start.advanced(by: 300), .write) == .spurious)
   }
 
-  @Test("R21: while its container is locked a region cannot become a superpage") func locked() throws {
+  @Test("R21: a region cannot be promoted while its container is locked") func locked() throws {
     var server = try OpenServer(frames: 4096)
     let handle = try server.container(512, shownAt: [start])
     let client = try server.client(of: handle)
@@ -138,7 +138,7 @@ import Testing
     #expect(!locked)
   }
 
-  @Test("a page that is freed, copied or pinned meanwhile ends it, and nothing is lost", arguments: 0..<3)
+  @Test("a page freed, copied or pinned meanwhile ends the gathering, and nothing is lost", arguments: 0..<3)
   func disturbed(_ how: Int) throws {
     let (task, handle) = try makeScattered()
     let free = task.bed.statistics.freeFrames
@@ -159,7 +159,7 @@ import Testing
   }
 
   @Test(
-    "R3, R19: the block's frames are there for who is charged for them, and the gathering is given up", arguments: 0..<2
+    "R3, R19: the block's frames can be allocated, and the gathering is given up", arguments: 0..<2
   )
   func shortage(_ how: Int) throws {
     let (task, _) = try makeScattered(frames: 1 << 13)
@@ -186,7 +186,7 @@ import Testing
 
   // MARK: At a fault
 
-  @Test("one fault on untouched memory maps 2 MiB, of frames in a row", arguments: [Access.read, .write])
+  @Test("one fault on untouched memory maps 2 MiB of adjacent frames", arguments: [Access.read, .write])
   func fresh(_ access: Access) throws {
     let (task, _) = try makeTask()
     let contents = task.bed.statistics.contents
@@ -207,7 +207,7 @@ import Testing
     #expect(task.bed.statistics.superpages.current == 0)
   }
 
-  @Test("faults in order are served by up to four superpages") func inOrder() throws {
+  @Test("sequential faults are served by up to four superpages") func inOrder() throws {
     let (task, _) = try makeTask(frames: 1 << 17, count: 512 * 9)
     #expect(task.fault(start, .write) == .served(pages: 512))
     #expect(task.fault(start.advanced(by: 512), .write) == .served(pages: 1024))
@@ -216,7 +216,7 @@ import Testing
     #expect(task.fault(start.advanced(by: 512 * 7), .write) == .served(pages: 512))
   }
 
-  @Test("an eager mapping is filled with superpages, and with pages where no block is left") func eager() throws {
+  @Test("an eager mapping is filled with superpages, and with single pages when no block is left") func eager() throws {
     let (task, handle) = try makeTask(count: 512 * 4)
     #expect(task.unmap(start, 512 * 4) == nil)
     #expect(task.map(handle, 0, 512 * 4, start.advanced(by: 500), [.read, .write]) == nil)
@@ -228,7 +228,7 @@ import Testing
   }
 
   @Test(
-    "no superpage for parts of a region, for what may not be written or may be executed, or where pages are counted")
+    "no superpage for parts of a region, for read-only or executable mappings, or with a fixed fault-around")
   func notWhole() throws {
     let (task, handle) = try makeTask(count: 1024)
     #expect(task.unmap(start, 1024) == nil)
@@ -243,7 +243,7 @@ import Testing
     #expect(counted.fault(start, .read) == .served(pages: 16))
   }
 
-  @Test("no superpage where something was touched, is not allocated or was released") func notUntouched() throws {
+  @Test("no superpage where a page was touched, is not allocated or was released") func notUntouched() throws {
     let (task, handle) = try makeTask()
     #expect(task.map(handle, 100, 1, start.advanced(by: 4000), Self.lazy) == nil)
     #expect(task.write(start.advanced(by: 4000), 7) == nil)
@@ -254,7 +254,7 @@ import Testing
     #expect(other.fault(start, .write) == .served(pages: 1))
   }
 
-  @Test("without a block in stock single pages are mapped, and blocks are asked for") func noStock() throws {
+  @Test("without a block in stock single pages are mapped, and blocks are requested") func noStock() throws {
     let bed = try Testbed(frames: 1 << 14, blocks: 32)
     let task = try bed.start()
     let handle = try task.container(1024)
@@ -273,7 +273,7 @@ import Testing
     #expect(bed.server.nextBlock() == nil)
   }
 
-  @Test("R18: what others wrote is cleared before it is in stock, a few frames at a time") func cleared() throws {
+  @Test("R18: data of other tasks is zeroed before a block is in stock, a few frames at a time") func cleared() throws {
     let bed = try Testbed(frames: 1 << 13, blocks: 32, isChecked: false)
     let task = try bed.start()
     let count = UInt32(task.information.available) - 200
@@ -292,7 +292,7 @@ import Testing
     #expect(bed.violations == [])
   }
 
-  @Test("blocks in stock are free: who needs their frames gets them, and then they are none") func free() throws {
+  @Test("blocks in stock are free: their frames can be allocated, and then the block is gone") func free() throws {
     let bed = try Testbed(frames: 1 << 13, blocks: 32, isChecked: false)
     readyBlocks(bed)
     let task = try bed.start(bed.load(), TaskParameters(faultAround: .fixed(1)))
@@ -304,7 +304,7 @@ import Testing
     #expect(bed.violations == [])
   }
 
-  /// A task writes to every frame there is, and frees them all.
+  /// A task writes to all frames and frees them.
   private func dirtyEverything(_ bed: Testbed, meanwhile: () -> Void = {}) throws {
     let task = try bed.start(bed.load(), TaskParameters(faultAround: .fixed(1)))
     let count = UInt32(task.information.available)
@@ -315,7 +315,7 @@ import Testing
     #expect(task.deallocate(handle, 0, count) == .ok(count))
   }
 
-  @Test("R18: a block in stock that others used meanwhile is none any more") func usedMeanwhile() throws {
+  @Test("R18: a block in stock whose frames were used meanwhile is not used any more") func usedMeanwhile() throws {
     let bed = try Testbed(frames: 1 << 13, blocks: 32, isChecked: false)
     readyBlocks(bed)
     try dirtyEverything(bed)
@@ -329,8 +329,7 @@ import Testing
     #expect(bed.violations == [])
   }
 
-  @Test("a block of which a frame was taken while it was readied does not come into stock") func takenMeanwhile() throws
-  {
+  @Test("a block with a frame allocated during its preparation does not come into stock") func takenMeanwhile() throws {
     let bed = try Testbed(frames: 1 << 13, blocks: 32, isChecked: false)
     let block = try #require(bed.server.nextBlock())
     try dirtyEverything(bed) { #expect(bed.server.zeroBlock(block)) }
@@ -341,9 +340,9 @@ import Testing
     #expect(bed.violations == [])
   }
 
-  // MARK: Splits, and afterwards
+  // MARK: Splits and promotion
 
-  @Test("what changes one page splits the superpage, and the other pages stay; why is counted") func splits() throws {
+  @Test("changing one page splits the superpage, keeps the other pages, and is counted by cause") func splits() throws {
     for (change, cause) in [SplitCause.unmapped, .copied, .unmapped, .freed, .freed, .moved, .withdrawn].enumerated() {
       let (task, handle) = try makeTask()
       for index in [0, 100, 511] { #expect(task.write(start.advanced(by: index), UInt8(index & 0xff)) == nil) }
@@ -366,7 +365,7 @@ import Testing
     }
   }
 
-  @Test("mapped again, frames that are in a row are a superpage at the first fault") func ordered() throws {
+  @Test("ordered frames mapped again are a superpage at the first fault") func ordered() throws {
     let (task, handle) = try makeTask()
     #expect(task.write(start.advanced(by: 5), 5) == nil)
     let frame = task.leaf(start)?.frame
@@ -380,7 +379,7 @@ import Testing
     #expect(task.bed.statistics.freeFrames >= free - 1)
   }
 
-  @Test("R24: a logical copy keeps frames in a row from being a superpage") func shared() throws {
+  @Test("R24: a logical copy prevents a superpage") func shared() throws {
     let (task, handle) = try makeTask()
     #expect(task.write(start, 1) == nil)
     let other = try task.container(1)
@@ -391,8 +390,7 @@ import Testing
     #expect(!task.server.promote(task.slot, start) { _ in true })
   }
 
-  @Test("frames in a row become a superpage afterwards, whether all of them have leaves or not") func promoted() throws
-  {
+  @Test("ordered frames are promoted, whether all of them have leaves or not") func promoted() throws {
     let (task, handle) = try makeTask()
     #expect(task.write(start, 1) == nil)
     let frame = try #require(task.leaf(start)).frame
@@ -413,7 +411,7 @@ import Testing
     #expect(task.leaf(start.advanced(by: 111))?.frame == frame.advanced(by: 111))
     #expect(task.bed.statistics.superpagesPromoted == 1)
     task.bed.check()
-    // What is given up while the host works on it.
+    // The region changes while the host collapses it.
     #expect(task.unmap(start.advanced(by: 3), 1) == nil)
     #expect(task.map(handle, 3, 1, start.advanced(by: 3), Self.lazy) == nil)
     let isThere = task.server.promote(task.slot, start) { _ in task.deallocate(handle, 200, 1) == .ok(1) }

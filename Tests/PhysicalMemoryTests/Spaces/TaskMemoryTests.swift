@@ -1,4 +1,4 @@
-// Pointers in calls: resolved through the task's own mappings, or PM_EFAULT with nothing changed.
+// Pointers in calls: resolved through the task's own mappings, otherwise PM_EFAULT with nothing changed.
 
 import CGuestABI
 import GuestMemory
@@ -6,7 +6,7 @@ import PhysicalMemory
 import Simulation
 import Testing
 
-/// Where no task may read or write four bytes.
+/// Addresses at which no task may read or write four bytes.
 private let outside: [UInt64] = [
   0, 1, 4095, TestTask.free.address, PM_STACK_TOP, PM_STACK_TOP - 3, PM_USER_END - 2, PM_USER_END, 1 << 47,
   0xffff_8000_0000_0000, .max - 3, .max,
@@ -15,7 +15,7 @@ private let outside: [UInt64] = [
 @Suite struct TaskMemoryTests {
   private func page(_ offset: Int) -> PageNumber { TestTask.free.advanced(by: offset) }
 
-  @Test("bytes across pages, some of them not there yet") func acrossPages() throws {
+  @Test("bytes across pages, some of them not filled in yet") func acrossPages() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.container(3)
@@ -44,7 +44,7 @@ private let outside: [UInt64] = [
     let text = SampleProgram.text.address
     #expect(throws: CallFailure.fault) { try bed.server.writeMemory(task.slot, text, buffer.span) }
     #expect(throws: Never.self) { try bed.server.readMemory(task.slot, text, into: &buffer) }
-    // All or nothing: the first page is there, the second is not.
+    // All or nothing: the first page is mapped, the second is not.
     let end = PM_STACK_TOP - 2
     #expect(throws: CallFailure.fault) { try bed.server.writeMemory(task.slot, end, ([7, 7, 7] as [UInt8]).span) }
     #expect(task.read(end) == .success(0))
@@ -54,7 +54,7 @@ private let outside: [UInt64] = [
     bed.check()
   }
 
-  @Test("a write for the task breaks sharing like its own") func writingCopies() throws {
+  @Test("a write on behalf of the task breaks sharing like the task's own") func writingCopies() throws {
     let bed = try Testbed()
     let image = try bed.load()
     let task = try bed.start(image)
@@ -86,7 +86,7 @@ private let outside: [UInt64] = [
     #expect(next == handle + 1)
   }
 
-  @Test("a result may lie across two pages that are not there yet") func resultAcrossPages() throws {
+  @Test("a result may span two pages that are not filled in yet") func resultAcrossPages() throws {
     let bed = try Testbed()
     let task = try bed.start()
     let handle = try task.container(2)

@@ -1,5 +1,5 @@
-// Long work goes in steps, between which the server's lock is free: each step is bounded whatever a task made of its
-// memory, leaves nothing half done, and takes nothing from others.
+// Long work runs in steps and releases the server's lock between them. Each step is bounded whatever a task made of its
+// memory, leaves nothing unfinished, and takes nothing from other tasks.
 
 import CGuestABI
 import GuestMemory
@@ -11,7 +11,7 @@ import Testing
 @Suite struct BoundedStepTests {
   private let free = TestTask.free
 
-  @Test("unmapping goes in steps, with every zap done") func unmapping() throws {
+  @Test("unmapping runs in steps, with every zap done") func unmapping() throws {
     var server = try OpenServer(frames: 8192)
     _ = try server.container(2000, shownAt: [free])
     var page: PageNumber? = free
@@ -26,7 +26,7 @@ import Testing
     server.expectShortSteps()
   }
 
-  @Test("frames with many leaves make a step shorter in frames") func releasing() throws {
+  @Test("frames with many leaves reduce the frames of a step") func releasing() throws {
     var server = try OpenServer(frames: 4096)
     // 40 frames with 100 leaves each.
     let pages = (0..<100).map { free.advanced(by: 40 * $0) }
@@ -44,7 +44,7 @@ import Testing
     server.check()
   }
 
-  @Test("what is being destroyed is shown to nobody any more") func dying() throws {
+  @Test("a dying container cannot be mapped any more") func dying() throws {
     var server = try OpenServer(frames: 1024)
     let handle = try server.container(2, shownAt: [free])
     let range = try FrameIDRange(start: 0, count: 2)
@@ -58,13 +58,13 @@ import Testing
     #expect(next == nil)
     do throws(CallFailure) {
       _ = try server.state.prepareEager(server.task, prepared, free)
-      Issue.record("a mapping of a dying container was readied")
+      Issue.record("a mapping of a dying container was prepared")
     } catch {
       #expect(error == .canceled)
     }
   }
 
-  @Test("an allocation that drops what ids named goes in steps, and nobody can take its frames between them")
+  @Test("an allocation that drops old contents runs in steps, and its frames cannot be taken between them")
   func squashing() throws {
     var server = try OpenServer(frames: 4096)
     let handle = try server.container(40, shownAt: (0..<100).map { free.advanced(by: 40 * $0) })
@@ -82,7 +82,7 @@ import Testing
     server.expectShortSteps()
   }
 
-  @Test("a large allocation goes in steps") func allocating() throws {
+  @Test("a large allocation runs in steps") func allocating() throws {
     var server = try OpenServer(frames: 8192)
     let handle = try server.state.createContainer(server.task)
     var plan = try server.allocate(handle, 5000)
@@ -97,7 +97,7 @@ import Testing
     server.expectShortSteps()
   }
 
-  @Test("R21: a container is not locked while a call of its owner on it is under way") func lockBetweenSteps() throws {
+  @Test("R21: a container is not locked during a call of its owner on it") func lockBetweenSteps() throws {
     var server = try OpenServer(frames: 8192)
     let handle = try server.state.createContainer(server.task)
     let client = try server.client(of: handle)
@@ -111,7 +111,7 @@ import Testing
     server.check()
   }
 
-  @Test("R26: enforced write copies a few pages a step") func copying() throws {
+  @Test("R26: forced write copies a few pages a step") func copying() throws {
     let bytes = [UInt8](repeating: 7, count: 200 << 12)
     let text = ImageSegment(
       start: PageNumber(0x400), pageCount: 200, isWritable: false, isExecutable: true, bytes: bytes[...], offset: 0)
@@ -131,7 +131,7 @@ import Testing
     server.expectShortSteps()
   }
 
-  @Test("an image is loaded, and given to a task, a few pages a step; text, which is shared, many") func imageInSteps()
+  @Test("an image is loaded, and given to a task, a few pages a step; of shared text, many") func imageInSteps()
     throws
   {
     let bytes = [UInt8](repeating: 7, count: 2000 << 12)
@@ -166,7 +166,7 @@ import Testing
     #expect(server.machine.load(task, PageNumber(0x1000 + 4096).address) == 7)
   }
 
-  @Test("the endpoints and the locks of a task that ends go in steps, and of those nothing is kept") func endsInSteps()
+  @Test("the endpoints and locks of an ending task end in steps, and none is kept") func endsInSteps()
     throws
   {
     var server = try OpenServer(frames: 1024)
@@ -179,7 +179,7 @@ import Testing
       let target = try some(server.state.tasks[server.task].handles[weak])
       let given = try some(server.state.tasks[client.task].handles.insert(target))
       _ = try server.state.lock(client.task, given, microseconds: 1000)
-      // Some locks end before: unlocked, or their time is up and somebody looks.
+      // Some locks end before: unlocked, or expired and removed at the next check.
       if index % 3 == 0 { try server.state.unlock(client.task, given) }
     }
     server.check()
@@ -201,7 +201,7 @@ import Testing
     server.check()
   }
 
-  @Test("R21: a lock is forgotten when it is over: unlocked, its time up, or its container gone") func locksForgotten()
+  @Test("R21: a lock is forgotten when it is over: unlocked, expired, or its container destroyed") func locksForgotten()
     throws
   {
     var server = try OpenServer(frames: 1024)
@@ -224,7 +224,7 @@ import Testing
     }
   }
 
-  @Test("R24: contents that are copied over with empty frames go in steps") func emptyOverContents() throws {
+  @Test("R24: contents overwritten by empty frames are dropped in steps") func emptyOverContents() throws {
     var server = try OpenServer(frames: 1 << 14)
     let source = try server.container(6000, shownAt: [])
     let destination = try server.container(6000, shownAt: [free])
@@ -244,7 +244,7 @@ import Testing
     server.expectShortSteps()
   }
 
-  @Test("R38: copies let go of what they share a few ids a step") func dataInSteps() throws {
+  @Test("R38: copies drop shared data a few ids a step") func dataInSteps() throws {
     var server = try OpenServer(frames: 1 << 13)
     let source = try server.container(2000, shownAt: [free])
     let copies = try server.container(2000, shownAt: [])
@@ -259,14 +259,14 @@ import Testing
     server.expectShortSteps()
   }
 
-  @Test("the leaves of one frame are bounded; a new one drops an old one") func leavesOfOneFrame() throws {
+  @Test("the leaves of one frame are limited; a new one replaces an old one") func leavesOfOneFrame() throws {
     var server = try OpenServer(frames: 1 << 13)
     let count = ReverseMap.maximumPlaces + 20
     _ = try server.container(1, shownAt: (0..<count).map { free.advanced(by: $0) })
     server.check()
     let leaves = (0..<count).count { server.machine.leaf(server.task, free.advanced(by: $0)) != nil }
     #expect(leaves >= ReverseMap.maximumPlaces && leaves < count)
-    // Those dropped come back on access.
+    // Replaced leaves come back on access.
     for offset in 0..<count where server.machine.leaf(server.task, free.advanced(by: offset)) == nil {
       let outcome = server.state.serveFault(server.task, free.advanced(by: offset), .write)
       #expect(outcome == .served(pages: 1))
@@ -276,12 +276,12 @@ import Testing
 
   // MARK: The table of mappings
 
-  @Test("R25: a full table of mappings refuses what needs room, and nothing else") func fullTable() throws {
+  @Test("R25: a full table of mappings rejects only what needs room") func fullTable() throws {
     var server = try OpenServer(frames: 512)
     let handle = try server.container(2, shownAt: [])
     let slot = try server.state.ownedContainer(server.task, handle)
     let reference = ContainerReference(slot: slot, generation: server.state.containers.generation(at: slot))
-    // Every other mapping shows another frame, so that none are joined. The first one has three pages.
+    // Every other mapping shows another frame, so that none are merged. The first one has three pages.
     var page = free
     while server.state.tasks[server.task].mappings.count < MappingTable.capacity {
       let isFirst = page == free
@@ -300,7 +300,7 @@ import Testing
     #expect(try !room(free.advanced(by: 1), 1, new: 0))
     #expect(try !room(free.advanced(by: 1), 1, new: 1))
     #expect(try !room(page, 1, new: 1))
-    // Nothing is forgotten that is still good, and everything that is not.
+    // Only dead mappings are forgotten, and all of them are.
     var position: Int? = 0
     while let from = position { position = server.state.forgetDeadMappings(server.task, from: from) }
     #expect(server.state.tasks[server.task].mappings.count == MappingTable.capacity)
@@ -318,7 +318,7 @@ import Testing
 }
 
 extension ServerState {
-  /// How many containers a task has locked, as far as it knows.
+  /// The number of containers that a task has locked, by its record.
   fileprivate func locked(by task: TaskSlot) -> Int {
     var count = 0
     var next = tasks[task].firstLocked

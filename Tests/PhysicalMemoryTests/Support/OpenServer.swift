@@ -1,4 +1,4 @@
-// The server's state itself, for tests of single steps and of what comes between them.
+// The server's state itself, for tests of single steps and of changes between them.
 
 import CGuestABI
 import GuestMemory
@@ -14,7 +14,7 @@ struct OpenServer: ~Copyable {
   let task: TaskSlot
 
   init(frames: Int, _ segments: [ImageSegment] = SampleProgram.segments) throws {
-    // A value with a part that frees something may not be left half made.
+    // Construct every fallible part first: a partly initialized value cannot free its parts.
     let machine = ModelMachine()
     var state = try ServerState(frameCount: frames, reserved: 1, taskCapacity: 4, stock: 0, operations: machine)
     let image = try Self.load(segments, &state)
@@ -42,7 +42,7 @@ struct OpenServer: ~Copyable {
     try state.planAllocation(task, handle, FrameIDRange(start: 0, count: count), flags)
   }
 
-  /// A container with frames shown eagerly at `pages`, from its first frame on each.
+  /// A container whose frames are mapped eagerly at each of `pages`.
   mutating func container(_ count: UInt32, shownAt pages: [PageNumber]) throws -> Handle {
     let handle = try state.createContainer(task)
     var plan = try allocate(handle, count)
@@ -70,7 +70,7 @@ struct OpenServer: ~Copyable {
     return (client, given)
   }
 
-  /// Releases ids with what they name (R31).
+  /// Releases ids and their contents (R31).
   mutating func releaseAll(_ task: TaskSlot, _ handle: Handle, _ ids: Range<UInt32>) throws {
     var plan = try state.planRelease(task, handle, ids.map { FrameID($0) })
     while state.continueRelease(&plan) {}
@@ -86,7 +86,7 @@ struct OpenServer: ~Copyable {
     }
   }
 
-  /// No step did much more than it may: the walk along one frame's places is ended.
+  /// Checks that no step exceeded its budget by much: only the walk along one frame's places may finish.
   func expectShortSteps(_ sourceLocation: SourceLocation = #_sourceLocation) {
     #expect(state.step.longest <= 3 * Step.most, sourceLocation: sourceLocation)
   }
@@ -98,10 +98,10 @@ struct OpenServer: ~Copyable {
   }
 }
 
-// MARK: Frames, and what is in them
+// MARK: Frames and contents
 
 extension OpenServer {
-  /// Where the contents of a container's ids are.
+  /// The frames of the contents of a container's ids.
   func frame(_ handle: Handle, _ id: UInt32) throws -> Int {
     guard case .container(let container) = state.tasks[task].handles[handle],
       let number = state.containers[container.slot].frames[FrameID(id)].content
@@ -114,7 +114,7 @@ extension OpenServer {
     _ = state.releaseFrames(slot, UInt64(id)..<UInt64(id) + 1)
   }
 
-  /// A container of numbered pages at `start`, of which every third is unmapped and has no frame any more.
+  /// A container of numbered pages at `start`; every third is unmapped and has no frame any more.
   mutating func scattered(_ count: UInt32, at start: PageNumber) throws -> Handle {
     let handle = try container(count, shownAt: [start])
     for id in 0..<count {
@@ -127,7 +127,7 @@ extension OpenServer {
     return handle
   }
 
-  /// Every page of `scattered` has its leaf and its number.
+  /// Checks that every page of `scattered` has its leaf and its number.
   func checkScattered(_ ids: Range<UInt32>, at start: PageNumber, _ sourceLocation: SourceLocation = #_sourceLocation) {
     for id in ids where id % 3 != 1 {
       let byte = machine.load(task, start.advanced(by: Int(id)).address)
@@ -139,10 +139,10 @@ extension OpenServer {
 // MARK: Pins
 
 extension OpenServer {
-  /// Where calls store addresses: room for 4,096 of them.
+  /// The buffer for addresses: 4,096 of them.
   static let addresses = TestTask.free.advanced(by: 1 << 20)
 
-  /// Shows memory for addresses to a task.
+  /// Maps the buffer for addresses into a task.
   mutating func showAddresses(_ task: TaskSlot) throws {
     let handle = try state.createContainer(task)
     let range = try FrameIDRange(start: 0, count: 8)
@@ -161,7 +161,7 @@ extension OpenServer {
       physical: GuestAddress(physical))
   }
 
-  /// All of a call that pins, with one address after the other in a place that all tasks have.
+  /// Pins all frames of a call, with the addresses stored in a buffer that all tasks have.
   mutating func pin(
     _ task: TaskSlot, _ handle: Handle, _ start: UInt32, _ count: UInt32, microseconds: UInt64 = 1000,
     physical: UInt64 = PM_STACK_TOP - 512
@@ -187,7 +187,7 @@ extension OpenServer {
     }
   }
 
-  /// What the last pin stored at `addresses`, in frames.
+  /// The frames that the last pin stored at `addresses`.
   func storedFrames(_ task: TaskSlot, _ count: Int) -> [Int] {
     (0..<count).map { index in
       let at = Self.addresses.address + UInt64(8 * index)
@@ -198,7 +198,7 @@ extension OpenServer {
     }
   }
 
-  /// The error of a call of the owner's, or of whoever `task` is.
+  /// The error of a call by the owner, or by `task`.
   mutating func error(_ body: (inout ServerState) throws(CallFailure) -> Void) -> CallFailure? {
     do throws(CallFailure) {
       try body(&state)

@@ -1,4 +1,4 @@
-// A policy server as tests see it: a task with control, which reads and writes its buffer through its own mapping.
+// A policy server for tests: a task with control that accesses the buffer through its own mapping.
 
 import CGuestABI
 import GuestMemory
@@ -7,7 +7,7 @@ import Simulation
 import Testing
 
 extension TestTask {
-  /// Where messages lie: in the stack's last page, below the scratch words.
+  /// Addresses of messages: in the stack's last page, below the scratch words.
   static let message = PM_STACK_TOP - 512
 
   private func result(_ sourceLocation: SourceLocation, _ body: () throws(CallFailure) -> Void) -> Result<
@@ -24,7 +24,7 @@ extension TestTask {
     result(sourceLocation) { () throws(CallFailure) in try server.getControl(slot, result: Self.scratch) }
   }
 
-  /// How many entries the buffer has.
+  /// The number of entries in the buffer.
   func getPolicyBuffer(
     _ control: UInt32, _ address: UInt64, sourceLocation: SourceLocation = #_sourceLocation
   ) -> Result<UInt32, CallFailure> {
@@ -57,7 +57,7 @@ extension TestTask {
     return (0..<count).map { word in (0..<8).reversed().reduce(0) { $0 << 8 | UInt64(bytes[word * 8 + $1]) } }
   }
 
-  /// An endpoint of one's own, under that name.
+  /// Makes an endpoint and registers it under a name.
   func endpoint(_ name: String) throws -> UInt32 {
     try server.createEndpoint(slot, result: Self.scratch)
     let endpoint = loadWord()
@@ -80,7 +80,7 @@ extension TestTask {
     }
   }
 
-  /// Calls a task that receives at `name`, with a capability; gives that task's handle of it.
+  /// Calls a task that receives at `name`, with a capability. Returns that task's handle of it.
   func send(
     _ capability: UInt32, isMoved: Bool, to other: TestTask, _ endpoint: UInt32, named name: String,
     sourceLocation: SourceLocation = #_sourceLocation
@@ -114,7 +114,7 @@ struct PolicyTask {
   let control: UInt32
   static let address = TestTask.free.address
 
-  /// Entries as `struct pm_policy_entry` has them.
+  /// An entry, as in `struct pm_policy_entry`.
   struct Entry: Equatable {
     var task: UInt64 = 0
     var allocated: UInt64 = 0
@@ -150,7 +150,7 @@ struct PolicyTask {
 
   func entry(_ other: TestTask) throws(CallFailure) -> Entry { try entry(other.slot) }
 
-  /// Writes what of an entry is the policy server's.
+  /// Writes the policy server's fields of an entry.
   func set(_ other: TestTask, guaranteed: UInt64, extra: UInt64 = 1, swapQuota: UInt64 = 0) throws(CallFailure) {
     try task.storeWords([guaranteed, extra, swapQuota], Self.address(other.slot) + 32)
   }
@@ -163,6 +163,6 @@ struct PolicyTask {
     task.commitPolicy(control, sourceLocation: sourceLocation)
   }
 
-  /// Nobody has the buffer mapped here.
+  /// Checks that the buffer is not mapped here.
   var isUnmapped: Bool { task.leaf(TestTask.free) == nil && task.read(TestTask.free).outcome == .notMapped }
 }

@@ -1,16 +1,16 @@
-// Slabs: elements in place, slots reused, stale handles told, and every element destroyed once.
+// Slabs: elements in place, slots reused, stale handles detected, and every element destroyed once.
 
 import Testing
 
 @testable import PhysicalMemory
 
 @Suite struct SlabTests {
-  /// Counts the elements that are alive.
+  /// Counts live elements.
   private final class Census {
     var alive = 0
   }
 
-  /// An element that must not be copied and that says when it ends.
+  /// A noncopyable element that reports its end.
   private struct Guest: ~Copyable {
     var name: Int
     let census: Census
@@ -96,10 +96,10 @@ import Testing
   @Test func elementsStayWhereTheyAreWhenTheSlabGrows() throws {
     var slab = try Slab<ContainerSlot, UInt64>(capacity: 1 << 20)
     _ = slab.insert(7)
-    // SAFETY: the address is compared only.
+    // SAFETY: the address is only compared.
     let before = unsafe withUnsafePointer(to: &slab[0]) { UInt(bitPattern: $0) }
     for value in 1..<100_000 as Range<UInt64> { _ = slab.insert(value) }
-    // SAFETY: the address is compared only.
+    // SAFETY: the address is only compared.
     let after = unsafe withUnsafePointer(to: &slab[0]) { UInt(bitPattern: $0) }
     #expect(before == after)
     #expect(slab[0] == 7)

@@ -1,4 +1,4 @@
-// Sparse arrays: zero at the start, as large as the address space allows, and never outside their bounds.
+// Sparse arrays: zero at the start, as large as the address space permits, and bounds checked.
 
 import Testing
 

@@ -1,5 +1,5 @@
-// A task that is to end gives up a long call between two steps, wherever it is: everything is in order then for the
-// task's end, which leaves nothing behind, and for others whose containers the call was about.
+// A task that must end gives up a long call between any two steps. The state is then consistent for the task's end,
+// which leaves nothing behind, and for other tasks whose containers were involved.
 
 import CGuestABI
 import GuestMemory
@@ -8,23 +8,23 @@ import Simulation
 import Testing
 
 @Suite struct StoppedCallTests {
-  /// Frames of a call that takes several steps whatever it does.
+  /// Frames of a call that takes several steps, whatever it does.
   private static let many: UInt32 = 4500
-  /// For lists of ids, of which fewer are done in a step.
+  /// For lists of ids, of which a step does fewer.
   private static let some: UInt32 = 1300
   private static let free = TestTask.free
   private static let other = PageNumber(containing: 0x2000_0000)
   private static let list = PM_STACK_TOP - 0x10000
 
-  /// A task with two containers, the first with contents, and another one that holds a weak capability to the first, or
-  /// has given one of its own.
+  /// A task with two containers, the first with contents, and a friend that holds a weak capability to the first, or
+  /// has shared one of its own.
   private struct Scene {
     let bed: Testbed
     let task: TestTask
     let friend: TestTask
     let first: UInt32
     let second: UInt32
-    /// The friend's capability to `first`, and the task's to a container of the friend's.
+    /// The friend's capability to `first`, and the task's capability to a container of the friend.
     let given: UInt32
     let taken: UInt32
 
@@ -95,7 +95,7 @@ import Testing
     case .drop: try server.dropCapability(slot, first)
     case .map, .mapLazily:
       let flags: MappingFlags = kind == .map ? [.read, .write] : [.read, .lazy]
-      // Over what is there.
+      // Over existing frames.
       try server.map(
         slot, first, start: 0, count: many, address: Self.free.advanced(by: 7).address, flags: flags.rawValue)
     case .unmap: try server.unmap(slot, address: Self.free.address, count: many)
@@ -129,7 +129,8 @@ import Testing
     }
   }
 
-  @Test("R30: a call is given up after any of its steps, and its task's end leaves nothing", arguments: Kind.allCases)
+  @Test(
+    "R30: a call can be given up after any step, and its task's end leaves nothing behind", arguments: Kind.allCases)
   private func givenUp(kind: Kind) throws {
     var steps = 0
     var isDone = false
@@ -144,16 +145,16 @@ import Testing
         #expect(error == .stopped, "\(kind) after \(steps) steps")
         if error != .stopped { return }
       }
-      // Shares that are cancelled go with the container.
+      // Shares that were revoked but not cut off yet go with the container.
       if kind != .revoke { #expect(scene.bed.violations == [], "\(kind) after \(steps) steps") }
       scene.task.end()
       #expect(scene.bed.violations == [], "\(kind) after \(steps) steps, at the end")
-      // The friend has all that it had, and may go on with it.
+      // The friend has everything it had, and can continue.
       #expect(scene.friend.write(Self.free, 1) == nil)
       let theirs = scene.friend.information.allocated
       #expect(theirs == SampleProgram.pages + Int(Self.many), "\(kind) after \(steps) steps")
       scene.friend.end()
-      // Those of the two loaded programs.
+      // The two loaded programs have a container each.
       #expect(scene.bed.statistics.allocatedFrames == 0 && scene.bed.statistics.containers == 2)
       #expect(scene.bed.violations == [], "\(kind) after \(steps) steps, at both ends")
       steps += 1

@@ -1,4 +1,4 @@
-// A task as tests see it: it accesses memory and makes calls as a program would, with results stored in its own memory.
+// A task for tests: it accesses memory and makes calls as a program would, with results stored in its own memory.
 
 import CGuestABI
 import GuestMemory
@@ -6,7 +6,7 @@ import PhysicalMemory
 import Simulation
 import Testing
 
-/// What a call answered: nil is PM_OK; and the count it stored.
+/// The result of a call, nil being PM_OK, and the count it stored.
 struct CallResult: Equatable {
   var error: CallFailure?
   var count: UInt32
@@ -21,9 +21,9 @@ struct TestTask {
   let id: TaskID
 
   static let container = UInt32(PM_CAP_CONTAINER)
-  /// Where calls store their results: in the stack's last page.
+  /// The address of results: in the stack's last page.
   static let scratch = PM_STACK_TOP - 256
-  /// Pages that no segment is near to, at the start of a leaf table.
+  /// An address far from all segments, at the start of a leaf table.
   static let free = PageNumber(containing: 0x1000_0000)
 
   var server: PhysicalMemoryServer { bed.server }
@@ -36,7 +36,7 @@ struct TestTask {
 
   // MARK: Accesses
 
-  /// Tries an access until it succeeds or the fault is not the server's. Nil: it succeeded.
+  /// Retries an access until it succeeds or the server does not serve the fault. Nil: it succeeded.
   private func retry(_ address: UInt64, _ access: Access, _ body: () -> Bool) -> FaultOutcome? {
     for _ in 0..<4 {
       if body() { return nil }
@@ -45,11 +45,11 @@ struct TestTask {
       case let outcome: return outcome
       }
     }
-    Issue.record("an access to \(String(address, radix: 16)) faults for ever")
+    Issue.record("an access to \(String(address, radix: 16)) faults forever")
     return .spurious
   }
 
-  /// Reads a byte; an outcome is the fault that ended it.
+  /// Reads a byte. A failure is the fault that was not served.
   func read(
     _ address: UInt64, _ access: Access = .read, sourceLocation: SourceLocation = #_sourceLocation
   ) -> Result<UInt8, Unserved> {
@@ -63,7 +63,7 @@ struct TestTask {
     return outcome.map { .failure(Unserved(outcome: $0)) } ?? .success(byte)
   }
 
-  /// Writes a byte. Nil: done.
+  /// Writes a byte. Nil: success.
   func write(
     _ address: UInt64, _ byte: UInt8, sourceLocation: SourceLocation = #_sourceLocation
   ) -> FaultOutcome? {

@@ -1,5 +1,5 @@
 // A server on a model machine, a program, and tasks of it that make calls. Every step is followed by a check of all
-// that must hold, from both sides: the server's own invariants, and what the machine saw.
+// invariants, from both sides: the server's own, and what the machine observed.
 
 import CGuestABI
 import GuestMemory
@@ -10,7 +10,7 @@ import Testing
 struct Testbed {
   let machine: ModelMachine
   let server: PhysicalMemoryServer
-  /// False: whoever uses the testbed checks after each step of its own.
+  /// False: the test checks after each of its own steps.
   private let isChecked: Bool
 
   init(
@@ -24,7 +24,7 @@ struct Testbed {
       operations: machine)
   }
 
-  /// All that does not hold, as the server and the machine see it.
+  /// All violations that the server and the machine report.
   var violations: [String] { server.checkInvariants() + machine.violations }
 
   func check(_ sourceLocation: SourceLocation = #_sourceLocation) {
@@ -33,7 +33,7 @@ struct Testbed {
 
   var statistics: ServerStatistics { server.statistics }
 
-  /// What must be the same again when everything that was taken has been given back.
+  /// The figures that must be restored when everything has been given back.
   var balance: Balance {
     let statistics = server.statistics
     return Balance(
@@ -68,7 +68,7 @@ struct Testbed {
   }
 }
 
-/// Tables count as free: a space is kept for the slot's next task.
+/// Tables count as free, since a space is kept for the slot's next task.
 struct Balance: Equatable {
   var free: Int
   var claimed: Int
@@ -78,7 +78,7 @@ struct Balance: Equatable {
   var leaves: Int
 }
 
-/// Text, constants, data and bss, each page with bytes of its own.
+/// Text, constants, data and bss, each page with different bytes.
 enum SampleProgram {
   static let text = PageNumber(0x400)
   static let textPages = 3
@@ -86,14 +86,14 @@ enum SampleProgram {
   /// One page and a half of bytes from the file, then zeros.
   static let dataPages = 5
   static let dataBytes = 6144
-  /// Where in the first page of the data its bytes begin.
+  /// The offset of the data's bytes in its first page.
   static let dataOffset = 256
   static let dataFilePages = 2
   static let stackPages = Int(PM_STACK_PAGES)
   static let pages = textPages + dataPages + stackPages
   static let filePages = textPages + dataFilePages
 
-  /// The ids that a task's initial container gives to text, data and stack.
+  /// The ids of text, data and stack in a task's initial container.
   static let firstDataID: UInt32 = 3
   static let firstStackID: UInt32 = 8
 

@@ -61,6 +61,7 @@ public struct DeallocationFlags: OptionSet, Sendable {
 extension ServerState {
   /// Plans a deallocation: how many ids from the range's start it covers, how many of them are in use, and the error to
   /// report.
+  /// - Throws: as `ownedContainer`, `.busy` when a frame in the range is pinned.
   mutating func planDeallocation(
     _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ flags: DeallocationFlags
   ) throws(CallFailure) -> (container: ContainerSlot, ids: Int, result: CountedResult) {

@@ -30,6 +30,7 @@ struct ExpiredPages: ServerCall {
 
 extension ServerState {
   /// For each id, whether it has expired: neither in use nor recoverable.
+  /// - Throws: as `ownedContainer`.
   mutating func expired(_ task: TaskSlot, _ handle: Handle, _ ids: ArraySlice<FrameID>) throws(CallFailure) -> [UInt8] {
     let slot = try ownedContainer(task, handle)
     return ids.map { containers[slot].frames[$0] == .unused ? 1 : 0 }

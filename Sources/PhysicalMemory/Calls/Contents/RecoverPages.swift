@@ -47,6 +47,8 @@ struct RecoveryPlan {
 }
 
 extension ServerState {
+  /// Begins a recovery of released frames.
+  /// - Throws: as `ownedContainer`, `.fault` when `frameError` is not writable.
   mutating func planRecovery(
     _ task: TaskSlot, _ handle: Handle, _ ids: [FrameID], frameError: GuestAddress
   ) throws(CallFailure) -> RecoveryPlan {

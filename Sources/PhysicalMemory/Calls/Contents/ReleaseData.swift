@@ -32,6 +32,7 @@ struct DataReleasePlan {
 
 extension ServerState {
   /// Checks that all ids are in use.
+  /// - Throws: as `ownedContainer`, `.invalid` for no ids, `.noEntry` for an id not in use.
   mutating func planDataRelease(
     _ task: TaskSlot, _ handle: Handle, _ ids: [FrameID]
   ) throws(CallFailure) -> DataReleasePlan {

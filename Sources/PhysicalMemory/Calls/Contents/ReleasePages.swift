@@ -35,6 +35,8 @@ struct ReleasePlan {
 }
 
 extension ServerState {
+  /// Begins a release of frames.
+  /// - Throws: as `ownedContainer`.
   mutating func planRelease(_ task: TaskSlot, _ handle: Handle, _ ids: [FrameID]) throws(CallFailure) -> ReleasePlan {
     let slot = try ownedContainer(task, handle)
     containers[slot].changes += 1

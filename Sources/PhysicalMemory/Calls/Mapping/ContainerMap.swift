@@ -44,6 +44,7 @@ struct ContainerMap: ServerCall {
 
 extension ServerState {
   /// Checks the flags of a mapping, and that its ids are in use.
+  /// - Throws: as `container`, `.invalid` for bad flags, `.noEntry` for an id not in use.
   mutating func checkMapping(
     _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ pages: PageRange, _ flags: MappingFlags
   ) throws(CallFailure) -> Mapping {
@@ -62,6 +63,8 @@ extension ServerState {
 
   /// One step of preparing an eager mapping: makes page tables, and breaks sharing where it must.
   /// - Returns: the page to continue from; nil at the mapping's end.
+  /// - Throws: `.canceled` when the share was revoked meanwhile, `.noMemory`, `.waitForFrames` when other tasks must
+  ///   give frames back first.
   mutating func prepareEager(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) throws(CallFailure)
     -> PageNumber?
   {

@@ -20,6 +20,7 @@ struct Unmap: ServerCall {
 
 extension CallContext {
   /// Makes room in the task's table of mappings, if necessary by forgetting mappings of destroyed containers.
+  /// - Throws: `.noMemory` when the table is full, `.stopped`.
   func makeRoom(_ pages: PageRange, new: Int) throws(CallFailure) {
     if step({ $0.hasRoomForMappings(task, pages, new: new) }) { return }
     var position = 0
@@ -32,6 +33,7 @@ extension CallContext {
   }
 
   /// Clears the leaves first, then removes the mappings.
+  /// - Throws: `.stopped` when the task must end.
   func unmap(_ pages: PageRange) throws(CallFailure) {
     try eachPage(from: pages.start) { state, page in state.emptyPages(task, from: page, to: pages.end) }
     try steps { !$0.forgetPages(task, from: pages.start, to: pages.end) }

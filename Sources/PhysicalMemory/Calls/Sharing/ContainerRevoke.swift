@@ -16,6 +16,7 @@ struct ContainerRevoke: ServerCall {
 extension CallContext {
   /// Removes the leaves of tasks that may not access a container any more. If the call is given up, the caller ends,
   /// and with it the container it owns or the lock it holds.
+  /// - Throws: `.stopped` when the task must end.
   func cutOff(_ container: ContainerReference, _ meant: ServerState.CutOff) throws(CallFailure) {
     var next: UInt64 = 0
     try steps { state in
