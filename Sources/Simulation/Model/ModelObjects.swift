@@ -8,7 +8,7 @@ final class ModelContent {
   var bytes: [UInt8]
   /// How many virtual frames name it, including image pages and released frames.
   var sharers = 0
-  /// Its released virtual frames, youngest first. The first costs nothing more than the content; the others count
+  /// Its released virtual frames. The first is accounted with the content itself; the others, youngest first, count
   /// against their task's allowance.
   var releases: [ModelRelease] = []
   /// Only released frames name it.
