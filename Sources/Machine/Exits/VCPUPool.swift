@@ -47,6 +47,7 @@ final class VCPUWorker: Sendable {
   }
 }
 
+/// The vCPUs of a machine, running and parked.
 final class VCPUPool: Sendable {
   private struct State {
     var idle: [VCPUWorker] = []
