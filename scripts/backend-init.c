@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +19,12 @@
 /// The marker that the script searches for. Each run ends with a line "RESULT STATUS SECONDS NUMBER", the last "RESULT
 /// end".
 #define RESULT "physmem-result:"
+/// Said while a command says nothing: the machine is alive.
+#define WAITING "physmem-waiting:"
 
 static void require(int result, const char *what) {
   if (result >= 0) return;
-  printf("init: %s: %s\n", what, strerror(errno));
+  printf("init: cannot go on: %s: %s\n", what, strerror(errno));
   // The script shows the end of the console, and takes a missing result for a failure.
   reboot(RB_POWER_OFF);
 }
@@ -36,7 +39,7 @@ static void load(const char *path, const char *parameters) {
 /// Creates a virtual machine with a vCPU and keeps it. At the first and after the last one the kernel patches its own
 /// code (static keys: preempt_notifier_key, kvm_has_noapic_vcpu), for every case again. QEMU before 8.1 may keep
 /// running code that it translated meanwhile, with a removed breakpoint: both vCPUs hang in it
-/// (docs/notes/backends.md).
+/// (docs/internals/notes/backends.md).
 static void keep_machine(void) {
   int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
   require(kvm, "/dev/kvm");
@@ -59,7 +62,7 @@ static double seconds(void) {
 
 /// Runs one line of words between single spaces. Returns 128 + the number of a signal, as the shell does.
 static int run(char *line) {
-  enum { MOST_WORDS = 120 };
+  enum { MOST_WORDS = 120, WAITING_MS = 20000 };
   char *words[MOST_WORDS + 1];
   int count = 0;
   for (char *word = strtok(line, " "); word && count < MOST_WORDS; word = strtok(NULL, " ")) words[count++] = word;
@@ -80,7 +83,15 @@ static int run(char *line) {
   }
   close(ends[1]);
   char bytes[4096];
-  for (ssize_t count; (count = read(ends[0], bytes, sizeof bytes)) > 0;) fwrite(bytes, 1, (size_t)count, stdout);
+  for (;;) {
+    if (!poll(&(struct pollfd){.fd = ends[0], .events = POLLIN}, 1, WAITING_MS)) {
+      printf(WAITING " %d s\n", WAITING_MS / 1000);
+      continue;
+    }
+    ssize_t size = read(ends[0], bytes, sizeof bytes);
+    if (size <= 0) break;
+    fwrite(bytes, 1, (size_t)size, stdout);
+  }
   close(ends[0]);
   int status;
   require(waitpid(child, &status, 0), "waitpid");

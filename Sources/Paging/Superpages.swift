@@ -15,7 +15,7 @@
 //
 // The flush is needed for KVM's shadow of the directory. A shadow entry that links the shadow of a table survives a zap
 // of frames, and KVM takes it for the entry's next target: the next superpage's, or the next table's. On kernels
-// without the fixes of 2026 that corrupts the host kernel (docs/decisions/0012). Nested paging loses nothing by it.
+// without the fixes of 2026 that corrupts the host kernel (docs/internals/decisions/0012). Nested paging loses nothing by it.
 // Between detaching and attaching no walk gets past the entry, so no new shadow is linked to it.
 
 internal import CKVM

@@ -1,14 +1,14 @@
-// What must always hold, checked from both ends by walking everything. For tests, and for the simulation, which does it
-// after every step: each thing is looked at once or twice, and what was found is kept in arrays by number.
+// All invariants, each checked from both ends by a walk over the whole state. For tests, and for the simulation, which
+// runs it after every step: the walk visits each object once or twice and keeps its results in arrays.
 
 internal import CGuestABI
 internal import GuestMemory
 
-/// What a walk over all containers found.
+/// The result of a walk over all containers.
 struct ContainerCensus {
-  /// Virtual frames that name each content.
+  /// The number of virtual frames that name each content.
   var sharers: [UInt32]
-  /// Virtual frames in use or promised, by their owner's slot.
+  /// Virtual frames in use or promised, by slot of the owner.
   var allocated: [Int]
   var allocatedByServer = 0
   var contents = 0
@@ -20,21 +20,21 @@ struct ContainerCensus {
   }
 }
 
-/// What a walk over all frames found.
+/// The result of a walk over all frames.
 private struct FrameCensus {
   var inUse = 0
   var tables = 0
   var reserved = 0
   var pinned = 0
-  /// Under way, once for each frame.
+  /// Transfers under way, counted once a frame.
   var transfers = 0
   var placed = 0
-  /// Leaves that the reverse map knows.
+  /// Leaves in the reverse map.
   var places = 0
 }
 
 extension ServerState {
-  /// A sentence for each violation.
+  /// Returns a sentence for each violation.
   mutating func violations() -> [String] {
     var found = pool.checkInvariants()
     var census = ContainerCensus(contents: contents.numberLimit, tasks: tasks.capacity)
@@ -49,7 +49,7 @@ extension ServerState {
     return found
   }
 
-  /// What the ids of all containers name.
+  /// Counts the references of all container ids.
   private func countContainers(_ census: inout ContainerCensus, _ found: inout [String]) {
     containers.forEachIndex { slot in
       let owner = containers[slot].owner
@@ -63,9 +63,9 @@ extension ServerState {
         if census.sharers[Int(number.rawValue)] == 0 { census.contents += 1 }
         census.sharers[Int(number.rawValue)] += 1
       }
-      if !isRight { found.append("container slot \(slot.rawValue) counts its ids in use wrongly") }
+      if !isRight { found.append("container slot \(slot.rawValue) has a wrong count of ids in use") }
       if let lock = containers[slot].lock, !isKnown(lock, on: slot) {
-        found.append("the lock of container slot \(slot.rawValue) is not known to its holder")
+        found.append("the lock of container slot \(slot.rawValue) is not in its holder's list")
       }
       checkPins(slot, &census, &found)
     }
@@ -74,7 +74,7 @@ extension ServerState {
       found.append("\(contents.count) contents exist, and \(census.contents) are named by a virtual frame")
     }
     if census.pins != pins.count { found.append("containers count \(census.pins) pins, and there are \(pins.count)") }
-    if !pins.isConsistent() { found.append("the lists of pins are not in order") }
+    if !pins.isConsistent() { found.append("the lists of pins are inconsistent") }
   }
 
   private func isKnown(_ lock: ContainerLock, on slot: ContainerSlot) -> Bool {
@@ -84,13 +84,13 @@ extension ServerState {
     return next == slot
   }
 
-  /// What a container counts of its pins.
+  /// Checks a container's counts of pins against the pin table.
   private func checkPins(_ slot: ContainerSlot, _ census: inout ContainerCensus, _ found: inout [String]) {
     var counted = 0
     containers[slot].frames.forEachPinCount { _, count in counted += count }
     if counted != containers[slot].frames.pinnedCount {
       found.append(
-        "container slot \(slot.rawValue) counts \(counted) pins, and \(containers[slot].frames.pinnedCount) in all")
+        "container slot \(slot.rawValue) counts \(counted) pins, its ids \(containers[slot].frames.pinnedCount)")
     }
     census.pins += counted
     guard counted > 0 || containers[slot].pinsOfOthers != 0 else { return }
@@ -109,7 +109,7 @@ extension ServerState {
     }
   }
 
-  /// What is pinned holds a content that one id names, as its pin says.
+  /// A pinned frame holds a content named by exactly the id of its pin.
   private func checkPin(_ frame: FrameNumber, _ census: inout FrameCensus, _ found: inout [String]) {
     let pinned = pins[frame]
     let number = ContentNumber(pool.records[frame].owner)
@@ -119,15 +119,15 @@ extension ServerState {
     if !containers.contains(pinned.place.container)
       || containers[pinned.place.container].frames[pinned.place.id].content != number
     {
-      found.append("frame \(frame.rawValue) is not pinned where its pin says")
+      found.append("frame \(frame.rawValue) does not match its pin")
     }
     if pinned.pin.isEnded, pinned.transfers == 0 {
-      found.append("frame \(frame.rawValue) has an ended pin without a transfer")
+      found.append("frame \(frame.rawValue) has an ended pin and no transfer")
     }
   }
 
-  /// Frames against the contents they hold, contents against the ids that name them, page tables and pins against their
-  /// counts.
+  /// Checks frames against the contents they hold, contents against the ids that name them, and page tables and pins
+  /// against their counts.
   private func checkFrames(_ census: ContainerCensus, _ found: inout [String]) -> FrameCensus {
     var frames = FrameCensus()
     for frame in 0..<UInt32(pool.count) {
@@ -139,7 +139,7 @@ extension ServerState {
         frames.inUse += 1
         if record.flags.contains(.pinned) { checkPin(FrameNumber(frame), &frames, &found) }
         if record.flags.contains(.pinned) != pins[FrameNumber(frame)].isPinned {
-          found.append("frame \(frame) is pinned by its record or by its pin, and not by both")
+          found.append("frame \(frame) has a pinned record without a pin, or the reverse")
         }
         if record.flags.contains(.placed) { frames.placed += 1 }
         if record.link != 0 { frames.places += reverseMap.count(record.link) }
@@ -160,7 +160,7 @@ extension ServerState {
       found.append("\(frames.placed) frames are marked as placed, and \(placedFrames) are counted")
     }
     if frames.tables != tables.used { found.append("\(frames.tables) frames are tables, \(tables.used) are counted") }
-    if !revocations.zaps.isEmpty || !revocations.unused.isEmpty { found.append("a revocation was left unfinished") }
+    if !revocations.zaps.isEmpty || !revocations.unused.isEmpty { found.append("a revocation is unfinished") }
     return frames
   }
 
@@ -171,16 +171,16 @@ extension ServerState {
     let content = contents[ContentNumber(number)]
     let count = census.sharers[Int(number)]
     if content.frame.rawValue != frame || count == 0 {
-      found.append("frame \(frame) is in use for content \(number), which is elsewhere or named by nobody")
+      found.append("frame \(frame) is in use for content \(number), which has another frame or no sharer")
     }
     if content.sharers != count {
       found.append("content \(number) counts \(content.sharers) sharers, and \(count) virtual frames name it")
     }
   }
 
-  /// Every leaf against the mapping behind it and the reverse map, which must know as many as there are.
+  /// Checks every leaf against its mapping and the reverse map, and both counts of leaves.
   private mutating func checkLeaves(_ frames: FrameCensus, _ found: inout [String]) {
-    let operations = operations
+    let spaces = spaces
     var leaves = 0
     var next = tasks.occupied(from: TaskSlot(0))
     while let slot = next {
@@ -188,7 +188,7 @@ extension ServerState {
       guard tasks[slot].hasSpace else { continue }
       var region = UInt64.max
       var surplus = 0
-      operations.forEachLeaf(slot) { page, leaf in
+      spaces.forEachLeaf(slot) { page, leaf in
         leaves += 1
         if page.rawValue >> 9 != region {
           region = page.rawValue >> 9
@@ -201,18 +201,18 @@ extension ServerState {
       if surplus > surplusPlaces.perTask { found.append("task slot \(slot.rawValue) has \(surplus) surplus leaves") }
     }
     if frames.places != leaves {
-      found.append("the reverse map knows \(frames.places) leaves, the page tables have \(leaves)")
+      found.append("the reverse map has \(frames.places) leaves, the page tables have \(leaves)")
     }
   }
 
-  /// Each leaf behind a superpage is what the superpage says of it.
+  /// Checks that each leaf behind a superpage agrees with it.
   private func checkSuperpage(_ task: TaskSlot, _ start: PageNumber, _ found: inout [String]) {
-    guard let superpage = operations.superpage(task, start) else { return }
+    guard let superpage = spaces.superpage(task, start) else { return }
     for index in 0..<PoolMemory.framesPerBlock {
       let leaf = MappedPage(frame: superpage.frame.advanced(by: index), rights: superpage.rights)
-      if operations.mappedPage(task, start.advanced(by: index)) != leaf {
+      if spaces.mappedPage(task, start.advanced(by: index)) != leaf {
         found.append(
-          "task slot \(task.rawValue): page \(index) of the superpage at \(String(start.rawValue, radix: 16)) is not its leaf"
+          "task slot \(task.rawValue): leaf \(index) differs from superpage \(String(start.rawValue, radix: 16))"
         )
       }
     }
@@ -225,27 +225,27 @@ extension ServerState {
     guard let index = tasks[task].mappings.find(page) else { return at("has a leaf and no mapping") }
     let mapping = tasks[task].mappings[index]
     let container = mapping.container.slot
-    guard isCurrent(mapping.container) else { return at("shows a container that is gone") }
+    guard isCurrent(mapping.container) else { return at("shows a container that no longer exists") }
     if mapping.epoch != 0, mapping.epoch != containers[container].epoch {
-      return at("shows a share that was cancelled")
+      return at("shows a revoked share")
     }
     guard let number = containers[container].frames[mapping.frame(at: page)].content else {
-      return at("shows a virtual frame without content")
+      return at("shows a virtual frame without a content")
     }
     let content = contents[number]
     if content.frame != leaf.frame { return at("shows frame \(leaf.frame.rawValue), not the content's") }
-    if !leaf.rights.isSubset(of: mapping.flags.effectiveRights) { return at("permits more than was asked for") }
-    if leaf.rights.contains(.write), content.sharers > 1 { return at("may write a shared content") }
+    if !leaf.rights.isSubset(of: mapping.flags.effectiveRights) { return at("permits more than its mapping") }
+    if leaf.rights.contains(.write), content.sharers > 1 { return at("permits writes to a shared content") }
     let shown = ContainerFrame(container: container, id: mapping.frame(at: page))
     let place = MappedPlace(task, page, showing: shown, isWeak: mapping.epoch != 0)
     var known: MappedPlace?
     reverseMap.forEach(in: pool.records[leaf.frame].link) { if $0 == place { known = $0 } }
     guard let known else { return at("is not in the reverse map") }
     if known.isSurplus { surplus += 1 }
-    return known.withoutSurplus.rawValue == place.rawValue ? nil : at("is another's in the reverse map")
+    return known.withoutSurplus.rawValue == place.rawValue ? nil : at("belongs to another task in the reverse map")
   }
 
-  /// Charges against the containers, claims against the ledger, frames against the pool.
+  /// Checks charges against containers, claims against the ledger, and frames against the pool.
   private func checkAccounts(_ census: ContainerCensus, _ frames: FrameCensus, _ found: inout [String]) {
     var claimed = 0
     var allocated = 0
@@ -261,32 +261,32 @@ extension ServerState {
       allocated += entitlement.allocated
       if entitlement.allocated != owned {
         found.append(
-          "task slot \(slot.rawValue) is charged \(entitlement.allocated) frames, its containers have \(owned)")
+          "task slot \(slot.rawValue) is charged \(entitlement.allocated) frames, and its containers have \(owned)")
       }
     }
-    if tables.taken > tables.reserved { found.append("more tables are from the reserve than it has") }
+    if tables.taken > tables.reserved { found.append("more tables are taken from the reserve than it has") }
     if taken != tables.taken { found.append("\(taken) tables are from the reserve, \(tables.taken) are counted") }
     if claimed != ledger.claimed {
       found.append("the ledger has \(ledger.claimed) claimed, the tasks claim \(claimed)")
     }
-    if claimed > ledger.allocatable { found.append("more is claimed than can be had") }
+    if claimed > ledger.allocatable { found.append("claims exceed the allocatable frames") }
     if allocated != ledger.allocated {
       found.append("the ledger has \(ledger.allocated) allocated, the tasks have \(allocated)")
     }
-    if allocated > ledger.allocatable { found.append("more is allocated than can be had") }
+    if allocated > ledger.allocatable { found.append("allocations exceed the allocatable frames") }
     let allocatable = max(0, pool.count - frames.reserved - withdrawn)
     if ledger.allocatable != allocatable {
-      found.append("\(allocatable) frames can be had, the ledger says \(ledger.allocatable)")
+      found.append("\(allocatable) frames are allocatable, the ledger says \(ledger.allocatable)")
     }
   }
 
-  /// Those who wait against those they wait for.
+  /// Checks waiting tasks against what they wait for.
   private func checkWaiting(_ found: inout [String]) {
     endpoints.forEachIndex { slot in
       let reference = EndpointReference(slot: slot, generation: endpoints.generation(at: slot))
       let owner = endpoints[slot].owner
       if !tasks.contains(owner) || !tasks[owner].endpoints.contains(reference) {
-        found.append("endpoint \(slot.rawValue) is not known to its owner")
+        found.append("endpoint \(slot.rawValue) is not in its owner's list")
       } else {
         for level in endpoints[slot].receivers {
           if case .receiving(reference, _) = wait(Waiter(owner, level)) { continue }
@@ -307,10 +307,10 @@ extension ServerState {
         switch wait(waiter) {
         case .received(let server, _, _):
           if !tasks.contains(server) || !tasks[server].received.contains(waiter) {
-            found.append("task slot \(slot.rawValue) waits for a reply of one that does not know it")
+            found.append("task slot \(slot.rawValue) waits for a reply from a task without its call")
           }
         case .name:
-          if !names.waiting.contains(waiter) { found.append("task slot \(slot.rawValue) waits for a name in vain") }
+          if !names.waiting.contains(waiter) { found.append("task slot \(slot.rawValue) is no waiter of its name") }
         default: break
         }
       }

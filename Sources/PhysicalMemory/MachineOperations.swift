@@ -1,20 +1,21 @@
-// All that the server does to the machine. The real one writes page tables and zaps frames; tests and the
-// simulation put a plain model in its place, so that the whole server runs without /dev/kvm.
+// The server's interface to the machine. The real implementation writes page tables and zaps frames; tests and the
+// simulation use a plain model, so that the whole server runs without /dev/kvm.
 
 internal import CGuestABI
 public import GuestMemory
 
-/// A task's place in the server's table, and with it its address space; reused when the task has ended.
+/// A task's index in the server's table, which also names its address space. Reused after the task has ended.
 public struct TaskSlot: SlabIndex, Hashable, Sendable, BitwiseCopyable {
+  /// The index, from 0.
   public let rawValue: UInt32
 
   public init(_ rawValue: UInt32) { self.rawValue = rawValue }
 
-  /// Owns what belongs to no task: the contents of loaded programs.
+  /// The owner of what belongs to no task: the contents of loaded programs.
   static let server = TaskSlot(.max)
 }
 
-/// A page-table leaf as the server sees it.
+/// A page-table leaf: the frame and the rights in force.
 public struct MappedPage: Equatable, Sendable {
   public let frame: FrameNumber
   public let rights: MappingFlags
@@ -25,13 +26,24 @@ public struct MappedPage: Equatable, Sendable {
   }
 }
 
-/// What became of superpages, since the machine was made; `current`: how many there are.
+/// PM_PAGE_…: the bits of a page's leaf; empty where there is none.
+public struct PageUse: OptionSet, Sendable {
+  public let rawValue: UInt8
+  public init(rawValue: UInt8) { self.rawValue = rawValue }
+  public static let present = PageUse(rawValue: UInt8(PM_PAGE_PRESENT))
+  public static let accessed = PageUse(rawValue: UInt8(PM_PAGE_ACCESSED))
+  public static let dirty = PageUse(rawValue: UInt8(PM_PAGE_DIRTY))
+}
+
+/// Superpage counters since the machine was made; `current` is the number of superpages now.
 public struct SuperpageCounts: Equatable, Sendable {
+  /// Superpages that exist now.
   public var current: Int
-  /// Those whose regions were mapped by single pages again, by what was done to the first page of each that changed.
+  /// Splits by cause: what was done to the page whose change split the superpage.
   public var splits: [SplitCause: Int]
+  /// All splits.
   public var split: Int { splits.values.reduce(0, +) }
-  /// Flushes of all translations, for superpages and for page tables that became frames again.
+  /// Flushes of all translations, for superpages and for freed page tables.
   public var flushes: Int
 
   public init(current: Int = 0, splits: [SplitCause: Int] = [:], flushes: Int = 0) {
@@ -41,10 +53,11 @@ public struct SuperpageCounts: Equatable, Sendable {
   }
 }
 
-/// One stay of a task's vCPU inside the machine: from its entry to when it is outside again, and nothing is under way for it.
+/// One stay of a task's vCPU inside `KVM_RUN`: from its entry until it is outside and no access is under way for it.
 public struct Visit: Equatable, Sendable, BitwiseCopyable {
+  /// The task whose vCPU it is.
   public let slot: TaskSlot
-  /// Another one for each visit of a slot.
+  /// Unique among the visits of a slot.
   public let number: UInt64
 
   public init(slot: TaskSlot, number: UInt64) {
@@ -53,120 +66,140 @@ public struct Visit: Equatable, Sendable, BitwiseCopyable {
   }
 }
 
-/// Where a thread waits for the ends of visits, without the server's lock.
+/// Waits for visits to end, without the server's lock.
 public protocol Departures: Sendable {
-  /// How many visits have ended that `MachineOperations.hurry` was called for.
+  /// The number of ended visits for which `MachineOperations.hurry` was called.
   var count: UInt64 { get }
-  /// Returns when there have been more.
+  /// Blocks until `count` is larger than the argument.
   func wait(after count: UInt64)
 }
 
-/// Called with the server's lock held; no call may block or call the server back.
-public protocol MachineOperations: AnyObject {
-  /// Nanoseconds of a clock that never goes back.
+/// The machine, as the server uses it. Called with the server's lock held: no function may block or call the server
+/// back.
+public typealias MachineOperations = TaskEvents & AddressSpaces & PhysicalFrames
+
+/// The clock, and the events of tasks.
+public protocol TaskEvents: AnyObject {
+  /// Monotonic time in nanoseconds.
   var now: UInt64 { get }
-  /// What the task waits for may have come: an answer, a message, the end of a lock.
+  /// Wakes the task: its reply or message may have come, or a lock may have ended.
   func wake(_ slot: TaskSlot)
-  /// Interrupts the task wherever it is: its pm_return_pages handler shall ask `takeReturnRequest`.
+  /// Interrupts the task so that its pm_return_pages handler runs and calls `takeReturnRequest`.
   func raiseUpcall(_ slot: TaskSlot)
-  /// Stops the task for good, which has not given back `missing` frames in time; `endTask` follows.
+  /// Stops the task for good because it did not give back `missing` frames in time; `endTask` follows.
   func drop(_ slot: TaskSlot, missing: Int)
-  /// Whether the task is to end, dropped or for another reason: a call of its with many steps is given up then.
+  /// Whether the task must end, dropped or for another reason. A call with many steps is then abandoned.
   func mustStop(_ slot: TaskSlot) -> Bool
-  /// Nanoseconds that the task has had its processor for. `.max` while it waits of its own accord and no upcall is on its
-  /// way to it: then time is no excuse.
+  /// The task's processor time in nanoseconds. `.max` while the task blocks by choice and has no upcall pending: its
+  /// deadline then does not wait for processor time.
   func processorTime(_ slot: TaskSlot) -> UInt64
 
   // Grace periods (GracePeriod.swift).
 
-  /// The visit that the task's vCPU is on; nil: it is outside. The machine may use a translation that it looked up in a
-  /// visit for as long as the visit lasts, whatever is zapped.
+  /// The current visit of the task's vCPU; nil when it is outside the machine. Translations looked up in a visit may be
+  /// used until it ends, regardless of zaps.
   func visit(_ slot: TaskSlot) -> Visit?
-  /// Makes the visit end soon.
+  /// Makes a visit end soon.
   func hurry(_ visit: Visit)
-  /// A grace period has begun: somebody should call `endGracePeriods` until there is none.
+  /// Reports that a grace period has begun: a thread has to call `watchGracePeriods` until it returns false.
   func watchGracePeriods()
+}
 
-  // Address spaces. Their tables are frames the server gives; `takeTable` gives a zeroed one or nil.
-
-  /// Readies the slot's empty address space.
-  /// - Returns: how many tables were kept for it; nil: there is no frame for its root.
+/// Page tables. They are frames of the server; `takeTable` returns a zeroed frame or nil.
+public protocol AddressSpaces: AnyObject {
+  /// Prepares the slot's empty address space.
+  /// - Returns: the number of tables that were kept for the slot; nil when there is no frame for the root.
   func openSpace(_ slot: TaskSlot, takeTable: () -> FrameNumber?) -> Int?
-  /// The task has ended and no leaf is left. The tables may be kept for the slot's next task.
+  /// Closes the space of an ended task, which has no leaf left. May keep the tables for the slot's next task.
   func closeSpace(_ slot: TaskSlot, giveTable: (FrameNumber) -> Void)
-  /// Gives back tables kept for slots whose task has ended, a bounded number: some, if there are any.
+  /// Frees a bounded number of the tables kept for slots of ended tasks; at least one if there are any.
   func releaseClosedSpaces(giveTable: (FrameNumber) -> Void)
-  /// Links the tables that `page` needs. False: no frame for one of them.
+  /// Links the tables that `page` needs.
+  /// - Returns: false when there is no frame for one of them.
   func makeTables(_ slot: TaskSlot, for page: PageNumber, takeTable: () -> FrameNumber?) -> Bool
 
   // Leaves.
 
+  /// The leaf of a page; nil when it is not present.
   func mappedPage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage?
-  /// The first page in `page ..< end` with a leaf; nil: there is none. May stop after a bounded search at a later page
-  /// without a leaf, from where the caller goes on.
+  /// The bits of the page's leaf.
+  func pageUse(_ slot: TaskSlot, _ page: PageNumber) -> PageUse
+  /// The first page in `page ..< end` that has a leaf; nil when there is none. May return a later page without a leaf
+  /// to bound the search; the caller continues from there.
   func firstMapped(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber?
-  /// For checks: calls `body` with each leaf of a space, in order.
+  /// For checks: calls `body` with each leaf of a space, in order of pages.
   func forEachLeaf(_ slot: TaskSlot, _ body: (PageNumber, MappedPage) -> Void)
-  /// How many pages from `page` on have tables and no leaf, up to `limit`; may stop early at a table's end.
+  /// The number of pages from `page` on, up to `limit`, that have tables but no leaf. May stop early at the end of a
+  /// table.
   func absentRun(_ slot: TaskSlot, from page: PageNumber, limit: Int) -> Int
-  /// Writes leaves for adjacent pages; their tables exist. Replacing a leaf needs a zap of its frame before.
+  /// Writes leaves for adjacent pages, whose tables exist. To replace a leaf, zap its frame first.
   func map(_ slot: TaskSlot, _ page: PageNumber, frames: Span<FrameNumber>, rights: MappingFlags)
-  /// Empties a leaf and gives its frame; it holds once the frame is zapped. `cause` is for `superpageCounts`.
+  /// Clears a leaf and returns its frame. Takes effect once the frame is zapped. `cause` is counted in
+  /// `superpageCounts`.
   func unmap(_ slot: TaskSlot, _ page: PageNumber, _ cause: SplitCause) -> FrameNumber
-  /// Takes the right to write from a leaf; it holds once the frame is zapped.
+  /// Removes the write permission from a leaf. Takes effect once the frame is zapped.
   func writeProtect(_ slot: TaskSlot, _ page: PageNumber)
-  /// Returns when what the machine was writing for tasks, through leaves as they were before, is in memory.
+  /// Returns when all writes that the machine itself makes for tasks through earlier leaves are in memory.
   func settleWrites()
-  /// Notes in a leaf that a fault found it as it should be.
-  /// - Returns: whether that had been noted, and the leaf has not changed since.
+  /// Marks a leaf that a fault found valid; any change of the leaf clears the mark.
+  /// - Returns: whether the leaf was marked already.
   func suspect(_ slot: TaskSlot, _ page: PageNumber) -> Bool
 
-  // Superpages: 512 leaves, of adjacent frames from a multiple of 512 on, which the machine holds as one translation. They
-  // stay leaves like others: whatever changes one of them splits the superpage, inside the machine. `page` is the first
-  // page of an aligned region of 512.
+  // Superpages: 512 leaves for adjacent frames, the first a multiple of 512, that the machine holds as one translation.
+  // The leaves keep working as such: changing one splits the superpage inside the machine. `page` is the first page of
+  // an aligned region of 512.
 
+  /// Superpage counters since the machine was made.
   var superpageCounts: SuperpageCounts { get }
-  /// What the superpage says of its first page; nil: the region is none.
+  /// The superpage's translation of its first page; nil when the region is not a superpage.
   func superpage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage?
-  /// The region was not a superpage in vain lately.
+  /// False while the region backs off after a split.
   func mayPromote(_ slot: TaskSlot, _ page: PageNumber) -> Bool
-  /// Nor has it a leaf, or a table that is in use.
+  /// Whether `mayPromote` holds and the region has no leaf and no table in use.
   func mayMapSuperpage(_ slot: TaskSlot, _ page: PageNumber) -> Bool
-  /// Writes the leaves of a region for which `mayMapSuperpage`, for the frames from `frame` on.
-  /// - Returns: false, and nothing has changed: there is no frame for a table, or the host is short of memory.
+  /// Maps a region with a superpage, for the frames from `frame` on. `mayMapSuperpage` must hold.
+  /// - Returns: false, with nothing changed, when there is no frame for a table or the host is short of memory.
   func mapSuperpage(
     _ slot: TaskSlot, _ page: PageNumber, _ frame: FrameNumber, rights: MappingFlags, takeTable: () -> FrameNumber?
   ) -> Bool
-  /// Makes superpages of regions for which `mayPromote`, where the leaves permit it; about a millisecond for all of them.
-  /// - Returns: how many.
+  /// Promotes regions for which `mayPromote` holds, where the leaves permit it. Takes about a millisecond for all of
+  /// them.
+  /// - Returns: the number of superpages made.
   func promote(_ slot: TaskSlot, _ pages: Span<PageNumber>) -> Int
-  /// Lets the task see the leaf of the page at fault: since a superpage was split, the machine may hold back the region. That
-  /// waits for a fault so that what it costs, a flush of all translations, is paid once for many regions, or never.
-  /// - Returns: whether the region was held back.
+  /// Makes the leaf of the page at fault visible to the task. After a split the machine may leave the region detached:
+  /// reattaching needs a flush of all translations, and waiting for a fault shares one flush among many regions, or
+  /// saves it.
+  /// - Returns: whether the region was detached.
   @discardableResult
   func attach(_ slot: TaskSlot, _ page: PageNumber) -> Bool
+}
 
-  // Frames.
-
-  /// The stock of zeroed frames is below half: somebody should call `zeroAhead`.
+/// The frames' memory, and the translations that lead to it.
+public protocol PhysicalFrames: AnyObject {
+  /// Reports that the stock of zeroed frames is below half: a thread should call `zeroAhead`.
   func wantZeroedFrames()
-  /// No access through a translation made before the call lands in the frames after it.
+  /// Flushes translations: after the return, no access through an earlier translation reaches the frames.
   func zap(_ run: FrameRun)
+  /// Zeroes frames through the server's window.
   func zero(_ run: FrameRun)
-  /// Gives the frames' memory back to the host; they read zero from then on. Nobody has them mapped.
+  /// Gives the frames' memory back to the host; they read zero from then on. No task may have them mapped.
   func discard(_ run: FrameRun)
+  /// Copies one frame of 4,096 bytes.
   func copy(from source: FrameNumber, to destination: FrameNumber)
+  /// Reads bytes of a frame.
   func read(_ frame: FrameNumber, at offset: Int, into buffer: inout MutableSpan<UInt8>)
+  /// Writes bytes of a frame.
   func write(_ frame: FrameNumber, at offset: Int, _ bytes: Span<UInt8>)
 }
 
-extension MachineOperations {
+extension AddressSpaces {
+  /// Walks the leaves with `firstMapped`.
   public func forEachLeaf(_ slot: TaskSlot, _ body: (PageNumber, MappedPage) -> Void) {
     let end = PageNumber(containing: PM_USER_END)
     var page = PageNumber(0)
     while let mapped = firstMapped(slot, from: page, to: end) {
       page = mapped
-      // The search may stop where there is no leaf, to be gone on with.
+      // The search may stop early at a page without a leaf.
       guard let leaf = mappedPage(slot, mapped) else { continue }
       body(mapped, leaf)
       page = mapped.advanced(by: 1)

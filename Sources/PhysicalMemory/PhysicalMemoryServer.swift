@@ -1,23 +1,26 @@
-// The physical memory server's public face: every operation, each taking the server's lock for bounded work.
+// The public interface of the physical memory server. Each operation holds the server's lock for bounded work.
 //
 //      PhysicalMemoryServer ── lock ──▶ ServerState ──▶ MachineOperations ──▶ page tables, zaps, frames
 
 internal import CGuestABI
 public import GuestMemory
 
+/// The physical memory server of one machine. All methods may be called from any thread; each takes the server's lock.
 public final class PhysicalMemoryServer: Sendable {
   private let state: ServerLock
 
   /// - Parameters:
-  ///   - frameCount: frames of the pool.
-  ///   - reserved: frames at the pool's start that the machine keeps for itself, frame 0 included.
-  ///   - taskCapacity: tasks at a time.
+  ///   - frameCount: frames in the pool.
+  ///   - reserved: frames at the start of the pool that the machine keeps for itself, frame 0 included.
+  ///   - taskCapacity: the largest number of tasks that exist at the same time.
+  ///   - stock: zeroed frames to keep ready. The server calls `wantZeroedFrames` when fewer than half are left.
+  ///   - blocks: zeroed blocks of 512 frames to keep ready for superpages. A small pool keeps fewer.
   ///   - reclaim: how frames are taken back from tasks that have more than their guarantee.
-  ///   - stock: frames to keep zeroed ahead; `zeroAhead` is asked for when half of them are left.
-  ///   - blocks: the same for superpages, in blocks of 512 frames; `nextBlock` is asked for. A small pool has fewer.
-  ///   - departures: where to wait for the ends of visits; nil: `hurry` ends them at once.
-  ///   - measuresHolds: tell in `statistics` how long the lock is held.
-  /// - Throws: when there is no address space for the metadata: 32 bytes a frame, used as frames are touched.
+  ///   - operations: how the server acts on the machine.
+  ///   - departures: waits for visits to end; nil: `hurry` ends a visit before it returns.
+  ///   - measuresHolds: report in `statistics` how long the lock is held.
+  /// - Throws: `ReservationError` when the host has no address space for the metadata: 32 bytes a frame, backed by
+  ///   memory as frames are touched.
   public init(
     frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, blocks: Int = 0,
     reclaim: ReclaimRules = ReclaimRules(), operations: sending any MachineOperations,
@@ -29,7 +32,7 @@ public final class PhysicalMemoryServer: Sendable {
         reclaim: reclaim, operations: operations), departures: departures, isMeasured: measuresHolds)
   }
 
-  /// One bounded step, with the lock held.
+  /// Runs one bounded step with the lock held.
   @inline(__always)
   func withState<Result: ~Copyable, Failure: Error>(
     _ body: (inout ServerState) throws(Failure) -> sending Result
@@ -37,7 +40,7 @@ public final class PhysicalMemoryServer: Sendable {
     try state.withLock { (state) throws(Failure) in try body(&state) }
   }
 
-  /// The same, with no pin left whose time is up.
+  /// Runs one bounded step with the lock held, after it has ended all expired pins.
   func withCurrentPins<Result, Failure: Error>(
     _ body: (inout ServerState) throws(Failure) -> sending Result
   ) throws(Failure) -> sending Result {
@@ -50,16 +53,16 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
-  /// Carries out a task's call in bounded steps, the lock released between them, until a step says that there are no more.
-  /// A call can be long, and a task that is to end is not waited for: this looks before each step.
-  /// - Returns: false: the task is to end. The caller leaves, or undoes in steps, what was planned, so that everything is
-  ///   in order for `endTask`, and throws `.stopped`.
+  /// Carries out a task's call in bounded steps and releases the lock between them, until a step returns false. Checks
+  /// before each step whether the task must end, since a call can be long.
+  /// - Returns: false when the task must end. The caller then leaves its plan, or undoes it in steps, such that
+  ///   `endTask` finds everything in order, and throws `.stopped`.
   func steps<Failure: Error>(
     of task: TaskSlot, _ step: (inout ServerState) throws(Failure) -> Bool
   ) throws(Failure) -> Bool {
     while true {
       let hasMore = try withState { (state) throws(Failure) -> sending Bool? in
-        state.operations.mustStop(task) ? nil : try step(&state)
+        state.events.mustStop(task) ? nil : try step(&state)
       }
       guard let hasMore else { return false }
       if !hasMore { return true }
@@ -68,9 +71,14 @@ public final class PhysicalMemoryServer: Sendable {
 
   // MARK: Programs and tasks
 
-  /// Makes a task. Where its first frames are to be taken back from others, that takes as long as those may take; where
-  /// there is a policy server, until it has decided, but not long.
-  /// - Parameter wait: called meanwhile; returns at a time of the machine's clock, or when `wake` is called for the task.
+  /// Creates a task and reserves its first frames. Blocks while other tasks give frames back, and, if there is a policy
+  /// server, until it has decided or a short deadline has passed.
+  /// - Parameters:
+  ///   - image: the program, from `loadImage`.
+  ///   - parameters: the task's name, entitlement, stack and arguments.
+  ///   - wait: blocks until a time of the machine's clock (nanoseconds), or until `wake` is called for the task.
+  /// - Returns: the slot, and the task's id, which is never reused.
+  /// - Throws: `.noMemory` when the guarantee or the frames cannot be had; `.error` with the reason otherwise.
   public func createTask(
     _ image: ImageNumber, _ parameters: TaskParameters, wait: (TaskSlot, _ until: UInt64) -> Void = { _, _ in }
   ) throws(CallFailure) -> (slot: TaskSlot, id: TaskID) {
@@ -94,9 +102,11 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
-  /// Takes back everything the task held. It must not run any more.
-  /// - Parameter wait: called while another task holds one of its containers; returns at a time of the machine's
-  ///   clock, or when `wake` is called for the task.
+  /// Ends a task and takes back everything it held. The task must not run any more.
+  /// - Parameters:
+  ///   - task: the task to end.
+  ///   - wait: called while another task holds one of its containers; blocks until a time of the machine's clock
+  ///     (nanoseconds), or until `wake` is called for the task.
   public func endTask(_ task: TaskSlot, wait: (_ until: UInt64) -> Void = { _ in }) {
     state.withLock { $0.beginEnding(task) }
     while true {
@@ -108,24 +118,33 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
-  // MARK: Frames that others must give back first. A call that throws `.waitForFrames` has changed nothing: it is made
-  // again when `frameWait` is `.ready`, and `endRequest` follows it, however it came out.
+  // MARK: Waiting for frames
+  // A call that throws `.waitForFrames` has changed nothing. Repeat it once `frameWait` is `.ready`, and call
+  // `endRequest` after the last attempt, whether it succeeded or not.
 
+  /// The state of the task's request for frames.
   public func frameWait(_ task: TaskSlot) -> FrameWait { state.withLock { $0.frameWait(task) } }
+  /// Ends the task's request for frames. Does nothing if it has none.
   public func endRequest(_ task: TaskSlot) { state.withLock { $0.endRequest(task) } }
 
-  /// What the task's pm_return_pages handler is to be told now, in frames; 0: nothing.
+  /// The number of frames that the task's pm_return_pages handler is to give back; 0: no demand is pending. Reading it
+  /// clears it.
   public func takeReturnRequest(_ task: TaskSlot) -> Int { state.withLock { $0.takeReturnRequest(task) } }
 
   // MARK: Faults
 
-  /// Serves a fault of a running task.
+  /// Serves a page fault of a running task.
+  /// - Parameters:
+  ///   - task: the task at fault.
+  ///   - page: the page at fault.
+  ///   - access: what the task tried to do.
+  /// - Returns: whether to retry, to wait, or to deliver the fault to the task.
   public func fault(_ task: TaskSlot, _ page: PageNumber, _ access: Access) -> FaultOutcome {
     state.withLock(needed: GracePeriods.framesOfAFault) { state in
       let outcome = state.serveFault(task, page, access)
       switch outcome {
-      case .served: state.operations.attach(task, page)
-      case .spurious: if !state.operations.attach(task, page) { return state.judgeSpurious(task, page) }
+      case .served: state.spaces.attach(task, page)
+      case .spurious: if !state.spaces.attach(task, page) { return state.judgeSpurious(task, page) }
       case .notMapped, .forbidden, .noMemory: state.countDelivered(task)
       case .unexplained, .locked, .waitForFrames: break
       }
@@ -133,24 +152,29 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
-  // MARK: What calls tell, for others than the task
+  // MARK: Information about a task
 
+  /// The mapping at an address, as pm_mapping reports it (R27).
+  /// - Throws: `.noEntry` where nothing is mapped, or where the frame is no longer allocated; `.invalid` for an address
+  ///   outside the task's half.
   public func mappingInformation(_ task: TaskSlot, address: GuestAddress) throws(CallFailure) -> MappingInformation {
     try state.withLock { (state) throws(CallFailure) in
       try state.mappingInformation(task, address: address)
     }
   }
 
+  /// The task's entitlement and counters, in frames, as pm_task_info reports them (R14).
   public func taskInformation(_ task: TaskSlot) -> TaskInformation {
     state.withLock { $0.taskInformation(task) }
   }
 
   // MARK: The task's memory
 
-  /// PM_EFAULT where the task itself could not read all of it.
+  /// Checks that the task itself could read `count` bytes, and fills in the pages.
+  /// - Throws: `.fault` where it could not, `.waitForFrames` when other tasks must give frames back first.
   public func checkReadable(_ task: TaskSlot, _ address: GuestAddress, _ count: UInt64) throws(CallFailure) {
     guard count <= PM_USER_END, ServerState.isUserRange(address, Int(count)) else { throw .fault }
-    // Each page may have to be filled in.
+    // One step a part: each page may have to be filled in.
     var done: UInt64 = 0
     repeat {
       let part = min(count - done, 1 << 16)
@@ -160,22 +184,29 @@ public final class PhysicalMemoryServer: Sendable {
     } while done < count
   }
 
+  /// Reads the task's memory with the task's own rights.
+  /// - Throws: `.fault` where the task itself could not read, `.waitForFrames` when other tasks must give frames back
+  ///   first.
   public func readMemory(_ task: TaskSlot, _ address: GuestAddress, into buffer: inout [UInt8]) throws(CallFailure) {
     try state.withLock { (state) throws(CallFailure) in try state.readMemory(task, address, into: &buffer) }
   }
 
+  /// Writes the task's memory with the task's own rights: all bytes or none.
+  /// - Throws: `.fault` where the task itself could not write, `.waitForFrames` when other tasks must give frames back
+  ///   first.
   public func writeMemory(_ task: TaskSlot, _ address: GuestAddress, _ bytes: Span<UInt8>) throws(CallFailure) {
     try state.withLock { (state) throws(CallFailure) in try state.writeMemory(task, address, bytes) }
   }
 
-  /// Where the last call that answered PM_EFAULT got stuck, and why; nil: outside the task's half. Asked once.
+  /// The address, access and cause of the task's last PM_EFAULT; nil: the address was outside the task's half. Reading
+  /// it clears it.
   public func takePointerFault(_ task: TaskSlot) -> (address: UInt64, access: Access, outcome: FaultOutcome)? {
     state.withLock { $0.tasks[task].pointerFault.take() }.map { ($0.address.rawValue, $0.access, $0.outcome) }
   }
 
-  // MARK: The machine's own
+  // MARK: The machine's own frames and background work
 
-  /// A zeroed frame for the machine itself, for good; nil when none is left.
+  /// Takes a zeroed frame for the machine itself; nil when none is left.
   public func takeMachineFrame() -> FrameNumber? {
     state.withLock { state in
       if let frame = state.takeMachineFrame() { return frame }
@@ -184,7 +215,9 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
-  /// The same for the sake of a task, from others with extra frames if need be. `wait` as in `createTask`.
+  /// Takes a machine frame on behalf of a task; other tasks may have to give back extra frames first.
+  /// - Parameter wait: as in `createTask`.
+  /// - Returns: nil when there is no frame for it.
   public func takeMachineFrame(for task: TaskSlot, wait: (_ until: UInt64) -> Void) -> FrameNumber? {
     if let frame = takeMachineFrame() { return frame }
     defer { endRequest(task) }
@@ -198,10 +231,10 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
-  /// Takes such a frame back after all; nothing may refer to it.
+  /// Gives back a machine frame. Nothing may refer to it any more.
   public func giveMachineFrame(_ frame: FrameNumber) { state.withLock { $0.giveMachineFrame(frame) } }
 
-  /// Takes back the page tables kept for tasks that have ended.
+  /// Frees the page tables that were kept for slots of ended tasks.
   public func releaseClosedSpaces() {
     while state.withLock({ state in
       let before = state.tables.used
@@ -210,42 +243,46 @@ public final class PhysicalMemoryServer: Sendable {
     }) {}
   }
 
-  /// Waits until all frames that have been given back so far, or were left by moves, are nobody's to see.
+  /// Waits for a grace period: until no vCPU can access the frames that were given back or vacated before the call.
   func waitForGracePeriod() { state.waitForGracePeriod() }
 
-  /// One step of ending grace periods, for who was asked to by `watchGracePeriods`: tasks that run on and on are told to
-  /// leave the machine.
-  /// - Returns: false: there is nothing more to be done.
+  /// One step of ending grace periods; `watchGracePeriods` of `MachineOperations` asks for it. Kicks vCPUs that stay in
+  /// the machine for long.
+  /// - Returns: false when no grace period is left.
   public func watchGracePeriods() -> Bool { state.withLock(needed: 0) { $0.watchGracePeriods() } }
 
-  /// Clears a few free frames and puts them in stock, up to `target` frames.
+  /// Prezeroes some free frames and puts them in stock, up to `target` frames.
   /// - Returns: the frames, so that the caller can populate them; empty when there is nothing to do.
   public func zeroAhead(target: Int) -> [FrameRun] { state.withLock { $0.zeroAhead(target: target) } }
 
-  /// A block of free frames to make a huge page of the host of; `zeroBlock` follows. Nobody is kept from taking its frames
-  /// meanwhile.
+  /// Chooses a block of free frames for the caller to back with a huge page of the host; `zeroBlock` follows. The
+  /// frames stay allocatable meanwhile.
   /// - Returns: nil when there is nothing to do.
   public func nextBlock() -> FrameRun? { state.withLock { $0.nextBlock() } }
 
-  /// The same, but no more than what is asked for lately is worth.
+  /// As `nextBlock`, limited by the recent demand for superpages.
   public func nextWantedBlock() -> FrameRun? { state.withLock { $0.nextWantedBlock() } }
 
-  /// Clears a few frames of such a block, and puts it in stock when all are zero.
-  /// - Returns: false: there is more to be done.
+  /// Zeroes some frames of such a block, and puts the block in stock once all are zero.
+  /// - Returns: false while more steps are needed.
   public func zeroBlock(_ block: FrameRun) -> Bool { state.withLock { $0.zeroBlock(block) } }
 
-  /// Makes a superpage of the region of 512 pages that `page` is in, if its frames are adjacent and aligned, all there and
-  /// the task's alone, and it was not one in vain lately. About a millisecond, with the lock held; every task finds its
-  /// translations flushed, so this is for regions that stay.
-  /// - Parameter collapse: makes the frames a huge page of the host, without the lock; false: it cannot.
-  /// - Returns: whether there is a new superpage.
+  /// Promotes the region of 512 pages that contains `page` to a superpage. Its frames must be adjacent, aligned,
+  /// resident and private to the task, and the region must not be backing off after a split. Takes about a millisecond
+  /// with the lock held and flushes the translations of all tasks, so use it only for long-lived regions.
+  /// - Parameters:
+  ///   - task: the task that maps the region.
+  ///   - page: any page of the region.
+  ///   - collapse: makes a huge page of the host from the frames, without the lock; false: it failed.
+  /// - Returns: whether a superpage was made.
   public func promote(_ task: TaskSlot, _ page: PageNumber, collapse: (FrameRun) -> Bool) -> Bool {
     guard let block = state.withLock({ $0.promotableBlock(task, page) }), collapse(block) else { return false }
-    // The lock was released: all of it is looked at again.
+    // The lock was released: check everything again.
     return state.withLock { $0.promoteIfPossible(task, page) }
   }
 
-  /// Begins a pass over the frames that have stayed free since the last one began; `giveBackIdleFrames` does it.
+  /// Begins a pass of free page reporting over the frames that have stayed free since the last pass began;
+  /// `giveBackIdleFrames` carries it out.
   public func beginIdlePass() {
     state.withLock { state in
       state.shrinkBlockStock()
@@ -253,11 +290,11 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
-  /// Gives the memory of a few of them back to the host.
-  /// - Returns: how many frames; 0: the pass is over.
+  /// Gives the memory of some idle frames back to the host.
+  /// - Returns: the number of frames; 0: the pass is over.
   public func giveBackIdleFrames() -> Int { state.withLock { $0.giveBackIdleFrames() } }
 
-  /// For measurements: books a frame for a task and takes it back, so many times, as an allocation does.
+  /// For measurements: charges a frame to a task and uncharges it, `times` times, as an allocation does.
   public func bookFrames(_ task: TaskSlot, times: Int) {
     state.withLock { state in
       for _ in 0..<times where state.headroom(task, extra: false) > 0 {
@@ -267,12 +304,14 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
-  /// For tests: unmaps some frame for everyone, as the server may at any time.
+  /// For tests: unmaps a random frame from all tasks, as the server may at any time.
+  /// - Returns: whether a frame was unmapped.
   public func revokeSomeFrame(_ random: UInt64) -> Bool { state.withLock { $0.revokeSomeFrame(random) } }
 
+  /// The server's counters since it began, and its current holdings.
   public var statistics: ServerStatistics { state.withLock { $0.currentStatistics } }
 
-  /// Everything that must always hold, checked from both ends. Costs a walk over all there is.
+  /// Checks all invariants. Walks the whole state: for tests and simulation only.
   /// - Returns: a sentence for each violation.
   public func checkInvariants() -> [String] { state.withLock { $0.violations() } }
 }

@@ -1,5 +1,6 @@
-// What a call can answer; the values are those of `enum pm_error` in the guest interface.
+// The errors a task can get from a call. The values are those of `enum pm_error` in the guest interface.
 
+/// An error as the task sees it; `guest/include/physmem.h` says which call returns which.
 public enum ServerError: UInt32, Error, Sendable {
   case notPermitted = 1
   case noEntry = 2

@@ -1,20 +1,23 @@
-// All that the server knows, as one value that the server's lock protects. Its operations are in extensions, a file
-// for each subject; the public face, which takes the lock, is PhysicalMemoryServer.
+// The server's whole state, protected by the server's lock. Its operations are in extensions, one file a subject;
+// PhysicalMemoryServer is the public interface and takes the lock.
 
 internal import CGuestABI
 internal import GuestMemory
 
 struct ServerState: ~Copyable {
-  let operations: any MachineOperations
+  // The machine, in its three roles.
+  let events: any TaskEvents
+  let spaces: any AddressSpaces
+  let memory: any PhysicalFrames
   var pool: FramePool
   var contents: ContentTable
   var reverseMap: ReverseMap
-  /// The leaves of each task that are surplus in the reverse map.
+  /// Each task's surplus leaves in the reverse map.
   var surplusPlaces: Allowances
   var softReferences: SoftReferenceTable
-  /// The references of each task to contents that had one already.
+  /// Each task's second and later references to the same content.
   var furtherReferences: Allowances
-  /// The ids of each task that were released and never touched.
+  /// Each task's ids that were released without ever having been touched.
   var releasedEmpties: Allowances
   var containers: Slab<ContainerSlot, Container>
   var tasks: Slab<TaskSlot, TaskRecord>
@@ -22,11 +25,11 @@ struct ServerState: ~Copyable {
   var endpoints: Slab<EndpointSlot, Endpoint>
   var names = NameTable()
   var pins: PinTable
-  /// Pins that calls under way are about to make.
+  /// Pins reserved by calls under way.
   var pinsSetAside = 0
-  /// Frames whose contents stay where they were asked for.
+  /// Frames whose contents have a physical placement constraint.
   var placedFrames = 0
-  /// Taken by the machine for itself.
+  /// Frames the machine took for itself.
   private(set) var machineFrames = 0
   var callCount: UInt64 = 0
   var ledger: Ledger
@@ -38,32 +41,32 @@ struct ServerState: ~Copyable {
   var step = Step()
   var batch = FrameBatch()
   var holds = HoldTimes()
-  /// Within `forAnother`.
+  /// Set within `forAnother`.
   var isForAnother = false
   var blocks: BlockStock
   var statistics = ServerStatistics()
   private var lastTaskID: UInt64 = 0
-  /// Ask for zeroed frames when fewer are in stock; and whether that was done already.
+  /// The stock level below which the server asks for more zeroed frames.
   private let lowStock: Int
   var hasAskedForZeroedFrames = false
 
-  /// `reserved`: frames at the pool's start that are the machine's own.
+  /// - Parameter reserved: frames at the start of the pool that belong to the machine.
   init(
     frameCount: Int, reserved: Int, taskCapacity: Int, stock: Int, blocks: Int = 0,
     reclaim: ReclaimRules = ReclaimRules(), operations: any MachineOperations
   ) throws(ReservationError) {
-    // Each may fail, and a value whose parts free something may not be left half made: first all, then the value.
+    // Construct every fallible part first: a partly initialized value cannot free its parts.
     let tables = TableReserve(frameCount: frameCount)
     var pool = try FramePool(frameCount: frameCount, tableFrames: tables.reserved)
     let contents = try ContentTable(capacity: frameCount)
-    // Many map the same text. In a pool of 256 MiB, with 1,024 tasks: 256 each.
+    // Many tasks map the same text. A pool of 256 MiB with 1,024 tasks gets 256 each.
     let surplusPlaces = try Allowances(perTask: max(256, 4 * frameCount / taskCapacity), tasks: taskCapacity)
     let reverseMap = try ReverseMap(capacity: frameCount + surplusPlaces.perTask * taskCapacity)
     let furtherReferences = try Allowances(perTask: 256, tasks: taskCapacity)
     let releasedEmpties = try Allowances(perTask: 1024, tasks: taskCapacity)
     let softReferences = try SoftReferenceTable(capacity: frameCount + furtherReferences.perTask * taskCapacity)
     let pins = try PinTable(frameCount: frameCount, taskCapacity: taskCapacity)
-    // As many as the handles of all tasks: no task can use up those of others.
+    // One for each handle of each task, so that no task can exhaust the table for others.
     let containers = try Slab<ContainerSlot, Container>(capacity: taskCapacity << 16)
     let tasks = try Slab<TaskSlot, TaskRecord>(capacity: taskCapacity)
     let endpoints = try Slab<EndpointSlot, Endpoint>(capacity: 1 << 16)
@@ -73,7 +76,9 @@ struct ServerState: ~Copyable {
     self.blocks = BlockStock(target: min(blocks, BlockStock.most(frameCount: frameCount)))
     ledger = Ledger(allocatable: max(0, pool.freeCount - tables.reserved))
     self.reclaim = ReclaimState(rules: reclaim)
-    self.operations = operations
+    events = operations
+    spaces = operations
+    memory = operations
     self.pool = pool
     self.contents = contents
     self.reverseMap = reverseMap
@@ -96,8 +101,8 @@ struct ServerState: ~Copyable {
 
   // MARK: Frames
 
-  /// A frame for a content; if none is free, one of the tables kept for tasks that have ended. Claims never exceed what
-  /// there is, so that nil means an image that is too large.
+  /// Takes a frame for a content; if none is free, frees tables kept for ended tasks. Claims never exceed the pool, so
+  /// only an image that is too large gets nil.
   @inline(__always)
   mutating func takeContentFrame() -> FrameNumber? {
     if let frame = takeZeroFrame() { return frame }
@@ -105,7 +110,7 @@ struct ServerState: ~Copyable {
     return takeZeroFrame()
   }
 
-  /// A frame that reads zero, if need be one of a released content; nil when there is none.
+  /// Takes a frame that reads zero, if necessary from a released content; nil when there is none.
   @inline(__always)
   private mutating func takeZeroFrame() -> FrameNumber? {
     var taken = pool.takeZeroedFrame()
@@ -115,26 +120,27 @@ struct ServerState: ~Copyable {
 
   private func cleared(_ taken: (frame: FrameNumber, isZero: Bool)?) -> FrameNumber? {
     guard let (frame, isZero) = taken else { return nil }
-    if !isZero { operations.zero(FrameRun(start: frame, count: 1)) }
+    if !isZero { memory.zero(FrameRun(start: frame, count: 1)) }
     return frame
   }
 
-  /// Has the stock filled up before it is used up. Only faults ask: what is taken at a launch is little.
+  /// Asks for more zeroed frames before the stock runs out. Called by faults only: a launch takes few.
   @inline(__always)
   mutating func watchStock() {
     guard pool.stockedCount < lowStock, !hasAskedForZeroedFrames else { return }
     hasAskedForZeroedFrames = true
-    operations.wantZeroedFrames()
+    memory.wantZeroedFrames()
   }
 
-  /// A zeroed frame for a page table of a task: from the reserve within the task's quota, else from what nobody claims.
+  /// Takes a zeroed frame for a task's page table: from the reserve within the task's quota, otherwise from unclaimed
+  /// frames.
   mutating func takeTable(for task: TaskSlot) -> FrameNumber? {
     let entitlement = tasks[task].entitlement
     let quota = TableReserve.quota(frames: max(entitlement.claim, entitlement.allocated))
     let isExtra = tasks[task].reservedTables >= quota || tables.taken >= tables.reserved
     if isExtra { guard withdraw(1, for: task) else { return nil } }
     guard let frame = takeTableFrame() else {
-      // For the next attempt, when the tables kept for ended tasks are back.
+      // Keep the charge for the next attempt, after the tables of ended tasks are freed.
       if isExtra { tasks[task].withdrawn += 1 }
       return nil
     }
@@ -151,7 +157,7 @@ struct ServerState: ~Copyable {
     tables.taken += count
   }
 
-  /// A zeroed frame for the machine itself, for good.
+  /// Takes a zeroed frame for the machine itself; nil when none is left.
   mutating func takeMachineFrame() -> FrameNumber? {
     guard ledger.withdraw(1) else { return nil }
     guard let frame = takeTableFrame() else {
@@ -162,8 +168,8 @@ struct ServerState: ~Copyable {
     return frame
   }
 
-  /// The same for the sake of a task.
-  /// - Throws: `.waitForFrames` when others must give one back first, `.noMemory` when it is nobody's to give.
+  /// Takes a machine frame on behalf of a task.
+  /// - Throws: `.waitForFrames` when other tasks must give one back first, `.noMemory` when no task has one to give.
   mutating func takeMachineFrame(for task: TaskSlot) throws(CallFailure) -> FrameNumber {
     guard withdraw(1, for: task) else { throw lack(task, 1) }
     var frame = takeTableFrame()
@@ -185,7 +191,7 @@ struct ServerState: ~Copyable {
     restore(1)
   }
 
-  /// Gives frames that were withdrawn to the tasks again.
+  /// Returns withdrawn frames to the ledger and serves waiting requests.
   mutating func restore(_ count: Int) {
     ledger.restore(count)
     serveRequests()
@@ -198,48 +204,49 @@ struct ServerState: ~Copyable {
     return frame
   }
 
-  /// Nobody is looking at it: its task's vCPU had left when the task ended, and the flush that comes before this waits for
-  /// whoever is inside KVM.
+  /// Frees a table at once. No vCPU uses it: the task's vCPU has left, and the caller has flushed, which waits for all
+  /// vCPUs inside KVM.
   mutating func giveTable(_ frame: FrameNumber) {
     tables.used -= 1
     pool.giveNow(frame)
   }
 
-  /// Takes back tables kept for tasks that have ended, a step's worth: some, if there are any.
+  /// Frees a step's worth of the tables kept for ended tasks; at least one if there are any.
   mutating func releaseClosedSpaces() {
-    let operations = operations
-    operations.releaseClosedSpaces { giveTable($0) }
+    let spaces = spaces
+    spaces.releaseClosedSpaces { giveTable($0) }
   }
 
-  /// Links the tables for a page; if there is no frame for them, first takes back those kept for ended tasks.
-  /// - Throws: `.waitForFrames` when others must give frames back first, `.noMemory` when there are none to be had.
+  /// Links the tables for a page. If there is no frame for them, first frees the tables kept for ended tasks.
+  /// - Throws: `.waitForFrames` when other tasks must give frames back first, `.noMemory` when none can be had.
   mutating func makeTables(_ task: TaskSlot, for page: PageNumber) throws(CallFailure) {
-    let operations = operations
-    if operations.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
+    let spaces = spaces
+    if spaces.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
     releaseClosedSpaces()
-    if operations.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
+    if spaces.makeTables(task, for: page, takeTable: { takeTable(for: task) }) { return }
     throw lackTables(task)
   }
 
-  /// The task's empty address space, which it has at most once.
+  /// Opens the task's empty address space, unless it has one.
+  /// - Throws: `.waitForFrames` when other tasks must give frames back first, `.noMemory` when none can be had.
   mutating func openSpace(_ task: TaskSlot) throws(CallFailure) {
     guard !tasks[task].hasSpace else { return }
-    let operations = operations
-    var kept = operations.openSpace(task) { takeTable(for: task) }
+    let spaces = spaces
+    var kept = spaces.openSpace(task) { takeTable(for: task) }
     if let count = kept, !takeKept(count, for: task) {
-      // More tables than the reserve has room for, and no frames for them: the space begins anew.
-      operations.closeSpace(task) { giveTable($0) }
+      // The reserve has no room for all kept tables, and there are no frames for them: start with a new space.
+      spaces.closeSpace(task) { giveTable($0) }
       kept = nil
     }
     if kept == nil {
       releaseClosedSpaces()
-      kept = operations.openSpace(task) { takeTable(for: task) }
+      kept = spaces.openSpace(task) { takeTable(for: task) }
     }
     guard kept != nil else { throw lackTables(task) }
     tasks[task].hasSpace = true
   }
 
-  /// Tables kept for a slot are a task's again: from the reserve as far as it has room.
+  /// Charges the tables kept for a slot to its new task: to the reserve as far as it has room.
   private mutating func takeKept(_ count: Int, for task: TaskSlot) -> Bool {
     let fromReserve = min(count, tables.reserved - tables.taken)
     guard withdraw(count - fromReserve, for: task) else { return false }

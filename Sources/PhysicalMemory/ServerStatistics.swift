@@ -1,41 +1,42 @@
 // The server's counters, as `physmem run --stats` and tests read them.
 
-/// What the server has done since it began, and what it holds now. Counts are in frames where nothing else is said.
+/// The server's counters since it began, and its current holdings. Counts are in frames unless stated otherwise.
 public struct ServerStatistics: Equatable, Sendable {
-  /// Of all tasks there were: as in `TaskCounters`.
+  /// Over all tasks, ended ones included; see `TaskCounters`.
   public var faults: UInt64 = 0
   public var pagesServed: UInt64 = 0
   public var spuriousFaults: UInt64 = 0
   public var deliveredFaults: UInt64 = 0
-  /// By faults, and by calls and launches ahead of them.
+  /// By faults, and ahead of them by calls and launches.
   public var pagesMapped: UInt64 = 0
   public var copiesOnWrite: UInt64 = 0
-  /// Calls, and the frames they covered.
+  /// Zap operations, and the frames they covered.
   public var zaps: UInt64 = 0
   public var framesZapped: UInt64 = 0
   public var tasksCreated: UInt64 = 0
-  /// Demands for frames, and tasks that did not meet theirs.
+  /// Demands for frames, and tasks dropped because they did not meet one.
   public var upcalls: UInt64 = 0
   public var tasksDropped: UInt64 = 0
   public var policyCommits: UInt64 = 0
-  /// Released frames that were used for something else.
+  /// Released frames that were reused.
   public var framesExpired: UInt64 = 0
-  /// Free frames whose memory went back to the host.
+  /// Free frames whose memory was given back to the host.
   public var framesGivenBack: UInt64 = 0
   public var framesMoved: UInt64 = 0
-  /// Placed allocations, and those for which there was no place.
+  /// Placed allocations made, and those refused.
   public var placements: UInt64 = 0
   public var placementsRefused: UInt64 = 0
-  /// Superpages made at a fault, and of frames that tasks had already.
+  /// Superpages made at a fault, and those promoted from resident pages.
   public var superpagesMapped: UInt64 = 0
   public var superpagesPromoted: UInt64 = 0
-  /// Regions whose contents were moved together for one.
+  /// Regions whose contents were gathered for a superpage.
   public var superpagesGathered: UInt64 = 0
   public var superpages = SuperpageCounts()
-  /// Revocations for tests after which the frame was written all the same. Anything but 0 is a broken promise.
+  /// Test revocations after which the frame was still written. Anything but 0 is an isolation error.
   public var strayWrites: UInt64 = 0
 
-  /// Of the server's lock, where that is measured. Times are in nanoseconds: the longest, and what 999 of 1,000 do not exceed.
+  /// Holds of the server's lock, when measured: their number, the longest in nanoseconds, and the 99.9th percentile in
+  /// nanoseconds.
   public var holds: UInt64 = 0
   public var longestHold: UInt64 = 0
   public var commonHold: UInt64 = 0
@@ -46,13 +47,13 @@ public struct ServerStatistics: Equatable, Sendable {
   public var allocatableFrames = 0
   public var claimedFrames = 0
   public var allocatedFrames = 0
-  /// Ids whose frames have been released and can be recovered.
+  /// Ids whose frames are released and can still be recovered.
   public var releasedFrames = 0
   public var tableFrames = 0
   public var contents = 0
   public var containers = 0
   public var tasks = 0
-  /// Programs that are loaded.
+  /// Loaded programs.
   public var images = 0
 }
 
@@ -74,7 +75,7 @@ extension ServerState {
     current.containers = containers.count
     current.tasks = tasks.count
     current.images = images.count
-    current.superpages = operations.superpageCounts
+    current.superpages = spaces.superpageCounts
     return current
   }
 }

@@ -1,5 +1,5 @@
 // A cache of computed blocks that uses all extra frames (R5), gives them back when asked (R28), and later recovers
-// those that were not reused (R31). docs/reclaim.md walks through it.
+// those that were not reused (R31). docs/reference/reclaim.md walks through it.
 //
 // Block n has id n in one container and a fixed page, whether it is cached or not.
 //

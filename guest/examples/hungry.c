@@ -1,5 +1,5 @@
 // A task that claims its guarantee late (R3): it waits, allocates step by step, holds the frames, and ends. The server
-// asks the tasks that have borrowed these frames for them first. docs/reclaim.md walks through it.
+// asks the tasks that have borrowed these frames for them first. docs/reference/reclaim.md walks through it.
 #include <physmem.h>
 
 PM_PROGRAM("Allocates its guarantee step by step, holds it, and ends: hungry [WAIT_MS [STEPS [HOLD_MS]]].");

@@ -1,5 +1,5 @@
 // The processor state that a task can see but does not own. On most KVMs all of it belongs to the guest; a KVM in
-// software may show the host's (docs/notes/task-state.md).
+// software may show the host's (docs/internals/notes/task-state.md).
 #include <physmem.h>
 
 PM_PROGRAM("Prints the processor state that a task can read; `processor tables` dies if it may not read the tables.");

@@ -1,4 +1,4 @@
-// A task that borrows frames and never gives them back: the server drops it (R30). docs/reclaim.md walks through it.
+// A task that borrows frames and never gives them back: the server drops it (R30). docs/reference/reclaim.md walks through it.
 #include <physmem.h>
 
 PM_PROGRAM("Takes all extra frames and keeps them when asked for them: rogue [ignores|spins].");

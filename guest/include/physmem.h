@@ -183,6 +183,12 @@ pm_error_t pm_unmap(void *address, uint32_t count);
 /// Describes the mapping at the page of `address` (R27). PM_ENOENT: none, as always outside the task's range;
 /// PM_EFAULT.
 pm_error_t pm_mapping(const void *address, struct pm_mapping *mapping);
+/// Stores a byte for each of `count` pages from `address` on (R37): PM_PAGE_PRESENT, _ACCESSED and _DIRTY, as the page's
+/// leaf has them; 0 where there is no leaf. The server sets the accessed bit, and the dirty bit where it permits writes, when
+/// it fills in a page, and it may drop a page at any time. `flags` must be 0.
+/// PM_EINVAL: count 0 or more than PM_FRAMES_MAXIMUM, a flag, not page aligned or outside [PM_USER_START, PM_USER_END);
+/// PM_EFAULT, with some bytes stored.
+pm_error_t pm_sample(const void *address, uint32_t count, uint32_t flags, uint8_t *bits);
 
 // ---- policy (R7-R14) -------------------------------------------------------------
 // One task, the policy server, sets every task's guarantee. A task negotiates with it through <physmem/policy.h>; the

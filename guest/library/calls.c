@@ -22,6 +22,7 @@ CALL(pm_error_t, pm_container_deallocate, PM_CALL_CONTAINER_DEALLOCATE, pm_conta
 CALL(pm_error_t, pm_map_call, PM_CALL_CONTAINER_MAP, pm_container_t, pm_frame_t, uint32_t, void *, uint32_t)
 CALL(pm_error_t, pm_unmap_call, PM_CALL_UNMAP, void *, uint32_t)
 CALL(pm_error_t, pm_mapping, PM_CALL_MAPPING, const void *, struct pm_mapping *)
+CALL(pm_error_t, pm_sample, PM_CALL_SAMPLE, const void *, uint32_t, uint32_t, uint8_t *)
 
 CALL(pm_error_t, pm_container_copy, PM_CALL_CONTAINER_COPY, pm_container_t, pm_frame_t, pm_container_t, pm_frame_t,
      uint32_t, pm_frame_t *)

@@ -179,3 +179,24 @@ public struct Mapping {
     try PMError.check(unsafe pm_unmap(UnsafeMutableRawPointer(bitPattern: address), count))
   }
 }
+
+/// What a page's leaf says (R37); empty where there is no leaf, and the next access faults.
+public struct PageUse: OptionSet, Sendable {
+  public let rawValue: UInt8
+  public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+  public static let present = PageUse(rawValue: UInt8(PM_PAGE_PRESENT))
+  public static let accessed = PageUse(rawValue: UInt8(PM_PAGE_ACCESSED))
+  public static let dirty = PageUse(rawValue: UInt8(PM_PAGE_DIRTY))
+
+  /// - Returns: one for each of `count` pages from `address` on.
+  public static func sample(at address: UInt, count: UInt32) throws(PMError) -> [PageUse] {
+    var bits = [UInt8](repeating: 0, count: Int(count))
+    let error = unsafe bits.withUnsafeMutableBufferPointer { buffer in
+      // SAFETY: the server stores a byte for each page, and does not access the pages.
+      unsafe pm_sample(UnsafeRawPointer(bitPattern: address), count, 0, buffer.baseAddress)
+    }
+    try PMError.check(error)
+    return bits.map { PageUse(rawValue: $0) }
+  }
+}

@@ -1,6 +1,6 @@
 // Instructions that take long, or that KVM emulates, on pages whose contents are moved between frames all the
 // time: strings, atomic operations, and on a KVM in software far calls. No write is lost (R17, R25).
-// docs/notes/grace-periods.md lists the instructions that KVM emulates.
+// docs/internals/notes/grace-periods.md lists the instructions that KVM emulates.
 #include "test.h"
 
 enum { PAGES = 4, WORKERS = 2, ROUNDS = 40 };

@@ -1,6 +1,6 @@
 // Stale translations: one task writes all the time, on its own vCPU and without exits, while another one takes its
 // frames. No write may reach a frame after it was zapped, whatever KVM and the processor have cached
-// (Safety; R24 to R26). Each case fails if a zap does nothing; docs/notes/backends.md lists where it was tried.
+// (Safety; R24 to R26). Each case fails if a zap does nothing; docs/internals/notes/backends.md lists where it was tried.
 #include "test.h"
 
 enum { PAGES = 8, ROUNDS = 60, LOOKS = 3000 };

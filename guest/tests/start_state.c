@@ -1,5 +1,5 @@
 // A task's registers at its start, and a task that leaves as much state behind as it can. The machine's own tests run
-// them one after the other on one vCPU; each must pass alone too. docs/notes/task-state.md lists all the
+// them one after the other on one vCPU; each must pass alone too. docs/internals/notes/task-state.md lists all the
 // state.
 #include "processor.h"
 #include "test.h"

@@ -73,7 +73,7 @@ final class BackgroundDefragmentation: Sendable {
     var left = Self.superpagesInOneGo
     while left > 0, !isStopping.load(ordering: .acquiring), let candidate = server.findCandidate(&cursor) {
       // Regions already in order are skipped: collapsing memory in use into huge pages corrupted the host kernel under
-      // a translated KVM (docs/notes/backends.md).
+      // a translated KVM (docs/internals/notes/backends.md).
       guard case .scattered(var gathering) = candidate else { continue }
       left -= 1
       var progress = server.continueGathering(&gathering)

@@ -1,5 +1,5 @@
 // A block device's registers: those of virtio over MMIO at the same offsets, but drivers access them by calls
-// (docs/decisions/0013).
+// (docs/internals/decisions/0013).
 // Source: virtio 1.2, 4.2.2 "MMIO device register layout", 2.1 "device status field", 5.2.4 "device configuration".
 
 internal import GuestMemory

@@ -119,6 +119,15 @@ final class GuestPageTables: MachineOperations {
     return entry.isPresent ? mapped(entry) : nil
   }
 
+  func pageUse(_ slot: TaskSlot, _ page: PageNumber) -> PageUse {
+    let entry = spaces[slot].entry(page)
+    guard entry.isPresent else { return [] }
+    var use: PageUse = .present
+    if entry.rawValue & PageTableEntry.accessed != 0 { use.insert(.accessed) }
+    if entry.rawValue & PageTableEntry.dirty != 0 { use.insert(.dirty) }
+    return use
+  }
+
   private func mapped(_ entry: PageTableEntry) -> MappedPage {
     var rights: MappingFlags = .read
     if entry.isWritable { rights.insert(.write) }
@@ -207,7 +216,7 @@ final class GuestPageTables: MachineOperations {
 
   func wantZeroedFrames() { wakePreparation() }
   /// If KVM lacks memory, a write by an instruction that KVM emulates may be lost. There are two such instructions
-  /// (docs/notes/grace-periods.md).
+  /// (docs/internals/notes/grace-periods.md).
   func settleWrites() { try? machine.settle(unusedAddress: UInt64(memory.byteCount) + 4096) }
   func zap(_ run: FrameRun) { memory.zap(run) }
   func zero(_ run: FrameRun) { memory.zero(run) }

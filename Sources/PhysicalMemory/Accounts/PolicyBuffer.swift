@@ -168,7 +168,7 @@ extension ServerState {
     guard let (frame, offset) = policyEntry(task) else { return }
     let allocated = UInt64(tasks[task].entitlement.allocated)
     let bytes = InlineArray<8, UInt8> { UInt8(truncatingIfNeeded: allocated >> UInt64(8 * $0)) }
-    operations.write(frame, at: offset + 8, bytes.span)
+    memory.write(frame, at: offset + 8, bytes.span)
   }
 
   /// Writes all of a task's entry, the policy server's fields too.
@@ -199,6 +199,6 @@ extension ServerState {
   private func writeWords(_ slot: TaskSlot, at offset: Int, _ words: InlineArray<4, UInt64>) {
     guard let entry = policyEntry(slot) else { return }
     let bytes = InlineArray<32, UInt8> { UInt8(truncatingIfNeeded: words[$0 / 8] >> UInt64($0 % 8 * 8)) }
-    operations.write(entry.frame, at: entry.offset + offset, bytes.span)
+    memory.write(entry.frame, at: entry.offset + offset, bytes.span)
   }
 }

@@ -54,7 +54,7 @@ extension ServerState {
       guard let content = containers[buffer.slot].frames[FrameID(UInt32(id))].content else { continue }
       var whole = bytes.mutableSpan
       var part = whole._mutatingExtracting((id << 12)..<((id + 1) << 12))
-      operations.read(contents[content].frame, at: 0, into: &part)
+      memory.read(contents[content].frame, at: 0, into: &part)
     }
     func word(_ slot: TaskSlot, _ offset: Int) -> UInt64 {
       let start = Int(slot.rawValue) * PolicyState.entryBytes + offset
@@ -103,7 +103,7 @@ extension ServerState {
       let entitlement = tasks[request.task].entitlement
       let isGood = request.isWithdrawal ? entitlement.extra == 0 : request.count <= entitlement.guaranteedLeft
       if isGood { reclaim.requests.append(request) } else if request.isWithdrawal { ledger.promise(-request.count) }
-      operations.wake(request.task)
+      events.wake(request.task)
     }
     serveRequests()
   }
@@ -134,14 +134,14 @@ extension ServerState {
 
   /// The task has all it begins with. If somebody decides, it waits for what is decided about it.
   mutating func presentToPolicy(_ task: TaskSlot) {
-    if policy.holder != nil { tasks[task].policyDeadline = operations.now + Self.launchPatience }
+    if policy.holder != nil { tasks[task].policyDeadline = events.now + Self.launchPatience }
     tellOfTasks()
   }
 
   /// Until when the new task is to wait, unless it is woken before; nil: it may begin.
   func policyWait(_ task: TaskSlot) -> UInt64? {
     let deadline = tasks[task].policyDeadline
-    return operations.now < deadline ? deadline : nil
+    return events.now < deadline ? deadline : nil
   }
 
   /// Nobody waits for the policy server any more: it has committed, or is gone.
@@ -150,7 +150,7 @@ extension ServerState {
     while let slot = next {
       if tasks[slot].policyDeadline != 0 {
         tasks[slot].policyDeadline = 0
-        operations.wake(slot)
+        events.wake(slot)
       }
       next = tasks.occupied(after: slot)
     }

@@ -76,15 +76,18 @@ public enum FrameWait: Equatable, Sendable {
 extension ServerState {
   // MARK: Requests
 
-  /// How many more frames a task may allocate. Frames set aside for this call are counted again from here on.
-  mutating func headroom(_ task: TaskSlot, extra: Bool) -> Int {
+  /// Frames set aside for the call that waited for them count as free again: it charges them anew.
+  mutating func returnSetAside(_ task: TaskSlot) {
     let setAside = tasks[task].setAside
-    if setAside > 0 {
-      tasks[task].setAside = 0
-      ledger.charge(&tasks[task].entitlement, -setAside)
-      noteAllocated(task)
-    }
-    return ledger.headroom(tasks[task].entitlement, extra: extra, lendable: lendable)
+    guard setAside > 0 else { return }
+    tasks[task].setAside = 0
+    ledger.charge(&tasks[task].entitlement, -setAside)
+    noteAllocated(task)
+  }
+
+  /// How many more frames a task may allocate.
+  func headroom(_ task: TaskSlot, extra: Bool) -> Int {
+    ledger.headroom(tasks[task].entitlement, extra: extra, lendable: lendable)
   }
 
   /// Nobody borrows while others wait for what is theirs.
@@ -131,7 +134,7 @@ extension ServerState {
         tasks[request.task].setAside += request.count
         noteAllocated(request.task)
       }
-      operations.wake(request.task)
+      events.wake(request.task)
     }
   }
 
@@ -193,10 +196,10 @@ extension ServerState {
     tasks[task].lastTurn = reclaim.turn
     tasks[task].untold += count
     // First: then a task that waits is known to be on its way, and its time is told.
-    operations.raiseUpcall(task)
+    events.raiseUpcall(task)
     tasks[task].demands.append(
       FrameDemand(
-        count: count, deadline: operations.now + reclaim.rules.timeLimit, processorTime: operations.processorTime(task))
+        count: count, deadline: events.now + reclaim.rules.timeLimit, processorTime: events.processorTime(task))
     )
     statistics.upcalls += 1
   }
@@ -236,7 +239,7 @@ extension ServerState {
   /// Drops the tasks whose time is up.
   /// - Returns: when to look again.
   private mutating func expireDemands() -> UInt64 {
-    let now = operations.now
+    let now = events.now
     var next = now + 1_000_000_000
     for task in reclaim.victims {
       guard !tasks[task].isDropped, !tasks[task].isEnding,
@@ -254,7 +257,7 @@ extension ServerState {
   }
 
   private mutating func hasHadTime(_ task: TaskSlot, since start: UInt64) -> Bool {
-    let time = operations.processorTime(task)
+    let time = events.processorTime(task)
     if time == .max { return true }
     if start != .max { return time - start >= ReclaimState.leastProcessorTime }
     // It waited when it was asked, and does not any more: its time counts from here on.
@@ -269,6 +272,6 @@ extension ServerState {
     let coming = tasks[task].entitlement.allocated
     reclaim.demanded += coming - tasks[task].demanded
     tasks[task].demands = [FrameDemand(count: coming, deadline: .max, processorTime: 0)]
-    operations.drop(task, missing: late)
+    events.drop(task, missing: late)
   }
 }

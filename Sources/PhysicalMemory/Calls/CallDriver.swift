@@ -1,21 +1,21 @@
-// One driver for all calls. It has what they have in common: the lock and its steps, the wait for frames that others must
-// give back first, and the end of a call whose task is to end.
+// The driver of all calls: the lock and its steps, the wait for frames from other tasks, and giving up a call whose
+// task must end.
 //
 // The life of a call:
-//  1. attempt: decoded and checked, then carried out step by step, the lock released in between. Each attempt comes out as
-//     done, as a wait for another task, or as a `CallFailure`.
-//  2. wait for frames: the attempt has changed nothing, and is made again when they have come.
+//  1. attempt: decoded and checked, then carried out step by step; the lock is released between steps. An attempt ends
+//     as done, as a wait for another task, or with a `CallFailure`.
+//  2. wait for frames: the attempt has changed nothing, and is repeated when the frames have come.
 //  3. answer: `CallOutcome`.
 
 internal import CGuestABI
 
-/// Why an attempt at a call was not carried through.
+/// Why an attempt at a call failed.
 public enum CallFailure: Error, Equatable, Sendable {
-  /// What the task is told.
+  /// Reported to the task.
   case error(ServerError)
-  /// Frames that the call needs are being taken back from others. `frameWait` says when to make the call again.
+  /// Other tasks are giving frames back for this call. `frameWait` says when to repeat it.
   case waitForFrames
-  /// The task is to end (`mustStop`), and the call was given up between two steps.
+  /// The task must end (`mustStop`); the call was given up between two steps.
   case stopped
 
   public static var notPermitted: CallFailure { .error(.notPermitted) }
@@ -33,29 +33,33 @@ public enum CallFailure: Error, Equatable, Sendable {
   public static var again: CallFailure { .error(.again) }
 }
 
-/// How an attempt at a call came out.
+/// The result of an attempt at a call.
 public enum CallProgress: Equatable, Sendable {
-  /// With what the task is told; nil: PM_OK.
+  /// With the task's error; nil: PM_OK.
   case finished(ServerError?)
-  /// For another task, so long at most: ask `waitOutcome` when woken.
+  /// The call waits for another task, at most this long: ask `waitOutcome` when woken.
   case waits(microseconds: UInt64)
 
+  /// Finished with PM_OK.
   public static var done: CallProgress { .finished(nil) }
 }
 
-/// What the driver of a vCPU has to do next.
+/// What the vCPU's driver does next.
 public enum CallOutcome: Equatable, Sendable {
-  /// Tell the task; nil: PM_OK.
+  /// Report the result to the task; nil: PM_OK.
   case answer(ServerError?)
   case waits(microseconds: UInt64)
-  /// Let the task end.
+  /// End the task.
   case stopped
 }
 
 extension PhysicalMemoryServer {
-  /// Attempts a task's call until it is through.
-  /// - Parameter waitForFrames: called while others give frames back; returns at a time of the machine's clock, or when
-  ///   `wake` is called for the task. False: the task is to end.
+  /// Carries out a task's call, repeating attempts that wait for frames.
+  /// - Parameters:
+  ///   - task: the caller.
+  ///   - attempt: makes one attempt at the call.
+  ///   - waitForFrames: called while other tasks give frames back; blocks until a time of the machine's clock
+  ///     (nanoseconds), or until `wake` is called for the task. False: the task must end.
   public func carryOut(
     for task: TaskSlot, _ attempt: () throws(CallFailure) -> CallProgress, waitForFrames: (_ until: UInt64) -> Bool
   ) -> CallOutcome {
@@ -80,8 +84,8 @@ extension PhysicalMemoryServer {
     }
   }
 
-  /// One attempt at a call. After `.waitForFrames` it is made again when `frameWait` is `.ready`, and `endRequest` follows
-  /// it, however it came out.
+  /// Makes one attempt at a call. After `.waitForFrames`, repeat it once `frameWait` is `.ready`, and call `endRequest`
+  /// after the last attempt, whether it succeeded or not.
   public func attempt(
     _ number: ServerCallNumber, _ arguments: CallArguments, for task: TaskSlot, at level: WaitLevel = .task
   ) throws(CallFailure) -> CallProgress {
@@ -89,16 +93,16 @@ extension PhysicalMemoryServer {
   }
 }
 
-/// A call under way: who makes it, and the server's state, a step at a time.
+/// A call under way: its caller, and access to the server's state one step at a time.
 struct CallContext {
   let server: PhysicalMemoryServer
   let task: TaskSlot
   let level: WaitLevel
 
-  /// Who waits, where the call waits for another task.
+  /// The waiter of a call that waits for another task.
   var waiter: Waiter { Waiter(task, level) }
 
-  /// One step, with the lock held.
+  /// Runs one step with the lock held.
   @inline(__always)
   func step<Result, Failure: Error>(
     _ body: (inout ServerState) throws(Failure) -> sending Result
@@ -106,17 +110,17 @@ struct CallContext {
     try server.withState { (state) throws(Failure) in try body(&state) }
   }
 
-  /// The same, with no pin left whose time is up.
+  /// Runs one step with the lock held, after it has ended all expired pins.
   func stepWithCurrentPins<Result, Failure: Error>(
     _ body: (inout ServerState) throws(Failure) -> sending Result
   ) throws(Failure) -> sending Result {
     try server.withCurrentPins { (state) throws(Failure) in try body(&state) }
   }
 
-  /// Steps until one says that there are no more. A call can be long, and a task that is to end is not waited for: this looks
-  /// before each step.
-  /// - Parameter undo: steps that take back what was planned, so that everything is in order for the task's end.
-  /// - Throws: `.stopped` then.
+  /// Repeats a step until it returns false. Checks before each step whether the task must end, since a call can be
+  /// long.
+  /// - Parameter undo: steps that undo the plan, so that the end of the task finds everything in order.
+  /// - Throws: `.stopped` when the task must end, and whatever a step throws.
   func steps(
     _ body: (inout ServerState) throws(CallFailure) -> Bool, undo: (inout ServerState) -> Bool = { _ in false }
   ) throws(CallFailure) {
@@ -128,7 +132,7 @@ struct CallContext {
 
   // MARK: Arguments in the task's memory
 
-  /// The ids of one side of a copy.
+  /// Loads the ids of one side of a copy.
   func load(_ ids: FrameIDArgument, _ count: UInt32) throws(CallFailure) -> FrameIDs {
     let loaded: FrameIDs
     switch ids {
@@ -148,16 +152,16 @@ struct CallContext {
     }
   }
 
-  /// Stores the id that an error is about, where the task wants to know it.
+  /// Stores the id an error is about, if the task passed an address for it.
   func store(_ id: FrameID?, at address: GuestAddress) throws(CallFailure) {
     guard let id, address.rawValue != 0 else { return }
     try step { (state) throws(CallFailure) in try state.store(id.rawValue, task, address) }
   }
 }
 
-/// The ids of one side of a copy, as a call names them.
+/// The ids of one side of a copy, as the call's arguments name them.
 enum FrameIDArgument {
   case from(FrameID)
-  /// The address of an array of ids.
+  /// At this address, an array of ids.
   case array(GuestAddress)
 }

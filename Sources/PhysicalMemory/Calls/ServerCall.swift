@@ -1,13 +1,14 @@
-// The calls that the server carries out, by number. Those that concern a task's vCPU, its console and devices are the
-// machine's (Machine/Exits/MachineCall.swift); the numbers of both are those of `enum pm_call`.
+// The calls that the server carries out, by number. The machine carries out those on a task's vCPU, console and devices
+// (Machine/Exits/MachineCall.swift). The numbers of both are those of `enum pm_call`.
 
 internal import CGuestABI
 
-/// The registers of a call, in the order of C's arguments. 32-bit arguments are the low halves, as in C.
+/// The argument registers of a call, in the order of C's arguments. 32-bit arguments are the low halves, as in C.
 public struct CallArguments: Equatable, Sendable {
   /// RDI, RSI, RDX, RCX, R8, R9.
   public let words: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64)
 
+  /// RDI, RSI, RDX, RCX, R8, R9.
   public init(
     _ a: UInt64 = 0, _ b: UInt64 = 0, _ c: UInt64 = 0, _ d: UInt64 = 0, _ e: UInt64 = 0, _ f: UInt64 = 0
   ) {
@@ -17,7 +18,7 @@ public struct CallArguments: Equatable, Sendable {
   public static func == (left: CallArguments, right: CallArguments) -> Bool { left.words == right.words }
 }
 
-/// A register as what a call takes it for.
+/// A register, converted to an argument's type.
 extension UInt64 {
   var asCount: UInt32 { UInt32(truncatingIfNeeded: self) }
   var asFlags: UInt32 { UInt32(truncatingIfNeeded: self) }
@@ -26,8 +27,8 @@ extension UInt64 {
   var asAddress: GuestAddress { GuestAddress(self) }
 }
 
-/// A call: decoded from its registers, then carried out for a task. Each is a file of its own, which has its checks, its
-/// steps and its errors from top to bottom.
+/// A call: decoded from its registers, then carried out for a task. Each has a file with its checks, steps and errors,
+/// read from top to bottom.
 protocol ServerCall {
   init(_ arguments: CallArguments)
   /// Checks everything before it changes anything. A call that throws `.waitForFrames` has changed nothing.
@@ -37,12 +38,12 @@ protocol ServerCall {
 /// A call that may wait for another task.
 protocol WaitingCall {
   init(_ arguments: CallArguments)
-  /// How long it may wait; 0: not at all.
+  /// The timeout; 0: do not wait.
   var microseconds: UInt64 { get }
   func begin(_ caller: CallContext) throws(CallFailure) -> WaitOutcome
 }
 
-/// `pm_call`, as far as the server carries it out. A test compares the numbers with the header's.
+/// The calls of `pm_call` that the server carries out. A test compares the numbers with the header.
 public enum ServerCallNumber: UInt32, Sendable, CaseIterable {
   case taskInfo = 5
   case containerCreate = 0x20
@@ -68,6 +69,7 @@ public enum ServerCallNumber: UInt32, Sendable, CaseIterable {
   case containerMap = 0x40
   case unmap = 0x41
   case mapping = 0x42
+  case sample = 0x43
   case releaseData = 0x50
   case releasePages = 0x51
   case recoverPages = 0x52
@@ -114,6 +116,7 @@ extension CallContext {
     case .containerMap: try perform(ContainerMap(arguments))
     case .unmap: try perform(Unmap(arguments))
     case .mapping: try perform(MappingQuery(arguments))
+    case .sample: try perform(Sample(arguments))
     case .releaseData: try perform(ReleaseData(arguments))
     case .releasePages: try perform(ReleasePages(arguments))
     case .recoverPages: try perform(RecoverPages(arguments))

@@ -146,7 +146,7 @@ extension ServerState {
       if !blocks.blocks.contains(block.start) { blocks.append(block) }
       return true
     }
-    operations.zero(row)
+    memory.zero(row)
     return false
   }
 
@@ -154,7 +154,7 @@ extension ServerState {
   mutating func popBlock() -> FrameRun? {
     var block = blocks.popLast()
     while let candidate = block, !pool.isFreeAndZero(candidate) { block = blocks.popLast() }
-    if blocks.noteUse() { operations.wantZeroedFrames() }
+    if blocks.noteUse() { memory.wantZeroedFrames() }
     return block
   }
 

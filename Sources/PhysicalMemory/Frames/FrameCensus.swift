@@ -22,7 +22,7 @@ extension PhysicalMemoryServer {
   package func frameUses() -> [FrameUse] {
     withState { state in
       var uses = (0..<state.pool.count).map { state.use(of: $0) }
-      let now = state.operations.now
+      let now = state.events.now
       for index in uses.indices {
         let pinned = state.pins[FrameNumber(UInt32(index))]
         if pinned.isPinned, pinned.pin.deadline > now || pinned.transfers > 0 { uses[index] = .pinned }

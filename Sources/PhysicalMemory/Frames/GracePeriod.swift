@@ -2,7 +2,7 @@
 //
 // A zap ends what processors hold. It does not end what KVM has in hand: to carry out an instruction for a task, KVM
 // looks an address up in the page tables and then uses the frame, and its thread may be stopped between the two for as
-// long as the host likes (docs/decisions/0016-frames-wait-for-visits-to-kvm.md). But it forgets the frame before it
+// long as the host likes (docs/internals/decisions/0016-frames-wait-for-visits-to-kvm.md). But it forgets the frame before it
 // returns from KVM_RUN. So a frame may be reused when each vCPU that was in KVM_RUN, a visit, when a leaf of its task
 // went, has left since. This is read-copy-update with KVM_RUN as the reader.
 //
@@ -67,7 +67,7 @@ extension ServerState {
     guard !grace.touched.isEmpty else { return }
     for task in grace.touched where tasks.contains(task) {
       tasks[task].isTouched = false
-      guard let visit = operations.visit(task) else { continue }
+      guard let visit = events.visit(task) else { continue }
       revocations.isUnsettled = true
       guard tasks[task].awaited != visit else { continue }
       tasks[task].awaited = visit
@@ -77,7 +77,7 @@ extension ServerState {
     updateGracePeriods()
     guard grace.isActive, !grace.isWatched else { return }
     grace.isWatched = true
-    operations.watchGracePeriods()
+    events.watchGracePeriods()
   }
 
   private mutating func updateGracePeriods() {
@@ -91,7 +91,7 @@ extension ServerState {
     defer { updateGracePeriods() }
     while true {
       // The last one is looked at again and again, and the others only when it is over.
-      while let visit = grace.ending.last, operations.visit(visit.slot) != visit { grace.ending.removeLast() }
+      while let visit = grace.ending.last, events.visit(visit.slot) != visit { grace.ending.removeLast() }
       guard grace.ending.isEmpty else { return }
       pool.giveEnded(most: max(GracePeriods.framesInOneStep, needed - pool.takeableCount))
       guard pool.endingCount == 0 else { return }
@@ -103,8 +103,8 @@ extension ServerState {
   }
 
   private mutating func hurryVisits() {
-    for visit in grace.ending { operations.hurry(visit) }
-    for visit in grace.open { operations.hurry(visit) }
+    for visit in grace.ending { events.hurry(visit) }
+    for visit in grace.open { events.hurry(visit) }
   }
 
   /// Whether there are too few frames for a step, and more of them when visits have ended.
@@ -175,8 +175,8 @@ struct ServerLock: ~Copyable, Sendable {
     while true {
       var seen: UInt64 = 0
       let result = try state.withLock { (state) throws(Failure) -> sending Result? in
-        let start = isMeasured ? state.operations.now : 0
-        defer { if isMeasured { state.holds.add(state.operations.now - start) } }
+        let start = isMeasured ? state.events.now : 0
+        defer { if isMeasured { state.holds.add(state.events.now - start) } }
         state.grace.beganIdle = true
         if state.grace.isActive {
           // Before it is looked whether visits are over: none is missed.

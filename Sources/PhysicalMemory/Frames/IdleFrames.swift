@@ -118,7 +118,7 @@ extension ServerState {
   /// One step of a pass. Returns how many frames it gave back; 0: the pass is over.
   mutating func giveBackIdleFrames() -> Int {
     guard let run = pool.takeIdleRun(most: Self.idleFramesInOneStep) else { return 0 }
-    operations.discard(run)
+    memory.discard(run)
     statistics.framesGivenBack += UInt64(run.count)
     return run.count
   }

@@ -105,7 +105,7 @@ extension ServerState {
     }
     // With nothing left to clear, nobody asks again until frames come back.
     let batch = pool.takeForZeroing(most: min(missing, 16))
-    for run in batch.dirtyRuns { operations.zero(run) }
+    for run in batch.dirtyRuns { memory.zero(run) }
     pool.giveZeroed(batch)
     return batch.runs
   }

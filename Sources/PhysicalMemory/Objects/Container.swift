@@ -121,7 +121,7 @@ extension ServerState {
   /// The lock in force; one whose time is up is forgotten here.
   mutating func currentLock(_ slot: ContainerSlot) -> ContainerLock? {
     guard let lock = containers[slot].lock else { return nil }
-    if operations.now < lock.deadline { return lock }
+    if events.now < lock.deadline { return lock }
     removeLock(slot)
     return nil
   }

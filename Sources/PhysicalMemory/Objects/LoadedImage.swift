@@ -145,7 +145,7 @@ extension ServerState {
     let first = max(page << 12, part.offset)
     let last = min((page + 1) << 12, part.offset + part.bytes.count)
     let bytes = part.bytes[(part.bytes.startIndex + first - part.offset)..<(part.bytes.startIndex + last - part.offset)]
-    operations.write(frame, at: first & 4095, bytes.span)
+    memory.write(frame, at: first & 4095, bytes.span)
   }
 
   /// Forgets an image; PM_EBUSY while a task runs it.

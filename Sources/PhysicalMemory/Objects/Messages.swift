@@ -266,7 +266,7 @@ extension ServerState {
   /// `error`: of `forAnother`, or none that a call leaves with before it is done: `.stopped` is for `steps` alone to throw.
   mutating func finish(_ waiter: Waiter, _ error: ServerError?) {
     setWait(waiter, .finished(error))
-    operations.wake(waiter.task)
+    events.wake(waiter.task)
   }
 
   // MARK: Ends

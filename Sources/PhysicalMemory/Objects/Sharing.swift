@@ -131,7 +131,7 @@ extension ServerState {
     let owner = containers[access.slot].owner
     guard owner != task else { throw .notPermitted }
     guard !tasks[owner].isEnding else { throw .canceled }
-    let now = operations.now
+    let now = events.now
     let start = current?.start ?? now
     let deadline = min(now + microseconds * 1000, start + PM_LOCK_MAXIMUM_US * 1000)
     setLock(access.slot, ContainerLock(holder: task, start: start, deadline: deadline))
@@ -167,7 +167,7 @@ extension ServerState {
 
   private mutating func endLock(_ slot: ContainerSlot) {
     removeLock(slot)
-    operations.wake(containers[slot].owner)
+    events.wake(containers[slot].owner)
   }
 
   func reference(_ slot: ContainerSlot) -> ContainerReference {

@@ -99,6 +99,7 @@ extension ServerState {
     try openSpace(task)
     for segment in images[image].segments { try makeTables(task, for: segment.start) }
     try makeTables(task, for: PageNumber(containing: PM_STACK_TOP).advanced(by: -Int(PM_STACK_PAGES)))
+    returnSetAside(task)
     guard headroom(task, extra: true) >= frameCount else { throw .noMemory }
     try charge(task, frameCount)
     containers[tasks[task].initialContainer.slot].frames.fill(0, count: frameCount, .empty)
@@ -242,8 +243,8 @@ extension ServerState {
       if continueDestroying(container) { tasks[task].dying.removeLast() }
       return .more
     }
-    let operations = operations
-    if tasks[task].hasSpace { operations.closeSpace(task) { giveTable($0) } }
+    let spaces = spaces
+    if tasks[task].hasSpace { spaces.closeSpace(task) { giveTable($0) } }
     forgetDemands(task)
     var record = tasks.remove(at: task)
     dissolve(&record.entitlement)

@@ -1,57 +1,73 @@
-// Giving ids of a container to empty frames, and taking them back (R16, R18). No physical frame is taken here:
-// that happens when the content is first accessed.
+// Allocation of a container's ids as empty virtual frames, and deallocation (R16, R18). No physical frame is taken
+// here: the first access does that.
 
 internal import CGuestABI
 internal import GuestMemory
 
-/// PM_ALLOC_…
+/// Options of an allocation. The values are those of PM_ALLOC_… in the guest interface.
 public struct AllocationFlags: OptionSet, Sendable {
+  /// PM_ALLOC_… bits.
   public let rawValue: UInt32
+  /// - Parameter rawValue: PM_ALLOC_… bits.
   public init(rawValue: UInt32) { self.rawValue = rawValue }
+  /// Allocates as many as possible.
   public static let partial = AllocationFlags(rawValue: UInt32(PM_ALLOC_PARTIAL))
+  /// Drops the contents of ids in the range that are in use, instead of failing.
   public static let squash = AllocationFlags(rawValue: UInt32(PM_ALLOC_SQUASH))
+  /// May use extra frames beyond the guarantee.
   public static let extra = AllocationFlags(rawValue: UInt32(PM_ALLOC_EXTRA))
   static let all: AllocationFlags = [.partial, .squash, .extra]
 }
 
-/// PM_DEALLOC_…
+/// Options of a deallocation. The values are those of PM_DEALLOC_… in the guest interface.
 public struct DeallocationFlags: OptionSet, Sendable {
+  /// PM_DEALLOC_… bits.
   public let rawValue: UInt32
+  /// - Parameter rawValue: PM_DEALLOC_… bits.
   public init(rawValue: UInt32) { self.rawValue = rawValue }
+  /// Deallocates as many as possible.
   public static let partial = DeallocationFlags(rawValue: UInt32(PM_DEALLOC_PARTIAL))
+  /// Skips ids that are not in use, instead of failing.
   public static let squash = DeallocationFlags(rawValue: UInt32(PM_DEALLOC_SQUASH))
   static let all: DeallocationFlags = [.partial, .squash]
 }
 
-/// How many frames a call changed, and what stopped it, if anything did. Without PARTIAL an error changes nothing.
+/// The number of frames a call changed, and the error that stopped it, if any. Without PARTIAL an error changes
+/// nothing.
 public struct CountedResult: Equatable, Sendable {
+  /// The number of frames.
   public let count: Int
+  /// The error; nil: none.
   public let error: ServerError?
 
+  /// - Parameters:
+  ///   - count: the number of frames.
+  ///   - error: the error; nil: none.
   public init(count: Int, error: ServerError?) {
     self.count = count
     self.error = error
   }
 }
 
-/// An allocation that has been checked and charged, and is now carried out in bounded steps.
+/// An allocation that is checked and charged, and is carried out in bounded steps.
 struct AllocationPlan {
   let container: ContainerSlot
-  /// The ids still to be done.
+  /// The ids still to do.
   var rest: Range<UInt64>
-  /// Charged until all is done for what ids in use name: of a placed allocation, whose frames are taken before that goes.
+  /// For a placed allocation: charged until the end for the old contents of ids in use, since it takes its frames
+  /// before it drops those.
   let kept: Int
   let result: CountedResult
 }
 
 extension ServerState {
-  /// Checks an allocation and charges the frames it adds: nobody else can have them from here on, and carrying it out
-  /// cannot fail.
-  /// - Parameter placed: it takes its frames before it lets go of what the ids name.
+  /// Checks an allocation and charges the frames it adds, after which it cannot fail.
+  /// - Parameter placed: it takes its frames before it drops the old contents of the ids.
   mutating func planAllocation(
     _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ flags: AllocationFlags, placed: Bool = false
   ) throws(CallFailure) -> AllocationPlan {
     let slot = try ownedContainer(task, handle)
+    returnSetAside(task)
     let headroom = headroom(task, extra: flags.contains(.extra))
     var count: Int
     var error: ServerError?
@@ -82,7 +98,7 @@ extension ServerState {
       result: CountedResult(count: count, error: error))
   }
 
-  /// One step: empties the next few ids. False: nothing is left to be done.
+  /// One step: makes the next few ids empty. False: done.
   mutating func continueAllocation(_ plan: inout AllocationPlan, most: Int = .max) -> Bool {
     beginStep()
     defer { finishRevocations() }
@@ -103,7 +119,7 @@ extension ServerState {
     return true
   }
 
-  /// Takes back what was charged for the rest of an allocation, which is not to be.
+  /// Uncharges the rest of an allocation that is given up.
   mutating func abandon(_ plan: AllocationPlan) {
     let slot = plan.container
     let count = plan.rest.count
@@ -114,8 +130,8 @@ extension ServerState {
     uncharge(containers[slot].owner, charged)
   }
 
-  /// What a deallocation would do: how many ids from the range's start on it goes over, how many of them are in use,
-  /// and the error to report.
+  /// Plans a deallocation: how many ids from the range's start it covers, how many of them are in use, and the error to
+  /// report.
   mutating func planDeallocation(
     _ task: TaskSlot, _ handle: Handle, _ range: FrameIDRange, _ flags: DeallocationFlags
   ) throws(CallFailure) -> (container: ContainerSlot, ids: Int, result: CountedResult) {
@@ -131,8 +147,8 @@ extension ServerState {
     return (slot, done, CountedResult(count: done, error: .noEntry))
   }
 
-  /// One step: lets go of what the next few ids in use name, and makes them unused. Their owner's charge goes down.
-  /// - Returns: where to go on; nil when no id in `ids` is in use any more.
+  /// One step: drops the contents of the next few ids in use, makes the ids unused, and uncharges their owner.
+  /// - Returns: the id to continue from; nil when no id in `ids` is in use any more.
   mutating func releaseFrames(_ slot: ContainerSlot, _ ids: Range<UInt64>) -> UInt64? {
     beginStep()
     defer { finishRevocations() }
@@ -152,8 +168,8 @@ extension ServerState {
     return nil
   }
 
-  /// Lets go of the contents that ids name, and leaves the ids for the caller to change. Stops when the step is over.
-  /// - Returns: how many ids were done; those behind name what they named, and may have lost leaves.
+  /// Drops the contents of ids; the caller changes the words. Stops when the step is over.
+  /// - Returns: the number of ids done. Those after it keep their contents but may have lost leaves.
   mutating func dropContents(_ slot: ContainerSlot, start: FrameID, count: Int) -> Int {
     for offset in 0..<count {
       step.count(Work.look)

@@ -1,14 +1,14 @@
-// What a task may have of records that all tasks share: so many for each, whatever the others do. Who wants more loses what
-// it got first, and nobody else loses anything.
+// Per-task quotas of records from a shared table. A task over its quota loses its own oldest entry, never that of
+// another task.
 
 internal import GuestMemory
 
-/// The last so many entries of each task, in the order in which they were made. An entry may be out of date by the time
-/// it is displaced.
+/// The most recent entries of each task, in the order they were made. An entry may be stale by the time it is
+/// displaced.
 struct Allowances: ~Copyable {
   let perTask: Int
   private var entries: SparseArray<UInt64>
-  /// Made since each task began.
+  /// Entries made since each task began.
   private var made: [Int]
 
   init(perTask: Int, tasks: Int) throws(ReservationError) {
@@ -17,7 +17,7 @@ struct Allowances: ~Copyable {
     self.perTask = perTask
   }
 
-  /// - Returns: the task's oldest entry, if this is one too many.
+  /// - Returns: the task's oldest entry, if it is displaced.
   mutating func enter(_ entry: UInt64, for task: TaskSlot) -> UInt64? {
     let slot = Int(task.rawValue)
     let index = slot * perTask + made[slot] % perTask
@@ -28,6 +28,6 @@ struct Allowances: ~Copyable {
     return made[slot] < perTask ? nil : entries[index]
   }
 
-  /// Another task has the slot.
+  /// Resets a slot for its next task.
   mutating func begin(_ task: TaskSlot) { made[Int(task.rawValue)] = 0 }
 }

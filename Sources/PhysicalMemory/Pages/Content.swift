@@ -1,25 +1,25 @@
-// What virtual frames name: a page's worth of data, wherever it is.
+// Contents: a page's worth of data each, named by virtual frames.
 //
 // The life of a content:
 //  1. *empty*: never touched. It has no record; the virtual frame's word says so.
-//  2. *resident*: it has a frame, whose record names it. It leads to the soft references that name it, if any do.
-//  3. *released*: nothing but soft references name it. On the list of SoftReferenceTable, until one is recovered.
-//  4. freed: its last name is gone. On the free list of records; the frame is back in the pool.
+//  2. *resident*: it has a frame, whose record names it. It links to its soft references, if it has any.
+//  3. *released*: only soft references name it. On the list of SoftReferenceTable, until one is recovered.
+//  4. freed: its last sharer is gone. On the free list of records; the frame is back in the pool.
 
 internal import GuestMemory
 
-/// An index in the content table.
+/// An index in the table of contents.
 struct ContentNumber: Hashable, Sendable, BitwiseCopyable {
   let rawValue: UInt32
   init(_ rawValue: UInt32) { self.rawValue = rawValue }
 }
 
-/// 12 bytes; with a frame's record that is 28 a frame of the pool.
+/// 12 bytes; 28 bytes for each frame of the pool, including the frame's record.
 struct Content: BitwiseCopyable {
   var frame: FrameNumber
-  /// Virtual frames that name this content, soft references included; more than one: a logical copy.
+  /// The number of virtual frames that name this content, including soft references; more than one: a logical copy.
   var sharers: UInt32
-  /// The first of its soft references, 0: none. Of a free record, the next free one.
+  /// The first soft reference; 0: none. In a free record: the next free one.
   fileprivate var link: UInt32
 
   var firstReference: SoftReferenceNumber? {
@@ -32,11 +32,11 @@ struct Content: BitwiseCopyable {
 struct ContentTable: ~Copyable {
   private var records: SparseArray<Content>
   private var firstFree: UInt32 = 0
-  /// Records ever used; those beyond have never been touched.
+  /// The number of records ever used. Later ones were never touched.
   private var used: UInt32
   private(set) var count = 0
 
-  /// The words of a virtual frame below this mean something else (see VirtualFrameWord).
+  /// Lower words have other meanings in a virtual frame (see VirtualFrameWord).
   static let firstNumber: UInt32 = 2
 
   init(capacity: Int) throws(ReservationError) {
@@ -44,7 +44,7 @@ struct ContentTable: ~Copyable {
     used = Self.firstNumber
   }
 
-  /// A record for a content in `frame` with one sharer; nil when the table is full.
+  /// Makes a record for a content in `frame` with one sharer; nil when the table is full.
   @inline(__always)
   mutating func insert(frame: FrameNumber) -> ContentNumber? {
     let number: UInt32
@@ -61,7 +61,7 @@ struct ContentTable: ~Copyable {
     return ContentNumber(number)
   }
 
-  /// Records for as many contents as `numbers` has room for, in adjacent frames from `frame` on. There must be as many.
+  /// Makes records for adjacent frames from `frame` on, one for each element of `numbers`. The table must have room.
   mutating func insert(frames frame: FrameNumber, into numbers: inout MutableSpan<UInt32>) {
     for index in numbers.indices {
       guard let number = insert(frame: frame.advanced(by: index)) else {
@@ -71,7 +71,7 @@ struct ContentTable: ~Copyable {
     }
   }
 
-  /// No content has a number from here on.
+  /// Above the number of any content.
   var numberLimit: Int { Int(used) }
 
   mutating func remove(_ number: ContentNumber) {
@@ -81,7 +81,7 @@ struct ContentTable: ~Copyable {
     count -= 1
   }
 
-  /// The content is in another frame from now on.
+  /// Records that the content has moved to another frame.
   mutating func setFrame(_ number: ContentNumber, _ frame: FrameNumber) { records[Int(number.rawValue)].frame = frame }
 
   subscript(_ number: ContentNumber) -> Content {
@@ -96,7 +96,7 @@ struct ContentTable: ~Copyable {
 }
 
 extension ServerState {
-  /// The last virtual frame let go of a content: its record goes, its frame is the caller's.
+  /// Frees the record of a content without sharers. The caller frees its frame.
   mutating func freeContent(_ number: ContentNumber) {
     giveUpPlace(number)
     contents.remove(number)

@@ -1,22 +1,22 @@
-// Logical copies between containers: ids come to name the same contents, and no data is copied until one side writes
+// Logical copies between containers: ids come to name the same contents, and data is copied only when one side writes
 // (R16, R24).
 //
-// A copy is done in three stages, so that a failed one changes nothing and ranges may overlap:
-//  1. check: every source id is in use, every destination id can be had; what it adds is charged.
-//  2. collect: take a reference on each source content, and the right to write from its leaves.
-//  3. install: make the destination ids name them, letting go of what they named before.
-// Stages 2 and 3 go in bounded steps and cannot fail.
+// A copy has three stages, so that a failed copy changes nothing and ranges may overlap:
+//  1. check: every source id is in use, every destination id is available; charges what the copy adds.
+//  2. collect: takes a reference to each source content and write-protects its leaves.
+//  3. install: makes the destination ids name the contents, and drops what they named before.
+// Stages 2 and 3 run in bounded steps and cannot fail.
 
 internal import CGuestABI
 internal import GuestMemory
 
-/// The ids of one side: from a start on, or one by one.
+/// The ids of one side: consecutive or listed.
 enum FrameIDs {
   case from(FrameID)
-  /// `isRepeat`: of each, whether it was named before; empty: of none.
+  /// `isRepeat`: for each id, whether it occurs earlier in the list; empty: no id is repeated.
   case list([FrameID], isRepeat: [Bool])
 
-  /// Finding what is named twice takes long for a long list: without the server's lock.
+  /// Finds repeated ids, which takes long for a long list: call it without the server's lock.
   static func list(_ ids: [FrameID]) -> FrameIDs {
     if zip(ids, ids.dropFirst()).allSatisfy({ $0 < $1 }) { return .list(ids, isRepeat: []) }
     var seen = Set<FrameID>(minimumCapacity: ids.count)
@@ -31,7 +31,7 @@ enum FrameIDs {
     }
   }
 
-  /// PM_EINVAL for none at all, for ids past 2^32, or for more in a list than a call may name.
+  /// - Throws: `.invalid` for no ids, for ids past 2^32, or for a list longer than a call may pass.
   func check(count: UInt32) throws(CallFailure) {
     switch self {
     case .from(let start): _ = try FrameIDRange(start: start, count: count)
@@ -40,7 +40,7 @@ enum FrameIDs {
   }
 }
 
-/// An error of a copy, and the id it is about, where it is about one.
+/// The error of a copy, and the id it is about, if any.
 struct CopyError: Error {
   let error: CallFailure
   var frame: FrameID?
@@ -54,13 +54,13 @@ struct CopyPlan {
   let destinationIDs: FrameIDs
   let count: Int
 
-  /// What the source ids name, each with one reference taken; runs of empty frames in one entry.
+  /// The contents of the source ids, each with a reference taken; a run of empty frames is one entry.
   fileprivate var entries: [(word: VirtualFrameWord, count: Int)] = []
   fileprivate var collected = 0
-  /// Nothing more is taken from the source.
+  /// Nothing more is read from the source.
   fileprivate var hasLeftSource = false
   fileprivate var installedEntries = 0
-  /// Of the next entry.
+  /// Installed ids of the next entry.
   fileprivate var installedOfEntry = 0
   fileprivate var installed = 0
   /// Charged to the destination's owner for ids that are not in use yet.
@@ -68,7 +68,7 @@ struct CopyPlan {
   fileprivate var isAbandoned = false
 }
 
-/// Ids that are about to let go of what they share, in bounded steps. Their owner waits: the container stays.
+/// Ids about to drop the contents they share, in bounded steps. The owner waits in the call, so the container stays.
 struct DataReleasePlan {
   let container: ContainerSlot
   let ids: [FrameID]
@@ -76,7 +76,7 @@ struct DataReleasePlan {
 }
 
 extension ServerState {
-  /// Ids that are empty, looked at in one go.
+  /// Empty ids visited at a time.
   private static let emptyInOneStep = 1 << 15
 
   // MARK: 1. Check
@@ -107,7 +107,7 @@ extension ServerState {
     }
     plan.promised = try chargeCopy(task, to.slot, destinationIDs, count)
     containers[to.slot].promised += plan.promised
-    // The source's until all is collected: a frame pinned under the copy would come to be shared.
+    // Until the source is collected: pins made meanwhile would end up on shared contents.
     containers[from.slot].changes += 1
     containers[to.slot].changes += 1
     return plan
@@ -131,11 +131,12 @@ extension ServerState {
   }
 
   /// Charges the destination ids that are not in use.
-  /// - Returns: how many.
+  /// - Returns: their number.
   private mutating func chargeCopy(
     _ task: TaskSlot, _ slot: ContainerSlot, _ ids: FrameIDs, _ count: Int
   ) throws(CopyError) -> Int {
     var fresh = 0
+    returnSetAside(task)
     let headroom = headroom(task, extra: false)
     switch ids {
     case .from(let start):
@@ -161,7 +162,7 @@ extension ServerState {
   mutating func collect(_ plan: inout CopyPlan) -> Bool {
     beginStep()
     defer { finishRevocations() }
-    // Its owner may have destroyed the source since it was checked: then the rest is as if it had been empty.
+    // The owner may have destroyed the source since the check: treat the rest as empty.
     if !isCurrent(plan.source), plan.collected < plan.count {
       plan.entries.append((.empty, plan.count - plan.collected))
       plan.collected = plan.count
@@ -189,11 +190,12 @@ extension ServerState {
     if isCurrent(plan.source) { containers[plan.source.slot].changes -= 1 }
   }
 
-  /// One more name for what an id names. Nobody may write it from here on.
-  /// - Returns: nil: it has too many leaves to be made read-only at once. They get fewer, and it is as private as before.
+  /// Takes a reference to the content of an id and write-protects its leaves.
+  /// - Returns: nil: it has too many leaves to write-protect at once. Some were removed, and it is as private as
+  ///   before.
   private mutating func takeReference(_ slot: ContainerSlot, _ id: FrameID) -> VirtualFrameWord? {
     let word = containers[slot].frames[id]
-    // Its owner may have let go of it since it was checked: then it is as if it had been empty.
+    // The owner may have deallocated it since the check: treat it as empty.
     guard let number = word.content else { return .empty }
     let content = contents[number]
     if content.sharers == 1 {
@@ -206,7 +208,7 @@ extension ServerState {
 
   // MARK: 3. Install
 
-  /// One step. False: the copy is complete, and what it was charged too much has been given back.
+  /// One step. False: the copy is complete, and the excess charge is given back.
   mutating func install(_ plan: inout CopyPlan) -> Bool {
     beginStep()
     defer { finishRevocations() }
@@ -236,7 +238,7 @@ extension ServerState {
     return false
   }
 
-  /// - Returns: false: the destination id cannot take it, or names it already; nil: it has not let go yet of what it names.
+  /// - Returns: false: the destination id cannot take it, or names it already; nil: its old content is not dropped yet.
   private mutating func installOne(_ plan: inout CopyPlan, _ number: ContentNumber) -> Bool? {
     let slot = plan.destination.slot
     let id = plan.destinationIDs[plan.installed]
@@ -253,7 +255,7 @@ extension ServerState {
     return true
   }
 
-  /// An unused id needs a frame of those promised; through a weak capability none is promised.
+  /// Gives an unused id one of the promised frames. A copy through a weak capability has none.
   private mutating func claimID(_ plan: inout CopyPlan, _ old: VirtualFrameWord) -> Bool {
     if old.isUsed { return true }
     guard plan.promised > 0 else { return false }
@@ -262,7 +264,7 @@ extension ServerState {
     return true
   }
 
-  /// - Returns: how many were done; fewer: the step is over.
+  /// - Returns: the number of ids done; fewer than `count`: the step is over.
   private mutating func installEmpty(_ plan: inout CopyPlan, _ count: Int) -> Int {
     guard case .from = plan.destinationIDs, plan.ownsDestination else { return installEmptyOneByOne(&plan, count) }
     let slot = plan.destination.slot
@@ -309,7 +311,7 @@ extension ServerState {
     return count
   }
 
-  /// Lets go of a reference that no id names.
+  /// Drops a reference that no id names.
   private mutating func dropReference(_ number: ContentNumber) {
     letGo(of: number)
     guard contents[number].sharers == 0 else { return }
@@ -329,8 +331,7 @@ extension ServerState {
     plan.promised = 0
   }
 
-  /// One step of letting go of what is not installed yet: the caller is to end. Ids that name their copies already keep
-  /// them. False: nothing is left.
+  /// One step of dropping what is not installed yet, because the caller must end. Installed copies stay. False: done.
   mutating func abandon(_ plan: inout CopyPlan) -> Bool {
     plan.isAbandoned = true
     plan.collected = plan.count
@@ -351,8 +352,8 @@ extension ServerState {
     return DataReleasePlan(container: slot, ids: ids)
   }
 
-  /// One step: each id lets go of a content it shares, and is empty. One that names its content alone keeps it: nothing
-  /// would be copied when it is written. False: all are done.
+  /// One step: each id drops a content that it shares, and becomes empty. An id that is the only sharer keeps its
+  /// content, since a write to it would copy nothing. False: done.
   mutating func continueDataRelease(_ plan: inout DataReleasePlan) -> Bool {
     beginStep()
     defer { finishRevocations() }

@@ -1,5 +1,5 @@
-// From a frame to the page-table leaves that name it, so that the server can take a frame back from everyone
-// (R25). Most frames are mapped once: then the frame's own record holds the place and nothing else is needed.
+// The reverse map: from a frame to the page-table leaves that name it, so that the server can revoke the frame (R25).
+// Most frames are mapped once: the frame's own record then holds the place, and no node is needed.
 //
 //      record.link:  0 ─ no leaf
 //                    place of the one leaf
@@ -7,9 +7,9 @@
 
 internal import GuestMemory
 
-/// One leaf: a page of a task's address space, in 51 bits. Behind them, for a leaf that is entered in the map: whether its
-/// mapping was made through a weak capability, whether it counts against its task's allowance, and a few bits that tell
-/// most ids apart, so that the leaves of one id are found among many without a look at their mappings.
+/// A leaf's position: a page of a task's address space, in 51 bits. A place in the map has further bits: whether the
+/// mapping was made through a weak capability, whether it counts against its task's allowance, and a hash of the id
+/// shown, which finds the leaves of one id among many without looking up their mappings.
 ///
 ///      61 … 53   52        51     50 … 36   35 … 0
 ///      id        surplus   weak   slot      page
@@ -22,11 +22,11 @@ struct MappedPlace: Equatable, BitwiseCopyable {
   fileprivate static let surplus: UInt64 = 1 << 52
   fileprivate static let id: UInt64 = 511 << 53
 
-  /// Where a leaf is.
+  /// The position of a leaf.
   @inline(__always)
   init(_ slot: TaskSlot, _ page: PageNumber) { rawValue = UInt64(slot.rawValue) << Self.pageBits | page.rawValue }
 
-  /// And what it shows.
+  /// A leaf's position, and what it shows.
   @inline(__always)
   init(_ slot: TaskSlot, _ page: PageNumber, showing shown: ContainerFrame, isWeak: Bool) {
     rawValue =
@@ -36,26 +36,26 @@ struct MappedPlace: Equatable, BitwiseCopyable {
 
   @inline(__always)
   fileprivate static func bits(of shown: ContainerFrame) -> UInt64 {
-    // The high bits of a product with an odd number: ids in a row get different ones.
+    // A multiplicative hash: the high bits differ for consecutive ids.
     ((UInt64(shown.container.rawValue) << 32 | shown.id.position) &* 0x9e37_79b9_7f4a_7c15) >> 2 & Self.id
   }
 
   var slot: TaskSlot { TaskSlot(UInt32(truncatingIfNeeded: (rawValue & Self.slot) >> Self.pageBits)) }
   var page: PageNumber { PageNumber(rawValue & (1 << Self.pageBits - 1)) }
-  /// Where it is, and nothing else.
+  /// The position alone.
   var location: UInt64 { rawValue & Self.location }
   var isSurplus: Bool { rawValue & Self.surplus != 0 }
   var withoutSurplus: MappedPlace { MappedPlace(rawValue: rawValue & ~Self.surplus) }
   fileprivate var asSurplus: MappedPlace { MappedPlace(rawValue: rawValue | Self.surplus) }
 
-  /// The same leaf, whatever else is known of it.
+  /// Compares positions only.
   @inline(__always)
   static func == (one: MappedPlace, other: MappedPlace) -> Bool {
     (one.rawValue ^ other.rawValue) & location == 0
   }
 }
 
-/// Which of a frame's leaves are meant. Leaves of other ids may pass, though few do.
+/// Selects leaves of a frame. The hash may let a few leaves of other ids pass.
 struct PlaceFilter {
   private let mask: UInt64
   private let value: UInt64
@@ -66,7 +66,7 @@ struct PlaceFilter {
     PlaceFilter(mask: MappedPlace.id, value: MappedPlace.bits(of: shown))
   }
 
-  /// Of mappings made through weak capabilities.
+  /// Leaves of mappings made through weak capabilities.
   static func weak(_ shown: ContainerFrame) -> PlaceFilter {
     PlaceFilter(mask: MappedPlace.id | MappedPlace.weak, value: MappedPlace.bits(of: shown) | MappedPlace.weak)
   }
@@ -81,15 +81,15 @@ struct PlaceFilter {
   func passes(_ place: MappedPlace) -> Bool { place.rawValue & mask == value }
 }
 
-/// The chains of frames that are mapped more than once. A link is kept by the frame's record.
+/// The chains of frames that are mapped more than once. The frame's record holds the link to its chain.
 ///
-/// Nodes do not run out, whatever tasks do. A frame's first three places need one node, and there is one for each frame. A
-/// place beyond these is *surplus*, and a task has an allowance of them; for each there is a node, too.
+/// Nodes cannot run out. The first three places of a frame need one node, and there is one for each frame. A further
+/// place is *surplus*; each task has an allowance of them, and there is a node for each.
 struct ReverseMap: ~Copyable {
   struct Node: BitwiseCopyable {
     var places: (UInt64, UInt64, UInt64)
     var next: UInt32
-    /// Places in this node; and in it and all behind it.
+    /// Places in this node; and in it and all later nodes.
     var used: UInt16
     var total: UInt16
 
@@ -105,17 +105,17 @@ struct ReverseMap: ~Copyable {
     }
   }
 
-  /// Where a walk along a chain is: before one of its places.
+  /// The position of a walk along a chain, before one of its places.
   struct Position {
     fileprivate var node: UInt32
     fileprivate var index = 0
 
-    /// Leaves the place alone that was found last.
+    /// Keeps the place found last.
     mutating func skip() { index += 1 }
   }
 
-  /// More leaves than this for one frame, and the server drops one of them for a new one: what tasks together can make
-  /// the server walk is bounded, and a mapping may go at any time.
+  /// The maximum number of leaves of a frame; a new one then replaces an old one. Bounds what tasks together can make
+  /// the server walk. Replacing is permitted, since any mapping may be revoked at any time.
   static let maximumPlaces = 4096
 
   private static let chain: UInt64 = 1 << 63
@@ -129,7 +129,7 @@ struct ReverseMap: ~Copyable {
 
   init(capacity: Int) throws(ReservationError) { nodes = try SparseArray(count: capacity + 1) }
 
-  /// Whether one more place is not surplus.
+  /// Whether one more place would not be surplus.
   func hasRoom(_ link: UInt64) -> Bool { count(link) < Self.placesPerNode }
 
   /// Adds a place. False: it would be surplus.
@@ -152,7 +152,7 @@ struct ReverseMap: ~Copyable {
     return nodes[Int(UInt32(truncatingIfNeeded: link))].total < Self.placesPerNode && append(place, &link)
   }
 
-  /// Adds a place beyond the first three. False: the frame has as many as it may.
+  /// Adds a surplus place. False: the frame has the maximum number.
   mutating func addSurplus(_ place: MappedPlace, to link: inout UInt64) -> Bool {
     link & Self.chain != 0 && append(place.asSurplus, &link)
   }
@@ -168,12 +168,12 @@ struct ReverseMap: ~Copyable {
     }
     guard node.total < Self.maximumPlaces, let fresh = takeNode() else { return false }
     nodes[Int(fresh)] = Node(places: (place.rawValue, 0, 0), next: head, used: 1, total: node.total + 1)
-    // Only a head is ever less than full.
+    // Only the head is ever partly filled.
     link = Self.chain | UInt64(fresh)
     return true
   }
 
-  /// Removes a place that is there. `looked` counts the nodes that were looked at for it.
+  /// Removes a place, which must exist. Adds the number of visited nodes to `looked`.
   @inline(__always)
   mutating func remove(_ place: MappedPlace, from link: inout UInt64, looked: inout Int) {
     if only(of: link) == place {
@@ -184,13 +184,13 @@ struct ReverseMap: ~Copyable {
   }
 
   private mutating func removeFromChain(_ place: MappedPlace, _ link: inout UInt64, _ looked: inout Int) {
-    precondition(link & Self.chain != 0, "a leaf that the reverse map does not know")
+    precondition(link & Self.chain != 0, "a leaf that is not in the reverse map")
     var position = begin(link)
     while let found = next(&position, .all, looked: &looked) {
       if found == place { return remove(at: &position, from: &link) }
       position.skip()
     }
-    preconditionFailure("a leaf that the reverse map does not know")
+    preconditionFailure("a leaf that is not in the reverse map")
   }
 
   // MARK: Walks
@@ -200,7 +200,7 @@ struct ReverseMap: ~Copyable {
     Position(node: link & Self.chain == 0 ? 0 : UInt32(truncatingIfNeeded: link))
   }
 
-  /// The next place that a filter lets pass; it is skipped or removed before the walk goes on.
+  /// The next place that passes the filter. Skip or remove it before the walk continues.
   func next(_ position: inout Position, _ filter: PlaceFilter, looked: inout Int) -> MappedPlace? {
     while position.node != 0 {
       let node = nodes[Int(position.node)]
@@ -215,9 +215,9 @@ struct ReverseMap: ~Copyable {
     return nil
   }
 
-  /// Removes the place at which the walk is.
+  /// Removes the place at the walk's position.
   mutating func remove(at position: inout Position, from link: inout UInt64) {
-    // The head's last place fills the gap. It was passed already, or is still to come. With it the head itself may go.
+    // The head's last place fills the gap: it was visited already, or is still to come. An empty head is freed.
     let head = UInt32(truncatingIfNeeded: link)
     nodes[Int(position.node)][position.index] = nodes[Int(head)][Int(nodes[Int(head)].used) - 1]
     nodes[Int(head)].used -= 1
@@ -229,14 +229,14 @@ struct ReverseMap: ~Copyable {
     giveNode(head)
   }
 
-  /// Any one place of a frame that has one.
+  /// Any place of a frame that has one.
   func first(of link: UInt64) -> MappedPlace? {
     if link == 0 { return nil }
     if let place = only(of: link) { return place }
     return MappedPlace(rawValue: nodes[Int(UInt32(truncatingIfNeeded: link))].places.0)
   }
 
-  /// The place of a frame that has exactly one and no node.
+  /// The place of a frame with exactly one leaf and no node.
   @inline(__always)
   func only(of link: UInt64) -> MappedPlace? {
     link & Self.single != 0 ? MappedPlace(rawValue: link & ~Self.single) : nil

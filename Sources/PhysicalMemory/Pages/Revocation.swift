@@ -1,12 +1,12 @@
-// Taking frames back from page tables. The order is always the same, and nothing here breaks it:
+// Revocation: removes frames from page tables. The order is always the same:
 //
-//      empty or write-protect the leaves ──▶ zap the frames ──▶ copy, move, or give the frames to the pool
+//      clear or write-protect the leaves ──▶ zap the frames ──▶ copy, move, or give the frames to the pool
 //
-// A zap ends what processors write. What KVM itself is writing for a task, it may still write afterwards: before a frame
-// that stays is copied or shared, that is waited for (`settleWrites`).
-// The pool frees them when nobody can be looking at them any more (GracePeriod.swift).
+// A zap stops writes by processors. KVM's emulator may still complete a write for a task: a frame that is copied or
+// shared must wait for that (`settleWrites`), and the pool reuses a frame only when no vCPU can access it any more
+// (GracePeriod.swift).
 //
-// Zaps are collected, since one for a run of adjacent frames costs a fraction of one for each.
+// Zaps are batched, since one zap of a run costs a fraction of one zap a frame.
 
 internal import GuestMemory
 
@@ -16,15 +16,15 @@ struct ContainerFrame: Equatable {
   let id: FrameID
 }
 
-/// Frames whose leaves are gone: to be zapped, and some of them to be given to the pool after that.
+/// Frames whose leaves are gone: all are to be zapped, and some then go to the pool.
 struct Revocations: ~Copyable {
-  /// Runs to zap before anything else is done with their frames.
+  /// Runs to zap before their frames are used otherwise.
   var zaps: [FrameRun] = []
-  /// Runs without users, waiting for the zaps.
+  /// Unused runs that go to the pool after the zaps.
   var unused: [FrameRun] = []
-  /// Leaves of a task changed while the machine may have been writing through them, and that has not been waited for.
+  /// Leaves changed while the machine may have been writing through them, and no `settleWrites` has followed.
   var isUnsettled = false
-  /// A content is to stay as it is from the zaps on.
+  /// Some content must not change after the zaps.
   var mustSettle = false
   static let capacity = 256
 
@@ -35,12 +35,12 @@ struct Revocations: ~Copyable {
 
   var isFull: Bool { zaps.count >= Self.capacity || unused.count >= Self.capacity }
 
-  /// Appends a frame, joining it with the last run where it is adjacent to it, on either side.
-  /// - Parameter mayRepeat: a frame that is there already is meant once. Without that, it has been freed twice.
+  /// Appends a frame, and merges it with the last run if they are adjacent.
+  /// - Parameter mayRepeat: the frame may be in a run already. Otherwise a repeat is a double free.
   static func append(_ frame: FrameNumber, to runs: inout [FrameRun], mayRepeat: Bool) {
     if let last = runs.last {
       if frame >= last.start, frame < last.end {
-        precondition(mayRepeat, "a frame is given back twice")
+        precondition(mayRepeat, "a frame is freed twice")
         return
       }
       if last.end == frame {
@@ -55,14 +55,14 @@ struct Revocations: ~Copyable {
     runs.append(FrameRun(start: frame, count: 1))
   }
 
-  /// Joins all runs that are adjacent: frames are often handed out in short rows, the later rows before the earlier.
+  /// Merges adjacent runs: frames are often allocated in short runs, in descending order.
   static func join(_ runs: inout [FrameRun], mayRepeat: Bool) {
     guard runs.count > 1 else { return }
     runs.sort { $0.start < $1.start }
     var last = 0
     for index in 1..<runs.count {
       if runs[last].end >= runs[index].start {
-        precondition(mayRepeat || runs[last].end == runs[index].start, "a frame is given back twice")
+        precondition(mayRepeat || runs[last].end == runs[index].start, "a frame is freed twice")
         let end = max(runs[last].end, runs[index].end)
         runs[last] = FrameRun(start: runs[last].start, count: Int(end.rawValue - runs[last].start.rawValue))
       } else {
@@ -75,13 +75,13 @@ struct Revocations: ~Copyable {
 }
 
 extension ServerState {
-  /// Does the zaps collected so far, then gives the unused frames to the pool. Called before the lock is released,
-  /// and before a frame whose leaf was changed is read, copied or handed out.
+  /// Carries out the pending zaps and gives the unused frames to the pool. Called before the lock is released, and
+  /// before a frame whose leaf was changed is read, copied or allocated.
   mutating func finishRevocations() {
     if !revocations.zaps.isEmpty {
       Revocations.join(&revocations.zaps, mayRepeat: true)
       for run in revocations.zaps {
-        operations.zap(run)
+        memory.zap(run)
         statistics.zaps += 1
         statistics.framesZapped += UInt64(run.count)
       }
@@ -89,7 +89,7 @@ extension ServerState {
     }
     beginGracePeriod()
     if revocations.mustSettle {
-      if revocations.isUnsettled { operations.settleWrites() }
+      if revocations.isUnsettled { spaces.settleWrites() }
       revocations.isUnsettled = false
       revocations.mustSettle = false
     }
@@ -102,9 +102,9 @@ extension ServerState {
     }
   }
 
-  /// Empties one leaf, which names `frame`.
+  /// Clears one leaf, which names `frame`.
   mutating func removeLeaf(_ place: MappedPlace, of frame: FrameNumber, _ cause: SplitCause) {
-    let found = operations.unmap(place.slot, place.page, cause)
+    let found = spaces.unmap(place.slot, place.page, cause)
     precondition(found == frame, "the reverse map names a leaf of another frame")
     var looked = 0
     reverseMap.remove(place, from: &pool.records[frame].link, looked: &looked)
@@ -113,7 +113,7 @@ extension ServerState {
     willZap(frame)
   }
 
-  /// A leaf of the frame was changed: the frame is to be zapped.
+  /// Schedules a zap of the frame, one of whose leaves was changed.
   private mutating func willZap(_ frame: FrameNumber) {
     step.count(Work.leaf)
     zap(frame)
@@ -130,12 +130,12 @@ extension ServerState {
     if revocations.isFull { finishRevocations() }
   }
 
-  /// Empties leaves that name the frame, as many as the step has time for: one at least, if there is one.
+  /// Clears leaves that name the frame, as many as the step has time for, but at least one.
   /// - Parameters:
-  ///   - filter: which of them; few others pass.
-  ///   - shown: what they show, exactly; nil: whatever they show.
-  ///   - atOnce: all of them, however long that takes: a walk that begins anew for each would take far longer.
-  /// - Returns: false: there may be more. What the frame is to be taken from is as it was then: a leaf may go at any time.
+  ///   - filter: selects the leaves; a few others may pass.
+  ///   - shown: what they must show, exactly; nil: anything.
+  ///   - atOnce: clears all, however long it takes: restarting the walk for each would take far longer.
+  /// - Returns: false: more may be left. The state is consistent in between: a leaf may go at any time.
   @discardableResult
   mutating func removeLeaves(
     of frame: FrameNumber, _ filter: PlaceFilter = .all, showing shown: ContainerFrame? = nil,
@@ -154,7 +154,7 @@ extension ServerState {
         position.skip()
         continue
       }
-      let found = operations.unmap(place.slot, place.page, cause)
+      let found = spaces.unmap(place.slot, place.page, cause)
       precondition(found == frame, "the reverse map names a leaf of another frame")
       reverseMap.remove(at: &position, from: &pool.records[frame].link)
       noteEmptied(place.slot)
@@ -167,12 +167,12 @@ extension ServerState {
   private mutating func isShowing(_ place: MappedPlace, _ shown: ContainerFrame?) -> Bool {
     guard let shown else { return true }
     step.count(Work.place)
-    // A leaf that has lost its mapping is of a task that ends, step by step. It goes as well: the frame may be somebody
-    // else's before the task has come to it.
+    // A leaf without a mapping belongs to a task that is ending step by step. Clear it too: the frame may be reused
+    // before the task's end gets to it.
     return containerFrame(at: place).map { $0 == shown } ?? true
   }
 
-  /// Empties every leaf that names the frame.
+  /// Clears every leaf that names the frame.
   mutating func revokeAll(_ frame: FrameNumber, _ cause: SplitCause = .freed) {
     removeLeaves(of: frame, .all, cause, atOnce: true)
   }
@@ -183,16 +183,16 @@ extension ServerState {
     return tasks[place.slot].mappings[index]
   }
 
-  /// What the mapping behind a leaf shows there.
+  /// The id that the mapping behind a leaf shows there.
   mutating func containerFrame(at place: MappedPlace) -> ContainerFrame? {
     guard let mapping = mapping(at: place) else { return nil }
     return ContainerFrame(container: mapping.container.slot, id: mapping.frame(at: place.page))
   }
 
-  /// Frames with more leaves than this lose some before something is done to all of them at once.
+  /// A frame with more leaves is thinned out before an operation on all its leaves at once.
   static let fewLeaves = 128
 
-  /// Empties leaves of a frame until few are left, as many as the step has time for. False: there are too many still.
+  /// Clears leaves of a frame until few are left, as many as the step has time for. False: too many are left.
   mutating func thinOut(_ frame: FrameNumber, _ cause: SplitCause) -> Bool {
     while reverseMap.count(pool.records[frame].link) > Self.fewLeaves {
       guard let place = reverseMap.first(of: pool.records[frame].link) else { break }
@@ -202,30 +202,30 @@ extension ServerState {
     return true
   }
 
-  /// Takes the right to write from every leaf of a frame that has few of them: what it holds stays as it is from
-  /// `finishRevocations` on.
+  /// Write-protects every leaf of a frame that has few. The content does not change after `finishRevocations`.
   mutating func writeProtectAll(_ frame: FrameNumber) {
-    let operations = operations
-    // A leaf that went earlier may be written through still.
+    let events = events
+    let spaces = spaces
+    // A write through a leaf that was cleared earlier may still be under way.
     revocations.mustSettle = true
     let link = pool.records[frame].link
     guard link != 0 else { return }
     var isUnsettled = false
     reverseMap.forEach(in: link) {
-      operations.writeProtect($0.slot, $0.page)
-      if operations.visit($0.slot) != nil { isUnsettled = true }
+      spaces.writeProtect($0.slot, $0.page)
+      if events.visit($0.slot) != nil { isUnsettled = true }
     }
     if isUnsettled { revocations.isUnsettled = true }
     step.count(reverseMap.count(link) * Work.leaf)
     zap(frame)
   }
 
-  /// For tests: takes some mapped frame from everyone who sees it, as moving it would (R25).
+  /// For tests: revokes a random mapped frame, as moving it would (R25).
   /// - Parameter random: any number; the search for a mapped frame begins there.
   /// - Returns: false when none was found nearby.
   mutating func revokeSomeFrame(_ random: UInt64) -> Bool {
     var index = Int(random % UInt64(pool.count))
-    // Mapped frames lie together: not always the first of them.
+    // Mapped frames are clustered: do not always pick the first.
     var passed = Int(random >> 32 & 63)
     var found: FrameNumber?
     for _ in 0..<4096 {
@@ -245,15 +245,15 @@ extension ServerState {
     return true
   }
 
-  /// For tests: whether anyone writes a frame that has no leaf. It is looked at for as long as a task needs to write
-  /// it a few times over, with the lock held, so that no fault can give the task the frame back meanwhile.
+  /// For tests: whether a frame without leaves is written. Watches it, with the lock held, for as long as a task needs
+  /// to write it a few times, so that no fault can map it again meanwhile.
   private func isWritten(_ frame: FrameNumber) -> Bool {
     let nanoseconds: UInt64 = 20_000
     let first = words(of: frame)
-    let start = operations.now
+    let start = events.now
     for _ in 0..<200 {
       if words(of: frame) != first { return true }
-      if operations.now - start > nanoseconds { break }
+      if events.now - start > nanoseconds { break }
     }
     return false
   }
@@ -261,7 +261,7 @@ extension ServerState {
   private func words(of frame: FrameNumber) -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: 64)
     var span = bytes.mutableSpan
-    operations.read(frame, at: 0, into: &span)
+    memory.read(frame, at: 0, into: &span)
     return bytes
   }
 
@@ -269,8 +269,8 @@ extension ServerState {
     WaitLevel.allCases.contains { wait(Waiter(place.slot, $0)).needs(place.page) }
   }
 
-  /// Forgets the page of each task that re-establishes its mappings itself; images and stacks stay known, and so does
-  /// where a task that waits wants its message: it could not map that again before it is too late.
+  /// Removes the frame's pages from the mappings of tasks that re-establish mappings themselves. Keeps images, stacks,
+  /// and the message buffer of a waiting task, which could not map it again in time.
   private mutating func forgetMappings(of frame: FrameNumber) {
     var places: [MappedPlace] = []
     reverseMap.forEach(in: pool.records[frame].link) { places.append($0) }
@@ -285,15 +285,15 @@ extension ServerState {
     }
   }
 
-  /// One step of emptying leaves of a task in `page ..< end`.
-  /// - Returns: where to go on, or nil when none is left.
+  /// One step of clearing a task's leaves in `page ..< end`.
+  /// - Returns: the page to continue from; nil when none is left.
   mutating func unmapPages(_ task: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber? {
     beginStep()
     defer { finishRevocations() }
     var page = page
-    while let mapped = operations.firstMapped(task, from: page, to: end) {
-      // Without a leaf: the search was long enough for one step.
-      guard let leaf = operations.mappedPage(task, mapped) else { return mapped }
+    while let mapped = spaces.firstMapped(task, from: page, to: end) {
+      // A page without a leaf: the search used up this step.
+      guard let leaf = spaces.mappedPage(task, mapped) else { return mapped }
       removeLeaf(MappedPlace(task, mapped), of: leaf.frame, .unmapped)
       page = mapped.advanced(by: 1)
       if isStepOver { return page }
@@ -301,15 +301,15 @@ extension ServerState {
     return nil
   }
 
-  /// One of several names of a content is gone.
+  /// Removes one sharer of a content, not the last.
   mutating func letGo(of number: ContentNumber) {
     contents.addSharers(number, -1)
-    // It may have been released by this, and leaves of it may have gone just now: who runs may still be looking at it.
+    // This may have released it, and its leaves may have just gone: running vCPUs may still access it.
     if softReferences.update(contents[number]) { grace.beganIdle = false }
   }
 
-  /// One virtual frame is to let go of a content; the last one frees it.
-  /// - Returns: false, and the virtual frame names it still: some of its leaves are left, for another step.
+  /// Removes the sharer `shown` from a content, and frees the content if it was the last.
+  /// - Returns: false: some of its leaves are left for another step, and it still names the content.
   mutating func dropContent(_ number: ContentNumber, shownBy shown: ContainerFrame) -> Bool {
     let content = contents[number]
     guard content.sharers == 1 else {

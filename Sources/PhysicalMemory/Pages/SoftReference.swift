@@ -1,37 +1,39 @@
-// Released frames (R31, R32): their owner is not charged for them any more, and can have them back with their content
-// until the server has used their frames for something else, the oldest first.
+// Released frames (R31, R32): the owner is no longer charged for them and can recover them with their content until the
+// server reuses their frames, the oldest first.
 //
 // The life of a soft reference:
-//  1. made by pm_release_pages: the id's word names it, it names the content. No leaf shows the frame through this id.
+//  1. made by pm_release_pages: the id's word names it, and it names the content. No leaf shows the frame through this
+//     id.
 //  2. recovered: the id names the content again. Or
-//     expired: nothing else named the content, which had been so for longest when a frame was needed; the id is unused. Or
-//     dropped: the id was given something else, or its container is gone, or its owner has too many.
+//     expired: only soft references named the content, it was the oldest such, and a frame was needed; the id is
+//     unused. Or
+//     dropped: the id was reused, or its container was destroyed, or its owner has too many.
 //
-// A soft reference counts among a content's sharers: whoever writes to a logical copy makes one of its own, and
-// what is released does not change. A content with no other sharer is *released*, and goes with its last reference. What was
-// never touched has no content and needs no reference: its id says so.
+// A soft reference counts as a sharer of its content: writing to a logical copy makes a private content, so a released
+// content does not change. A content without other sharers is *released*, and is freed with its last reference. A
+// released id that was never touched has no content and needs no reference: its word says so.
 //
-// References do not run out, whatever tasks do: there is one for each content, and each task has an allowance of further
-// ones, for contents that have one already.
+// References cannot run out: there is one for each content, and each task has an allowance of further ones, for
+// contents that have one already.
 
 internal import GuestMemory
 
-/// Frames about to be released, in bounded steps.
+/// Frames being released, in bounded steps.
 struct ReleasePlan {
   let container: ContainerReference
   let ids: [FrameID]
-  /// Why nothing is released after all.
+  /// The error, if nothing is released.
   fileprivate(set) var error: CallFailure?
   fileprivate var looked = 0
   fileprivate var done = 0
 }
 
-/// Released frames about to be taken back, in bounded steps.
+/// Released frames being recovered, in bounded steps.
 struct RecoveryPlan {
   let container: ContainerReference
-  /// Each once.
+  /// Without repeats.
   let ids: [FrameID]
-  /// Why none is taken back after all, and the id that this is about.
+  /// The error and its id, if nothing is recovered.
   fileprivate(set) var error: CallFailure?
   fileprivate(set) var errorID: FrameID?
   fileprivate var looked = 0
@@ -49,12 +51,12 @@ extension ServerState {
     return ReleasePlan(container: reference(slot), ids: ids)
   }
 
-  /// One step: first of looking, and what was seen stays true. False: all are released, and their owner is not charged for
-  /// them any more; or none, because an id is not in use (PM_ENOENT), or is pinned (PM_EBUSY).
+  /// One step: checks all ids, then releases them; the checks stay valid. False: done. Either all are released and
+  /// uncharged, or none, because an id is not in use (PM_ENOENT) or pinned (PM_EBUSY).
   mutating func continueRelease(_ plan: inout ReleasePlan) -> Bool {
     beginStep()
     defer { finishRevocations() }
-    // What goes for want of room may have been released in this step.
+    // References displaced by the allowance may have been released in this very step.
     grace.beganIdle = false
     let slot = plan.container.slot
     while plan.looked < plan.ids.count {
@@ -69,7 +71,7 @@ extension ServerState {
     while plan.error == nil, plan.done < plan.ids.count {
       if isStepOver { return true }
       let id = plan.ids[plan.done]
-      // An id that is named twice is released once.
+      // An id named twice is released once.
       if containers[slot].frames[id].isUsed {
         guard release(ContainerFrame(container: slot, id: id)) else { return true }
         released += 1
@@ -92,7 +94,7 @@ extension ServerState {
     guard removeLeaves(of: content.frame, isAlone ? .all : .showing(shown), showing: isAlone ? nil : shown) else {
       return false
     }
-    // Nobody is charged for it from here on: it is in nobody's way.
+    // An uncharged frame must not block placements.
     if isAlone { giveUpPlace(number) }
     if let reference = makeReference(shown, number) {
       containers[shown.container].frames.set(shown.id, VirtualFrameWord(reference))
@@ -104,7 +106,8 @@ extension ServerState {
     return true
   }
 
-  /// What was never touched is not lost. That its id says so may keep a table of ids in memory: a task has not very many.
+  /// Marks an untouched id as released. The mark may keep a leaf of the id table in memory, so each task has a limited
+  /// number.
   private mutating func releaseEmpty(_ shown: ContainerFrame) {
     containers[shown.container].frames.set(shown.id, .releasedEmpty)
     let entry = UInt64(shown.container.rawValue) << 32 | shown.id.position
@@ -117,7 +120,7 @@ extension ServerState {
     containers[slot].frames.set(id, .unused)
   }
 
-  /// - Returns: nil: so many released ids name the content that one more is not kept.
+  /// - Returns: nil: too many released ids name the content already; this one is dropped.
   private mutating func makeReference(_ shown: ContainerFrame, _ number: ContentNumber) -> SoftReferenceNumber? {
     step.count(Work.reference)
     let others = softReferences.count(of: contents[number])
@@ -144,8 +147,8 @@ extension ServerState {
     return RecoveryPlan(container: reference(slot), ids: ids)
   }
 
-  /// One step. False: all are back; or none, and `error` says why: PM_ENOEXIST for one whose content is gone, PM_EEXIST for
-  /// one that is in use, PM_ENOMEM where neither the guarantee nor what is free suffices.
+  /// One step. False: done. Either all are recovered, or none, and `error` is PM_ENOEXIST for an expired id, PM_EEXIST
+  /// for an id in use, or PM_ENOMEM where neither the guarantee nor free frames suffice.
   mutating func continueRecovery(_ plan: inout RecoveryPlan) -> Bool {
     beginStep()
     while !isRecovered(&plan) {
@@ -155,7 +158,7 @@ extension ServerState {
     return false
   }
 
-  /// One id, or what comes between looking at all and taking all. True: nothing is left to do.
+  /// Handles one id, or the transition from checking to recovering. True: done.
   private mutating func isRecovered(_ plan: inout RecoveryPlan) -> Bool {
     let slot = plan.container.slot
     step.count(Work.look)
@@ -178,7 +181,7 @@ extension ServerState {
       return false
     }
     guard let number = containers[slot].frames[id].softReference else {
-      // It has expired since it was looked at.
+      // It has expired since the check.
       (plan.error, plan.errorID) = (.contentGone, id)
       uncharge(containers[slot].owner, plan.ids.count - plan.done)
       containers[slot].promised -= plan.ids.count - plan.done
@@ -197,6 +200,7 @@ extension ServerState {
 
   private mutating func chargeRecovery(_ plan: inout RecoveryPlan) -> Bool {
     let owner = containers[plan.container.slot].owner
+    returnSetAside(owner)
     let headroom = headroom(owner, extra: true)
     do throws(CallFailure) {
       guard headroom >= plan.ids.count else { throw .noMemory }
@@ -211,7 +215,7 @@ extension ServerState {
     return true
   }
 
-  /// Releases again what was taken back.
+  /// Releases recovered ids again. True: done.
   private mutating func isUndone(_ plan: inout RecoveryPlan) -> Bool {
     guard plan.done > 0 else { return true }
     defer { finishRevocations() }
@@ -221,7 +225,7 @@ extension ServerState {
     return false
   }
 
-  /// The call is given up where it is: what is back stays, and its owner, who is about to end, is charged for no more.
+  /// Gives up the call: recovered ids stay recovered, and the owner, which is about to end, is uncharged for the rest.
   mutating func abandon(_ plan: RecoveryPlan) {
     let slot = plan.container.slot
     containers[slot].changes -= 1
@@ -231,7 +235,7 @@ extension ServerState {
     uncharge(containers[slot].owner, rest)
   }
 
-  /// Of each id, whether there is nothing to be had under it any more: it is not in use, and not to be recovered.
+  /// For each id, whether it has expired: neither in use nor recoverable.
   mutating func expired(_ task: TaskSlot, _ handle: Handle, _ ids: ArraySlice<FrameID>) throws(CallFailure) -> [UInt8] {
     let slot = try ownedContainer(task, handle)
     return ids.map { containers[slot].frames[$0] == .unused ? 1 : 0 }
@@ -239,21 +243,21 @@ extension ServerState {
 
   // MARK: Reuse
 
-  /// Whether a frame that a soft reference leaves is free at once.
+  /// Whether the frame of an expired reference is free at once.
   var mayExpire: Bool { pool.isGiving || grace.beganIdle }
 
-  /// False: there is no frame, and those of released contents may be looked at still. A step that takes one after the other
-  /// ends here; the next one waits before it begins.
+  /// False: no frame is free, and vCPUs may still access those of released contents. The step ends here; the next one
+  /// waits for the grace period before it begins.
   var mayTakeAnother: Bool { mayExpire || pool.takeableCount > 0 || softReferences.count == 0 }
 
-  /// The content that has been released for longest goes: its frame is free.
+  /// Expires the oldest released content and frees its frame.
   /// - Returns: false: there is none.
   mutating func expireOldest() -> Bool {
     guard let oldest = softReferences.oldest else { return false }
     statistics.framesExpired += 1
     for _ in 0..<softReferences.count(of: contents[oldest]) {
       guard let reference = contents[oldest].firstReference else {
-        preconditionFailure("a released content without one")
+        preconditionFailure("a released content without a soft reference")
       }
       dropReleased(reference)
     }
@@ -274,13 +278,13 @@ extension ServerState {
     let frame = contents[content].frame
     precondition(pool.records[frame].link == 0, "a released frame is mapped")
     freeContent(content)
-    // Its leaves went, and were zapped, when it was released.
+    // Its leaves were cleared and zapped when it was released.
     if grace.beganIdle { pool.giveNow(frame) } else { pool.give(frame) }
   }
 
-  /// Drops the soft references of ids that are about to name something else, or of a container that goes, until the step
-  /// is over.
-  /// - Returns: false: there may be more.
+  /// Drops the soft references of ids that are about to name something else, or whose container is destroyed, until the
+  /// step is over.
+  /// - Returns: false: more may be left.
   mutating func dropReleased(_ slot: ContainerSlot, _ ids: Range<UInt64>) -> Bool {
     guard containers[slot].frames.releasedCount > 0 else { return true }
     var next = ids.lowerBound
@@ -299,7 +303,7 @@ extension ServerState {
     return true
   }
 
-  /// The same for a step's worth of ids, at most.
+  /// As `dropReleased`, for at most a step's worth of ids.
   mutating func dropAllReleased(_ slot: ContainerSlot, _ ids: Range<UInt64>) {
     while !dropReleased(slot, ids) {}
   }

@@ -1,4 +1,4 @@
-// The records of released frames, and the list of contents that nothing else names. See SoftReference.swift.
+// The records of released frames, and the list of contents that only they name. See SoftReference.swift.
 
 internal import GuestMemory
 
@@ -8,21 +8,22 @@ struct SoftReferenceNumber: Hashable, Sendable, BitwiseCopyable {
   init(_ rawValue: UInt32) { self.rawValue = rawValue }
 }
 
-/// 32 bytes, used only while a frame is released.
+/// 32 bytes, used while a frame is released.
 struct SoftReference: BitwiseCopyable {
-  /// The container's slot, and the id in it.
+  /// The container's slot and the id.
   var container: ContainerSlot
   var id: FrameID
   fileprivate var content: UInt32
-  /// Others to the same content.
+  /// Neighbours in the list of references to the same content.
   fileprivate var previous: UInt32 = 0
   fileprivate var next: UInt32 = 0
-  /// Of a content's first reference: how many there are, and whether the content is on the list, between which others.
+  /// In a content's first reference: the number of references, and the content's neighbours in the list of released
+  /// contents, if it is on it.
   fileprivate var count: UInt16 = 0
   fileprivate var isListed = false
   fileprivate var older: UInt32 = 0
   fileprivate var younger: UInt32 = 0
-  /// Of the others: which use of the record it is.
+  /// In further references: a counter of the record's uses.
   fileprivate var stamp: UInt32 {
     get { older }
     set { older = newValue }
@@ -31,9 +32,9 @@ struct SoftReference: BitwiseCopyable {
   var contentNumber: ContentNumber { ContentNumber(content) }
 }
 
-/// All soft references; and the released contents, from the oldest to the youngest: a ring through record 0.
+/// All soft references, and the list of released contents from the oldest to the youngest: a ring through record 0.
 struct SoftReferenceTable: ~Copyable {
-  /// Further ids that let go of the same content cannot have it back: it takes few steps to let go of all.
+  /// The maximum number of references to one content, so that few steps drop them all. Further ids cannot be recovered.
   static let mostOfOneContent = 1024
 
   private var records: SparseArray<SoftReference>
@@ -46,19 +47,19 @@ struct SoftReferenceTable: ~Copyable {
 
   subscript(number: SoftReferenceNumber) -> SoftReference { records[Int(number.rawValue)] }
 
-  /// Tells a content's further reference from others that have its record before and afterwards.
+  /// Identifies a further reference among all uses of its record.
   func stamp(_ number: SoftReferenceNumber) -> UInt64 { UInt64(self[number].stamp) << 32 | UInt64(number.rawValue) }
 
-  /// The content's further reference with such a stamp, if it is that still.
+  /// The further reference with this stamp, if it still exists.
   func further(_ stamp: UInt64) -> SoftReferenceNumber? {
     let number = SoftReferenceNumber(UInt32(truncatingIfNeeded: stamp))
     return self[number].previous != 0 && self.stamp(number) == stamp ? number : nil
   }
 
-  /// How many references a content has.
+  /// The number of references to a content.
   func count(of content: Content) -> Int { content.firstReference.map { Int(self[$0].count) } ?? 0 }
 
-  /// Names a content; nil when the table is full.
+  /// Adds a reference to a content; nil when the table is full.
   mutating func insert(_ shown: ContainerFrame, _ number: ContentNumber, _ content: inout Content)
     -> SoftReferenceNumber?
   {
@@ -73,7 +74,7 @@ struct SoftReferenceTable: ~Copyable {
     }
     var reference = SoftReference(container: shown.container, id: shown.id, content: number.rawValue)
     if let first = content.firstReference {
-      // Behind the first, which stays that.
+      // Insert after the first, which stays first.
       reference.previous = first.rawValue
       reference.next = self[first].next
       lastStamp &+= 1
@@ -101,7 +102,7 @@ struct SoftReferenceTable: ~Copyable {
     count -= 1
   }
 
-  /// The next reference takes the place of a content's first.
+  /// Makes the next reference the content's first.
   private mutating func replaceFirst(_ first: SoftReference, _ content: inout Content) {
     guard first.next != 0 else {
       unlist(content)
@@ -117,8 +118,8 @@ struct SoftReferenceTable: ~Copyable {
     records[Int(first.younger)].older = first.next
   }
 
-  /// Puts a content on the list, as the youngest, or takes it off: nothing but references names it, or something does.
-  /// - Returns: whether it has been put there.
+  /// Puts a content on the list, as the youngest, if only references name it; otherwise takes it off.
+  /// - Returns: whether it was put on.
   @discardableResult
   mutating func update(_ content: Content) -> Bool {
     guard let first = content.firstReference else { return false }
@@ -145,9 +146,9 @@ struct SoftReferenceTable: ~Copyable {
     records[Int(first.rawValue)].isListed = false
   }
 
-  /// The content that has been released for longest.
+  /// The content that was released first.
   var oldest: ContentNumber? { younger(than: 0) }
-  /// For checks: the content released next after another, which has references.
+  /// For checks: the content released next after `content`, which has references.
   func younger(than content: Content) -> ContentNumber? {
     content.firstReference.flatMap { younger(than: $0.rawValue) }
   }

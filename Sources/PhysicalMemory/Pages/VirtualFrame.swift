@@ -1,23 +1,23 @@
-// Virtual frames: the ids of a container, and what each names.
+// Virtual frames: the ids of a container, and what each id names.
 
 internal import GuestMemory
 
-/// What one id of a container names: nothing, an empty frame, a content; or, once released, a soft reference, which to
-/// everything but its recovery is as good as nothing.
+/// What an id names: nothing, an empty frame, a content, or, when released, a soft reference, which everything except
+/// recovery treats as nothing.
 struct VirtualFrameWord: Equatable, BitwiseCopyable {
   let rawValue: UInt32
   init(rawValue: UInt32) { self.rawValue = rawValue }
   @inline(__always) init(_ content: ContentNumber) { rawValue = content.rawValue }
   init(_ reference: SoftReferenceNumber) { rawValue = Self.released | reference.rawValue }
 
-  /// Words from here on name soft references. There are fewer contents than that.
+  /// Words from here on name soft references. Content numbers are smaller.
   private static let released: UInt32 = 1 << 31
 
   /// The id is not in use.
   static var unused: VirtualFrameWord { VirtualFrameWord(rawValue: 0) }
-  /// Allocated and never touched: reads as zeros, has no frame.
+  /// Allocated and never touched: reads as zero, has no frame.
   static var empty: VirtualFrameWord { VirtualFrameWord(rawValue: 1) }
-  /// Released and never touched: nothing is kept, and it can be had back.
+  /// Released and never touched: recoverable without a soft reference.
   static var releasedEmpty: VirtualFrameWord { VirtualFrameWord(rawValue: released) }
 
   @inline(__always) var isUsed: Bool { Self.isUsed(rawValue) }
@@ -34,24 +34,24 @@ struct VirtualFrameWord: Equatable, BitwiseCopyable {
   @inline(__always) static func isReleased(_ word: UInt32) -> Bool { word >= released }
 }
 
-/// Container ids to words: leaves of 1,024 ids, found by binary search. A leaf has memory only while an id in it is
-/// in use, so a container costs 4 bytes a frame, and never more than one leaf a frame charged to its owner. The places of
-/// leaves without memory go many at a time: whoever frees ids far apart does not move all that is behind them for each.
-// SAFETY: a leaf's memory is allocated here with `idsPerLeaf` words and freed here; indices are masked to it. The memory that
-// leaves without any share has as many, all zero, and is never written or freed.
+/// Maps ids to words: leaves of 1,024 ids, found by binary search. A leaf has memory only while one of its ids is in
+/// use, so a container costs 4 bytes a frame, and at most one leaf for each charged frame. Leaves without memory are
+/// removed many at a time: freeing scattered ids does not shift the leaf array for each.
+// SAFETY: each leaf's memory is allocated and freed here, with `idsPerLeaf` words; indices are masked to that. Leaves
+// without memory share one block of the same size, all zero, that is never written or freed.
 @safe
 struct VirtualFrameTable: ~Copyable {
   @safe
   private struct Leaf {
     let key: UInt32
     var used: Int32 = 0
-    /// Ids that are released.
+    /// Released ids.
     var released: Int32 = 0
     /// Ids whose frames are pinned.
     var pinned: Int32 = 0
     var words: UnsafeMutablePointer<UInt32>
 
-    /// An id in it is in use or released: it has memory of its own.
+    /// Whether it has memory of its own: an id is in use or released.
     var isThere: Bool { used > 0 || released > 0 }
   }
 
@@ -71,7 +71,7 @@ struct VirtualFrameTable: ~Copyable {
   /// Ids in use.
   private(set) var count = 0
   private(set) var releasedCount = 0
-  /// Of these, never touched.
+  /// Released ids that were never touched.
   private(set) var releasedEmptyCount = 0
   private(set) var pinnedCount = 0
 
@@ -81,7 +81,7 @@ struct VirtualFrameTable: ~Copyable {
 
   /// The index of the first leaf whose key is not below `key`.
   private func position(_ key: UInt32) -> Int {
-    // Most containers have one leaf or are walked from the end.
+    // Most containers have one leaf, or are filled in ascending order.
     if let last = leaves.last, last.key < key { return leaves.count }
     var low = 0
     var high = leaves.count
@@ -100,12 +100,12 @@ struct VirtualFrameTable: ~Copyable {
     return unsafe VirtualFrameWord(rawValue: leaves[position].words[Int(id.rawValue) & (Self.idsPerLeaf - 1)])
   }
 
-  /// Changes what an id names.
+  /// Sets the word of an id.
   mutating func set(_ id: FrameID, _ word: VirtualFrameWord) {
     fill(id, count: 1, word)
   }
 
-  /// Changes what an id in use names, to something else. False: the id is not in use.
+  /// Replaces the word of an id in use with another in-use word. False: the id is not in use.
   @inline(__always)
   mutating func replace(_ id: FrameID, _ word: VirtualFrameWord) -> Bool {
     let key = id.rawValue >> Self.shift
@@ -117,7 +117,7 @@ struct VirtualFrameTable: ~Copyable {
     return true
   }
 
-  /// Makes `count` ids from `start` on name the same: `.empty`, `.unused` or, for one id, a content.
+  /// Sets `count` ids from `start` on to the same word: `.empty`, `.unused` or, for one id, a content.
   mutating func fill(_ start: FrameID, count: Int, _ word: VirtualFrameWord) {
     var id = start.position
     let end = id + UInt64(count)
@@ -159,7 +159,7 @@ struct VirtualFrameTable: ~Copyable {
     leaves[position].used += Int32(used)
     leaves[position].released += Int32(released)
     if !leaves[position].isThere {
-      precondition(leaves[position].pinned == 0, "pinned ids go out of use")
+      precondition(leaves[position].pinned == 0, "pinned ids are deallocated")
       unsafe words.deallocate()
       unsafe leaves[position].words = Self.noWords
       goneCount += 1
@@ -170,7 +170,8 @@ struct VirtualFrameTable: ~Copyable {
     }
   }
 
-  /// How many ids from `start` on, up to `limit`, are in use (or are not), in one unbroken run. Takes a step a leaf.
+  /// The length of the run of ids from `start` on, up to `limit`, that are all in use (or all not). Takes a step a
+  /// leaf.
   func run(from start: FrameID, limit: Int, inUse: Bool) -> Int {
     var position = position(start.rawValue >> Self.shift)
     var id = start.position
@@ -203,12 +204,12 @@ struct VirtualFrameTable: ~Copyable {
     return length
   }
 
-  /// The first id at or after `start` that is in use.
+  /// The first id in use at or after `start`.
   func firstUsed(from start: FrameID) -> FrameID? {
     first(from: start, in: { $0.used > 0 }, where: VirtualFrameWord.isUsed)
   }
 
-  /// The first id at or after `start` that is released.
+  /// The first released id at or after `start`.
   func firstReleased(from start: FrameID) -> FrameID? {
     first(from: start, in: { $0.released > 0 }, where: VirtualFrameWord.isReleased)
   }
@@ -233,7 +234,7 @@ struct VirtualFrameTable: ~Copyable {
     return nil
   }
 
-  /// How many of `count` ids from `start` on are in use. Takes a step a leaf.
+  /// The number of ids in use among `count` ids from `start` on. Takes a step a leaf.
   func usedCount(from start: FrameID, count: Int) -> Int {
     let end = start.position + UInt64(count)
     var position = position(start.rawValue >> Self.shift)
@@ -257,8 +258,7 @@ struct VirtualFrameTable: ~Copyable {
     return used
   }
 
-  /// The longest stretch from `start` on, up to `limit` ids, with no more than `unused` unused ids in it. Takes a
-  /// step a leaf.
+  /// The longest range from `start` on, up to `limit` ids, with at most `unused` unused ids. Takes a step a leaf.
   func prefix(from start: FrameID, limit: Int, unused: Int) -> Int {
     let end = start.position + UInt64(limit)
     var position = position(start.rawValue >> Self.shift)
@@ -284,7 +284,7 @@ struct VirtualFrameTable: ~Copyable {
     return limit
   }
 
-  /// The ids from `offset` of a leaf on, up to the one that is one unused id too many.
+  /// The number of ids from `offset` of a leaf on, up to the first unused id in excess of `unused`.
   private func leafPrefix(_ position: Int, _ offset: Int, _ unused: Int) -> Int {
     let words = unsafe leaves[position].words
     var left = unused
@@ -295,7 +295,7 @@ struct VirtualFrameTable: ~Copyable {
     return Self.idsPerLeaf - offset
   }
 
-  /// How many ids from `start` on, up to `limit`, are empty, in one unbroken run.
+  /// The length of the run of empty ids from `start` on, up to `limit`.
   func emptyRun(from start: FrameID, limit: Int) -> Int {
     var position = position(start.rawValue >> Self.shift)
     var id = start.position
@@ -313,7 +313,7 @@ struct VirtualFrameTable: ~Copyable {
     return Int(id - start.position)
   }
 
-  /// Makes empty ids from `start` on name contents.
+  /// Sets consecutive empty ids from `start` on to contents.
   mutating func fillEmpty(_ start: FrameID, _ numbers: Span<UInt32>) {
     var done = 0
     while done < numbers.count {
@@ -330,7 +330,7 @@ struct VirtualFrameTable: ~Copyable {
   }
 
   /// For checks: calls `body` with each id that names a content.
-  /// - Returns: false: the ids in use are not as many as are counted.
+  /// - Returns: false: the counts of ids in use are wrong.
   func forEachContent(_ body: (FrameID, ContentNumber) -> Void) -> Bool {
     var total = 0
     var totalReleased = 0
@@ -338,7 +338,7 @@ struct VirtualFrameTable: ~Copyable {
     for leaf in leaves where leaf.isThere {
       var used = 0
       var released = 0
-      // Most words are zero: sixteen at a time.
+      // Most words are zero: test sixteen at a time.
       for start in stride(from: 0, to: Self.idsPerLeaf, by: 16) {
         var any: UInt32 = 0
         for index in start..<start + 16 { any |= unsafe leaf.words[index] }
@@ -359,16 +359,17 @@ struct VirtualFrameTable: ~Copyable {
     return isRight && total == count && totalReleased == releasedCount && leaves.count { !$0.isThere } == goneCount
   }
 
-  /// Counts the pin of an id that names a content, or its end.
+  /// Counts a new pin of an id, or the end of one.
   mutating func countPin(_ id: FrameID, _ change: Int) {
     let position = position(id.rawValue >> Self.shift)
     precondition(
-      position < leaves.count && leaves[position].key == id.rawValue >> Self.shift, "a pin of an id out of use")
+      position < leaves.count && leaves[position].key == id.rawValue >> Self.shift, "a pin of an unused id")
     leaves[position].pinned += Int32(change)
     pinnedCount += change
   }
 
-  /// The first id in a range that names a content and has a pinned one near it: in its leaf. Takes a step a leaf.
+  /// The first id in a range that names a content and shares a leaf of this table with a pinned id. Takes a step a
+  /// leaf.
   func firstNearPinned(_ ids: Range<UInt64>) -> FrameID? {
     guard !ids.isEmpty, pinnedCount > 0 else { return nil }
     var position = position(UInt32(ids.lowerBound >> UInt64(Self.shift)))
@@ -388,7 +389,7 @@ struct VirtualFrameTable: ~Copyable {
     return nil
   }
 
-  /// For checks: how many pins each leaf counts, by its first id.
+  /// For checks: the pin count of each leaf, by its first id.
   func forEachPinCount(_ body: (FrameID, Int) -> Void) {
     for leaf in leaves where leaf.pinned != 0 { body(FrameID(leaf.key << Self.shift), Int(leaf.pinned)) }
   }

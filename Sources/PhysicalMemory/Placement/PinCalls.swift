@@ -83,7 +83,7 @@ extension ServerState {
     containers[slot].pinsUnderWay = PinsUnderWay(task: task, ids: range.positions)
     return PinPlan(
       task: task, container: reference(slot), range: range, physical: physical,
-      deadline: operations.now + microseconds * 1000)
+      deadline: events.now + microseconds * 1000)
   }
 
   /// One step. False: the call is over, and `error` says how it came out.
@@ -222,7 +222,7 @@ extension ServerState {
     pinsSetAside -= plan.setAside
     plan.stage = .over
     let owner = containers[slot].owner
-    if tasks[owner].isEnding { operations.wake(owner) }
+    if tasks[owner].isEnding { events.wake(owner) }
   }
 
   /// The call is given up where it is: pins that were made stay.
@@ -267,7 +267,7 @@ extension ServerState {
       plan.ended += 1
       step.count(Self.workOfPin)
     }
-    operations.wake(containers[slot].owner)
+    events.wake(containers[slot].owner)
     return false
   }
 }

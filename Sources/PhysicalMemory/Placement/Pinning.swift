@@ -95,7 +95,7 @@ extension ServerState {
   /// One step of ending pins whose time is up. False: there are more.
   mutating func expirePins() -> Bool {
     guard pins.count > 0 else { return true }
-    let now = operations.now
+    let now = events.now
     var left = Self.endedInOneStep
     while let frame = pins.firstDue(now) {
       guard left > 0 else { return false }
@@ -121,7 +121,7 @@ extension ServerState {
         pin.task = .server
         setPin(place, pin)
       }
-      if owner != woken { operations.wake(owner) }
+      if owner != woken { events.wake(owner) }
       woken = owner
     }
     return true
@@ -130,7 +130,7 @@ extension ServerState {
   /// Until when others keep a container from its owner by pins: look again then. Of many pins some are looked at only; and
   /// nobody knows when a transfer is over, or a call.
   func pinnedByOthers(_ slot: ContainerSlot) -> UInt64? {
-    let soon = operations.now + Self.transferPatience
+    let soon = events.now + Self.transferPatience
     let owner = containers[slot].owner
     let isBeingPinned = containers[slot].pinsUnderWay.map { $0.task != owner } ?? false
     guard containers[slot].pinsOfOthers > 0 else { return isBeingPinned ? soon : nil }

@@ -412,7 +412,7 @@ extension ServerState {
   }
 
   private mutating func install(_ frame: FrameNumber, _ container: ContainerSlot, _ id: FrameID) {
-    if pool.records[frame].isDirty { operations.zero(FrameRun(start: frame, count: 1)) }
+    if pool.records[frame].isDirty { memory.zero(FrameRun(start: frame, count: 1)) }
     guard let number = contents.insert(frame: frame) else { preconditionFailure("more contents than frames") }
     pool.records[frame].state = .inUse
     pool.records[frame].owner = number.rawValue

@@ -1,43 +1,45 @@
-// A page fault, as far as it is the server's: find the mapping, make the content resident, fill in the leaf and as
-// many neighbours as pay off (R16, R25). Nothing here allocates memory or looks into a dictionary.
+// The server's part of a page fault: find the mapping, make the content resident, fill in the leaf and as many
+// neighbours as pay off (R16, R25). Nothing here allocates memory or looks into a dictionary.
 
 internal import GuestMemory
 
-/// What became of a fault.
+/// The result of a page fault.
 public enum FaultOutcome: Equatable, Sendable {
-  /// Leaves were filled in: retry the access.
+  /// Filled in `pages` leaves: retry the access.
   case served(pages: Int)
-  /// The leaf already permits the access: a translation older than it was used. Retry.
+  /// The leaf already permits the access; the processor used a stale translation. Retry.
   case spurious
-  /// The leaf has permitted the access at `UnexplainedFaults.limit` faults in a row, and nobody has changed it: the tables
-  /// do not explain them, and to retry would go on for ever.
+  /// The leaf has permitted the access at `UnexplainedFaults.limit` faults in a row and has not changed. The tables do
+  /// not explain the faults, and retrying would never end.
   case unexplained
-  /// No mapping, or one of a frame that is no longer allocated: the task's own affair.
+  /// No mapping, or a mapping of a frame that is no longer allocated: delivered to the task.
   case notMapped
-  /// The mapping does not permit this access.
+  /// The mapping does not permit this access: delivered to the task.
   case forbidden
-  /// There is no frame, for the page or for a page table.
+  /// No frame for the page or for a page table.
   case noMemory
-  /// Others must give frames back for page tables: try again when `frameWait` is `.ready`; `endRequest` follows.
+  /// Page tables need frames from other tasks: retry when `frameWait` is `.ready`, then call `endRequest`.
   case waitForFrames
-  /// The container is locked against its owner (R21): try again when the lock has ended, at this time at the latest.
+  /// The container is locked against its owner (R21): retry when the lock ends, at this time (nanoseconds) at the
+  /// latest.
   case locked(until: UInt64)
 }
 
-/// Faults of one task, on one page, that nothing explains: the last ones, without another fault of the task between them.
+/// Counts consecutive unexplained faults of one task on one page.
 ///
-/// A fault on a leaf that is as it should be is explained by a change: the processor saw the leaf, or the entry above it,
-/// as it was before. So each fault marks the leaf, and each change clears the mark; a fault that finds it is counted here.
+/// A fault on a valid leaf is explained by a recent change: the processor used the leaf, or the entry above it, as it
+/// was before. Therefore each fault marks the leaf and each change clears the mark; a fault that finds the mark is
+/// counted here.
 struct UnexplainedFaults {
-  /// Far more than chance makes of it, such as a superpage that is made of the region each time.
+  /// Far more than races produce, such as a superpage promoted between the faults.
   static let limit = 1000
 
   private var page = PageNumber(0)
-  /// Faults served, by then.
+  /// The task's served faults at the last count.
   private var served: UInt64 = 0
   private var count = 0
 
-  /// - Returns: whether it is the one too many.
+  /// - Returns: whether the limit is reached.
   mutating func add(_ page: PageNumber, served: UInt64) -> Bool {
     if page != self.page || served != self.served { count = 0 }
     self.page = page
@@ -50,9 +52,9 @@ struct UnexplainedFaults {
 }
 
 extension ServerState {
-  /// Whether a fault on a leaf that permits the access is one of those that come with changes.
+  /// Decides whether a fault on a leaf that permits the access can be due to a recent change.
   mutating func judgeSpurious(_ task: TaskSlot, _ page: PageNumber) -> FaultOutcome {
-    guard operations.suspect(task, page) else {
+    guard spaces.suspect(task, page) else {
       tasks[task].unexplained.forget()
       return .spurious
     }
@@ -69,11 +71,11 @@ extension ServerState {
     if let pages = serveSuperpages(task, index, mapping, page) { return .served(pages: pages) }
     let wanted = faultAroundWindow(task, mapping, page)
 
-    var absent = operations.absentRun(task, from: page, limit: wanted)
+    var absent = spaces.absentRun(task, from: page, limit: wanted)
     if absent == 0 {
-      if let leaf = operations.mappedPage(task, page) { return serveProtectionFault(task, mapping, page, access, leaf) }
+      if let leaf = spaces.mappedPage(task, page) { return serveProtectionFault(task, mapping, page, access, leaf) }
       do { try makeTables(task, for: page) } catch { return error == .waitForFrames ? .waitForFrames : .noMemory }
-      absent = operations.absentRun(task, from: page, limit: wanted)
+      absent = spaces.absentRun(task, from: page, limit: wanted)
     }
     let served: Int
     do {
@@ -83,14 +85,15 @@ extension ServerState {
       return error == .noEntry ? .notMapped : error == .noMemory ? .noMemory : .forbidden
     }
     tasks[task].mappings[index].expected = page.advanced(by: served)
-    // What was wanted, not what was done: a leaf table's end must not make a sequential reader start over.
+    // Store the wanted length, not the achieved one: the end of a leaf table must not reset a sequential reader's
+    // window.
     tasks[task].mappings[index].window = UInt32(wanted)
     countServed(task, pages: served)
     watchStock()
     return .served(pages: served)
   }
 
-  /// For the task and for all: the sums agree.
+  /// Counts for the task and for the totals, which must agree.
   @inline(__always)
   mutating func countServed(_ task: TaskSlot, pages: Int) {
     tasks[task].counters.faults += 1
@@ -104,7 +107,7 @@ extension ServerState {
     statistics.deliveredFaults += 1
   }
 
-  /// How many pages to fill in, the one at fault included.
+  /// The number of pages to fill in, including the page at fault.
   @inline(__always)
   private func faultAroundWindow(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> Int {
     let left = Int(min(mapping.end.rawValue - page.rawValue, UInt64(FaultAround.most)))
@@ -116,7 +119,7 @@ extension ServerState {
     }
   }
 
-  /// The leaf is there. It permits the access after all, or it is read-only because the content was shared.
+  /// A fault on a present leaf: it permits the access after all, or it is read-only because the content was shared.
   private mutating func serveProtectionFault(
     _ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, _ access: Access, _ leaf: MappedPage
   ) -> FaultOutcome {
@@ -128,8 +131,8 @@ extension ServerState {
     guard access == .write else { return .forbidden }
     do {
       try breakSharing(mapping, page)
-      // The last sharer keeps its leaf, and only gains the right to write.
-      if operations.mappedPage(task, page) != nil {
+      // The last sharer keeps its leaf and only gains the write permission.
+      if spaces.mappedPage(task, page) != nil {
         upgrade(task, mapping, page, leaf.frame)
       } else {
         _ = try fill(task, mapping, page, most: 1)
@@ -142,16 +145,17 @@ extension ServerState {
     return .served(pages: 1)
   }
 
-  /// Read-only to read-write for the same frame: KVM sees that at the next fault, without a zap.
+  /// Makes a read-only leaf writable for the same frame. KVM sees that at the next fault, without a zap.
   mutating func upgrade(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, _ frame: FrameNumber) {
     batch.removeAll()
     batch.append(frame)
-    operations.map(
+    spaces.map(
       task, page, frames: batch.frames.span.extracting(first: batch.count), rights: mapping.flags.effectiveRights)
   }
 
-  /// Makes what `page` shows writable. On a mapping that is neither lazy nor enforced, a write to a shared content is
-  /// the task's own affair (R26).
+  /// Makes the content that `page` shows private and writable.
+  /// - Throws: `.error` when the mapping is neither lazy nor `forceWrite` and the content is shared: the fault is then
+  ///   delivered to the task (R26).
   mutating func breakSharing(_ mapping: Mapping, _ page: PageNumber) throws(CallFailure) {
     let shown = ContainerFrame(container: mapping.container.slot, id: mapping.frame(at: page))
     guard let number = containers[shown.container].frames[shown.id].content, contents[number].sharers > 1 else {
@@ -162,8 +166,8 @@ extension ServerState {
   }
 
   /// Fills in absent leaves from `page` on: at least one, at most `most`, all with the same rights. Stops early at an
-  /// id that is not in use or where frames run out.
-  /// - Throws: `.noEntry` when `page` itself shows nothing, `.noMemory` when there is no frame for it.
+  /// unused id or when frames run out.
+  /// - Throws: `.noEntry` when the id at `page` is unused, `.noMemory` when there is no frame for it.
   mutating func fill(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber, most: Int) throws(CallFailure) -> Int {
     let container = mapping.container.slot
     let rights = mapping.flags.effectiveRights
@@ -180,7 +184,7 @@ extension ServerState {
         frame = contents[number].frame
         if contents[number].sharers > 1 { rightsHere.remove(.write) }
       } else {
-        // No frame for a page that would not be filled in.
+        // Do not take a frame for a page that will not be filled in.
         guard word.isUsed, batch.count == 0 || granted == rights else { break }
         guard let fresh = makeResident(container, id) else { break }
         frame = fresh
@@ -190,7 +194,7 @@ extension ServerState {
         task, page.advanced(by: batch.count), showing: ContainerFrame(container: container, id: id),
         isWeak: mapping.epoch != 0)
       if !reverseMap.add(place, to: &pool.records[frame].link) {
-        // None may be displaced whose leaf is not written yet.
+        // Do not displace a leaf of this batch: it is not written yet.
         guard surplus <= surplusPlaces.perTask / 2, addSurplus(place, of: frame, makingRoom: batch.count == 0) else {
           break
         }
@@ -200,12 +204,12 @@ extension ServerState {
     }
     if surplus > 0 { finishRevocations() }
     guard batch.count > 0 else { throw containers[container].frames[firstID].isUsed ? .noMemory : .noEntry }
-    operations.map(task, page, frames: batch.frames.span.extracting(first: batch.count), rights: granted)
+    spaces.map(task, page, frames: batch.frames.span.extracting(first: batch.count), rights: granted)
     statistics.pagesMapped += UInt64(batch.count)
     return batch.count
   }
 
-  /// Gives an empty frame its physical frame.
+  /// Takes a physical frame for an empty virtual frame.
   @inline(__always)
   mutating func makeResident(_ container: ContainerSlot, _ id: FrameID) -> FrameNumber? {
     guard let frame = takeContentFrame() else { return nil }
@@ -218,9 +222,10 @@ extension ServerState {
     return frame
   }
 
-  /// Enters a leaf beyond the first few of a frame. It counts against the task's allowance: the task's oldest such leaf goes
-  /// if there are too many. `finishRevocations` follows.
-  /// - Parameter makingRoom: a frame with too many leaves gives one up. None of them may be about to be written.
+  /// Enters a leaf beyond the first three of a frame and charges it to the task's allowance; over the allowance, the
+  /// task's oldest such leaf is removed. `finishRevocations` follows.
+  /// - Parameter makingRoom: a frame with the maximum number of leaves gives one up. None of its leaves may be about to
+  ///   be written.
   private mutating func addSurplus(_ place: MappedPlace, of frame: FrameNumber, makingRoom: Bool) -> Bool {
     while !reverseMap.addSurplus(place, to: &pool.records[frame].link) {
       guard makingRoom, let other = reverseMap.first(of: pool.records[frame].link) else { return false }
@@ -228,7 +233,7 @@ extension ServerState {
     }
     guard let oldest = surplusPlaces.enter(place.location, for: place.slot) else { return true }
     let displaced = MappedPlace(rawValue: oldest)
-    if let leaf = operations.mappedPage(displaced.slot, displaced.page) {
+    if let leaf = spaces.mappedPage(displaced.slot, displaced.page) {
       removeLeaf(displaced, of: leaf.frame, .withdrawn)
     }
     return true

@@ -1,40 +1,41 @@
-// A task's mappings: which part of which container it wants to see where (R25).
+// A task's mappings: which part of which container is mapped at which address (R25).
 //
-// A mapping lives from pm_container_map until it is unmapped, mapped over, or its task ends. What is in force at
-// a moment is in the page table only; the server may clear that at any time and fill it in again from here.
+// A mapping lives from pm_container_map until it is unmapped, mapped over, or the task ends. The page table is a cache
+// of it: the server may clear leaves at any time and fill them in again from here.
 
 internal import GuestMemory
 
-/// Names a container for as long as it exists: the slot may get another one, the generation tells.
+/// Names a container for its lifetime: the slot may be reused, the generation tells.
 struct ContainerReference: Hashable, BitwiseCopyable {
   let slot: ContainerSlot
   let generation: UInt32
 }
 
-/// `count` pages from `start` on show the container's frames from `frame` on.
+/// Maps `count` pages from `start` on to the container's ids from `frame` on.
 struct Mapping: BitwiseCopyable {
   var start: PageNumber
   var count: UInt64
   var container: ContainerReference
   var frame: FrameID
   var flags: MappingFlags
-  /// 0: made by the container's owner. Else through a weak capability of that epoch: nothing once it is cancelled.
+  /// 0: made by the container's owner. Otherwise the epoch of the weak capability it was made through; shows nothing
+  /// once that is revoked.
   var epoch: UInt32 = 0
-  /// Of the image or the stack: the server never forgets it.
+  /// Of the image or the stack: never forgotten by the server.
   var isInitial = false
-  /// Fault-around: the page that a sequential reader would touch next, and how many were served last.
+  /// Fault-around: the next page of a sequential reader, and the length of the last window.
   var expected = PageNumber(0)
   var window: UInt32 = 0
 
   var end: PageNumber { PageNumber(start.rawValue + count) }
 
-  /// The id that `page` shows; `page` lies in the mapping.
+  /// The id that `page` shows. `page` must be in the mapping.
   @inline(__always)
   func frame(at page: PageNumber) -> FrameID {
     FrameID(frame.rawValue &+ UInt32(truncatingIfNeeded: page.rawValue - start.rawValue))
   }
 
-  /// The part of the mapping in `pages`, which it overlaps.
+  /// The part of the mapping in `first ..< last`, which must overlap it.
   func clamped(from first: PageNumber, to last: PageNumber) -> Mapping {
     var part = self
     let newStart = max(start, first)
@@ -44,7 +45,7 @@ struct Mapping: BitwiseCopyable {
     return part
   }
 
-  /// Whether `next` goes on where this one ends, in addresses and in frames.
+  /// Whether `next` continues this mapping, in addresses and in ids.
   func continues(with next: Mapping) -> Bool {
     end == next.start && container == next.container && flags == next.flags && epoch == next.epoch
       && isInitial == next.isInitial
@@ -52,14 +53,14 @@ struct Mapping: BitwiseCopyable {
   }
 }
 
-/// Sorted, disjoint mappings in chunks of bounded size: finding is a binary search, changing moves one chunk.
+/// Sorted, disjoint mappings in chunks of bounded size: a binary search finds one, a change moves at most one chunk.
 struct MappingTable: ~Copyable {
   struct Index: Equatable {
     var chunk: Int
     var offset: Int
   }
 
-  /// A task with more mappings than this gets PM_ENOMEM.
+  /// The maximum number of mappings of a task; more get PM_ENOMEM.
   static let capacity = 1 << 18
   private static let chunkCapacity = 128
 
@@ -72,7 +73,7 @@ struct MappingTable: ~Copyable {
     @inline(__always) set { chunks[index.chunk][index.offset] = newValue }
   }
 
-  /// The mapping that holds `page`.
+  /// The mapping that contains `page`.
   @inline(__always)
   mutating func find(_ page: PageNumber) -> Index? {
     if last.chunk < chunks.count, last.offset < chunks[last.chunk].count {
@@ -104,8 +105,8 @@ struct MappingTable: ~Copyable {
     return Index(chunk: chunk, offset: low)
   }
 
-  /// Removes what lies in `first ..< end`, cutting mappings that reach over its ends, at most `limit` of them.
-  /// - Returns: false when there is more to remove.
+  /// Removes mappings in `first ..< end`, at most `limit` of them, and cuts those that extend beyond it.
+  /// - Returns: false when more are left.
   @discardableResult
   mutating func remove(from first: PageNumber, to end: PageNumber, limit: Int = .max) -> Bool {
     var left = limit
@@ -120,13 +121,13 @@ struct MappingTable: ~Copyable {
     return true
   }
 
-  /// Whether removing `first ..< end` leaves two parts of one mapping.
+  /// Whether removing `first ..< end` splits a mapping in two.
   func isCutInTwo(by first: PageNumber, _ end: PageNumber) -> Bool {
     guard let index = lowerBound(first) else { return false }
     return self[index].start < first && self[index].end > end
   }
 
-  /// Inserts a mapping where there is none, joining it with neighbours that it continues.
+  /// Inserts a mapping into an unmapped range and merges it with adjacent mappings that it continues.
   mutating func insert(_ mapping: Mapping) {
     var mapping = mapping
     if mapping.start.rawValue > 0, let before = find(PageNumber(mapping.start.rawValue - 1)),
@@ -145,7 +146,7 @@ struct MappingTable: ~Copyable {
     insertOne(mapping)
   }
 
-  /// Calls `body` with the part of each mapping that lies in `first ..< end`, in order.
+  /// Calls `body` with the part of each mapping in `first ..< end`, in order.
   func forEach(from first: PageNumber, to end: PageNumber, _ body: (Mapping) -> Void) {
     guard var index = lowerBound(first) else { return }
     while index.chunk < chunks.count {
@@ -169,8 +170,8 @@ struct MappingTable: ~Copyable {
     for mapping in chunks[chunk] { body(mapping) }
   }
 
-  /// Removes the mappings of a chunk that `keep` says no to.
-  /// - Returns: the next chunk, if there is one.
+  /// Removes the mappings of a chunk for which `keep` returns false.
+  /// - Returns: the next chunk; nil: this was the last.
   mutating func filter(chunk: Int, _ keep: (Mapping) -> Bool) -> Int? {
     guard chunk < chunks.count else { return nil }
     let before = chunks[chunk].count
@@ -207,13 +208,13 @@ struct MappingTable: ~Copyable {
 }
 
 extension ServerState {
-  /// Whether a mapping still shows anything: its container is there, and its share has not been cancelled.
+  /// Whether a mapping is still in force: its container exists, and its share has not been revoked.
   @inline(__always)
   func isGood(_ mapping: Mapping) -> Bool {
     isLive(mapping.container) && (mapping.epoch == 0 || mapping.epoch == containers[mapping.container.slot].epoch)
   }
 
-  /// The lock that keeps a mapping of the owner's from being filled in.
+  /// The lock that blocks faults on this mapping of the container's owner; nil: none.
   @inline(__always)
   mutating func currentLock(_ mapping: Mapping, against task: TaskSlot) -> ContainerLock? {
     guard containers[mapping.container.slot].lock != nil, containers[mapping.container.slot].owner == task else {

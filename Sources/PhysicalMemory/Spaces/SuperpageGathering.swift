@@ -1,55 +1,58 @@
-// Regions whose contents lie scattered are gathered: moved into a block of 512 adjacent frames, in order, so that they can be
-// mapped as a superpage.
+// Gathering (the compaction of one region): moves its scattered contents into a block of 512 adjacent frames, in order,
+// so that the region can be mapped by a superpage.
 //
 // The life of a gathering:
-//  1. found: all 512 contents of a region are resident, nobody else's, and movable, and a block of the stock is free. It stays
-//     among the free frames: whoever is in need takes them, since nobody is charged for what is out of use here.
-//  2. under way: a few contents a step, the lock released in between. Tasks go on reading and writing. It goes from the
-//     block's end downwards, so that what is left of the block is the end of a long free run, where others come last.
+//  1. found: all 512 contents of a region are resident, private and movable, and the stock has a free block. The block
+//     stays allocatable: no task is charged for frames that are out of use here, so any request may take them.
+//  2. under way: moves a few contents a step and releases the lock in between; tasks keep reading and writing. Goes
+//     from the block's end downwards, so that the rest of the block is the end of a long free run, which allocations
+//     use last.
 //  3. done: the frames are in order, and the region can be promoted. Or
-//     given up: a content went, was shared or pinned meanwhile, or others took a frame of the block. What was moved stays
-//     where it is.
+//     given up: a content was freed, shared or pinned meanwhile, or a frame of the block was allocated. Moved contents
+//     stay where they are.
 
 public import GuestMemory
 
-/// Where the search for regions goes on.
+/// The position of a search for regions.
 public struct GatheringCursor: Sendable {
   fileprivate var slot = TaskSlot(0)
   fileprivate var page = PageNumber(0)
 
+  /// The beginning of a search.
   public init() {}
 
   fileprivate init(slot: TaskSlot) { self.slot = slot }
 }
 
-/// What may become a superpage.
+/// A region that may become a superpage.
 public enum SuperpageCandidate: Sendable {
-  /// The frames of the region that begins with this page of the task are in order.
+  /// The frames of the region at this page of the task are in order: promote it.
   case ordered(TaskSlot, PageNumber)
-  /// They are not: `continueGathering` follows until that is done or has failed.
+  /// They are not: call `continueGathering` until it is done or has failed.
   case scattered(Gathering)
 }
 
-/// A region on its way into a block.
+/// A region whose contents are being moved into a block.
 public struct Gathering: Sendable {
+  /// The task that maps the region.
   public let task: TaskSlot
   /// The region's first page.
   public let page: PageNumber
   package let block: FrameRun
-  /// Contents that are still to be moved: the region's first.
+  /// The number of contents still to be moved: the first ones of the region.
   package fileprivate(set) var left = PoolMemory.framesPerBlock
 
-  /// What became of a step.
+  /// The result of a step.
   public enum Progress: Sendable { case more, done, failed }
 }
 
 extension ServerState {
   private static let pages = PoolMemory.framesPerBlock
-  /// Regions looked at in one step.
+  /// Regions checked in one step.
   private static let regionsInOneStep = 16
 
-  /// Looks for a region that could be a superpage, a few at a time.
-  /// - Returns: `isOver`: all were looked at.
+  /// Searches a few regions for a candidate.
+  /// - Returns: `isOver`: the search is complete.
   mutating func findCandidate(_ cursor: inout GatheringCursor) -> (found: SuperpageCandidate?, isOver: Bool) {
     for _ in 0..<Self.regionsInOneStep {
       guard let slot = tasks.occupied(from: cursor.slot) else { return (nil, true) }
@@ -68,19 +71,20 @@ extension ServerState {
       cursor.page = start.advanced(by: Self.pages)
       guard promotableMapping(slot, start) != nil else { continue }
       if orderedBlock(mapping, start) != nil { return (.ordered(slot, start), false) }
-      // Of the stock, since the host has a huge page behind it: of pages that were written lately it makes none.
+      // Take a block of the stock, which the host backs with a huge page: the host makes none of recently written
+      // pages.
       guard canBeGathered(mapping, start), let block = popBlock() else { continue }
       return (.scattered(Gathering(task: slot, page: start, block: block)), false)
     }
     return (nil, false)
   }
 
-  /// Most regions are not all there: the end is the likeliest to lack.
+  /// Checks the region's last page first: it is the one most often missing.
   private func canBeGathered(_ mapping: Mapping, _ start: PageNumber) -> Bool {
     (0..<Self.pages).reversed().allSatisfy { source(mapping, start, $0) != nil }
   }
 
-  /// The frame of a region's page, if its content may be moved and is nobody else's.
+  /// The frame of a region's page, if its content is private and movable.
   private func source(_ mapping: Mapping, _ start: PageNumber, _ index: Int) -> FrameNumber? {
     let id = mapping.frame(at: start.advanced(by: index))
     guard let number = containers[mapping.container.slot].frames[id].content, contents[number].sharers == 1,
@@ -89,7 +93,7 @@ extension ServerState {
     return contents[number].frame
   }
 
-  /// One step.
+  /// Moves a few contents.
   mutating func continueGathering(_ gathering: inout Gathering) -> Gathering.Progress {
     defer { finishRevocations() }
     guard let mapping = promotableMapping(gathering.task, gathering.page) else { return .failed }
@@ -117,8 +121,9 @@ extension ServerState {
 }
 
 extension PhysicalMemoryServer {
-  /// The next region from `cursor` on that could be a superpage, and is none.
-  /// - Returns: nil: there is none. Looks at a few regions with the lock held, again and again.
+  /// Searches for the next region that could become a superpage, from `cursor` on, a few regions for each hold of the
+  /// lock.
+  /// - Returns: nil when there is none.
   public func findCandidate(_ cursor: inout GatheringCursor) -> SuperpageCandidate? {
     while true {
       let (found, isOver) = withState { $0.findCandidate(&cursor) }
@@ -126,7 +131,7 @@ extension PhysicalMemoryServer {
     }
   }
 
-  /// Moves a step's worth of contents.
+  /// Moves a few contents of a gathering.
   public func continueGathering(_ gathering: inout Gathering) -> Gathering.Progress {
     withState { $0.continueGathering(&gathering) }
   }

@@ -1,15 +1,16 @@
-// Superpages: where the server has the machine hold 512 leaves as one translation. At a fault on memory that nobody has
-// touched, if a block of frames is in stock; and afterwards, of frames that happen to be in order. A superpage costs
-// nothing but its frames until a leaf of it changes: then the machine splits it by itself.
+// Superpages: 512 leaves that the machine holds as one translation. The server maps one at a fault on untouched memory
+// if a block of frames is in stock, and promotes regions whose frames are already in order. A superpage costs nothing
+// but its frames until one of its leaves changes; the machine then splits it by itself.
 
 internal import GuestMemory
 
 extension ServerState {
   private static let pagesPerSuperpage = PoolMemory.framesPerBlock
-  /// One fault makes four superpages at most, with the lock held.
+  /// At most four superpages a fault, since the lock is held.
   private static let pagesInOneFault = 4 * pagesPerSuperpage
 
-  /// The first page of the region of 512 that `page` is in, if all of it is in the mapping and may be written, not executed.
+  /// The first page of the aligned region of 512 that contains `page`, if the mapping covers all of it and is writable
+  /// and not executable.
   private func region(of page: PageNumber, in mapping: Mapping) -> PageNumber? {
     let pages = UInt64(Self.pagesPerSuperpage)
     guard mapping.count >= pages else { return nil }
@@ -23,9 +24,8 @@ extension ServerState {
 
   // MARK: At a fault
 
-  /// Serves a fault where nothing around the page has a leaf: with one superpage, and with more behind it while faults go on
-  /// where the last one left off.
-  /// - Returns: the pages filled in; nil: this is not for a superpage, and nothing has changed.
+  /// Serves a fault in a region without leaves: with one superpage, and with more behind it for a sequential reader.
+  /// - Returns: the number of pages filled in; nil, with nothing changed, when no superpage fits.
   @inline(__always)
   mutating func serveSuperpages(
     _ task: TaskSlot, _ index: MappingTable.Index, _ mapping: Mapping, _ page: PageNumber
@@ -36,7 +36,7 @@ extension ServerState {
     let wanted = isInOrder ? min(max(Int(mapping.window) * 2, Self.pagesPerSuperpage), Self.pagesInOneFault) : 1
     var pages = 0
     repeat {
-      guard operations.mayMapSuperpage(task, start),
+      guard spaces.mayMapSuperpage(task, start),
         mapFreshSuperpage(task, mapping, start) || mapOrderedSuperpage(task, mapping, start)
       else { break }
       pages += Self.pagesPerSuperpage
@@ -51,8 +51,8 @@ extension ServerState {
     return pages
   }
 
-  /// The same for an eager mapping, at the first page of a region.
-  /// - Returns: where to go on; nil: this is not for a superpage, and nothing has changed.
+  /// As `serveSuperpages`, for an eager mapping at the first page of a region.
+  /// - Returns: the page to continue from; nil, with nothing changed, when no superpage fits.
   mutating func fillSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> PageNumber? {
     guard mayFillSuperpage(task, mapping, page),
       mapFreshSuperpage(task, mapping, page) || mapOrderedSuperpage(task, mapping, page)
@@ -62,14 +62,14 @@ extension ServerState {
     return page.advanced(by: Self.pagesPerSuperpage)
   }
 
-  /// Whether the region that begins at a page may be filled by a superpage, if there are frames for it: it needs no table
-  /// then.
+  /// Whether a superpage may fill the region that begins at `page`, given frames. It then needs no page table.
   mutating func mayFillSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ page: PageNumber) -> Bool {
     blocks.target > 0 && tasks[task].faultAround == .automatic && region(of: page, in: mapping) == page
-      && operations.mayMapSuperpage(task, page)
+      && spaces.mayMapSuperpage(task, page)
   }
 
-  /// Gives each of a region's empty frames a physical one. False: they are not all empty, or no block is in stock.
+  /// Takes a block for a region of empty virtual frames and maps it. False: some are not empty, or no block is in
+  /// stock.
   private mutating func mapFreshSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ start: PageNumber) -> Bool {
     let container = mapping.container.slot
     let id = mapping.frame(at: start)
@@ -87,14 +87,14 @@ extension ServerState {
     for index in numbers.indices {
       let frame = block.start.advanced(by: index)
       pool.records[frame].owner = numbers[index]
-      // The frame's first place: always room.
+      // The frame's first place: there is always room.
       _ = reverseMap.add(place(task, mapping, start.advanced(by: index)), to: &pool.records[frame].link)
     }
     return true
   }
 
-  /// Maps a region whose frames have physical ones already, in order. False: they do not; or one of them has so many leaves
-  /// that another counts against the task's allowance: it could displace one of these, which are all written at once.
+  /// Maps a region whose frames are resident and in order. False: they are not, or a frame has so many leaves that
+  /// another counts against the task's allowance: it could displace one of these, which are all written at once.
   private mutating func mapOrderedSuperpage(_ task: TaskSlot, _ mapping: Mapping, _ start: PageNumber) -> Bool {
     guard let block = orderedBlock(mapping, start),
       (0..<block.count).allSatisfy({ reverseMap.hasRoom(pool.records[block.start.advanced(by: $0)].link) }),
@@ -103,7 +103,7 @@ extension ServerState {
     for index in 0..<block.count {
       let frame = block.start.advanced(by: index)
       let isAdded = reverseMap.add(place(task, mapping, start.advanced(by: index)), to: &pool.records[frame].link)
-      precondition(isAdded, "no room for a leaf of a superpage")
+      precondition(isAdded, "no room for a leaf behind a superpage")
     }
     return true
   }
@@ -116,11 +116,11 @@ extension ServerState {
   private mutating func mapSuperpage(
     _ task: TaskSlot, _ start: PageNumber, _ frame: FrameNumber, _ rights: MappingFlags
   ) -> Bool {
-    let operations = operations
-    return operations.mapSuperpage(task, start, frame, rights: rights) { takeTable(for: task) }
+    let spaces = spaces
+    return spaces.mapSuperpage(task, start, frame, rights: rights) { takeTable(for: task) }
   }
 
-  /// The physical frames that a region shows: adjacent, aligned, and no logical copy's.
+  /// The physical frames of a region, if they are adjacent, aligned and unshared.
   func orderedBlock(_ mapping: Mapping, _ start: PageNumber) -> FrameRun? {
     let container = mapping.container.slot
     let id = mapping.frame(at: start)
@@ -136,15 +136,15 @@ extension ServerState {
     return block
   }
 
-  // MARK: Afterwards
+  // MARK: Promotion
 
-  /// The frames of the region that `page` is in, if it can be made a superpage.
+  /// The frames of the region that contains `page`, if it can be promoted.
   mutating func promotableBlock(_ task: TaskSlot, _ page: PageNumber) -> FrameRun? {
     guard let mapping = promotableMapping(task, page), let start = region(of: page, in: mapping) else { return nil }
     return orderedBlock(mapping, start)
   }
 
-  /// What shows the region that `page` is in, if that may be a superpage and is none.
+  /// The mapping of the region that contains `page`, if the region may be promoted and is not a superpage yet.
   mutating func promotableMapping(_ task: TaskSlot, _ page: PageNumber) -> Mapping? {
     guard tasks.contains(task), tasks[task].hasSpace, !tasks[task].isEnding,
       tasks[task].unmapping == nil, tasks[task].faultAround == .automatic,
@@ -152,13 +152,13 @@ extension ServerState {
     else { return nil }
     let mapping = tasks[task].mappings[index]
     guard isGood(mapping), currentLock(mapping, against: task) == nil, let start = region(of: page, in: mapping),
-      operations.superpage(task, start) == nil, operations.mayPromote(task, start)
+      spaces.superpage(task, start) == nil, spaces.mayPromote(task, start)
     else { return nil }
     return mapping
   }
 
-  /// Makes a superpage of the region that `page` is in. Pages of it that have no leaf get one, and those that had to be
-  /// read-only while they were shared, all rights.
+  /// Promotes the region that contains `page`. Pages without a leaf get one, and pages that were read-only while shared
+  /// get all rights.
   mutating func promoteIfPossible(_ task: TaskSlot, _ page: PageNumber) -> Bool {
     guard promotableBlock(task, page) != nil, let index = tasks[task].mappings.find(page) else { return false }
     let mapping = tasks[task].mappings[index]
@@ -166,18 +166,18 @@ extension ServerState {
     guard (try? makeTables(task, for: start)) != nil else { return false }
     var next = start
     while next < start.advanced(by: Self.pagesPerSuperpage) {
-      if let leaf = operations.mappedPage(task, next) {
+      if let leaf = spaces.mappedPage(task, next) {
         if leaf.rights != mapping.flags.effectiveRights { upgrade(task, mapping, next, leaf.frame) }
         next = next.advanced(by: 1)
         continue
       }
       let left = next.distance(to: start.advanced(by: Self.pagesPerSuperpage))
-      let absent = operations.absentRun(task, from: next, limit: left)
+      let absent = spaces.absentRun(task, from: next, limit: left)
       guard let filled = try? fill(task, mapping, next, most: absent) else { return false }
       next = next.advanced(by: filled)
     }
     let pages = [start]
-    let promoted = operations.promote(task, pages.span)
+    let promoted = spaces.promote(task, pages.span)
     statistics.superpagesPromoted += UInt64(promoted)
     return promoted > 0
   }

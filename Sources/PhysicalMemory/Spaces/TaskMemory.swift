@@ -1,32 +1,32 @@
-// Reading and writing a task's memory on its behalf: pointers in calls, arguments, backtraces. Always through the
-// task's own mappings, page by page, with the rights the task itself has (PM_EFAULT otherwise).
+// Access to a task's memory on its behalf: pointers in calls, arguments, backtraces. Always through the task's own
+// mappings, page by page, with the task's own rights (PM_EFAULT otherwise).
 
 internal import CGuestABI
 internal import GuestMemory
 
 extension ServerState {
-  /// The frame behind the page of an address, filled in if need be. PM_EFAULT where the task itself could not do this
-  /// access, `.waitForFrames` where it would wait.
+  /// The frame behind the page of an address, filled in if necessary.
+  /// - Throws: `.fault` where the task itself could not make this access, `.waitForFrames` where it would wait.
   private mutating func frame(
     _ task: TaskSlot, _ address: GuestAddress, _ access: Access
   ) throws(CallFailure) -> FrameNumber {
     let page = address.page
-    if let leaf = operations.mappedPage(task, page), leaf.rights.contains(access.right) { return leaf.frame }
-    // What its pm_return_pages handler is unmapping is not filled in again.
+    if let leaf = spaces.mappedPage(task, page), leaf.rights.contains(access.right) { return leaf.frame }
+    // Do not fill in pages that the task's pm_return_pages handler is unmapping.
     if isForAnother, tasks[task].unmapping?.contains(page) ?? false { throw .fault }
     let outcome = serveFault(task, page, access)
-    // Frames that this very step has released can be had in the next.
+    // Frames released by this step are available in the next one.
     if outcome == .waitForFrames || outcome == .noMemory && !mayTakeAnother { throw .waitForFrames }
     guard case .served = outcome else {
       if !isForAnother { tasks[task].pointerFault = (address, access, outcome) }
       throw .fault
     }
-    guard let leaf = operations.mappedPage(task, page) else { throw .fault }
+    guard let leaf = spaces.mappedPage(task, page) else { throw .fault }
     return leaf.frame
   }
 
-  /// Works on the memory of tasks that wait, for the sake of one that makes a call. Nothing is asked for in their names, for
-  /// nobody would wait for it: what they lack is PM_EFAULT. So `.waitForFrames` never becomes what a task waited for.
+  /// Accesses the memory of tasks that wait, on behalf of the task that makes a call. Makes no request in their names,
+  /// since no task would wait for it: where a frame is missing they get PM_EFAULT. So they never see `.waitForFrames`.
   mutating func forAnother<Result>(
     _ body: (inout ServerState) throws(CallFailure) -> Result
   ) throws(ServerError) -> Result {
@@ -47,7 +47,7 @@ extension ServerState {
       && UInt64(count) <= PM_USER_END - address.rawValue
   }
 
-  /// Splits a byte range at page borders, as far as pages are to be had.
+  /// Splits a byte range at page boundaries, and stops at the first page that cannot be had.
   private mutating func forEachPage(
     _ task: TaskSlot, _ address: GuestAddress, _ count: Int, _ access: Access,
     _ body: (_ frame: FrameNumber, _ offset: Int, _ bytes: Range<Int>) -> Void
@@ -65,24 +65,24 @@ extension ServerState {
 
   /// Fills `buffer` from the task's memory.
   mutating func readMemory(_ task: TaskSlot, _ address: GuestAddress, into buffer: inout [UInt8]) throws(CallFailure) {
-    let operations = operations
+    let memory = memory
     try forEachPage(task, address, buffer.count, .read) { frame, offset, bytes in
       var whole = buffer.mutableSpan
       var part = whole._mutatingExtracting(bytes)
-      operations.read(frame, at: offset, into: &part)
+      memory.read(frame, at: offset, into: &part)
     }
   }
 
-  /// Writes `bytes` to the task's memory, all or none.
+  /// Writes `bytes` to the task's memory: all or none.
   mutating func writeMemory(_ task: TaskSlot, _ address: GuestAddress, _ bytes: Span<UInt8>) throws(CallFailure) {
     try checkWritable(task, address, bytes.count)
-    let operations = operations
+    let memory = memory
     try forEachPage(task, address, bytes.count, .write) { frame, offset, range in
-      operations.write(frame, at: offset, bytes.extracting(range))
+      memory.write(frame, at: offset, bytes.extracting(range))
     }
   }
 
-  /// Makes sure that a result can be stored, before the call it is the result of changes anything.
+  /// Checks that a result can be stored, before its call changes anything.
   mutating func checkWritable(_ task: TaskSlot, _ address: GuestAddress, _ count: Int) throws(CallFailure) {
     try forEachPage(task, address, count, .write) { _, _, _ in }
   }

@@ -1,19 +1,21 @@
-// Address space for the server's own tables: reserved whole, backed by memory only where it was touched.
+// Address space for the server's own tables: reserved as a whole, backed by memory once touched.
 
 internal import Glibc
 
-/// Address space could not be reserved.
+/// The host refused to reserve address space.
 public struct ReservationError: Error, Equatable, CustomStringConvertible {
+  /// The requested size in bytes.
   public let byteCount: Int
-  /// What `mmap` reported.
+  /// The errno of `mmap`.
   public let errorNumber: Int32
 
+  /// A sentence for the user.
   public var description: String {
-    "\(byteCount) bytes of address space for a table of the server could not be reserved (error \(errorNumber))"
+    "\(byteCount) bytes of address space for a server table could not be reserved (error \(errorNumber))"
   }
 }
 
-/// A private anonymous mapping: all zero, page aligned, never moved, given back at the end.
+/// A private anonymous mapping: zero, page aligned, never moved, unmapped by deinit.
 @safe
 struct AddressReservation: ~Copyable {
   let base: UnsafeMutableRawPointer
@@ -21,7 +23,7 @@ struct AddressReservation: ~Copyable {
 
   init(byteCount: Int) throws(ReservationError) {
     precondition(byteCount > 0, "an empty reservation")
-    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
+    // SAFETY: an anonymous mapping at an address chosen by the kernel overlaps nothing.
     let mapped = unsafe mmap(
       nil,
       byteCount,
@@ -33,8 +35,8 @@ struct AddressReservation: ~Copyable {
     guard let mapped = unsafe mapped, unsafe mapped != MAP_FAILED else {
       throw ReservationError(byteCount: byteCount, errorNumber: errno)
     }
-    // With transparent huge pages set to `always` one touched record would cost 2 MiB and the time to clear
-    // them. A kernel without them refuses, which is as good.
+    // With transparent huge pages set to `always`, one touched record would cost 2 MiB and the time to clear it. A
+    // kernel without them refuses the advice, which is harmless.
     // SAFETY: the range is the mapping just made.
     _ = unsafe madvise(mapped, byteCount, MADV_NOHUGEPAGE)
     unsafe self.base = mapped
@@ -42,7 +44,7 @@ struct AddressReservation: ~Copyable {
   }
 
   deinit {
-    // SAFETY: the mapping is this value's alone, and whoever borrowed from it has ended before it.
+    // SAFETY: this value owns the mapping, and all borrows have ended.
     _ = unsafe munmap(base, byteCount)
   }
 }

@@ -1,9 +1,9 @@
-// How long the server's lock is held, for `physmem run --stats`: everybody else waits that long at most.
+// How long the server's lock is held, for `physmem run --stats`: the longest time any other thread waits for one hold.
 
 internal import GuestMemory
 
 struct HoldTimes: ~Copyable {
-  /// Of each power of two, in nanoseconds, four parts.
+  /// A histogram: four buckets for each power of two of nanoseconds.
   private var counts = [UInt64](repeating: 0, count: 4 * 40)
   private(set) var count: UInt64 = 0
   private(set) var longest: UInt64 = 0
@@ -16,7 +16,7 @@ struct HoldTimes: ~Copyable {
     counts[4 * order + (value >> (order - 2) & 3)] += 1
   }
 
-  /// As many of a thousand holds took no longer, to a quarter or less.
+  /// The hold time in nanoseconds that `share` of a thousand holds do not exceed, to within a quarter.
   func quantile(_ share: UInt64) -> UInt64 {
     var left = count * share / 1000
     for index in counts.indices {

@@ -1,23 +1,25 @@
-// Storage for the records of tasks, containers and the like: by index, in place, never moved.
+// Storage for the records of tasks, containers and the like: indexed, in place, never moved.
 //
 // The life of a slot: untouched (above the high-water mark) → occupied → empty (on the free list) → occupied … Its
-// generation counts the changes: even when empty, odd when occupied, so that a handle that keeps the generation can be
-// told to be stale.
+// generation counts the changes, even when empty and odd when occupied, so that a stale handle, which keeps the
+// generation, is detected.
 
-/// Up to `capacity` elements at fixed addresses. Inserting and removing take constant time and allocate nothing; memory
-/// is used up to the highest index that was ever occupied.
+/// Up to `capacity` elements at fixed addresses. Insertion and removal take constant time and do not allocate; memory
+/// use grows to the highest index ever occupied.
 @safe
 struct Slab<Index: SlabIndex, Element: ~Copyable>: ~Copyable {
   let capacity: Int
   /// Occupied slots.
   private(set) var count = 0
-  /// Slots from here on have never been occupied.
+  /// Slots from here on were never occupied.
   private var highWaterMark: UInt32 = 0
-  /// The empty slot to use next, plus 1; 0: none below the high-water mark.
+  /// The next empty slot to use, plus 1; 0: none below the high-water mark.
   private var firstEmpty: UInt32 = 0
   private var storage: SlabStorage<Element>
 
-  /// Room for `capacity` elements, at least one; address space is reserved for them as they come.
+  /// - Parameter capacity: the maximum number of elements, at least one. Address space is reserved in chunks as they
+  ///   come.
+  /// - Throws: `ReservationError` when there is no address space for the first chunk.
   init(capacity: Int) throws(ReservationError) {
     precondition(capacity > 0 && capacity < Int(UInt32.max), "a slab's capacity is from 1 to 2^32 - 2")
     storage = try SlabStorage(capacity: capacity)
@@ -26,7 +28,7 @@ struct Slab<Index: SlabIndex, Element: ~Copyable>: ~Copyable {
 
   deinit {
     for index in 0..<highWaterMark where contains(Index(index)) {
-      // SAFETY: an odd generation says that the slot holds an element; `storage` ends after this.
+      // SAFETY: an odd generation means that the slot holds an element; `storage` is freed after this.
       unsafe storage.element(index).deinitialize(count: 1)
     }
   }
@@ -34,29 +36,29 @@ struct Slab<Index: SlabIndex, Element: ~Copyable>: ~Copyable {
   @inline(__always)
   func contains(_ index: Index) -> Bool { index.rawValue < highWaterMark && generation(at: index) & 1 == 1 }
 
-  /// Changes whenever the slot is filled or emptied, so that it tells a handle's element from a later one in the same
-  /// slot.
+  /// Changes whenever the slot is filled or emptied, which distinguishes a handle's element from a later one in the
+  /// same slot.
   @inline(__always)
   func generation(at index: Index) -> UInt32 {
-    // SAFETY: the slot's memory is checked there.
+    // SAFETY: `slot` checks that the memory exists.
     unsafe storage.slot(index.rawValue).pointee.generation
   }
 
-  /// For tests: makes an empty slot, or an occupied one, as old as if it had been used that often.
+  /// For tests: ages a slot as if it had been reused that often.
   mutating func age(_ index: Index, to generation: UInt32) {
-    precondition(self.generation(at: index) & 1 == generation & 1, "an occupied slot is of an odd generation")
-    // SAFETY: the slot's memory is checked there; access to `self` is exclusive.
+    precondition(self.generation(at: index) & 1 == generation & 1, "an occupied slot has an odd generation")
+    // SAFETY: `slot` checks that the memory exists; access to `self` is exclusive.
     unsafe storage.slot(index.rawValue).pointee.generation = generation
   }
 
-  /// The index that the next `insert` uses, unless the host has no memory for it; nil when the slab is full.
+  /// The index that the next `insert` uses, unless the host has no memory; nil when the slab is full.
   var nextIndex: Index? {
     if firstEmpty != 0 { return Index(firstEmpty - 1) }
     return Int(highWaterMark) < capacity ? Index(highWaterMark) : nil
   }
 
-  /// Stores an element and returns its index: that of the slot emptied last, else the lowest never used. When the slab
-  /// is full, or the host has no address space for more, the element is destroyed and nil returned.
+  /// Stores an element and returns its index: the slot emptied last, otherwise the lowest unused one. Returns nil and
+  /// destroys the element when the slab is full or the host has no address space.
   mutating func insert(_ element: consuming Element) -> Index? {
     guard let index = nextIndex, storage.reserve(index.rawValue) else { return nil }
     // SAFETY: the slot has memory and held no element; access to `self` is exclusive.
@@ -72,14 +74,14 @@ struct Slab<Index: SlabIndex, Element: ~Copyable>: ~Copyable {
     return index
   }
 
-  /// Takes the element out of an occupied slot.
+  /// Removes the element of an occupied slot and returns it.
   mutating func remove(at index: Index) -> Element {
-    precondition(contains(index), "removing from an empty slot")
-    // SAFETY: the slot held an element, and its generation then says that it does not; access to `self` is exclusive.
+    precondition(contains(index), "removal from an empty slot")
+    // SAFETY: the slot held an element, and the new generation marks it empty; access to `self` is exclusive.
     let slot = unsafe storage.slot(index.rawValue)
     unsafe slot.pointee.generation &+= 1
     count -= 1
-    // A slot whose generations are used up is left alone: no handle ever takes one element for another.
+    // Retire a slot whose generations are used up: a stale handle must never match a later element.
     if unsafe slot.pointee.generation != 0 {
       unsafe slot.pointee.nextEmpty = firstEmpty
       firstEmpty = index.rawValue + 1
@@ -87,7 +89,7 @@ struct Slab<Index: SlabIndex, Element: ~Copyable>: ~Copyable {
     return unsafe storage.element(index.rawValue).move()
   }
 
-  /// The element of an occupied slot, in place.
+  /// Accesses the element of an occupied slot in place.
   subscript(index: Index) -> Element {
     @inline(__always)
     unsafeAddress {
@@ -103,8 +105,8 @@ struct Slab<Index: SlabIndex, Element: ~Copyable>: ~Copyable {
     }
   }
 
-  /// The first occupied index from `index` on. For loops that change elements as they go:
-  /// `var next = slab.occupied(from: Index(0)); while let index = next { …; next = slab.occupied(after: index) }`.
+  /// The first occupied index from `index` on. For loops that change elements: `var next = slab.occupied(from:
+  /// Index(0)); while let index = next { …; next = slab.occupied(after: index) }`.
   func occupied(from index: Index) -> Index? {
     var number = index.rawValue
     while number < highWaterMark {
@@ -126,5 +128,6 @@ struct Slab<Index: SlabIndex, Element: ~Copyable>: ~Copyable {
   }
 }
 
-// SAFETY: the storage has one owner, which nothing can copy; whoever holds the slab holds its elements alone.
+// SAFETY: the storage has one owner and cannot be copied; exclusive access to the slab is exclusive access to its
+// elements.
 extension Slab: @unchecked Sendable where Element: Sendable, Element: ~Copyable {}

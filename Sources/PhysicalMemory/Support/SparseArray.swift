@@ -1,4 +1,4 @@
-// A fixed number of plain elements that cost memory only once they are touched.
+// A fixed number of plain elements, backed by memory once touched.
 
 /// `count` elements, all bits zero at the start. Zero bits must be a valid `Element`: a number, or a struct of numbers.
 @safe
@@ -12,7 +12,7 @@ struct SparseArray<Element: BitwiseCopyable>: ~Copyable {
     precondition(count > 0, "an empty sparse array")
     self.count = count
     self.reservation = try AddressReservation(byteCount: count * MemoryLayout<Element>.stride)
-    // SAFETY: page aligned, large enough, zero, and `Element` is plain bits: bound to it for good.
+    // SAFETY: page aligned, large enough and zero; `Element` is plain bits, so the memory may stay bound to it.
     unsafe self.elements = reservation.base.bindMemory(to: Element.self, capacity: count)
   }
 
@@ -20,17 +20,18 @@ struct SparseArray<Element: BitwiseCopyable>: ~Copyable {
     @inline(__always)
     unsafeAddress {
       precondition(index >= 0 && index < count, "index beyond the sparse array")
-      // SAFETY: the index was checked, and the mapping lives as long as `self`.
+      // SAFETY: the index is checked, and the mapping lives as long as `self`.
       return unsafe UnsafePointer(elements + index)
     }
     @inline(__always)
     unsafeMutableAddress {
       precondition(index >= 0 && index < count, "index beyond the sparse array")
-      // SAFETY: the index was checked, the mapping lives as long as `self`, and access to `self` is exclusive.
+      // SAFETY: the index is checked, the mapping lives as long as `self`, and access to `self` is exclusive.
       return unsafe elements + index
     }
   }
 }
 
-// SAFETY: the mapping has one owner, which nothing can copy; whoever holds it holds the elements alone.
+// SAFETY: the mapping has one owner and cannot be copied; exclusive access to the array is exclusive access to its
+// elements.
 extension SparseArray: @unchecked Sendable where Element: Sendable {}

@@ -1,46 +1,45 @@
-// How much is done in one hold of the server's lock: a call that may take long looks here whether it should go on, and
-// gives the lock to others when it should not.
+// The budget of one hold of the server's lock. A long call checks it and releases the lock when the budget is used up.
 //
-// What counts is all that takes time: what is looked at as well as what is changed. One unit of work is about 100 ns on
-// a slow machine. Units bound a step whatever the clock does, and alike in each run of a test; the clock bounds it where
-// units cost more than was thought. Each step does something, however late it is.
+// Every visit and every change counts. A unit of work is about 100 ns on a slow machine. Units bound a step
+// independently of the clock and identically in each run of a test; the clock bounds it where units cost more than
+// expected. Each step makes progress, however late it is.
 
 internal import GuestMemory
 
-/// Units of work.
+/// Costs in units of work.
 enum Work {
-  /// An id, or a node of a chain, looked at.
+  /// Visiting an id or a node of a chain.
   static let look = 1
-  /// A place whose mapping was looked up.
+  /// Looking up the mapping of a place.
   static let place = 2
-  /// A leaf changed.
+  /// Changing a leaf.
   static let leaf = 4
-  /// A run of frames zapped, and each further frame of it.
+  /// Zapping a run of frames, and each further frame of it.
   static let zap = 24
   static let zappedFrame = 3
-  /// A soft reference made or dropped.
+  /// Making or dropping a soft reference.
   static let reference = 4
-  /// A frame taken and cleared, or copied.
+  /// Taking and zeroing a frame, or copying one.
   static let frame = 16
-  /// A content made private. No step makes more of them than `GracePeriods.framesOfAStep`.
+  /// Making a content private. At most `GracePeriods.framesOfAStep` in a step.
   static let copy = 128
 }
 
 struct Step {
   static let most = 4096
-  /// What a step may do. Only tests change it.
+  /// The budget of a step. Only tests change it.
   var limit = Self.most
   private static let nanoseconds: UInt64 = 400_000
-  /// Looking at the clock costs about as much as this.
+  /// Units between two readings of the clock, which cost about as much.
   private static let betweenLooks = 64
 
-  /// Since the server began.
+  /// Units since the server began.
   private(set) var work = 0
   private var end = 0
   private var nextLook = 0
   private var deadline: UInt64 = 0
 
-  /// For tests: the most that was done from one beginning to the next.
+  /// For tests: the most work of any step.
   private(set) var longest = 0
   private var start = 0
 
@@ -55,7 +54,7 @@ struct Step {
   @inline(__always)
   mutating func count(_ units: Int) { work += units }
 
-  /// Units left, at least one: for what is best done in one go.
+  /// Units left, at least one; for work that is done as a whole.
   var left: Int { max(1, end - work) }
 
   mutating func isOver(_ now: () -> UInt64) -> Bool {
@@ -63,25 +62,25 @@ struct Step {
     guard work >= nextLook else { return false }
     nextLook = work + Self.betweenLooks
     guard now() >= deadline else { return false }
-    // Time does not go back: nobody needs to look again.
+    // Time does not go back: no further reading is needed.
     end = work
     return true
   }
 }
 
 extension ServerState {
-  mutating func beginStep() { step.begin(now: operations.now) }
+  mutating func beginStep() { step.begin(now: events.now) }
 
-  /// Whether the step has done its share. It is asked between one thing done and the next.
+  /// Whether the budget is used up. Checked between two units of progress.
   var isStepOver: Bool {
     mutating get {
-      let operations = operations
-      return step.isOver { operations.now }
+      let events = events
+      return step.isOver { events.now }
     }
   }
 }
 
 extension PhysicalMemoryServer {
-  /// For tests: a step does so much, in units of work; nil: as much as ever.
+  /// For tests: sets the budget of a step in units of work; nil: the default.
   package func limitSteps(to work: Int?) { withState { $0.step.limit = work ?? Step.most } }
 }

@@ -10,7 +10,8 @@ internal import PhysicalMemory
 final class Generator: OperationSource {
   /// Kinds of operations, each with a frequency.
   enum Kind: Int, CaseIterable {
-    case load, store, read, write, check, createContainer, destroy, allocate, deallocate, map, unmap, mapping, copy
+    case load, store, read, write, check, createContainer, destroy, allocate, deallocate, map, unmap, mapping, sample,
+      copy
     case releaseData, releasePages, recoverPages, expiredPages, createFilled, share, revoke, lock, unlock, pin, unpin,
       beginTransfer, endTransfer,
       createEndpoint, call, receive, reply
@@ -32,6 +33,7 @@ final class Generator: OperationSource {
       case .map: 90
       case .unmap: 25
       case .mapping: 12
+      case .sample: 12
       case .copy: 80
       case .releaseData: 15
       case .releasePages: 25

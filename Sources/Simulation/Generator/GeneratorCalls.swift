@@ -32,6 +32,13 @@ extension Generator {
       if random.chance(2) { count = random.one(of: [0, .max, 100_000]) ?? 0 }
       return .unmap(at: random.chance(2) ? address | 8 : address, count: count)
     case .mapping: return .mapping(at: chooseAddress(task))
+    case .sample:
+      let address = choosePage() << 12
+      let count =
+        random.chance(2) ? (random.one(of: [0, .max, 65_537] as [UInt32]) ?? 0) : UInt32(random.number(1...8))
+      return .sample(
+        at: random.chance(2) ? address | 8 : address, count: count, flags: random.chance(2) ? 1 : 0,
+        result: chooseResult(task, 8))
     case .copy: return chooseCopy(model, task)
     case .releaseData:
       let handle = chooseHandle(model, task, .own)

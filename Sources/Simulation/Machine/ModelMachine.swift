@@ -180,6 +180,12 @@ package final class ModelMachine: MachineOperations, @unchecked Sendable {
 
   package func mappedPage(_ slot: TaskSlot, _ page: PageNumber) -> MappedPage? { leaf(slot, page) }
 
+  /// As the machine fills leaves in; the model has no processor that would set more.
+  package func pageUse(_ slot: TaskSlot, _ page: PageNumber) -> PageUse {
+    guard let leaf = leaf(slot, page) else { return [] }
+    return leaf.rights.contains(.write) ? [.present, .accessed, .dirty] : [.present, .accessed]
+  }
+
   package func firstMapped(_ slot: TaskSlot, from page: PageNumber, to end: PageNumber) -> PageNumber? {
     state.firstLeaf(slot, from: page, to: end)
   }

@@ -133,6 +133,7 @@ package enum Call: Hashable, Sendable {
   case map(HandleArgument, start: UInt32, count: UInt32, at: UInt64, flags: UInt32)
   case unmap(at: UInt64, count: UInt32)
   case mapping(at: UInt64)
+  case sample(at: UInt64, count: UInt32, flags: UInt32, result: UInt64)
 
   case copy(HandleArgument, IDArgument, to: HandleArgument, IDArgument, count: UInt32, frameError: UInt64)
   case releaseData(HandleArgument, [UInt32], at: UInt64)

@@ -208,6 +208,9 @@ extension Call {
         flags: try reader.number())
     case "unmap": self = .unmap(at: try reader.number(), count: try reader.number())
     case "mapping": self = .mapping(at: try reader.number())
+    case "sample":
+      self = .sample(
+        at: try reader.number(), count: try reader.number(), flags: try reader.number(), result: try reader.number())
     case "copy":
       self = .copy(
         try reader.handle(), try reader.idArgument(), to: try reader.handle(), try reader.idArgument(),

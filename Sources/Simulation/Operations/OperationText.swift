@@ -128,6 +128,8 @@ extension Call {
       return ("map", "\(handle.text) start=\(start) count=\(count) \(at(address)) flags=\(flags)")
     case .unmap(let address, let count): return ("unmap", "\(at(address)) count=\(count)")
     case .mapping(let address): return ("mapping", at(address))
+    case .sample(let address, let count, let flags, let bits):
+      return ("sample", "\(at(address)) count=\(count) flags=\(flags) \(result(bits))")
     case .copy(let source, let from, let destination, let to, let count, let frameError):
       return (
         "copy",

@@ -85,6 +85,12 @@ extension PhysicalMemoryServer {
     try make(.unmap, for: task, address, UInt64(count))
   }
 
+  package func sample(
+    _ task: TaskSlot, address: UInt64, count: UInt32, flags: UInt32, result: UInt64
+  ) throws(CallFailure) {
+    try make(.sample, for: task, address, UInt64(count), UInt64(flags), result)
+  }
+
   // MARK: Contents
 
   package func copy(

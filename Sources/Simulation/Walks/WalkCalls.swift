@@ -55,7 +55,7 @@ extension Walk {
       try same(error, attempt { () throws(CallFailure) in try model.check(task, address, Int(count), .read) })
     case .wake: try same(server.waitOutcome(task.slot), model.outcome(task), task)
     case .stopWaiting: try same(server.stopWaiting(task.slot), model.stopWaiting(task))
-    case .createContainer, .destroyContainer, .allocate, .deallocate, .map, .unmap, .mapping:
+    case .createContainer, .destroyContainer, .allocate, .deallocate, .map, .unmap, .mapping, .sample:
       try performContainerCall(call, task, label)
     case .takeReturnRequest:
       try same(server.takeReturnRequest(task.slot), task.untold, "frames to be given back")
@@ -127,6 +127,8 @@ extension Walk {
       let error = attempt { () throws(CallFailure) in try server.unmap(slot, address: address, count: count) }
       try same(error, attempt { () throws(CallFailure) in try model.unmap(task, address, count) })
     case .mapping(let address): try performMapping(task, address)
+    case .sample(let address, let count, let flags, let result):
+      try performSample(task, address, count, flags, result)
     default: break
     }
   }
@@ -146,6 +148,26 @@ extension Walk {
       if content.sharers > 1 { rights.remove(.write) }
       if leaf.rights != rights { throw fail("\(hex(page.address)) has rights \(leaf.rights), not \(rights)") }
     }
+  }
+
+  private func performSample(
+    _ task: ModelTask, _ address: UInt64, _ count: UInt32, _ flags: UInt32, _ result: UInt64
+  ) throws {
+    let isGood =
+      address & 4095 == 0 && count > 0 && count <= PM_FRAMES_MAXIMUM && flags == 0 && address >= PM_USER_START
+      && address < PM_USER_END && UInt64(count) <= (PM_USER_END - address) / 4096
+    let bits = (0..<(isGood ? UInt64(count) : 0)).map { offset in
+      machine.pageUse(task.slot, PageNumber(address / 4096 + offset)).rawValue
+    }
+    let error = attempt { () throws(CallFailure) in
+      try server.sample(task.slot, address: address, count: count, flags: flags, result: result)
+    }
+    let expected = attempt { () throws(CallFailure) in
+      guard isGood else { throw .invalid }
+      try model.write(task, result, bits)
+    }
+    try same(error, expected)
+    if error == nil { try load(task, result, bits.count) }
   }
 
   private func performMapping(_ task: ModelTask, _ address: UInt64) throws {

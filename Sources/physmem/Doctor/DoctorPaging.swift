@@ -1,4 +1,4 @@
-// The kind of KVM back end, and its consequences. docs/notes/backends.md has the details.
+// The kind of KVM back end, and its consequences. docs/internals/notes/backends.md has the details.
 
 /// KVM allocates arrays for a memory slot when the slot is created.
 private let slowPools = "a pool of 64G takes 20 ms to make, one of 1T some seconds"

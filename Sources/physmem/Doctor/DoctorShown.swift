@@ -1,5 +1,5 @@
 // State of the host's processor that tasks see on this KVM, found by running a task that looks.
-// docs/notes/task-state.md lists all such state.
+// docs/internals/notes/task-state.md lists all such state.
 
 internal import Machine
 internal import Synchronization

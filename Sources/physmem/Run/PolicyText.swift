@@ -13,7 +13,8 @@ struct PolicyText {
     do {
       let stat = try path.path.stat()
       guard stat.type == .regular else {
-        throw CommandFailure.usage("\(path): is not a regular file: name a policy's file (see docs/policy.md)")
+        throw CommandFailure.usage(
+          "\(path): is not a regular file: name a policy's file (see docs/reference/policy.md)")
       }
       guard stat.size <= Self.mostBytes else {
         throw CommandFailure.usage("\(path): has \(stat.size) bytes: a policy may have \(Self.mostBytes)")
@@ -23,13 +24,13 @@ struct PolicyText {
     } catch let failure as CommandFailure {
       throw failure
     } catch {
-      throw .usage("\(path): cannot be read (\(error)): name a policy's file (see docs/policy.md)")
+      throw .usage("\(path): cannot be read (\(error)): name a policy's file (see docs/reference/policy.md)")
     }
     // Editors on other systems may write a byte order mark, which is not part of the text.
     let mark: [UInt8] = [0xef, 0xbb, 0xbf]
     if bytes.starts(with: mark) { bytes.removeFirst(mark.count) }
     guard !bytes.contains(0), let text = String(validating: bytes, as: UTF8.self) else {
-      throw .usage("\(path): is not text: name a policy's file (see docs/policy.md)")
+      throw .usage("\(path): is not text: name a policy's file (see docs/reference/policy.md)")
     }
     self.text = text
   }

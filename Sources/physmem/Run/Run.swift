@@ -35,7 +35,7 @@ struct Run: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       "Start the bundled policy-server first, which sets guarantees, with this file of quotas (see "
-        + "docs/policy.md).", valueName: "file")
+        + "docs/reference/policy.md).", valueName: "file")
   )
   var policy: OutsideName?
 
@@ -53,7 +53,7 @@ struct Run: ParsableCommand {
     name: .customLong("disk"),
     help: ArgumentHelp(
       "Give the machine a disk: a file, followed by readonly or address-bits=24, 32 or 64 after commas. May be repeated; "
-        + "the disks are the drivers' devices 0, 1, … (see docs/disk.md).", valueName: "image"),
+        + "the disks are the drivers' devices 0, 1, … (see docs/reference/disk.md).", valueName: "image"),
     transform: DiskArgument.init
   )
   var disks: [DiskArgument] = []

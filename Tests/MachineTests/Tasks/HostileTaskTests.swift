@@ -9,7 +9,7 @@ import Testing
 
 extension OnKVM {
   @Suite struct HostileTaskTests {
-    /// Tests of exceptions that QEMU's TCG does not raise, or raises as others (docs/notes/backends.md).
+    /// Tests of exceptions that QEMU's TCG does not raise, or raises as others (docs/internals/notes/backends.md).
     private static let mistranslated = ["vector_division", "debug_trap"]
 
     @Test(

@@ -1,5 +1,5 @@
 // Reclaim from running tasks, for tasks that start, claim their guarantee, or end meanwhile (R3, R5, R28–R31), with the
-// programs of docs/reclaim.md.
+// programs of docs/reference/reclaim.md.
 
 import Glibc
 import Machine

@@ -1,4 +1,4 @@
-// Processor state that a task can reach and that this host's KVM may not restore (docs/notes/task-state.md).
+// Processor state that a task can reach and that this host's KVM may not restore (docs/internals/notes/task-state.md).
 
 import GuestImages
 import KVM

@@ -1,4 +1,4 @@
-// The policy server's file: the quotas of tasks without a contract. See docs/policy.md.
+// The policy server's file: the quotas of tasks without a contract. See docs/reference/policy.md.
 #ifndef POLICY_FILE_H
 #define POLICY_FILE_H
 

@@ -75,6 +75,11 @@ typedef uint32_t pm_frame_t;      // the id of a virtual frame in its container
 #define PM_MAP_FORCE_WRITE 0x8u  // implies write; a shared content is copied so that the page is writable
 #define PM_MAP_LAZY 0x10u        // fill in on first access
 
+// What pm_sample tells of a page.
+#define PM_PAGE_PRESENT 0x1u   // it has a leaf: the next access that the mapping permits does not fault
+#define PM_PAGE_ACCESSED 0x2u  // the leaf's accessed bit
+#define PM_PAGE_DIRTY 0x4u     // the leaf's dirty bit
+
 // The kind of access in a struct pm_fault.
 #define PM_ACCESS_READ PM_MAP_READ
 #define PM_ACCESS_WRITE PM_MAP_WRITE
@@ -200,6 +205,7 @@ enum pm_call {
   PM_CALL_CONTAINER_MAP = 0x40,  // (container, start, count, address, flags)
   PM_CALL_UNMAP = 0x41,          // (address, count)
   PM_CALL_MAPPING = 0x42,        // (address, struct pm_mapping *)
+  PM_CALL_SAMPLE = 0x43,         // (address, count, flags, uint8_t *bits)
 
   PM_CALL_RELEASE_DATA = 0x50,  // (container, frames *, count)
   PM_CALL_RELEASE_PAGES = 0x51,  // (container, frames *, count)

@@ -1,11 +1,11 @@
-// pm_container_allocate (R16, R18): ids get empty frames. No physical frame is taken here.
+// pm_container_allocate (R16, R18): allocates ids as empty frames. Takes no physical frame.
 
 internal import CGuestABI
 
 struct ContainerAllocate: ServerCall {
   let container: Handle
   let start: FrameID
-  /// How many frames are wanted, and where to store how many were done, with an error too.
+  /// In: how many frames to allocate. Out, also after an error: how many were allocated.
   let count: GuestAddress
   let flags: AllocationFlags
 
@@ -22,12 +22,12 @@ struct ContainerAllocate: ServerCall {
       let wanted = try state.loadCount(task, count)
       guard flags.isSubset(of: .all) else { throw .invalid }
       let plan = try state.planAllocation(task, container, FrameIDRange(start: start, count: wanted), flags)
-      // It could be written a moment ago: it can be written now, and nothing can fail from here on.
+      // It was writable when planned, and still is; nothing below can fail.
       try state.store(UInt32(plan.result.count), task, count)
       return plan
     }
     try caller.carryOut(&plan)
-    // The result may have been in one of the frames that were dropped.
+    // The squash may have dropped the frame that holds the result: store it again.
     if flags.contains(.squash) { caller.step { try? $0.store(UInt32(plan.result.count), task, count) } }
     if let error = plan.result.error { throw .error(error) }
   }

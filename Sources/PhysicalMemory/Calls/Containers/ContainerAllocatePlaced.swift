@@ -1,4 +1,5 @@
-// pm_container_allocate_placed (R19): as pm_container_allocate, with frames where `placement` says: all of them or none.
+// pm_container_allocate_placed (R19): as pm_container_allocate, with physical frames that satisfy a placement: all or
+// none.
 
 internal import CGuestABI
 
@@ -20,7 +21,7 @@ struct ContainerAllocatePlaced: ServerCall {
 
   func perform(_ caller: CallContext) throws(CallFailure) {
     let task = caller.task
-    // Expired pins must not stand in the way.
+    // Expired pins must not block the placement.
     var (allocation, plan) = try caller.stepWithCurrentPins { (state) throws(CallFailure) in
       try self.plan(&state, task)
     }
@@ -46,7 +47,7 @@ struct ContainerAllocatePlaced: ServerCall {
     }
     if plan.hasMoved { caller.server.waitForGracePeriod() }
     try caller.steps({ $0.installPlaced(&plan, &allocation) }, undo: giveUp)
-    // The result may have been in one of the frames that were dropped.
+    // The squash may have dropped the frame that holds the result: store it again.
     if flags.contains(.squash) { caller.step { try? $0.store(UInt32(plan.count), task, count) } }
     if let error = allocation.result.error { throw .error(error) }
   }
@@ -60,14 +61,14 @@ struct ContainerAllocatePlaced: ServerCall {
     let range = try FrameIDRange(start: start, count: wanted)
     let constraints = try loadPlacement(&state, task, count: range.count)
     state.tasks[task].obstacle = nil
-    // The rest is for the placements of others.
+    // Leave a quarter of the frames for other placements.
     guard state.placedFrames + range.count <= state.ledger.allocatable / 4 * 3 else {
       try state.store(UInt32(0), task, count)
       throw .noMemory
     }
     let allocation = try state.planAllocation(task, container, range, flags, placed: true)
     let done = allocation.result.count
-    // It could be written a moment ago: it can be written now.
+    // It was writable when checked, and still is.
     try state.store(UInt32(done), task, count)
     if done == 0, let error = allocation.result.error {
       state.containers[allocation.container].changes -= 1

@@ -1,4 +1,4 @@
-// pm_container_create (R16).
+// pm_container_create (R16): creates an empty container.
 
 struct ContainerCreate: ServerCall {
   let result: GuestAddress

@@ -1,12 +1,12 @@
-// pm_container_create_with, _from and _gather (R23): create, fill and share in one call; all of it or nothing.
+// pm_container_create_with, _from and _gather (R23): create, fill and share a container in one call, all or nothing.
 
 struct ContainerCreateFilled: ServerCall {
   let source: (handle: Handle, ids: FrameIDArgument)?
   let count: UInt32
-  /// Whom to share it with.
+  /// The task to share it with.
   let remote: Handle
   let result: GuestAddress
-  /// Where to store the weak capability; 0: it is not shared.
+  /// Where to store the weak capability; 0: do not share.
   let weakResult: GuestAddress
 
   init(with arguments: CallArguments) { self.init(arguments) }
@@ -41,7 +41,7 @@ struct ContainerCreateFilled: ServerCall {
       }
     } catch {
       let reason = error
-      // A task that is to end learns no error, and its end goes on with the container.
+      // A task that must end gets no error; its end destroys the container.
       do throws(CallFailure) {
         try ContainerDestroy(handle).perform(caller)
       } catch {

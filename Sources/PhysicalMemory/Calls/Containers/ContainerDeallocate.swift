@@ -1,9 +1,9 @@
-// pm_container_deallocate (R16, R18): ids become unused, and their owner's charge goes down.
+// pm_container_deallocate (R16, R18): makes ids unused and uncharges their owner.
 
 struct ContainerDeallocate: ServerCall {
   let container: Handle
   let start: FrameID
-  /// How many frames are meant, and where to store how many were done, with an error too.
+  /// In: how many frames to deallocate. Out, also after an error: how many were deallocated.
   let count: GuestAddress
   let flags: DeallocationFlags
 
@@ -20,12 +20,12 @@ struct ContainerDeallocate: ServerCall {
       let wanted = try state.loadCount(task, count)
       guard flags.isSubset(of: .all) else { throw .invalid }
       let plan = try state.planDeallocation(task, container, FrameIDRange(start: start, count: wanted), flags)
-      // Now: the result may lie in one of the frames. Nothing can fail from here on.
+      // Store it now: the result may be in one of the frames. Nothing below can fail.
       try state.store(UInt32(plan.result.count), task, count)
       state.containers[plan.container].changes += 1
       return plan
     }
-    // Only the owner deallocates, and it waits here: nothing planned can change before it is done.
+    // Only the owner deallocates, and it waits here, so the plan stays valid.
     var next = UInt64(start.rawValue)
     let end = next + UInt64(plan.ids)
     try caller.steps { state in

@@ -1,4 +1,4 @@
-// pm_container_destroy (R16).
+// pm_container_destroy (R16): frees a container and all its frames.
 
 struct ContainerDestroy: ServerCall {
   let container: Handle
@@ -11,7 +11,7 @@ struct ContainerDestroy: ServerCall {
       try state.beginDestroying(caller.task, container)
     }
     try caller.steps({ !$0.continueDestroying(slot) }) { state in
-      // No handle leads to it any more: its owner's end goes on with it.
+      // No handle names it any more; if this call is given up, the owner's end finishes it.
       state.tasks[caller.task].dying.append(slot)
       return false
     }

@@ -1,4 +1,4 @@
-// pm_placement_obstacle (R19): what was in the way of the task's last placement that was refused.
+// pm_placement_obstacle (R19): reports what blocked the task's last refused placement.
 
 struct PlacementObstacle: ServerCall {
   let result: GuestAddress

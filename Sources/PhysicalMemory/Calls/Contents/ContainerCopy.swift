@@ -6,7 +6,7 @@ struct ContainerCopy: ServerCall {
   let destination: Handle
   let destinationIDs: FrameIDArgument
   let count: UInt32
-  /// Where to store the id that an error is about; 0: nowhere.
+  /// Where to store the id an error is about; 0: do not store it.
   let frameError: GuestAddress
 
   init(_ arguments: CallArguments) {

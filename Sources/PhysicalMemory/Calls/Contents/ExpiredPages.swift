@@ -1,4 +1,4 @@
-// pm_expired_pages (R31).
+// pm_expired_pages (R31): reports which released frames have expired.
 
 struct ExpiredPages: ServerCall {
   private static let idsOfAStep = 4096
@@ -6,7 +6,7 @@ struct ExpiredPages: ServerCall {
   let container: Handle
   let frames: GuestAddress
   let count: UInt32
-  /// Where to store a byte for each id, 1 where its content is gone.
+  /// Where to store one byte for each id: 1 if its content has expired.
   let result: GuestAddress
 
   init(_ arguments: CallArguments) {

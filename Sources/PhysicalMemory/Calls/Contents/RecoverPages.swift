@@ -1,10 +1,10 @@
-// pm_recover_pages (R31).
+// pm_recover_pages (R31): recovers released frames, all or none.
 
 struct RecoverPages: ServerCall {
   let container: Handle
   let frames: GuestAddress
   let count: UInt32
-  /// Where to store the id that an error is about; 0: nowhere.
+  /// Where to store the id an error is about; 0: do not store it.
   let frameError: GuestAddress
 
   init(_ arguments: CallArguments) {
@@ -16,7 +16,7 @@ struct RecoverPages: ServerCall {
 
   func perform(_ caller: CallContext) throws(CallFailure) {
     var ids = try caller.loadArray(frames, count)
-    // One that is named twice is recovered, and charged, once. Not under the lock: the list may be long.
+    // An id named twice is recovered and charged once. Deduplicate without the lock: the list may be long.
     var known: Set<FrameID> = []
     ids.removeAll { !known.insert($0).inserted }
     var plan = try caller.step { (state) throws(CallFailure) in

@@ -1,4 +1,4 @@
-// pm_release_data (R24): ids let go of contents that they share.
+// pm_release_data (R24): drops references to shared contents.
 
 struct ReleaseData: ServerCall {
   let container: Handle

@@ -1,4 +1,4 @@
-// pm_release_pages (R31): ids let go of their frames, which can be recovered until they are used for something else.
+// pm_release_pages (R31): releases frames. They can be recovered until they are reused.
 
 struct ReleasePages: ServerCall {
   let container: Handle

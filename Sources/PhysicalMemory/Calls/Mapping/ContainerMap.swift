@@ -1,4 +1,4 @@
-// pm_container_map (R25, R26).
+// pm_container_map (R25, R26): maps ids of a container at an address.
 
 internal import GuestMemory
 
@@ -17,7 +17,8 @@ struct ContainerMap: ServerCall {
     flags = MappingFlags(rawValue: arguments.words.4.asFlags)
   }
 
-  /// A lazy mapping replaces what is mapped there; an eager one is made ready before that, so that it cannot fail behind it.
+  /// A lazy mapping just replaces the old one. An eager one is prepared before it replaces anything, so that it cannot
+  /// fail halfway.
   func perform(_ caller: CallContext) throws(CallFailure) {
     let task = caller.task
     let range = try FrameIDRange(start: start, count: count)
@@ -26,7 +27,8 @@ struct ContainerMap: ServerCall {
       try state.checkMapping(task, container, range, pages, flags)
     }
     try caller.makeRoom(pages, new: 1)
-    // Where it is given up there are some leaves less, which any revocation may do, or some pages more.
+    // A stop in between is harmless: some leaves are missing, as after any revocation, or some pages are filled in
+    // early.
     guard !flags.contains(.lazy) else {
       try caller.unmap(pages)
       return caller.step { $0.installMapping(task, mapping) }

@@ -1,4 +1,4 @@
-// pm_mapping (R27).
+// pm_mapping (R27): reports the mapping of an address.
 
 struct MappingQuery: ServerCall {
   let address: GuestAddress
@@ -18,7 +18,7 @@ struct MappingQuery: ServerCall {
 }
 
 extension MappingInformation {
-  /// As `struct pm_mapping` has them, two 32-bit members a word.
+  /// In the layout of `struct pm_mapping`, two 32-bit members a word.
   fileprivate var words: [UInt64] {
     [
       UInt64(container.rawValue) | UInt64(frame.rawValue) << 32,

@@ -1,4 +1,4 @@
-// pm_unmap (R25). What is not mapped is no error: the server may have forgotten it already.
+// pm_unmap (R25). Unmapped pages are no error: the server may have forgotten their mapping already.
 
 internal import GuestMemory
 
@@ -19,7 +19,7 @@ struct Unmap: ServerCall {
 }
 
 extension CallContext {
-  /// Makes sure that the task's table of mappings has room, if need be by forgetting mappings of containers that are gone.
+  /// Makes room in the task's table of mappings, if necessary by forgetting mappings of destroyed containers.
   func makeRoom(_ pages: PageRange, new: Int) throws(CallFailure) {
     if step({ $0.hasRoomForMappings(task, pages, new: new) }) { return }
     var position = 0
@@ -31,13 +31,13 @@ extension CallContext {
     guard step({ $0.hasRoomForMappings(task, pages, new: new) }) else { throw .noMemory }
   }
 
-  /// The leaves first, then the mappings behind them.
+  /// Clears the leaves first, then removes the mappings.
   func unmap(_ pages: PageRange) throws(CallFailure) {
     try eachPage(from: pages.start) { state, page in state.emptyPages(task, from: page, to: pages.end) }
     try steps { !$0.forgetPages(task, from: pages.start, to: pages.end) }
   }
 
-  /// Goes on where each step says, until one says nil.
+  /// Repeats a step from the page it returned, until it returns nil.
   func eachPage(
     from start: PageNumber, _ body: (inout ServerState, PageNumber) throws(CallFailure) -> PageNumber?
   ) throws(CallFailure) {

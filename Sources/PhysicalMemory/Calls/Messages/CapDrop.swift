@@ -1,4 +1,4 @@
-// pm_cap_drop (R20): gives up a handle; a container of the task's own is destroyed.
+// pm_cap_drop (R20): gives up a handle; the owner's handle destroys the container.
 
 struct CapDrop: ServerCall {
   let handle: Handle

@@ -1,4 +1,4 @@
-// pm_call (R20): sends a message and waits for its reply.
+// pm_call (R20): sends a message and waits for the reply.
 
 struct EndpointCall: WaitingCall {
   let endpoint: Handle

@@ -1,4 +1,4 @@
-// pm_endpoint_create (R20).
+// pm_endpoint_create (R20): creates an endpoint.
 
 struct EndpointCreate: ServerCall {
   let result: GuestAddress

@@ -1,4 +1,4 @@
-// pm_name_lookup (R20).
+// pm_name_lookup (R20): finds an endpoint by name, and may wait for its registration.
 
 struct NameLookup: WaitingCall {
   let name: GuestAddress

@@ -1,4 +1,4 @@
-// pm_name_register (R20).
+// pm_name_register (R20): registers an endpoint under a name.
 
 struct NameRegister: ServerCall {
   let name: GuestAddress

@@ -1,4 +1,4 @@
-// pm_receive (R20).
+// pm_receive (R20): waits for a call to an endpoint.
 
 struct Receive: WaitingCall {
   let endpoint: Handle

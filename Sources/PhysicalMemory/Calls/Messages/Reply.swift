@@ -1,4 +1,4 @@
-// pm_reply (R20).
+// pm_reply (R20): answers the call received last.
 
 struct Reply: ServerCall {
   let message: GuestAddress

@@ -1,4 +1,4 @@
-// pm_reply_receive (R20): answers a call and waits for the next, in one step.
+// pm_reply_receive (R20): answers a call and waits for the next one, in one step.
 
 struct ReplyReceive: WaitingCall {
   let endpoint: Handle

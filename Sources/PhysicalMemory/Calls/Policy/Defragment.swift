@@ -1,8 +1,8 @@
-// pm_defragment: a whole pass over the pool, for the holder of control.
+// pm_defragment: runs a whole compaction pass over the pool, for the holder of control.
 
 struct Defragment: ServerCall {
   let control: Handle
-  /// Where to store how many frames were moved.
+  /// Where to store the number of moved frames.
   let result: GuestAddress
 
   init(_ arguments: CallArguments) {

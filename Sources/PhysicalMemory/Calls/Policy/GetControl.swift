@@ -1,4 +1,4 @@
-// pm_get_control (R9).
+// pm_get_control (R9): gives out the capability to set policy, once.
 
 struct GetControl: ServerCall {
   let result: GuestAddress

@@ -1,9 +1,9 @@
-// pm_get_policy_buffer (R11, R13).
+// pm_get_policy_buffer (R11, R13): maps the policy buffer for the holder of control.
 
 struct GetPolicyBuffer: ServerCall {
   let control: Handle
   let address: GuestAddress
-  /// Where to store how many entries there are.
+  /// Where to store the number of entries.
   let result: GuestAddress
 
   init(_ arguments: CallArguments) {

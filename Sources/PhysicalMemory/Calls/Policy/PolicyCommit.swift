@@ -1,4 +1,4 @@
-// pm_policy_commit (R4, R7).
+// pm_policy_commit (R4, R7): puts the contents of the policy buffer into force.
 
 struct PolicyCommit: ServerCall {
   let control: Handle

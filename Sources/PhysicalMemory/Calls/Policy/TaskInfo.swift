@@ -1,4 +1,4 @@
-// pm_task_info (R14).
+// pm_task_info (R14): reports the caller's entitlement and counters.
 
 struct TaskInfo: ServerCall {
   let result: GuestAddress
@@ -14,7 +14,7 @@ struct TaskInfo: ServerCall {
 }
 
 extension TaskInformation {
-  /// As `struct pm_task_info` has them.
+  /// In the layout of `struct pm_task_info`.
   fileprivate var words: [UInt64] {
     [
       id.rawValue, UInt64(guaranteed), UInt64(allocated), UInt64(swapped), UInt64(available), UInt64(pressure),

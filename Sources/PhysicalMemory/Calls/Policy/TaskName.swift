@@ -1,9 +1,9 @@
-// pm_task_name (R14).
+// pm_task_name (R14): reports the name of a task.
 
 struct TaskName: ServerCall {
   let control: Handle
   let id: UInt64
-  /// Room for PM_NAME_MAXIMUM + 1 bytes.
+  /// A buffer of PM_NAME_MAXIMUM + 1 bytes.
   let result: GuestAddress
 
   init(_ arguments: CallArguments) {

@@ -1,4 +1,4 @@
-// pm_container_lock (R21): keeps the owner from a container for a while.
+// pm_container_lock (R21): locks the owner out of a container for a limited time.
 
 struct ContainerLockCall: ServerCall {
   let container: Handle

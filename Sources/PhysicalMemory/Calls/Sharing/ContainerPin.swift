@@ -1,4 +1,4 @@
-// pm_container_pin (R22): the frames stay in place, and the task learns where they are.
+// pm_container_pin (R22): pins frames and reports their physical addresses.
 
 internal import CGuestABI
 
@@ -7,7 +7,7 @@ struct ContainerPin: ServerCall {
   let start: FrameID
   let count: UInt32
   let microseconds: UInt64
-  /// Where to store an address for each frame.
+  /// Where to store the physical address of each frame.
   let physical: GuestAddress
 
   init(_ arguments: CallArguments) {
@@ -31,7 +31,7 @@ struct ContainerPin: ServerCall {
     }
     if !plan.isOver {
       try caller.steps({ $0.continuePin(&plan) }) { state in
-        // The pins that were made end with the task.
+        // The pins made so far end with the task.
         state.abandon(&plan)
         return false
       }
@@ -39,8 +39,8 @@ struct ContainerPin: ServerCall {
     if let error = plan.error { throw error }
   }
 
-  /// Checks that a large result can be stored, page by page.
-  /// - Returns: the last part of it, which is for the caller to check.
+  /// Checks page by page that a large result can be stored.
+  /// - Returns: the last part of the range, which the caller checks itself.
   private func checkResult(
     _ caller: CallContext, _ count: Int
   ) throws(CallFailure) -> (address: GuestAddress, count: Int) {

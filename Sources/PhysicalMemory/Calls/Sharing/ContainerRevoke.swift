@@ -1,4 +1,4 @@
-// pm_container_revoke (R21): ends all weak capabilities to a container at once.
+// pm_container_revoke (R21): cancels all weak capabilities to a container at once.
 
 struct ContainerRevoke: ServerCall {
   let container: Handle
@@ -14,8 +14,8 @@ struct ContainerRevoke: ServerCall {
 }
 
 extension CallContext {
-  /// Removes the leaves of those who may not see a container any more. Where that is given up, the owner who revoked the
-  /// shares ends, and the container with it; or the lock's holder does, and the lock with it.
+  /// Removes the leaves of tasks that may not access a container any more. If the call is given up, the caller ends,
+  /// and with it the container it owns or the lock it holds.
   func cutOff(_ container: ContainerReference, _ meant: ServerState.CutOff) throws(CallFailure) {
     var next: UInt64 = 0
     try steps { state in

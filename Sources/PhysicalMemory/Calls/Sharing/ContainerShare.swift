@@ -1,4 +1,4 @@
-// pm_container_share (R20).
+// pm_container_share (R20): gives a task a weak capability to a container.
 
 struct ContainerShare: ServerCall {
   let container: Handle

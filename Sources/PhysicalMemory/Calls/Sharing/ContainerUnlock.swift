@@ -1,4 +1,4 @@
-// pm_container_unlock (R21).
+// pm_container_unlock (R21): ends the caller's lock.
 
 struct ContainerUnlock: ServerCall {
   let container: Handle

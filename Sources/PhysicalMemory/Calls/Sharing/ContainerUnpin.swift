@@ -1,4 +1,4 @@
-// pm_container_unpin (R22).
+// pm_container_unpin (R22): ends pins.
 
 struct ContainerUnpin: ServerCall {
   let container: Handle
