@@ -40,6 +40,7 @@ package struct Episode: Sendable {
 /// The walks of one seed, from number 0 on. Any number of threads run them until enough steps are done. A walk's result
 /// does not depend on the thread or on other walks.
 package final class Campaign: Sendable {
+  /// What the walks so far have done and found.
   package struct Outcome {
     package var steps = 0
     package var walks = 0

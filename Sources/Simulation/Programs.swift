@@ -4,6 +4,7 @@ internal import CGuestABI
 internal import GuestMemory
 internal import PhysicalMemory
 
+/// A program that simulated tasks run.
 struct Program {
   struct Segment {
     let start: PageNumber
@@ -55,6 +56,7 @@ struct Program {
   static let mostTables = 16
 }
 
+/// All programs of the simulation.
 enum Programs {
   private static func text(_ start: UInt64, _ pages: Int) -> Program.Segment {
     Program.Segment(

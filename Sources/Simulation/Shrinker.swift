@@ -3,6 +3,7 @@
 
 internal import PhysicalMemory
 
+/// Shrinks a list of operations that fails.
 package struct Shrinker {
   private let world: World
   /// Whether a list still fails.

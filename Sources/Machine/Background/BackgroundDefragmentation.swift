@@ -15,6 +15,7 @@ public enum DefragmentationMode: Sendable {
   case never
 }
 
+/// The background thread that defragments the pool and promotes regions to superpages.
 final class BackgroundDefragmentation: Sendable {
   /// Nanoseconds between checks; doubled after each pass that moved nothing.
   private static let interval: UInt64 = 1_000_000_000

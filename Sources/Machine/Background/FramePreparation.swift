@@ -7,6 +7,7 @@ internal import PhysicalMemory
 internal import SystemPackage
 import Synchronization
 
+/// The background thread that prezeroes frames, prepares blocks and watches grace periods.
 final class FramePreparation: Sendable {
   private let gate = WaitGate()
   private let isStopping = Atomic<Bool>(false)

@@ -5,6 +5,7 @@ internal import PhysicalMemory
 internal import SystemPackage
 import Synchronization
 
+/// The background thread that returns the memory of idle frames to the host.
 final class IdleMemory: Sendable {
   /// Nanoseconds between passes. Frames stay free for one to two intervals before their memory goes.
   private static let interval: UInt64 = 1_000_000_000

@@ -4,6 +4,7 @@
 internal import SystemPackage
 import Synchronization
 
+/// A thread that repeats a random disturbance at an interval.
 final class Revoker: Sendable {
   private let gate = WaitGate()
   private let isStopping = Atomic<Bool>(false)

@@ -37,6 +37,7 @@ public struct DiskConfiguration: Sendable {
   }
 }
 
+/// A virtio block device, as its driver's calls and its own thread use it.
 final class BlockDevice: Sendable {
   struct State {
     var driver: TaskReference?

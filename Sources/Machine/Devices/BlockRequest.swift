@@ -15,12 +15,14 @@ struct BlockOutcome: Equatable {
   var refusal: String?
 }
 
+/// The status byte of a request (virtio 1.2, 5.2.6).
 enum BlockStatus: UInt8 {
   case done = 0
   case failed = 1
   case unsupported = 2
 }
 
+/// Request types, and sizes in bytes.
 enum BlockFormat {
   static let read: UInt32 = 0
   static let write: UInt32 = 1
@@ -31,11 +33,13 @@ enum BlockFormat {
   static let mostSegmentSize: UInt32 = 1 << 18
 }
 
+/// A malformed request; the text says why it is rejected.
 private struct Refusal: Error {
   let text: String
   init(_ text: String) { self.text = text }
 }
 
+/// The status of a request, and why it was rejected.
 private struct Result {
   let status: BlockStatus
   var refusal: String?
@@ -80,6 +84,7 @@ private struct Parts {
   }
 }
 
+/// Serves requests between a file and device memory.
 struct BlockRequests<Memory: DeviceMemory> {
   let memory: Memory
   let file: BackingFile

@@ -3,6 +3,7 @@
 internal import PhysicalMemory
 internal import SystemPackage
 
+/// The machine's devices. A device's number is its index.
 struct Devices: Sendable {
   private let devices: [BlockDevice]
 

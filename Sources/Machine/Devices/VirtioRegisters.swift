@@ -4,7 +4,9 @@
 
 internal import GuestMemory
 
+/// The registers of one device, and the queue that they configure.
 struct VirtioRegisters {
+  /// Register offsets in bytes.
   enum Offset {
     static let magic: UInt32 = 0x000
     static let version: UInt32 = 0x004
@@ -30,6 +32,7 @@ struct VirtioRegisters {
     static let end: UInt32 = 0x200
   }
 
+  /// Bits of the device status.
   enum Status {
     static let featuresOK: UInt32 = 8
     static let driverOK: UInt32 = 4
@@ -38,6 +41,7 @@ struct VirtioRegisters {
     static let all: UInt32 = 1 | 2 | driverOK | featuresOK | 128
   }
 
+  /// Feature bits.
   enum Feature {
     static let mostSegmentSize: UInt64 = 1 << 1
     static let mostSegments: UInt64 = 1 << 2

@@ -65,12 +65,14 @@ struct ChainSegment: Equatable {
   let isWritable: Bool
 }
 
+/// A chain of descriptors that the driver has offered.
 struct DescriptorChain: Equatable {
   let head: UInt16
   /// At most as many as the queue has descriptors.
   let segments: [ChainSegment]
 }
 
+/// The device's state of a split virtqueue.
 struct Virtqueue {
   private enum Flag {
     static let next: UInt16 = 1

@@ -26,6 +26,7 @@ enum RareEvent {
   case failure(VMExit)
 }
 
+/// Turns a `VMExit` into a `GuestEvent`.
 enum ExitDecoder {
   static let pageFaultVector: UInt8 = 14
 

@@ -4,6 +4,7 @@ internal import CGuestABI
 internal import KVM
 internal import PhysicalMemory
 
+/// A call that the machine carries out for a task.
 struct HostedCall {
   let machine: Machine
   let task: GuestTask

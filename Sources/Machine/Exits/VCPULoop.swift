@@ -12,6 +12,7 @@ enum Continuation {
   case end(TaskEnd)
 }
 
+/// The loop of one task on its vCPU. Handlers of exits are extensions of it.
 struct VCPULoop: ~Copyable {
   /// IF, and bit 1, which is always set.
   static let userFlags: UInt64 = 0x202

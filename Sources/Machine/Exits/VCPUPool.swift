@@ -47,6 +47,7 @@ final class VCPUWorker: Sendable {
   }
 }
 
+/// The vCPUs of a machine, running and parked.
 final class VCPUPool: Sendable {
   private struct State {
     var idle: [VCPUWorker] = []
@@ -59,7 +60,7 @@ final class VCPUPool: Sendable {
   private let state = Mutex(State())
 
   /// Gives the task to a parked vCPU, or to a new one.
-  /// - Throws: `MachineError.noMemory`, `.kvm` or `.system`.
+  /// - Throws: `MachineError.noMemory`, `.tooManyTasks`, `.kvm` or `.system`.
   func start(_ task: GuestTask, on machine: Machine) throws(MachineError) {
     let idle = state.withLock { $0.idle.popLast() }
     let worker: VCPUWorker

@@ -5,6 +5,7 @@ internal import GuestMemory
 internal import KVM
 internal import PhysicalMemory
 
+/// A vCPU between tasks, owned by its thread.
 struct VCPURunner: ~Copyable {
   private var cpu: VirtualCPU?
   private let handle: VirtualCPUHandle

@@ -16,6 +16,7 @@ struct MachineDepartures: Departures {
   func wait(after count: UInt64) { departures.wait(after: count) }
 }
 
+/// `MachineOperations` on real page tables and frames.
 final class GuestPageTables: MachineOperations {
   /// A closed space with more tables than this is freed. A smaller one is kept for the slot's next task, which finds
   /// its directories unchanged, and KVM's shadow of them too.

@@ -40,6 +40,7 @@ private final class ConsoleCall: Sendable {
   }
 }
 
+/// The threads that call consoles.
 final class ConsoleThreads: Sendable {
   private final class Worker: Sendable {
     let gate = WaitGate()

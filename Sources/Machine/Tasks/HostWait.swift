@@ -5,6 +5,7 @@
 internal import CGuestABI
 internal import PhysicalMemory
 
+/// A wait of a call in the host.
 struct HostWait {
   enum Subject {
     /// The server's answer for this level of the task: `waitOutcome`.

@@ -4,6 +4,7 @@ internal import CKVM
 internal import GuestMemory
 internal import KVM
 
+/// The initial system registers and MSRs of a vCPU.
 enum StartState {
   private static let cr0: UInt64 = 0x8005_0033  // PG AM WP NE ET MP PE
   private static let cr4: UInt64 = 1 << 5 | 1 << 9 | 1 << 10  // PAE OSFXSR OSXMMEXCPT

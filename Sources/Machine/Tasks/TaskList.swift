@@ -6,6 +6,7 @@
 internal import PhysicalMemory
 import Synchronization
 
+/// The list of live tasks.
 final class TaskList: Sendable {
   private struct State {
     var tasks: [UInt64: GuestTask] = [:]

@@ -7,6 +7,7 @@ internal import KVM
 internal import PhysicalMemory
 import Synchronization
 
+/// The signal of one task slot.
 final class TaskSignal: Sendable {
   /// Whether a task waits in the host by its own choice, and whether an upcall can interrupt the wait.
   enum Waiting: UInt8, AtomicRepresentable { case no, interruptibly, deaf }
@@ -165,6 +166,7 @@ final class TaskSignal: Sendable {
   }
 }
 
+/// The signals of all task slots.
 final class TaskSignals: Sendable {
   private let signals: [TaskSignal]
 

@@ -4,6 +4,7 @@
 internal import Glibc
 import Synchronization
 
+/// Counts running vCPU threads, to decide whether a waiting thread may poll.
 final class WaitingThreads: Sendable {
   private let running = Atomic<Int>(0)
   private let cpus = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))

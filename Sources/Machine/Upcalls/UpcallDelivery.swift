@@ -15,12 +15,14 @@ internal import CKVM
 internal import KVM
 internal import PhysicalMemory
 
+/// A handler that the task has set.
 struct UpcallHandler {
   /// 0: none.
   var entry: UInt64 = 0
   var stackTop: UInt64 = 0
 }
 
+/// The upcall handlers of a task, and the state of delivery.
 struct UpcallState {
   var returnPages = UpcallHandler()
   var interrupts = UpcallHandler()

@@ -6,7 +6,9 @@ internal import CGuestABI
 internal import GuestMemory
 internal import PhysicalMemory
 
+/// A source of random operations with a mix of its own.
 final class Generator: OperationSource {
+  /// Kinds of operations, each with a frequency.
   enum Kind: Int, CaseIterable {
     case load, store, read, write, check, createContainer, destroy, allocate, deallocate, map, unmap, mapping, sample,
       copy
@@ -182,6 +184,7 @@ final class Generator: OperationSource {
 
   // MARK: Handles
 
+  /// Kinds of handles that a call needs.
   enum Wanted {
     case own, weak, container, endpoint, receiver, control, any
   }

@@ -4,6 +4,7 @@
 internal import GuestMemory
 package import PhysicalMemory
 
+/// The state of the model machine.
 struct ModelMachineState: ~Copyable {
   var memory: FrameMemory
   var now: UInt64 = 1_000_000_000

@@ -5,6 +5,7 @@ internal import CGuestABI
 internal import GuestMemory
 internal import PhysicalMemory
 
+/// The state of the naive model.
 struct Model: ~Copyable {
   struct Image {
     let program: Program

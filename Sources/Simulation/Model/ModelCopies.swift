@@ -4,6 +4,7 @@ internal import CGuestABI
 internal import GuestMemory
 internal import PhysicalMemory
 
+/// The error of a copy, and the id that caused it, if one did.
 struct ModelCopyError: Error {
   let error: CallFailure
   var id: UInt32?

@@ -23,6 +23,7 @@ extension Model {
     container.lock.flatMap { now < $0.deadline ? $0 : nil }
   }
 
+  /// The outcome of an access: the content it reaches, or a fault.
   enum Landing {
     case content(ModelContent)
     case fault(FaultOutcome)

@@ -31,6 +31,7 @@ struct ModelMessage {
   }
 }
 
+/// The result of a call that may wait.
 enum ModelOutcome: Equatable {
   case finished(CallFailure?)
   case waiting

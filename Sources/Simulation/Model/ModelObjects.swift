@@ -8,7 +8,7 @@ final class ModelContent {
   var bytes: [UInt8]
   /// How many virtual frames name it, including image pages and released frames.
   var sharers = 0
-  /// Its released virtual frames, youngest first. The first costs nothing more than the content; the others count
+  /// Its released virtual frames. The first is accounted with the content itself; the others, youngest first, count
   /// against their task's allowance.
   var releases: [ModelRelease] = []
   /// Only released frames name it.
@@ -25,12 +25,14 @@ final class ModelContent {
   static let zeros = [UInt8](repeating: 0, count: 4096)
 }
 
+/// What an id in use holds.
 enum ModelFrame {
   /// Never touched, without a physical frame.
   case empty
   case content(ModelContent)
 }
 
+/// A container.
 final class ModelContainer {
   /// Nil: the server itself.
   let owner: TaskName?
@@ -66,6 +68,7 @@ final class ModelRelease {
   }
 }
 
+/// An endpoint, with the callers that wait at it.
 final class ModelEndpoint {
   var owner: TaskName
   var isLive = true
@@ -74,6 +77,7 @@ final class ModelEndpoint {
   init(owner: TaskName) { self.owner = owner }
 }
 
+/// What a handle names.
 enum ModelTarget {
   case task
   case peer(TaskID)
@@ -132,6 +136,7 @@ struct ModelHandles {
   }
 }
 
+/// A mapped page.
 struct ModelMapping {
   let container: ModelContainer
   let id: UInt32
@@ -142,6 +147,7 @@ struct ModelMapping {
   var isInitial = false
 }
 
+/// What a task waits for, and the address for the result.
 enum ModelWait {
   case none
   case queued(ModelEndpoint, at: UInt64)
@@ -160,6 +166,7 @@ enum ModelWait {
   }
 }
 
+/// A task.
 final class ModelTask {
   let name: TaskName
   let slot: TaskSlot

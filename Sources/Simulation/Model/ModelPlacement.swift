@@ -96,6 +96,7 @@ struct ModelUses {
   }
 }
 
+/// Counts of placements.
 struct ModelPlacementFigures {
   var placed = 0
   var refused = 0

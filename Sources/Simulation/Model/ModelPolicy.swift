@@ -5,6 +5,7 @@ internal import CGuestABI
 internal import GuestMemory
 internal import PhysicalMemory
 
+/// The state of policy.
 struct ModelPolicy {
   var wasTaken = false
   /// Set by the first commit. Every task has a contract afterwards.

@@ -3,6 +3,7 @@
 internal import GuestMemory
 internal import PhysicalMemory
 
+/// Frames demanded of a task.
 struct ModelDemand {
   var count: Int
   let deadline: UInt64
@@ -10,6 +11,7 @@ struct ModelDemand {
   let processorTime: UInt64
 }
 
+/// Frames that a task waits for.
 struct ModelRequest {
   let task: TaskName
   let count: Int
@@ -17,6 +19,7 @@ struct ModelRequest {
   var isWithdrawal = false
 }
 
+/// The state of reclaim.
 struct ModelReclaim {
   /// Requests for frames, in order of arrival.
   var requests: [ModelRequest] = []

@@ -30,6 +30,7 @@ struct LeafEntry {
   var hasLeaf: Bool { !leaf.frame.isNone }
 }
 
+/// An address space of the model machine.
 struct ModelSpace {
   struct LeafTable {
     let region: UInt64

@@ -81,6 +81,7 @@ package struct PlacementArgument: Hashable, Sendable {
 /// Number of pages that a fault of the task fills in; 0: the server decides.
 package typealias Around = Int
 
+/// What an operation does.
 package enum Action: Hashable, Sendable {
   // Actions of the machine and its user.
   /// Loads this program of `Programs.all`.
@@ -176,6 +177,7 @@ package enum Call: Hashable, Sendable {
   case defragment(HandleArgument, result: UInt64)
 }
 
+/// An action with a label, by which other operations refer to it.
 package struct Operation: Hashable, Sendable {
   /// Unique within a list.
   package let label: Int

@@ -2,12 +2,14 @@
 
 internal import PhysicalMemory
 
+/// A line that is not an operation.
 package struct UnreadableOperation: Error, CustomStringConvertible {
   package let line: Int
   package let problem: String
   package var description: String { "line \(line) \(problem)" }
 }
 
+/// A world and a list of operations, as a text file holds them.
 package struct OperationFile {
   package var world = World()
   package var operations: [Operation] = []

@@ -19,6 +19,7 @@ protocol OperationSource: AnyObject {
   func next(_ model: borrowing Model) -> Operation?
 }
 
+/// A list as a source of operations.
 final class OperationList: OperationSource {
   private let operations: [Operation]
   private var position = 0
@@ -104,6 +105,7 @@ package struct Figures: CustomStringConvertible {
   }
 }
 
+/// A walk: a server on a model machine, and the model beside it.
 package final class Walk {
   package let world: World
   let machine: ModelMachine
