@@ -4,12 +4,12 @@
 cache=$PWD/.cache/backends
 root=$cache/root
 # In seconds: how long a machine may take to boot; and for one that boots in `quiet_boot`, how long it may say nothing
-# after that, and how long it may take in all. One that takes longer to boot has as many times as long, since this host
-# is slow or busy then.
+# after that, and how long it may take in all: several times what it needs, since this host may become busy meanwhile.
+# One that takes longer to boot has as many times as long, since this host is slow or busy then.
 boot_limit=1200
 quiet_boot=6
-silence_limit=240
-machine_time_limit=1500
+silence_limit=480
+machine_time_limit=3600
 # The status of a plan in which nothing failed, but the machine itself stopped, which proves nothing: see
 # docs/internals/notes/backends.md.
 machine_stopped=2
