@@ -78,7 +78,7 @@ extension ServerState {
     case .inUse: return record.flags.contains(.placed) ? .placed : .movable
     case .table: return .table
     case .reserved: return .reserved
-    case .zeroing, .quarantined: return .busy
+    case .zeroing, .isolated: return .busy
     }
   }
 

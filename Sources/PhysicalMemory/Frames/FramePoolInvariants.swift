@@ -24,7 +24,7 @@ extension FramePool {
         index += checkFreeRun(frame, &violations, &found)
       case .stocked:
         if record.isDirty { violations.append("Frame \(frame.rawValue) is stocked but dirty.") }
-      case .loose, .zeroing, .inUse, .table, .quarantined, .reserved, .spare, .waiting:
+      case .loose, .zeroing, .inUse, .table, .isolated, .reserved, .spare, .waiting:
         break
       }
     }

@@ -9,15 +9,15 @@
 //  5. `stocked`    free and known to be zero. On the stock's list.
 //  6. `inUse`      holds a content, named by `owner`. On no list here; `link` belongs to the content.
 //  7. `table`      a page table of the address space `owner`. On no list here.
-//  8. `quarantined` isolated for a placement under way, and charged; `owner` is its task. On no list here.
+//  8. `isolated` taken for a placement under way, and charged; `owner` is its task. On no list here.
 //  9. `reserved`   never allocated: frame 0, the stub's frames. On no list, permanently.
 // 10. `spare`      free, in the area for page tables (TableArea.swift). On that list, or untouched since the start and
 // then all bits zero.
 // 11. `waiting`    freed, and not allocatable before the grace period is over (GracePeriod.swift). On that period's
 // list.
 //
-//   interior, freeHead → inUse, table, quarantined → loose or interior, freeHead     (allocated, freed)
-//                                      inUse, table, quarantined → waiting → the same    (freed during a grace period)
+//   interior, freeHead → inUse, table, isolated → loose or interior, freeHead     (allocated, freed)
+//                                      inUse, table, isolated → waiting → the same    (freed during a grace period)
 //   interior, freeHead → zeroing → stocked → inUse or interior, freeHead             (prezeroed, allocated or drained)
 
 internal import GuestMemory
@@ -31,13 +31,13 @@ enum FrameState: UInt8, CaseIterable {
   case stocked
   case inUse
   case table
-  case quarantined
+  case isolated
   case reserved
   case spare
   case waiting
 
   /// Whether the frame is allocated, so that it may be freed.
-  var isTaken: Bool { self == .inUse || self == .table || self == .quarantined }
+  var isTaken: Bool { self == .inUse || self == .table || self == .isolated }
 }
 
 /// Properties of a frame besides its state.

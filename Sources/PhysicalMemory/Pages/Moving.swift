@@ -50,7 +50,7 @@ extension ServerState {
       // The reverse map's places do not change.
       pool.records[move.destination].link = record.link
       pool.records[move.destination].flags.insert(.dirty)
-      pool.records[move.source] = FrameRecord(state: .quarantined, flags: .dirty)
+      pool.records[move.source] = FrameRecord(state: .isolated, flags: .dirty)
     }
     for leaf in leaves {
       batch.removeAll()

@@ -153,7 +153,7 @@ extension ServerState {
       } else if pool.records[frame].state == .waiting {
         plan.isWaiting = true
         break
-      } else if !isQuarantined(frame, plan.task) {
+      } else if !isIsolated(frame, plan.task) {
         move(moves, for: &plan)
         plan.obstacle = obstacle(at: frame)
         plan.abandonWindow()
@@ -189,7 +189,7 @@ extension ServerState {
         frames.append(frame)
         continue
       }
-      quarantine(frame, for: plan.task.rawValue)
+      isolate(frame, for: plan.task.rawValue)
       // A released content in the window may have expired: one fewer to move.
       if statistics.framesExpired != expired { needed = movesInOneStep(plan, window) }
     }
@@ -216,8 +216,8 @@ extension ServerState {
   /// One step of giving back the frames of an abandoned window. False: there are none.
   private mutating func giveBackAbandoned(_ plan: inout PlacementPlan) -> Bool {
     guard let run = plan.nextAbandoned(most: Self.takenInOneStep) else { return false }
-    for offset in 0..<run.count where isQuarantined(run.start.advanced(by: offset), plan.task) {
-      releaseQuarantined(run.start.advanced(by: offset))
+    for offset in 0..<run.count where isIsolated(run.start.advanced(by: offset), plan.task) {
+      releaseIsolated(run.start.advanced(by: offset))
     }
     return true
   }
@@ -263,41 +263,11 @@ extension ServerState {
   }
 
   private mutating func take(_ frame: FrameNumber, for plan: inout PlacementPlan) {
-    quarantine(frame, for: plan.task.rawValue)
+    isolate(frame, for: plan.task.rawValue)
     plan.frames.append(frame)
   }
 
   // MARK: Isolated frames
-
-  /// - Parameter owner: the slot of the task whose placement isolates it.
-  mutating func quarantine(_ frame: FrameNumber, for owner: UInt32) {
-    let flags = pool.records[frame].flags
-    pool.records[frame] = FrameRecord(state: .quarantined, flags: flags)
-    pool.records[frame].owner = owner
-  }
-
-  func isQuarantined(_ frame: FrameNumber, _ task: TaskSlot) -> Bool {
-    pool.records[frame].state == .quarantined && pool.records[frame].owner == task.rawValue
-  }
-
-  /// Frees an isolated frame.
-  mutating func releaseQuarantined(_ frame: FrameNumber) {
-    pool.give(FrameRun(start: frame, count: 1), contentIsZero: !pool.records[frame].isDirty)
-  }
-
-  func obstacle(at frame: FrameNumber) -> Obstacle {
-    let record = pool.records[frame]
-    var kind: Obstacle.Kind
-    switch record.state {
-    case .table, .spare, .interior: kind = .pageTable
-    case .inUse: kind = record.flags.contains(.pinned) ? .pinned : .placed
-    case .quarantined: kind = .busy
-    default: kind = .reserved
-    }
-    // A content may be in the area for page tables when no other frame is free; it is not placed there.
-    if kind == .placed, pool.tableArea.frames.contains(Int(frame.rawValue)) { kind = .pageTable }
-    return Obstacle(address: frame.address, kind: kind)
-  }
 
   /// One step of giving back everything that is not installed, since the allocation is given up. False: done.
   mutating func abandon(_ plan: inout PlacementPlan) -> Bool {
@@ -305,7 +275,7 @@ extension ServerState {
     plan.installed = 0
     if plan.window != nil { plan.abandonWindow() }
     if giveBackAbandoned(&plan) { return true }
-    for frame in plan.frames.suffix(Self.takenInOneStep) { releaseQuarantined(frame) }
+    for frame in plan.frames.suffix(Self.takenInOneStep) { releaseIsolated(frame) }
     plan.frames.removeLast(min(plan.frames.count, Self.takenInOneStep))
     guard plan.frames.isEmpty else { return true }
     tasks[plan.task].obstacle = plan.obstacle
@@ -348,5 +318,4 @@ extension ServerState {
     pool.records[frame].flags.remove(.placed)
     placedFrames -= 1
   }
-
 }

@@ -101,7 +101,7 @@ struct PlacementSearch {
         start = aligned
         return .found(FrameRun(start: frame, count: 1))
       }
-      if !wantsFree, !state.isQuarantined(frame, task) { obstacle = state.obstacle(at: frame) }
+      if !wantsFree, !state.isIsolated(frame, task) { obstacle = state.obstacle(at: frame) }
       start = aligned + 1
     }
     return .searching
