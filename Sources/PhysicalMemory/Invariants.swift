@@ -49,6 +49,20 @@ extension ServerState {
     return found
   }
 
+  /// Each change of a container under way belongs to a task's call.
+  private func checkChanges(_ found: inout [String]) {
+    var changes: [ContainerReference: Int] = [:]
+    tasks.forEachIndex { task in
+      for container in tasks[task].changing { changes[container, default: 0] += 1 }
+    }
+    containers.forEachIndex { slot in
+      let expected = changes[reference(slot), default: 0]
+      if containers[slot].changes != expected {
+        found.append("container slot \(slot.rawValue) counts \(containers[slot].changes) changes, not \(expected)")
+      }
+    }
+  }
+
   /// Counts the references of all container ids.
   private func countContainers(_ census: inout ContainerCensus, _ found: inout [String]) {
     containers.forEachIndex { slot in
@@ -69,6 +83,7 @@ extension ServerState {
       }
       checkPins(slot, &census, &found)
     }
+    checkChanges(&found)
     countReleased(&census, &found)
     if census.contents != contents.count {
       found.append("\(contents.count) contents exist, and \(census.contents) are named by a virtual frame")

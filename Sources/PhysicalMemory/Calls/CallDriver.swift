@@ -108,7 +108,9 @@ extension PhysicalMemoryServer {
   public func attempt(
     _ number: ServerCallNumber, _ arguments: CallArguments, for task: TaskSlot, at level: WaitLevel = .task
   ) throws(CallFailure) -> CallProgress {
-    try CallContext(server: self, task: task, level: level).attempt(number, arguments)
+    // On every way out: no call leaves a container that cannot be pinned or locked.
+    defer { if number.changesContainers { withState { $0.endChanges(of: task) } } }
+    return try CallContext(server: self, task: task, level: level).attempt(number, arguments)
   }
 }
 

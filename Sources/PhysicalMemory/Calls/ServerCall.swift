@@ -1,5 +1,5 @@
 // The calls that the server carries out, by number. The machine carries out those on a task's vCPU, console and devices
-// (Machine/Exits/MachineCall.swift). The numbers of both are those of `enum pm_call`.
+// (Machine/Exits/CallHandler.swift). The numbers of both are those of `enum pm_call`.
 
 internal import CGuestABI
 
@@ -87,6 +87,19 @@ public enum ServerCallNumber: UInt32, Sendable, CaseIterable {
   case nameRegister = 0x85
   case nameLookup = 0x86
   case capDrop = 0x87
+}
+
+extension ServerCallNumber {
+  /// Whether the call changes what ids of a container name, in several steps.
+  var changesContainers: Bool {
+    switch self {
+    case .containerAllocate, .containerAllocatePlaced, .containerDeallocate, .containerCreateWith,
+      .containerCreateFrom, .containerCreateGather, .containerCopy, .containerCopyScatter, .containerCopyGather,
+      .containerCopyScatterGather, .containerPin, .releaseData, .releasePages, .recoverPages:
+      true
+    default: false
+    }
+  }
 }
 
 extension CallContext {

@@ -134,3 +134,20 @@ extension ServerState {
     return nil
   }
 }
+
+// MARK: Calls under way
+
+extension ServerState {
+  /// A task's call begins to change what ids of the container name: until `endChanges`, none of its frames is pinned, and
+  /// it is not locked. In the step that checks the call.
+  mutating func beginChanging(_ slot: ContainerSlot, for task: TaskSlot) {
+    containers[slot].changes += 1
+    tasks[task].changing.append(reference(slot))
+  }
+
+  /// The task's call is over, however it came out.
+  mutating func endChanges(of task: TaskSlot) {
+    for container in tasks[task].changing where isCurrent(container) { containers[container.slot].changes -= 1 }
+    tasks[task].changing.removeAll(keepingCapacity: true)
+  }
+}

@@ -67,6 +67,8 @@ struct TaskRecord: ~Copyable {
   var lastTurn: UInt64 = 0
   /// While it is ending: containers whose frames are still to be freed. Before: one whose destruction was given up.
   var dying: [ContainerSlot] = []
+  /// Containers that its call under way changes.
+  var changing: [ContainerReference] = []
   /// The last pointer of a call that could not be followed.
   var pointerFault: (address: GuestAddress, access: Access, outcome: FaultOutcome)?
   /// A leaf of it was cleared and not zapped yet.

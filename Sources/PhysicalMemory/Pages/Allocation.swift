@@ -81,7 +81,6 @@ extension ServerState {
     let kept = placed ? used : 0
     try charge(task, count - used + kept)
     containers[slot].promised += count - used + kept
-    containers[slot].changes += 1
     return AllocationPlan(
       container: slot, rest: start..<(start + UInt64(count)), kept: kept,
       result: CountedResult(count: count, error: error))
@@ -93,7 +92,6 @@ extension ServerState {
     defer { finishRevocations() }
     let slot = plan.container
     guard let first = plan.rest.first else {
-      containers[slot].changes -= 1
       containers[slot].promised -= plan.kept
       uncharge(containers[slot].owner, plan.kept)
       return false
@@ -115,7 +113,6 @@ extension ServerState {
     let start = FrameID(UInt32(truncatingIfNeeded: plan.rest.lowerBound))
     let charged = count - containers[slot].frames.usedCount(from: start, count: count) + plan.kept
     containers[slot].promised -= charged
-    containers[slot].changes -= 1
     uncharge(containers[slot].owner, charged)
   }
 

@@ -59,7 +59,6 @@ struct CopyPlan {
   fileprivate var entries: [(word: VirtualFrameWord, count: Int)] = []
   fileprivate var collected = 0
   /// Nothing more is read from the source.
-  fileprivate var hasLeftSource = false
   fileprivate var installedEntries = 0
   /// Installed ids of the next entry.
   fileprivate var installedOfEntry = 0
@@ -98,15 +97,11 @@ extension ServerState {
       destinationIDs: destinationIDs, count: count)
     guard to.isOwner else {
       if let missing = firstUnused(to.slot, destinationIDs, count) { throw CopyError(error: .noEntry, frame: missing) }
-      containers[from.slot].changes += 1
-      containers[to.slot].changes += 1
       return plan
     }
     plan.promised = try chargeCopy(task, to.slot, destinationIDs, count)
     containers[to.slot].promised += plan.promised
     // Until the source is collected: pins made meanwhile would end up on shared contents.
-    containers[from.slot].changes += 1
-    containers[to.slot].changes += 1
     return plan
   }
 
@@ -177,14 +172,7 @@ extension ServerState {
       step.count(Work.look + run / 32)
       if isStepOver { return true }
     }
-    leaveSource(&plan)
     return false
-  }
-
-  private mutating func leaveSource(_ plan: inout CopyPlan) {
-    guard !plan.hasLeftSource else { return }
-    plan.hasLeftSource = true
-    if isCurrent(plan.source) { containers[plan.source.slot].changes -= 1 }
   }
 
   /// Takes a reference to the content of an id and write-protects its leaves.
@@ -321,7 +309,6 @@ extension ServerState {
   private mutating func finishCopy(_ plan: inout CopyPlan) {
     guard isCurrent(plan.destination) else { return }
     let slot = plan.destination.slot
-    containers[slot].changes -= 1
     guard plan.promised > 0 else { return }
     containers[slot].promised -= plan.promised
     uncharge(containers[slot].owner, plan.promised)
@@ -332,7 +319,6 @@ extension ServerState {
   mutating func abandon(_ plan: inout CopyPlan) -> Bool {
     plan.isAbandoned = true
     plan.collected = plan.count
-    leaveSource(&plan)
     return install(&plan)
   }
 }

@@ -83,7 +83,6 @@ extension ServerState {
     // A frame being freed must not be pinned, nor one whose owner is ending and waits for pins to end.
     guard containers[slot].changes == 0 else { throw .busy }
     guard !tasks[containers[slot].owner].isEnding else { throw .canceled }
-    containers[slot].changes += 1
     containers[slot].pinsUnderWay = PinsUnderWay(task: task, ids: range.positions)
     return PinPlan(
       task: task, container: reference(slot), range: range, physical: physical,
@@ -221,7 +220,6 @@ extension ServerState {
 
   private mutating func finish(_ plan: inout PinPlan) {
     let slot = plan.container.slot
-    containers[slot].changes -= 1
     containers[slot].pinsUnderWay = nil
     pinsSetAside -= plan.setAside
     plan.stage = .over

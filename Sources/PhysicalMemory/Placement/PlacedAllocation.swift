@@ -279,7 +279,6 @@ extension ServerState {
     plan.frames.removeLast(min(plan.frames.count, Self.takenInOneStep))
     guard plan.frames.isEmpty else { return true }
     tasks[plan.task].obstacle = plan.obstacle
-    containers[plan.container].changes -= 1
     statistics.placementsRefused += 1
     return false
   }
@@ -290,7 +289,6 @@ extension ServerState {
   /// frame, which a fault would replace by another. False: done.
   mutating func installPlaced(_ plan: inout PlacementPlan, _ allocation: inout AllocationPlan) -> Bool {
     guard continueAllocation(&allocation, most: Self.installedInOneStep) else {
-      containers[plan.container].changes -= 1
       statistics.placements += 1
       return false
     }

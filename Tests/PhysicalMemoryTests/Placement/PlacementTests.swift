@@ -280,8 +280,6 @@ extension OpenServer {
   ) throws -> (AllocationPlan, PlacementPlan) {
     let range = try FrameIDRange(start: 5000, count: count)
     let allocation = try state.planAllocation(task, handle, range, flags, placed: true)
-    // As the call does: it counts as another change of the container.
-    state.containers[allocation.container].changes += 1
     return (allocation, state.planPlacement(task, allocation, try request.placement(Int(count), of: state.pool.count)))
   }
 

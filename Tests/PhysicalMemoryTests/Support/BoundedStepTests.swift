@@ -102,10 +102,12 @@ import Testing
     let handle = try server.state.createContainer(server.task)
     let client = try server.client(of: handle)
     var plan = try server.allocate(handle, 5000)
+    server.state.beginChanging(plan.container, for: server.task)
     _ = server.state.continueAllocation(&plan)
     let early = server.lock(client)
     #expect(early == .busy)
     while server.state.continueAllocation(&plan) {}
+    server.state.endChanges(of: server.task)
     let late = server.lock(client)
     #expect(late == nil)
     server.check()

@@ -3,7 +3,7 @@
 
 import CGuestABI
 import GuestMemory
-import PhysicalMemory
+@testable import PhysicalMemory
 import Simulation
 import Testing
 
@@ -27,6 +27,15 @@ import Testing
     /// The friend's capability to `first`, and the task's capability to a container of the friend.
     let given: UInt32
     let taken: UInt32
+
+    /// Changes that containers count: of calls under way.
+    var changes: Int {
+      bed.server.withState { state in
+        var count = 0
+        state.containers.forEachIndex { count += state.containers[$0].changes }
+        return count
+      }
+    }
 
     init() throws {
       bed = try Testbed(frames: 1 << 14, isChecked: false)
@@ -145,6 +154,7 @@ import Testing
         #expect(error == .stopped, "\(kind) after \(steps) steps")
         if error != .stopped { return }
       }
+      #expect(scene.changes == 0, "\(kind) after \(steps) steps: a container counts a change")
       // Shares that were revoked but not cut off yet go with the container.
       if kind != .revoke { #expect(scene.bed.violations == [], "\(kind) after \(steps) steps") }
       scene.task.end()

@@ -22,6 +22,7 @@ struct ContainerAllocate: ServerCall {
       let wanted = try state.loadCount(task, count)
       guard flags.isSubset(of: .all) else { throw .invalid }
       let plan = try state.planAllocation(task, container, FrameIDRange(start: start, count: wanted), flags)
+      state.beginChanging(plan.container, for: task)
       // It was writable when planned, and still is; nothing below can fail.
       try state.store(UInt32(plan.result.count), task, count)
       return plan

@@ -70,11 +70,8 @@ struct ContainerAllocatePlaced: ServerCall {
     let done = allocation.result.count
     // It was writable when checked, and still is.
     try state.store(UInt32(done), task, count)
-    if done == 0, let error = allocation.result.error {
-      state.containers[allocation.container].changes -= 1
-      throw .error(error)
-    }
-    state.containers[allocation.container].changes += 1
+    if done == 0, let error = allocation.result.error { throw .error(error) }
+    state.beginChanging(allocation.container, for: task)
     return (allocation, state.planPlacement(task, allocation, constraints))
   }
 

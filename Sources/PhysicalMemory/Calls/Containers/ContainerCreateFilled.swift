@@ -62,7 +62,9 @@ struct ContainerCreateFilled: ServerCall {
       }
     } else {
       var plan = try caller.step { (state) throws(CallFailure) in
-        try state.planAllocation(caller.task, handle, range, [])
+        let plan = try state.planAllocation(caller.task, handle, range, [])
+        state.beginChanging(plan.container, for: caller.task)
+        return plan
       }
       try caller.carryOut(&plan)
       if let error = plan.result.error { throw .error(error) }

@@ -24,22 +24,16 @@ struct ContainerDeallocate: ServerCall {
       let plan = try state.planDeallocation(task, container, FrameIDRange(start: start, count: wanted), flags)
       // Store it now: the result may be in one of the frames. Nothing below can fail.
       try state.store(UInt32(plan.result.count), task, count)
-      state.containers[plan.container].changes += 1
+      state.beginChanging(plan.container, for: task)
       return plan
     }
     // Only the owner deallocates, and it waits here, so the plan stays valid.
     var next = UInt64(start.rawValue)
     let end = next + UInt64(plan.ids)
     try caller.steps { state in
-      guard next < end, let id = state.releaseFrames(plan.container, next..<end) else {
-        state.containers[plan.container].changes -= 1
-        return false
-      }
+      guard next < end, let id = state.releaseFrames(plan.container, next..<end) else { return false }
       next = id
       return true
-    } undo: { state in
-      state.containers[plan.container].changes -= 1
-      return false
     }
     if let error = plan.result.error { throw .error(error) }
   }

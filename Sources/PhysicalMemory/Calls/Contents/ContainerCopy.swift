@@ -48,7 +48,11 @@ extension CallContext {
     _ source: Handle, _ sourceIDs: FrameIDs, _ destination: Handle, _ destinationIDs: FrameIDs, count: Int
   ) throws(CopyError) {
     var plan = try stepWithCurrentPins { (state) throws(CopyError) in
-      try state.planCopy(task, source, sourceIDs, destination, destinationIDs, count: count)
+      let plan = try state.planCopy(task, source, sourceIDs, destination, destinationIDs, count: count)
+      // The source's as well: a frame of it that is pinned under the copy would come to be shared.
+      state.beginChanging(plan.source.slot, for: task)
+      state.beginChanging(plan.destination.slot, for: task)
+      return plan
     }
     do throws(CallFailure) {
       try steps({ $0.collect(&plan) }) { $0.abandon(&plan) }

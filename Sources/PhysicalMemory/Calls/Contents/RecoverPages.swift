@@ -20,7 +20,9 @@ struct RecoverPages: ServerCall {
     var known: Set<FrameID> = []
     ids.removeAll { !known.insert($0).inserted }
     var plan = try caller.step { (state) throws(CallFailure) in
-      try state.planRecovery(caller.task, container, ids, frameError: frameError)
+      let plan = try state.planRecovery(caller.task, container, ids, frameError: frameError)
+      state.beginChanging(plan.container.slot, for: caller.task)
+      return plan
     }
     try caller.steps({ $0.continueRecovery(&plan) }) { state in
       state.abandon(plan)
@@ -54,7 +56,6 @@ extension ServerState {
   ) throws(CallFailure) -> RecoveryPlan {
     let slot = try ownedContainer(task, handle)
     if frameError != 0 { try checkWritable(task, frameError, 4) }
-    containers[slot].changes += 1
     return RecoveryPlan(container: reference(slot), ids: ids)
   }
 
@@ -65,7 +66,6 @@ extension ServerState {
     while !isRecovered(&plan) {
       if isStepOver { return true }
     }
-    containers[plan.container.slot].changes -= 1
     return false
   }
 
@@ -139,7 +139,6 @@ extension ServerState {
   /// Gives up the call: recovered ids stay recovered, and the owner, which is about to end, is uncharged for the rest.
   mutating func abandon(_ plan: RecoveryPlan) {
     let slot = plan.container.slot
-    containers[slot].changes -= 1
     guard plan.isCharged, !plan.isUndoing else { return }
     let rest = plan.ids.count - plan.done
     containers[slot].promised -= rest

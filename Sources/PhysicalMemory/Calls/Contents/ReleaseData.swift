@@ -14,12 +14,11 @@ struct ReleaseData: ServerCall {
   func perform(_ caller: CallContext) throws(CallFailure) {
     let ids = try caller.loadArray(frames, count)
     var plan = try caller.step { (state) throws(CallFailure) in
-      try state.planDataRelease(caller.task, container, ids)
+      let plan = try state.planDataRelease(caller.task, container, ids)
+      state.beginChanging(plan.container, for: caller.task)
+      return plan
     }
-    try caller.steps({ $0.continueDataRelease(&plan) }) { state in
-      state.containers[plan.container].changes -= 1
-      return false
-    }
+    try caller.steps { $0.continueDataRelease(&plan) }
   }
 }
 
@@ -39,7 +38,6 @@ extension ServerState {
     guard !ids.isEmpty else { throw .invalid }
     let slot = try ownedContainer(task, handle)
     guard ids.allSatisfy({ containers[slot].frames[$0].isUsed }) else { throw .noEntry }
-    containers[slot].changes += 1
     return DataReleasePlan(container: slot, ids: ids)
   }
 
@@ -58,7 +56,6 @@ extension ServerState {
       }
       plan.done += 1
     }
-    containers[plan.container].changes -= 1
     return false
   }
 }

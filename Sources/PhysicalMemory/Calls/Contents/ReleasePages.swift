@@ -14,12 +14,11 @@ struct ReleasePages: ServerCall {
   func perform(_ caller: CallContext) throws(CallFailure) {
     let ids = try caller.loadArray(frames, count)
     var plan = try caller.stepWithCurrentPins { (state) throws(CallFailure) in
-      try state.planRelease(caller.task, container, ids)
+      let plan = try state.planRelease(caller.task, container, ids)
+      state.beginChanging(plan.container.slot, for: caller.task)
+      return plan
     }
-    try caller.steps({ $0.continueRelease(&plan) }) { state in
-      state.containers[plan.container.slot].changes -= 1
-      return false
-    }
+    try caller.steps { $0.continueRelease(&plan) }
     if let error = plan.error { throw error }
   }
 }
@@ -39,7 +38,6 @@ extension ServerState {
   /// - Throws: as `ownedContainer`.
   mutating func planRelease(_ task: TaskSlot, _ handle: Handle, _ ids: [FrameID]) throws(CallFailure) -> ReleasePlan {
     let slot = try ownedContainer(task, handle)
-    containers[slot].changes += 1
     return ReleasePlan(container: reference(slot), ids: ids)
   }
 
@@ -71,7 +69,6 @@ extension ServerState {
       plan.done += 1
       step.count(Work.look)
     }
-    containers[slot].changes -= 1
     return false
   }
 }

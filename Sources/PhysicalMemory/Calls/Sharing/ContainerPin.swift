@@ -26,6 +26,7 @@ struct ContainerPin: ServerCall {
     var plan = try caller.stepWithCurrentPins { (state) throws(CallFailure) in
       try state.checkWritable(task, rest.address, rest.count)
       var plan = try state.planPin(task, container, range, microseconds: microseconds, physical: physical)
+      state.beginChanging(plan.container.slot, for: task)
       _ = state.continuePin(&plan)
       return plan
     }
