@@ -138,8 +138,8 @@ extension ServerState {
 // MARK: Calls under way
 
 extension ServerState {
-  /// A task's call begins to change what ids of the container name: until `endChanges`, none of its frames is pinned, and
-  /// it is not locked. In the step that checks the call.
+  /// A task's call begins to change what ids of the container name: until `endChanges`, none of its frames is pinned,
+  /// and it is not locked. In the step that checks the call.
   mutating func beginChanging(_ slot: ContainerSlot, for task: TaskSlot) {
     containers[slot].changes += 1
     tasks[task].changing.append(reference(slot))
