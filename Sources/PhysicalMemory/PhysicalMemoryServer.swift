@@ -69,6 +69,9 @@ public final class PhysicalMemoryServer: Sendable {
     }
   }
 
+  /// A task's call is over, and changes no container any more. Takes no frames, so it waits for none.
+  func endChanges(of task: TaskSlot) { state.withLock(needed: 0) { $0.endChanges(of: task) } }
+
   // MARK: Programs and tasks
 
   /// Creates a task and reserves its first frames. Blocks while other tasks give frames back, and, if there is a policy

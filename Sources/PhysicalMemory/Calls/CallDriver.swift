@@ -109,7 +109,7 @@ extension PhysicalMemoryServer {
     _ number: ServerCallNumber, _ arguments: CallArguments, for task: TaskSlot, at level: WaitLevel = .task
   ) throws(CallFailure) -> CallProgress {
     // On every way out: no call leaves a container that cannot be pinned or locked.
-    defer { if number.changesContainers { withState { $0.endChanges(of: task) } } }
+    defer { if number.changesContainers { endChanges(of: task) } }
     return try CallContext(server: self, task: task, level: level).attempt(number, arguments)
   }
 }
