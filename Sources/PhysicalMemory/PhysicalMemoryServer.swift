@@ -40,35 +40,6 @@ public final class PhysicalMemoryServer: Sendable {
     try state.withLock { (state) throws(Failure) in try body(&state) }
   }
 
-  /// Runs one bounded step with the lock held, after it has ended all expired pins.
-  func withCurrentPins<Result, Failure: Error>(
-    _ body: (inout ServerState) throws(Failure) -> sending Result
-  ) throws(Failure) -> sending Result {
-    while true {
-      let result = try withState { (state) throws(Failure) -> sending Result? in
-        guard state.expirePins() else { return nil }
-        return try body(&state)
-      }
-      if let result { return result }
-    }
-  }
-
-  /// Carries out a task's call in bounded steps and releases the lock between them, until a step returns false. Checks
-  /// before each step whether the task must end, since a call can be long.
-  /// - Returns: false when the task must end. The caller then leaves its plan, or undoes it in steps, such that
-  ///   `endTask` finds everything in order, and throws `.stopped`.
-  func steps<Failure: Error>(
-    of task: TaskSlot, _ step: (inout ServerState) throws(Failure) -> Bool
-  ) throws(Failure) -> Bool {
-    while true {
-      let hasMore = try withState { (state) throws(Failure) -> sending Bool? in
-        state.events.mustStop(task) ? nil : try step(&state)
-      }
-      guard let hasMore else { return false }
-      if !hasMore { return true }
-    }
-  }
-
   /// A task's call is over, and changes no container any more. Takes no frames, so it waits for none.
   func endChanges(of task: TaskSlot) { state.withLock(needed: 0) { $0.endChanges(of: task) } }
 

@@ -12,7 +12,7 @@ struct HostedCall {
 
   /// pm_clock_us.
   func clock() throws(CallFailure) -> CallProgress {
-    try store([monotonicNanoseconds() / 1000], at: arguments.words.0)
+    try store(monotonicNanoseconds() / 1000, at: arguments.words.0)
     return .done
   }
 
@@ -20,7 +20,7 @@ struct HostedCall {
 
   func deviceInfo() throws(CallFailure) -> CallProgress {
     let bits = try machine.devices.addressBits(number)
-    try store([UInt64(PM_DEVICE_DISK) | UInt64(bits) << 32], at: arguments.words.1)
+    try store(UInt64(PM_DEVICE_DISK) | UInt64(bits) << 32, at: arguments.words.1)
     return .done
   }
 
@@ -53,8 +53,8 @@ struct HostedCall {
 
   private func wait(_ isDone: () -> Bool) throws(CallFailure) { try task.wait(machine.waiting, until: isDone) }
 
-  private func store(_ words: [UInt64], at address: UInt64) throws(CallFailure) {
-    let bytes = words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(8 * $0)) } }
+  private func store(_ word: UInt64, at address: UInt64) throws(CallFailure) {
+    let bytes = InlineArray<8, UInt8> { UInt8(truncatingIfNeeded: word >> UInt64(8 * $0)) }
     try machine.server.writeMemory(task.slot, GuestAddress(address), bytes.span)
   }
 }

@@ -135,7 +135,13 @@ struct CallContext {
   func stepWithCurrentPins<Result, Failure: Error>(
     _ body: (inout ServerState) throws(Failure) -> sending Result
   ) throws(Failure) -> sending Result {
-    try server.withCurrentPins { (state) throws(Failure) in try body(&state) }
+    while true {
+      let result = try step { (state) throws(Failure) -> sending Result? in
+        guard state.expirePins() else { return nil }
+        return try body(&state)
+      }
+      if let result { return result }
+    }
   }
 
   /// Repeats a step until it returns false. Checks before each step whether the task must end, since a call can be
@@ -145,10 +151,15 @@ struct CallContext {
   func steps(
     _ body: (inout ServerState) throws(CallFailure) -> Bool, undo: (inout ServerState) -> Bool = { _ in false }
   ) throws(CallFailure) {
-    guard try server.steps(of: task, body) else {
-      while step({ undo(&$0) }) {}
-      throw .stopped
+    while true {
+      let hasMore = try step { (state) throws(CallFailure) -> sending Bool? in
+        state.events.mustStop(task) ? nil : try body(&state)
+      }
+      guard let hasMore else { break }
+      if !hasMore { return }
     }
+    while step({ undo(&$0) }) {}
+    throw .stopped
   }
 
   // MARK: Arguments in the task's memory

@@ -4,7 +4,7 @@
 internal import CGuestABI
 
 /// The argument registers of a call, in the order of C's arguments. 32-bit arguments are the low halves, as in C.
-public struct CallArguments: Equatable, Sendable {
+public struct CallArguments: Sendable {
   /// RDI, RSI, RDX, RCX, R8, R9.
   public let words: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64)
 
@@ -14,9 +14,6 @@ public struct CallArguments: Equatable, Sendable {
   ) {
     words = (a, b, c, d, e, f)
   }
-
-  /// Compares all six registers.
-  public static func == (left: CallArguments, right: CallArguments) -> Bool { left.words == right.words }
 }
 
 /// A register, converted to an argument's type.
@@ -31,14 +28,12 @@ extension UInt64 {
 /// A call: decoded from its registers, then carried out for a task. Each has a file with its checks, steps and errors,
 /// read from top to bottom.
 protocol ServerCall {
-  init(_ arguments: CallArguments)
   /// Checks everything before it changes anything. A call that throws `.waitForFrames` has changed nothing.
   func perform(_ caller: CallContext) throws(CallFailure)
 }
 
 /// A call that may wait for another task.
 protocol WaitingCall {
-  init(_ arguments: CallArguments)
   /// The timeout; 0: do not wait.
   var microseconds: UInt64 { get }
   func begin(_ caller: CallContext) throws(CallFailure) -> WaitOutcome

@@ -9,9 +9,7 @@ struct ContainerCreateFilled: ServerCall {
   /// Where to store the weak capability; 0: do not share.
   let weakResult: GuestAddress
 
-  init(with arguments: CallArguments) { self.init(arguments) }
-
-  init(_ arguments: CallArguments) {
+  init(with arguments: CallArguments) {
     (source, count, remote) = (nil, arguments.words.1.asCount, arguments.words.2.asHandle)
     (result, weakResult) = (arguments.words.0.asAddress, arguments.words.3.asAddress)
   }
